@@ -1,0 +1,1 @@
+//! The client used by the tools, the simulator and the benchmark.

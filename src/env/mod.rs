@@ -1,0 +1,206 @@
+//! The doors to the world. Everything that differs between a real machine and a simulated one
+//! (clock, randomness, tasks, sockets, files) is reached through [`Env`] and nowhere else.
+//!
+//! Invariants:
+//! * No other module names a clock, a socket, a file, a thread, a random number generator or a spawn.
+//! * The traits are object-safe and free of type parameters, so that no type parameter spreads.
+//! * [`Disk`] and [`File`] block: they are called only inside [`Env::blocking`] or on a [`Worker`].
+//!
+//! Reading order: this file (the traits), [`tokio`] (a real machine).
+
+pub mod tokio;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use ::tokio::io::{AsyncRead, AsyncWrite};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// Work that may block; it runs to its end even when nobody waits for it any more.
+pub type Job = Box<dyn FnOnce() + Send + 'static>;
+
+/// All the doors, cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    pub rt: Arc<dyn Runtime>,
+    pub net: Arc<dyn Net>,
+    pub disk: Arc<dyn Disk>,
+}
+
+/// Tasks, time and randomness.
+pub trait Runtime: Send + Sync + 'static {
+    /// Starts a task. It runs until it ends or the returned handle's `abort` is called; dropping the
+    /// handle detaches it.
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
+    /// Runs `job` where blocking is allowed; the future is ready when it has ended.
+    fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()>;
+    /// A place of its own for blocking jobs, which run one after the other in the order given.
+    fn worker(&self, name: &'static str) -> Arc<dyn Worker>;
+    /// The monotonic clock.
+    fn now(&self) -> Instant;
+    /// The wall clock, which may jump.
+    fn wall(&self) -> SystemTime;
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()>;
+    fn fill_random(&self, buf: &mut [u8]);
+}
+
+/// A running task's handle.
+pub trait Abort: Send + Sync {
+    fn abort(&self);
+    fn is_finished(&self) -> bool;
+}
+
+/// One thread's worth of blocking work, in order.
+pub trait Worker: Send + Sync + 'static {
+    /// Queues `job`; the future is ready when it has ended. The job runs even if the future is dropped.
+    fn run(&self, job: Job) -> BoxFuture<'static, ()>;
+}
+
+/// A byte stream to a peer.
+pub trait Conn: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Conn for T {}
+
+pub type BoxConn = Box<dyn Conn>;
+
+pub trait Listener: Send + 'static {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, SocketAddr)>>;
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+pub trait Net: Send + Sync + 'static {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+    /// Resolves and connects. There is no time limit inside: wrap it in [`Env::timeout`].
+    fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>>;
+}
+
+/// An open file. Reads and writes name their offset; there is no cursor.
+pub trait File: Send + Sync {
+    /// Bytes read; fewer than asked only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Truncates or extends with zeroes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space so that later writes within `len` cannot fail for want of it; extends with zeroes.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    fn len(&self) -> io::Result<u64>;
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Makes contents and length durable (fdatasync). An error means that unsynced writes may be
+    /// gone for good: a retry that succeeds proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// How [`Disk::open`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// The file must exist; reads only.
+    Read,
+    /// The file must exist; reads and writes.
+    Write,
+    /// The file must not exist; reads and writes.
+    CreateNew,
+}
+
+pub trait Disk: Send + Sync + 'static {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>>;
+    /// Replaces `to` if it exists. Durable only after `sync_dir` of the folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names (not paths) of the entries in `dir`, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Creates `dir` and its parents, readable by the owner only (0700).
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Makes the folder's entries (creations, renames, removals) durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock of `path` (created if absent) until the guard is dropped.
+    /// `WouldBlock` when another process, or another guard of this one, holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+    /// Bytes that can still be written below `dir`.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// Holds a [`Disk::lock`]; dropping it releases.
+pub trait Lock: Send + Sync {}
+
+/// The time given to [`Env::timeout`] ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("deadline has elapsed")]
+pub struct Elapsed;
+
+impl Env {
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Box<dyn Abort> {
+        self.rt.spawn(name, Box::pin(task))
+    }
+
+    pub fn now(&self) -> Instant {
+        self.rt.now()
+    }
+
+    pub fn wall(&self) -> SystemTime {
+        self.rt.wall()
+    }
+
+    pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.rt.sleep_until(self.rt.now() + duration)
+    }
+
+    pub fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        self.rt.sleep_until(at)
+    }
+
+    /// Runs `work` where blocking is allowed and returns what it returns.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let (reply, result) = ::tokio::sync::oneshot::channel();
+        let job: Job = Box::new(move || drop(reply.send(work())));
+        self.rt.spawn_blocking(name, job).await;
+        result.await.expect("the job has ended and sent its result")
+    }
+
+    /// `Err(Elapsed)` when `future` is not ready within `duration`; it is dropped then.
+    pub async fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        Timeout { future: Box::pin(future), deadline: self.sleep(duration) }.await
+    }
+
+    pub fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.rt.fill_random(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+/// [`Env::timeout`] as a future: the work is polled first, so that a result that is there counts.
+struct Timeout<F: Future> {
+    future: Pin<Box<F>>,
+    deadline: BoxFuture<'static, ()>,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = self.future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        self.deadline.as_mut().poll(cx).map(|()| Err(Elapsed))
+    }
+}

@@ -1,0 +1,1 @@
+//! The key space: revisions, ranges, transactions, compaction.

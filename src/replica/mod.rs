@@ -1,0 +1,1 @@
+//! Consensus around raft-rs.

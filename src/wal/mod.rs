@@ -1,0 +1,1 @@
+//! The log on disk, in etcd's WAL format.

@@ -1,0 +1,1 @@
+//! Watchers: live hub, catch-up, sessions.
