@@ -32,15 +32,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
 
     let mut compiler = protox::Compiler::new([ROOT])?;
-    compiler.include_imports(true).include_source_info(true);
+    compiler.include_imports(true);
     compiler.open_files(FILES)?;
 
     // Encoded by the compiler itself: the typed form below drops the version
     // options, and is renamed.
-    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let encoded = compiler.encode_file_descriptor_set();
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), encoded)?;
 
-    let mut descriptors = compiler.file_descriptor_set();
+    // Source info carries the comments, which become the doc comments.
+    let mut descriptors = compiler.include_source_info(true).file_descriptor_set();
     let messages = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
     for field in messages.flat_map(|message| &mut message.field) {
         if let Some((_, rust)) = RUST_NAMES.iter().find(|(proto, _)| *proto == field.name()) {

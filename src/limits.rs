@@ -9,6 +9,8 @@ pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Operations in one txn branch (`--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;
+/// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.
+pub const QUOTA_BYTES: u64 = 2 << 30;
 /// Largest lease TTL, seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 
@@ -42,6 +44,10 @@ pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 pub const WATCH_BUFFER_EVENTS: usize = 1_024;
 /// Revisions read from history in one catch-up step of one watcher.
 pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
+/// Responses that wait for one watch stream's connection.
+pub const WATCH_ANSWERS: usize = 16;
+/// Answers that wait for one keep-alive stream's connection.
+pub const KEEP_ALIVE_ANSWERS: usize = 16;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 

@@ -8,10 +8,9 @@
 //! from a `Bytes` buffer shares it instead of copying.
 
 /// Every file compiled here and the ones they import, as an encoded
-/// `google.protobuf.FileDescriptorSet` with comments and version options.
+/// `google.protobuf.FileDescriptorSet` with version options, without comments.
 /// Names are etcd's spelling (`peerURLs`), also where the Rust field differs.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 macro_rules! packages {
     ($($(#[$doc:meta])* $module:ident = $package:tt;)*) => {$(

@@ -1,1 +1,59 @@
-//! The gRPC edge.
+//! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. No logic
+//! that wants a test of its own lives here, and nothing below knows tonic.
+//!
+//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`health`] are the
+//! services; [`status`] turns errors into codes and texts; [`gate`] is what every call passes first
+//! (size, deadline, `hasleader`). Services that are not here answer `Unimplemented`, as an unknown
+//! path does.
+//!
+//! [`Member`]: crate::member::Member
+
+pub mod cluster;
+pub mod gate;
+pub mod health;
+pub mod kv;
+pub mod lease;
+pub mod maintenance;
+pub mod status;
+pub mod watch;
+
+use quorate_proto::etcdserverpb::{
+    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+};
+use quorate_proto::health::health_server::HealthServer;
+use tonic::service::Routes;
+
+use crate::member::Member;
+
+/// Every service, ready to be put behind a [`gate::Gate`]. Message sizes are the gate's matter: it
+/// answers with etcd's text where the library would not.
+pub fn routes(member: &Member) -> Routes {
+    let unlimited = usize::MAX;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            KvServer::new(kv::Kv { member: member.clone() }).max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            WatchServer::new(watch::Watch { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            LeaseServer::new(lease::Lease { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            ClusterServer::new(cluster::Cluster { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            MaintenanceServer::new(maintenance::Maintenance { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            HealthServer::new(health::Health { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        );
+    routes.routes()
+}

@@ -1,0 +1,212 @@
+//! The replicated member table: who belongs to the cluster, who never may again, and the cluster
+//! version. Pure state in etcd's buckets; which members consensus counts is the replica's matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use quorate_proto::raftpb::{ConfChange, ConfChangeType};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Cf;
+use crate::error::{Fatal, Refused};
+use crate::mvcc::{Store, Write};
+use crate::types::MemberId;
+
+/// A member as etcd stores it: JSON in bucket `members` and in the context of configuration changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    pub id: u64,
+    #[serde(rename = "peerURLs", default)]
+    pub peer_urls: Vec<String>,
+    #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_learner: bool,
+    /// Empty until the member has started and published itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
+    pub client_urls: Vec<String>,
+}
+
+/// The context of a configuration change: a member, and whether a learner becomes a voter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeContext {
+    #[serde(flatten)]
+    pub member: MemberRecord,
+    #[serde(rename = "isPromote", default)]
+    pub is_promote: bool,
+}
+
+/// The table, small enough to be copied whole to whoever wants to read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub members: BTreeMap<MemberId, MemberRecord>,
+    /// Ids that were removed; they never return.
+    pub removed: BTreeSet<MemberId>,
+    /// `major.minor.0`, once the cluster has agreed on one.
+    pub cluster_version: Option<String>,
+}
+
+const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+const REMOVED: &[u8] = b"removed";
+
+impl Membership {
+    /// Reads the table from its buckets.
+    pub fn load(store: &Store) -> Result<Self, Fatal> {
+        let snapshot = store.engine().snapshot();
+        let mut table = Self::default();
+        for row in snapshot.scan(Cf::Members, &[], None) {
+            let (key, value) = row.map_err(|e| Fatal::new("reading the member table", e))?;
+            let record: MemberRecord = serde_json::from_slice(&value)
+                .map_err(|e| Fatal::new(format!("member record {key:?}"), e))?;
+            table.members.insert(MemberId(record.id), record);
+        }
+        for row in snapshot.scan(Cf::MembersRemoved, &[], None) {
+            let (key, _) = row.map_err(|e| Fatal::new("reading the removed members", e))?;
+            table.removed.insert(parse_key(&key)?);
+        }
+        let version = snapshot
+            .get(Cf::Cluster, CLUSTER_VERSION)
+            .map_err(|e| Fatal::new("reading the cluster version", e))?;
+        table.cluster_version = version.map(|v| String::from_utf8_lossy(&v).into_owned());
+        Ok(table)
+    }
+
+    /// Carries out a committed configuration change. `Refused` leaves the table as it was, and the
+    /// caller must then give consensus a change of nobody.
+    pub fn apply(&mut self, write: &mut Write<'_>, change: &ConfChange) -> Result<(), Refused> {
+        let id = MemberId(change.node_id);
+        match change.r#type() {
+            ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
+                let context = context(change)?;
+                if context.is_promote {
+                    return self.promote(write, id);
+                }
+                self.add(write, context.member)
+            }
+            ConfChangeType::ConfChangeRemoveNode => self.remove(write, id),
+            ConfChangeType::ConfChangeUpdateNode => {
+                let urls = context(change)?.member.peer_urls;
+                self.update(write, id, urls)
+            }
+        }
+    }
+
+    /// A member tells its name and client URLs. Unknown and removed members are passed over, as a
+    /// member may be removed while its own announcement is in the log.
+    pub fn publish(
+        &mut self,
+        write: &mut Write<'_>,
+        id: MemberId,
+        name: String,
+        client_urls: Vec<String>,
+    ) {
+        if let Some(record) = self.members.get_mut(&id) {
+            record.name = name;
+            record.client_urls = client_urls;
+            let record = record.clone();
+            put(write, &record);
+        }
+    }
+
+    pub fn set_version(&mut self, write: &mut Write<'_>, version: String) {
+        write.put_raw(Cf::Cluster, CLUSTER_VERSION, version.as_bytes());
+        self.cluster_version = Some(version);
+    }
+
+    fn add(&mut self, write: &mut Write<'_>, member: MemberRecord) -> Result<(), Refused> {
+        let id = MemberId(member.id);
+        if self.removed.contains(&id) {
+            return Err(Refused::MemberNotFound);
+        }
+        if let Some(known) = self.members.get(&id) {
+            // The bootstrap entries come again when a log is replayed from its beginning.
+            return if known.peer_urls == member.peer_urls {
+                Ok(())
+            } else {
+                Err(Refused::MemberExists)
+            };
+        }
+        if self.url_taken(id, &member.peer_urls) {
+            return Err(Refused::PeerUrlExists);
+        }
+        put(write, &member);
+        self.members.insert(id, member);
+        Ok(())
+    }
+
+    fn promote(&mut self, write: &mut Write<'_>, id: MemberId) -> Result<(), Refused> {
+        let record = self.members.get_mut(&id).ok_or(Refused::MemberNotFound)?;
+        record.is_learner = false;
+        let record = record.clone();
+        put(write, &record);
+        Ok(())
+    }
+
+    fn remove(&mut self, write: &mut Write<'_>, id: MemberId) -> Result<(), Refused> {
+        if self.members.remove(&id).is_none() {
+            return Err(Refused::MemberNotFound);
+        }
+        self.removed.insert(id);
+        write.delete_raw(Cf::Members, key(id).as_bytes());
+        write.put_raw(Cf::MembersRemoved, key(id).as_bytes(), REMOVED);
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        write: &mut Write<'_>,
+        id: MemberId,
+        urls: Vec<String>,
+    ) -> Result<(), Refused> {
+        if self.url_taken(id, &urls) {
+            return Err(Refused::PeerUrlExists);
+        }
+        let record = self.members.get_mut(&id).ok_or(Refused::MemberNotFound)?;
+        record.peer_urls = urls;
+        let record = record.clone();
+        put(write, &record);
+        Ok(())
+    }
+
+    fn url_taken(&self, id: MemberId, urls: &[String]) -> bool {
+        let others = self.members.values().filter(|m| m.id != id.0);
+        others.flat_map(|m| &m.peer_urls).any(|url| urls.contains(url))
+    }
+}
+
+fn put(write: &mut Write<'_>, record: &MemberRecord) {
+    let value = serde_json::to_vec(record).expect("a member record has no map with odd keys");
+    write.put_raw(Cf::Members, key(MemberId(record.id)).as_bytes(), &value);
+}
+
+fn context(change: &ConfChange) -> Result<ChangeContext, Refused> {
+    serde_json::from_slice(&change.context).map_err(|_| Refused::MemberBadUrls)
+}
+
+/// The bucket key: the id in hex without padding.
+fn key(id: MemberId) -> String {
+    id.to_string()
+}
+
+fn parse_key(key: &[u8]) -> Result<MemberId, Fatal> {
+    let text = String::from_utf8_lossy(key);
+    let id = u64::from_str_radix(&text, 16)
+        .map_err(|e| Fatal::new(format!("member id {text:?}"), e))?;
+    Ok(MemberId(id))
+}
+
+/// The configuration change that adds `member`, as it stands in the log.
+pub fn add_change(member: &MemberRecord) -> ConfChange {
+    let context = ChangeContext { member: member.clone(), is_promote: false };
+    let kind = if member.is_learner {
+        ConfChangeType::ConfChangeAddLearnerNode
+    } else {
+        ConfChangeType::ConfChangeAddNode
+    };
+    ConfChange {
+        id: 0,
+        r#type: kind as i32,
+        node_id: member.id,
+        context: Bytes::from(serde_json::to_vec(&context).expect("a context is plain JSON")),
+    }
+}

@@ -1,0 +1,93 @@
+//! Service Lease.
+
+use quorate_proto::etcdserverpb::lease_server;
+use quorate_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::gate;
+use super::status::status;
+use crate::limits;
+use crate::member::Member;
+use crate::types::LeaseId;
+
+pub struct Lease {
+    pub member: Member,
+}
+
+#[tonic::async_trait]
+impl lease_server::Lease for Lease {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        self.member.lease_grant(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.member.lease_revoke(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    type LeaseKeepAliveStream = ReceiverStream<Result<LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let (answers, stream) = mpsc::channel(limits::KEEP_ALIVE_ANSWERS);
+        let needs_leader = gate::needs_leader(request.metadata());
+        let (member, requests) = (self.member.clone(), request.into_inner());
+        let task = async move {
+            let cut_off = member.cut_off(needs_leader);
+            tokio::select! {
+                biased; // An answer that is due goes out before the stream is given up.
+                () = keep_alive(&member, requests, &answers) => {}
+                error = cut_off => drop(answers.send(Err(status(error))).await),
+            }
+        };
+        self.member.env().spawn("lease keep-alive", task);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        self.member.lease_time_to_live(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.member.lease_leases().await.map(Response::new).map_err(status)
+    }
+}
+
+/// Answers each request in turn until the client stops, or goes away.
+async fn keep_alive(
+    member: &Member,
+    mut requests: Streaming<LeaseKeepAliveRequest>,
+    answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
+) {
+    while let Ok(Some(request)) = requests.message().await {
+        // The header is filled before the renewal, as etcd does.
+        let header = member.header();
+        let answer = member.keep_alive(LeaseId(request.id)).await;
+        let failed = answer.is_err();
+        let answer = answer
+            .map(|ttl| LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl })
+            .map_err(status);
+        if answers.send(answer).await.is_err() || failed {
+            return;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a member is started with. Already validated; where it comes from is not known here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine;
+use crate::limits;
+
+#[derive(Clone)]
+pub struct Options {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Where the log lies; `None` for `data_dir/member/wal`.
+    pub wal_dir: Option<PathBuf>,
+    pub listen_peer: Vec<SocketAddr>,
+    /// What the other members and clients are told.
+    pub advertise_peer_urls: Vec<String>,
+    pub advertise_client_urls: Vec<String>,
+    /// `(name, peer URLs)` of every initial member, this one among them.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    pub initial_cluster_token: String,
+    pub initial_state: InitialState,
+    /// One tick.
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    pub pre_vote: bool,
+    pub snapshot_count: u64,
+    pub catchup_entries: u64,
+    /// Size of one preallocated log segment, bytes.
+    pub wal_segment_bytes: u64,
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    /// Bytes of live data above which writes are refused; `None` for no bound.
+    pub quota_bytes: Option<u64>,
+    pub watch_progress_interval: Duration,
+    pub engine: engine::Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialState {
+    New,
+    Existing,
+}
+
+impl Options {
+    /// etcd's defaults for a single member that listens on `listen_peer`.
+    pub fn single(name: &str, data_dir: impl Into<PathBuf>, listen_peer: SocketAddr) -> Self {
+        let url = format!("http://{listen_peer}");
+        Self {
+            name: name.into(),
+            data_dir: data_dir.into(),
+            wal_dir: None,
+            listen_peer: vec![listen_peer],
+            advertise_peer_urls: vec![url.clone()],
+            advertise_client_urls: vec!["http://localhost:2379".into()],
+            initial_cluster: vec![(name.into(), vec![url])],
+            initial_cluster_token: "etcd-cluster".into(),
+            initial_state: InitialState::New,
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            pre_vote: true,
+            snapshot_count: limits::SNAPSHOT_COUNT,
+            catchup_entries: limits::CATCHUP_ENTRIES,
+            wal_segment_bytes: limits::WAL_SEGMENT_BYTES,
+            request_bytes_max: limits::REQUEST_BYTES_MAX,
+            txn_ops_max: limits::TXN_OPS_MAX,
+            quota_bytes: Some(limits::QUOTA_BYTES),
+            watch_progress_interval: Duration::from_secs(600),
+            engine: engine::Options::default(),
+        }
+    }
+
+    pub fn member_dir(&self) -> PathBuf {
+        self.data_dir.join("member")
+    }
+
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+    }
+
+    /// Where a received database lies until it is installed.
+    pub fn snap_dir(&self) -> PathBuf {
+        self.member_dir().join("snap")
+    }
+
+    pub fn store_dir(&self) -> PathBuf {
+        self.member_dir().join("store")
+    }
+
+    pub fn election_ticks(&self) -> usize {
+        let ticks = self.election_timeout.as_millis() / self.heartbeat.as_millis().max(1);
+        usize::try_from(ticks).unwrap_or(usize::MAX)
+    }
+}
