@@ -37,6 +37,9 @@ pub const PROPOSALS_MAX: usize = 16_384;
 /// Messages that wait for one stream to one peer; more are dropped.
 pub const PEER_QUEUE: usize = 4_096;
 
+/// Jobs that wait for one worker thread; the caller blocks when there are more.
+pub const WORKER_QUEUE: usize = 1_024;
+
 /// A WAL segment is preallocated to this and cut when it is passed.
 pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 

@@ -6,8 +6,10 @@
 //! * The traits are object-safe and free of type parameters, so that no type parameter spreads.
 //! * [`Disk`] and [`File`] block: they are called only inside [`Env::blocking`] or on a [`Worker`].
 //!
-//! Reading order: this file (the traits), [`tokio`] (a real machine).
+//! Reading order: this file (the traits), [`tokio`] (a real machine), [`hyper`] (hyper's executor and
+//! timer over the traits).
 
+pub mod hyper;
 pub mod tokio;
 
 use std::future::Future;
@@ -112,6 +114,7 @@ pub trait Disk: Send + Sync + 'static {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>>;
     /// Replaces `to` if it exists. Durable only after `sync_dir` of the folder.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// A file or an empty directory. Durable only after `sync_dir` of the folder.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names (not paths) of the entries in `dir`, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;

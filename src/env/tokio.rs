@@ -1,1 +1,272 @@
-//! The environment of a real machine.
+//! The environment of a real machine: tokio's tasks, time and sockets, the operating system's files.
+//! No decisions are made here; every door is a thin call.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Instant, SystemTime};
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::{
+    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Worker,
+};
+use crate::limits;
+
+/// The doors of this machine. Must be called inside a tokio runtime, which then serves every task
+/// and timer made through it, from whatever thread.
+pub fn env() -> Env {
+    Env {
+        rt: Arc::new(TokioRuntime { handle: Handle::current() }),
+        net: Arc::new(TcpNet),
+        disk: Arc::new(FileSystem),
+    }
+}
+
+struct TokioRuntime {
+    handle: Handle,
+}
+
+impl Runtime for TokioRuntime {
+    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(Task(self.handle.spawn(task).abort_handle()))
+    }
+
+    fn spawn_blocking(&self, _name: &'static str, job: Job) -> BoxFuture<'static, ()> {
+        let running = self.handle.spawn_blocking(job);
+        Box::pin(async move {
+            if let Err(error) = running.await {
+                match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // Cancelled: the runtime is being torn down, and this future with it.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        })
+    }
+
+    fn worker(&self, name: &'static str) -> Arc<dyn Worker> {
+        let (queue, jobs) = sync_channel(limits::WORKER_QUEUE);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work_off(&jobs))
+            .expect("the system has a thread left at start");
+        Arc::new(WorkerThread { queue })
+    }
+
+    /// tokio's clock is the system's, except in tests that pause it.
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        let _inside = self.handle.enter();
+        Box::pin(tokio::time::sleep_until(at.into()))
+    }
+
+    fn fill_random(&self, buf: &mut [u8]) {
+        getrandom::fill(buf).expect("the system's random number generator answers");
+    }
+}
+
+struct Task(tokio::task::AbortHandle);
+
+impl Abort for Task {
+    fn abort(&self) {
+        self.0.abort();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+struct WorkerThread {
+    queue: SyncSender<Queued>,
+}
+
+struct Queued {
+    job: Job,
+    done: oneshot::Sender<()>,
+}
+
+impl Worker for WorkerThread {
+    /// Blocks the caller while `limits::WORKER_QUEUE` jobs wait; callers that wait for one job
+    /// before they queue the next never meet that.
+    fn run(&self, job: Job) -> BoxFuture<'static, ()> {
+        let (done, ended) = oneshot::channel();
+        self.queue.send(Queued { job, done }).expect(
+            "the worker's thread lives until its last handle is dropped, or a job panicked",
+        );
+        Box::pin(async move { ended.await.expect("the job has not panicked") })
+    }
+}
+
+/// The worker's thread: it ends when every handle is dropped, or with the panic of a job.
+fn work_off(jobs: &Receiver<Queued>) {
+    for Queued { job, done } in jobs {
+        job();
+        // Nobody may be waiting any more: the job ran all the same, as promised.
+        let _ = done.send(());
+    }
+}
+
+struct TcpNet;
+
+impl Net for TcpNet {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = TcpListener::bind(addr).await?;
+            Ok(Box::new(Accepting(listener)) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(host_port).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxConn)
+        })
+    }
+}
+
+struct Accepting(TcpListener);
+
+impl Listener for Accepting {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.0.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as BoxConn, from))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+struct FileSystem;
+
+impl Disk for FileSystem {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).mode(0o600);
+        match how {
+            Open::Read => {}
+            Open::Write => drop(options.write(true)),
+            Open::CreateNew => drop(options.write(true).create_new(true)),
+        }
+        Ok(Box::new(OpenFile(options.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path)?.is_dir() {
+            true => fs::remove_dir(path),
+            false => fs::remove_file(path),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = file.open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(Locked(file)))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// `flock` belongs to the open file, so closing it releases.
+struct Locked(#[allow(dead_code, reason = "held, not read")] fs::File);
+
+impl Lock for Locked {}
+
+struct OpenFile(fs::File);
+
+impl File for OpenFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        // The system may give less than there is; the contract says only the end may.
+        while read < buf.len() {
+            match self.0.read_at(&mut buf[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                // The file system cannot reserve: extending keeps the length's half of the promise.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => {
+                    return self.set_len(len);
+                }
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
