@@ -15,16 +15,16 @@ pub mod wal;
 pub mod lease;
 pub mod mvcc;
 
-pub mod apply;
+// pub mod apply;
 
 pub mod peer;
 pub mod replica;
 pub mod watch;
 
-pub mod member;
+// pub mod member;
 
-pub mod grpc;
-pub mod http;
+// pub mod grpc;
+// pub mod http;
 
 pub mod client;
 pub mod config;
