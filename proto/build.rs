@@ -47,6 +47,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some((_, rust)) = RUST_NAMES.iter().find(|(proto, _)| *proto == field.name()) {
             field.name = Some((*rust).to_owned());
         }
+        // Any option at all, such as a version, makes prost-build forget that
+        // proto3 packs by default. Every text here is proto3.
+        if let Some(options) = &mut field.options {
+            options.packed.get_or_insert(true);
+        }
     }
 
     tonic_prost_build::configure()

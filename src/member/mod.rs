@@ -1,1 +1,1 @@
-//! One running member.
+//! x

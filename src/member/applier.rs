@@ -1,0 +1,227 @@
+//! The task that owns the state: takes committed entries, carries them out in one batch, then tells
+//! whoever must know. It is the same task at work and at recovery; it talks to nobody who waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_proto::raftpb::{ConfChange, ConfState, SnapshotMetadata};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info};
+
+use super::Signals;
+use super::propose::Waiter;
+use super::snapshot;
+use crate::apply::membership::Membership;
+use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
+use crate::env::{BoxFuture, Env};
+use crate::error::{Fatal, Refused};
+use crate::limits;
+use crate::mvcc::Store;
+use crate::replica::{Committed, Replica, ToApply};
+use crate::types::{Index, Term};
+use crate::watch::{HubHandle, Publication};
+
+/// Pause between two steps of a compaction, so that entries go first.
+const COMPACT_PAUSE: Duration = Duration::from_millis(2);
+
+pub(super) struct Applier {
+    pub env: Env,
+    pub machine: StateMachine,
+    pub store: Store,
+    pub replica: Replica<Waiter>,
+    pub hub: HubHandle,
+    pub signals: Arc<Signals>,
+    pub snap_dir: std::path::PathBuf,
+    pub conf_state: ConfState,
+    pub term: Term,
+    /// The state is flushed when this many entries were applied since the last time.
+    pub flush_every: u64,
+    pub catchup_entries: u64,
+    pub flushed: Index,
+}
+
+/// A flush under way, and what the log may forget once it is done.
+struct Flush {
+    done: BoxFuture<'static, Result<(), Fatal>>,
+    index: Index,
+    term: Term,
+    conf_state: ConfState,
+}
+
+impl Applier {
+    /// Runs until the replica stops (`Ok`) or the state cannot be kept (`Err`).
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<ToApply<Waiter>>) -> Result<(), Fatal> {
+        let mut flush: Option<Flush> = None;
+        let mut compacting = self.store.compacting();
+        loop {
+            tokio::select! {
+                biased; // A finished flush frees the log; entries go before housekeeping.
+                done = finished(&mut flush) => self.flushed(done?).await,
+                message = inbox.recv() => match message {
+                    None => return Ok(()),
+                    Some(ToApply::Entries(entries)) => {
+                        self.entries(entries).await?;
+                        compacting = self.store.compacting();
+                    }
+                    Some(ToApply::Snapshot(metadata, done)) => {
+                        // The old state's flush must not land on top of the new state.
+                        if let Some(running) = flush.take() {
+                            running.done.await?;
+                        }
+                        self.install(metadata).await?;
+                        // A replica that stops does not wait for the answer.
+                        let _ = done.send(());
+                    }
+                },
+                () = self.env.sleep(COMPACT_PAUSE), if compacting => {
+                    compacting = !self.store.compact_step(limits::COMPACT_STEP_REVISIONS)?;
+                }
+            }
+            if flush.is_none() && self.store.applied().0 >= self.flushed.0 + self.flush_every {
+                flush = Some(self.begin_flush());
+            }
+        }
+    }
+
+    async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut notices = Vec::new();
+        let mut publications = Vec::new();
+        let mut changed = false;
+        let store = self.store.clone();
+        let mut write = store.begin();
+        for Committed { entry, reply } in entries {
+            let (index, term) = position(&entry);
+            assert!(index > self.store.applied(), "entry {index} was applied before");
+            write.start_entry(index, term);
+            self.term = term;
+            let outcome: Outcome = match Command::decode(&entry)? {
+                Command::Nothing => Ok((Reply::Done, None)),
+                Command::Request(request) => self.machine.apply(&mut write, *request)?,
+                Command::Change(change) => {
+                    let refused = self.machine.change(&mut write, &change).err();
+                    self.conf_state = self.reconfigure(change, refused).await?;
+                    StateMachine::remember_conf_state(&mut write, &self.conf_state);
+                    changed = true;
+                    refused.map_or(Ok((Reply::Done, Some(Notice::Members))), |r| Err(r.into()))
+                }
+            };
+            if let Some((revision, events)) = write.take_events() {
+                publications.push(Publication::new(revision, events));
+            }
+            let outcome = outcome.map(|(answer, notice)| {
+                notices.extend(notice);
+                answer
+            });
+            replies.extend(reply.map(|reply| (reply, outcome)));
+        }
+        write.commit()?;
+        self.tell(&notices, changed);
+        if !publications.is_empty() {
+            self.hub.publish(publications).await;
+        }
+        let applied = self.store.applied();
+        self.replica.applied(applied, self.term);
+        self.signals.applied.send_replace(applied);
+        for (reply, outcome) in replies {
+            reply.answer(outcome);
+        }
+        Ok(())
+    }
+
+    /// Consensus takes the change when the member table did, and a change of nobody when not.
+    async fn reconfigure(
+        &self,
+        change: ConfChange,
+        refused: Option<Refused>,
+    ) -> Result<ConfState, Fatal> {
+        let change = match refused {
+            Some(refused) => {
+                info!(?change, %refused, "configuration change refused");
+                ConfChange { node_id: 0, ..change }
+            }
+            None => change,
+        };
+        let state = self.replica.apply_conf_change(change).await;
+        Ok(state.unwrap_or_else(|| self.conf_state.clone()))
+    }
+
+    fn tell(&self, notices: &[Notice], reconfigured: bool) {
+        let now = self.env.now();
+        let mut members = reconfigured;
+        for notice in notices {
+            match notice {
+                Notice::LeaseGranted(id, ttl) => {
+                    let ttl = Duration::from_secs(u64::try_from(*ttl).unwrap_or(0));
+                    self.signals.clock().grant(now, *id, ttl);
+                }
+                Notice::LeaseRevoked(id) => self.signals.clock().revoke(*id),
+                Notice::Alarms => drop(
+                    self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())),
+                ),
+                Notice::Members => members = true,
+            }
+        }
+        if members {
+            publish(&self.signals.members, &self.machine.members);
+        }
+    }
+
+    fn begin_flush(&self) -> Flush {
+        let (env, store) = (self.env.clone(), self.store.clone());
+        let done = Box::pin(async move {
+            env.blocking("flush", move || store.flush()).await
+        });
+        Flush {
+            done,
+            index: self.store.applied(),
+            term: self.term,
+            conf_state: self.conf_state.clone(),
+        }
+    }
+
+    /// What was applied when the flush began is safe without the log now.
+    async fn flushed(&mut self, flush: Flush) {
+        debug!(index = %flush.index, "state flushed");
+        self.flushed = flush.index;
+        let keep_from = Index(flush.index.0.saturating_sub(self.catchup_entries));
+        self.replica.checkpoint(flush.index, flush.term, flush.conf_state, keep_from).await;
+    }
+
+    /// Replaces the state by the one a leader has sent.
+    async fn install(&mut self, metadata: SnapshotMetadata) -> Result<(), Fatal> {
+        let index = Index(metadata.index);
+        let (store, path) = (self.store.clone(), snapshot::path(&self.snap_dir, index));
+        let env = self.env.clone();
+        let disk = env.disk.clone();
+        env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
+            .await?;
+        self.machine = StateMachine::load(&self.store)?;
+        self.conf_state = metadata.conf_state.unwrap_or_default();
+        self.term = Term(metadata.term);
+        self.flushed = index;
+        publish(&self.signals.members, &self.machine.members);
+        self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
+        self.hub.reset(self.store.revision()).await;
+        self.replica.applied(index, self.term);
+        self.signals.applied.send_replace(index);
+        info!(%index, revision = %self.store.revision(), "snapshot installed");
+        Ok(())
+    }
+}
+
+fn publish(members: &watch::Sender<Arc<Membership>>, table: &Membership) {
+    members.send_replace(Arc::new(table.clone()));
+}
+
+/// Waits for the flush under way; for ever when there is none.
+async fn finished(flush: &mut Option<Flush>) -> Result<Flush, Fatal> {
+    match flush {
+        None => std::future::pending().await,
+        Some(running) => {
+            running.done.as_mut().await?;
+            Ok(flush.take().expect("it was there a moment ago"))
+        }
+    }
+}
+

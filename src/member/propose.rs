@@ -1,0 +1,106 @@
+//! The front door of the log: a request gets an id and a place to wait for its answer, and goes to
+//! the replica. What a member does about itself comes through here too.
+
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use tokio::sync::oneshot;
+
+use super::Member;
+use crate::apply::Reply;
+use crate::codec;
+use crate::error::{Error, Refused, Unavailable};
+use crate::limits;
+use crate::replica::{self, Proposal, ProposalKind};
+use crate::types::{MemberId, Term};
+
+/// Where one proposer waits.
+pub struct Waiter(oneshot::Sender<Result<Reply, Error>>);
+
+impl Waiter {
+    /// Hands the answer over. A proposer that has given up does not hear it.
+    pub fn answer(self, outcome: Result<Reply, Error>) {
+        let _ = self.0.send(outcome);
+    }
+}
+
+impl replica::Reply for Waiter {
+    fn refuse(self, error: Error) {
+        self.answer(Err(error));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl Member {
+    /// Proposes `request` and waits until it has been applied here.
+    pub(super) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
+        self.propose_in(request, None).await
+    }
+
+    /// As [`Self::propose`], but only if this member leads in exactly `term` when it appends.
+    pub(super) async fn propose_in(
+        &self,
+        mut request: InternalRaftRequest,
+        term: Option<Term>,
+    ) -> Result<Reply, Error> {
+        let id = self.0.ids.next();
+        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
+        let data = codec::encode(&request);
+        if data.len() > self.0.options.request_bytes_max {
+            return Err(Refused::RequestTooLarge.into());
+        }
+        let _permit = self.0.proposals.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
+        let (reply, answer) = oneshot::channel();
+        let proposal = Proposal {
+            id,
+            data,
+            kind: ProposalKind::Normal,
+            only_in_term: term,
+            reply: Some(Waiter(reply)),
+        };
+        let started = self.0.env.now();
+        let wait = async {
+            self.0.replica.propose(proposal).await?;
+            answer.await.unwrap_or(Err(Unavailable::Stopped.into()))
+        };
+        let limit = limits::request_timeout(self.0.options.election_timeout);
+        match self.0.env.timeout(limit, wait).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.timeout_reason(started).into()),
+        }
+    }
+
+    /// Why a request may have run out of time, as far as this member can tell.
+    fn timeout_reason(&self, started: std::time::Instant) -> Unavailable {
+        let election = self.0.options.election_timeout;
+        if self.0.signals.led_since().is_some_and(|elected| {
+            started < elected && started + 2 * election > elected
+        }) {
+            return Unavailable::TimeoutLeaderFail;
+        }
+        let leader = self.raft().leader;
+        let lost = match leader {
+            MemberId::NONE => false,
+            leader if leader == self.id() => !self.reaches_quorum(started),
+            leader => !self.0.links.connected_since(leader, started),
+        };
+        if lost { Unavailable::TimeoutConnectionLost } else { Unavailable::Timeout }
+    }
+
+    fn reaches_quorum(&self, since: std::time::Instant) -> bool {
+        let members = self.0.signals.members.borrow().clone();
+        let voters = members.members.iter().filter(|(_, m)| !m.is_learner);
+        let (mut all, mut reached) = (0, 0);
+        for (id, _) in voters {
+            all += 1;
+            reached += usize::from(*id == self.id() || self.0.links.connected_since(*id, since));
+        }
+        reached > all / 2
+    }
+
+    /// What a retry loop of a member's own proposals pauses.
+    pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+}
