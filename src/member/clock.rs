@@ -17,18 +17,18 @@ pub struct LeaseClock {
 }
 
 impl LeaseClock {
-    /// Begins a term as leader: every lease gets its full time, and an election's time on top for what
-    /// its client could not renew meanwhile.
+    /// Begins a term as leader with the leases' ids, time left and full time; each gets an election's
+    /// time on top, in which its client could not renew.
     pub fn lead(
         &mut self,
         term: Term,
         now: Instant,
-        leases: impl IntoIterator<Item = (LeaseId, Duration)>,
+        leases: impl IntoIterator<Item = (LeaseId, Duration, Duration)>,
         extra: Duration,
     ) {
         *self = Self { term: Some(term), ..Self::default() };
-        for (id, ttl) in leases {
-            self.set(id, now + ttl + extra, ttl);
+        for (id, left, ttl) in leases {
+            self.set(id, now + left + extra, ttl);
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
 
     fn leading(now: Instant) -> LeaseClock {
         let mut clock = LeaseClock::default();
-        clock.lead(Term(2), now, [(LeaseId(1), 10 * S), (LeaseId(2), 20 * S)], S);
+        clock.lead(Term(2), now, [(LeaseId(1), 10 * S, 10 * S), (LeaseId(2), 20 * S, 20 * S)], S);
         clock
     }
 

@@ -1,1 +1,228 @@
-//! x
+//! One running member: the only place that knows consensus, the state machine, watch and peers
+//! together. The edge calls the methods of [`Member`]; everything else here is how a member starts
+//! and what its tasks do.
+//!
+//! ```text
+//! requests -> propose -> replica ... committed -> applier -> store, hub, signals -> answer
+//! requests -> linearizable (read index, applied) -> a view of the store
+//! clockwork -> propose                                  what a member does by itself
+//! links: replica <-> peers
+//! ```
+//!
+//! Invariants:
+//! * The applier is the only writer of the state, at work and at recovery.
+//! * A write is answered after its batch is visible, so the answer's revision can be read.
+//! * Nothing here panics on what a client or a peer sends.
+//!
+//! Reading order: [`options`], [`identity`], `boot` (how a start is decided), `propose`, `applier`,
+//! `requests` (what the edge calls), `leases`, `clock` and `clockwork`, `snapshot`, `links`,
+//! `signals` (what the tasks tell each other).
+
+mod applier;
+mod boot;
+mod clock;
+mod clockwork;
+pub mod identity;
+mod leases;
+mod links;
+pub mod options;
+mod propose;
+mod requests;
+mod signals;
+mod snapshot;
+
+use std::sync::Arc;
+
+use quorate_proto::etcdserverpb::ResponseHeader;
+use tokio::sync::Semaphore;
+
+pub use options::{InitialState, Options};
+
+use crate::apply::alarm::Alarms;
+use crate::apply::membership::Membership;
+use crate::env::{Env, Lock};
+use crate::error::{Error, Fatal, Unavailable};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::mvcc::Store;
+use crate::replica::{Replica, Status};
+use crate::types::{ClusterId, MemberId, Revision};
+use crate::watch::HubHandle;
+use identity::RequestIds;
+use links::Links;
+use propose::Waiter;
+use signals::Signals;
+
+/// The etcd release whose behaviour this server has, and the cluster version it can take part in.
+pub const ETCD_VERSION: &str = "3.7.1";
+pub const CLUSTER_VERSION: &str = "3.7.0";
+
+/// A handle on a running member; clones share it.
+#[derive(Clone)]
+pub struct Member(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    options: Options,
+    id: MemberId,
+    cluster: ClusterId,
+    ids: RequestIds,
+    store: Store,
+    replica: Replica<Waiter>,
+    links: Links,
+    hub: HubHandle,
+    signals: Arc<Signals>,
+    metrics: Arc<Metrics>,
+    proposals: Semaphore,
+    /// Keeps a second process off the data directory.
+    _lock: Box<dyn Lock>,
+}
+
+impl Member {
+    pub fn id(&self) -> MemberId {
+        self.0.id
+    }
+
+    pub fn cluster_id(&self) -> ClusterId {
+        self.0.cluster
+    }
+
+    pub fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.options.name
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn request_bytes_max(&self) -> usize {
+        self.0.options.request_bytes_max
+    }
+
+    /// Where consensus stands, as this member knows it.
+    pub fn raft(&self) -> Status {
+        self.0.replica.status().borrow().clone()
+    }
+
+    pub fn has_leader(&self) -> bool {
+        self.0.replica.status().borrow().leader != MemberId::NONE
+    }
+
+    pub fn is_learner(&self) -> bool {
+        let members = self.0.signals.members.borrow();
+        members.members.get(&self.0.id).is_some_and(|member| member.is_learner)
+    }
+
+    pub fn members(&self) -> Arc<Membership> {
+        self.0.signals.members.borrow().clone()
+    }
+
+    pub fn alarms(&self) -> Arc<Alarms> {
+        self.0.signals.alarms.borrow().clone()
+    }
+
+    pub fn cluster_version(&self) -> Option<String> {
+        self.members().cluster_version.clone()
+    }
+
+    /// Whether the server is on its way down.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.signals.stopping.borrow()
+    }
+
+    /// Ready when the cluster knows this member's name and client URLs, which takes a leader.
+    pub async fn ready(&self) -> Result<(), Fatal> {
+        let mut ready = self.0.signals.ready.subscribe();
+        tokio::select! {
+            biased; // A member that cannot go on will never be ready.
+            fatal = self.fatal() => Err(fatal),
+            _ = ready.wait_for(|ready| *ready) => Ok(()),
+        }
+    }
+
+    /// Ready when the member cannot go on.
+    pub async fn fatal(&self) -> Fatal {
+        self.0.signals.fatal().await
+    }
+
+    /// Announces the end: streams are told, health turns.
+    pub fn stopping(&self) {
+        self.0.signals.stopping.send_replace(true);
+    }
+
+    /// Hands leadership over and stops the member's tasks.
+    pub async fn shutdown(&self) {
+        self.stopping();
+        self.0.replica.shutdown().await;
+        self.0.links.shutdown();
+    }
+
+    /// Ready when a client's stream must end: the server stops, or, if the client asked for it, no
+    /// leader has been known for three election timeouts.
+    pub async fn cut_off(&self, needs_leader: bool) -> Error {
+        let mut stopping = self.0.signals.stopping.subscribe();
+        tokio::select! {
+            biased; // The end of the server is the stronger reason.
+            _ = stopping.wait_for(|stopping| *stopping) => Unavailable::Stopped.into(),
+            () = self.leader_lost(), if needs_leader => Unavailable::NoLeader.into(),
+        }
+    }
+
+    async fn leader_lost(&self) {
+        let patience = 3 * self.0.options.election_timeout;
+        let mut status = self.0.replica.status();
+        loop {
+            let gone = status.wait_for(|status| status.leader == MemberId::NONE).await.is_err();
+            if gone {
+                return;
+            }
+            let back = status.wait_for(|status| status.leader != MemberId::NONE);
+            if !matches!(self.0.env.timeout(patience, back).await, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
+
+    /// A header at the present revision.
+    pub fn header(&self) -> ResponseHeader {
+        self.header_at(self.0.store.revision())
+    }
+
+    pub(crate) fn header_at(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.0.cluster.0,
+            member_id: self.0.id.0,
+            revision: revision.0,
+            raft_term: self.0.replica.status().borrow().term.0,
+        }
+    }
+
+    /// Completes the header that apply left with a revision only, or none.
+    fn complete(&self, header: Option<ResponseHeader>) -> Option<ResponseHeader> {
+        let revision = header.map_or(0, |header| header.revision);
+        let revision = if revision > 0 { Revision(revision) } else { self.0.store.revision() };
+        Some(self.header_at(revision))
+    }
+
+    /// Waits until this member's state holds every write that was acknowledged before the call.
+    pub async fn linearizable(&self) -> Result<(), Error> {
+        let limit = limits::request_timeout(self.0.options.election_timeout);
+        let mut applied = self.0.signals.applied.subscribe();
+        let wait = async {
+            let index = self.0.replica.read_index().await?;
+            match applied.wait_for(|applied| *applied >= index).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Unavailable::Stopped.into()),
+            }
+        };
+        self.0.env.timeout(limit, wait).await.unwrap_or(Err(Unavailable::Timeout.into()))
+    }
+}

@@ -1,0 +1,321 @@
+//! How a member starts: what is found on disk decides, by one table, whether it begins a cluster or
+//! goes on where it was. After that everything is the same: the log's entries go through the applier.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_proto::etcdserverpb::Metadata;
+use quorate_proto::raftpb::{ConfState, Entry, EntryType, HardState};
+use quorate_proto::walpb;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::applier::Applier;
+use super::identity::{RequestIds, cluster_id, member_id};
+use super::links::{Links, LocalMember, Outgoing};
+use super::signals::Signals;
+use super::{InitialState, Inner, Member, Options, clockwork, snapshot};
+use crate::apply::StateMachine;
+use crate::apply::membership::{MemberRecord, add_change};
+use crate::engine::Engine;
+use crate::env::{Disk, Env, Lock};
+use crate::error::Fatal;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::mvcc::Store;
+use crate::peer;
+use crate::replica::{self, ReplicaConfig};
+use crate::types::{ClusterId, Index, MemberId, Term};
+use crate::wal::{Save, Wal, WalOptions};
+use crate::watch;
+
+/// What a start finds and what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// Nothing is there: begin a cluster with the other initial members.
+    Bootstrap,
+    /// A log is there: go on, whatever the flags say of an initial cluster.
+    Restart,
+    /// Nothing is there and a cluster exists elsewhere.
+    Join,
+    /// A state without the log it came from.
+    Orphan,
+}
+
+/// The table: is there a log, has the state anything applied, how does the cluster begin.
+fn decide(log: bool, applied: bool, state: InitialState) -> Plan {
+    match (log, applied, state) {
+        (true, _, _) => Plan::Restart,
+        (false, true, _) => Plan::Orphan,
+        (false, false, InitialState::New) => Plan::Bootstrap,
+        (false, false, InitialState::Existing) => Plan::Join,
+    }
+}
+
+/// Everything that came from the disk, ready to run.
+struct Ground {
+    lock: Box<dyn Lock>,
+    store: Store,
+    id: MemberId,
+    cluster: ClusterId,
+    start: replica::Start,
+}
+
+impl Member {
+    /// Opens the data directory and starts the member's tasks. It takes part from now on;
+    /// [`Member::ready`] says when the cluster has taken notice.
+    pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
+        let (disk, chosen) = (env.disk.clone(), options.clone());
+        let ground = env.blocking("open data directory", move || Ground::open(&disk, &chosen)).await?;
+        let Ground { lock, store, id, cluster, start } = ground;
+        let machine = StateMachine::load(&store)?;
+        let conf_state = start.conf_state.clone();
+        let applied = store.applied();
+
+        let metrics = Arc::new(Metrics::new());
+        let signals = Arc::new(Signals::new(
+            applied,
+            machine.members.clone(),
+            machine.alarms.clone(),
+        ));
+        let outgoing = Arc::new(Outgoing::default());
+        let config = ReplicaConfig {
+            boot_seed: env.random_u64(),
+            applied,
+            heartbeat: options.heartbeat,
+            election_ticks: options.election_ticks(),
+            pre_vote: options.pre_vote,
+            metrics: metrics.clone(),
+            ..ReplicaConfig::new(id)
+        };
+        let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
+        let hub = watch::Hub::start(env.clone(), store.revision());
+        let applier = Applier {
+            env: env.clone(),
+            machine,
+            store: store.clone(),
+            replica: replica.clone(),
+            hub: hub.clone(),
+            signals: signals.clone(),
+            snap_dir: options.snap_dir(),
+            conf_state,
+            term: store.term(),
+            flush_every: options.snapshot_count,
+            catchup_entries: options.catchup_entries,
+            flushed: applied,
+        };
+        let member = Self(Arc::new(Inner {
+            ids: RequestIds::new(id, env.wall()),
+            links: Links::new(outgoing),
+            proposals: Semaphore::new(limits::PROPOSALS_MAX),
+            env,
+            options,
+            id,
+            cluster,
+            store,
+            replica,
+            hub,
+            signals,
+            metrics,
+            _lock: lock,
+        }));
+        member.spawn_tasks(applier, committed).await?;
+        info!(%id, %cluster, %applied, "member started");
+        Ok(member)
+    }
+
+    async fn spawn_tasks(
+        &self,
+        applier: Applier,
+        committed: tokio::sync::mpsc::Receiver<replica::ToApply<super::propose::Waiter>>,
+    ) -> Result<(), Fatal> {
+        let env = &self.0.env;
+        let local = Arc::new(LocalMember::new(&self.0));
+        self.0.links.start(self, local).await?;
+        let signals = self.0.signals.clone();
+        env.spawn("applier", async move {
+            if let Err(fatal) = applier.run(committed).await {
+                signals.stop_with(fatal);
+            }
+        });
+        let (signals, replica) = (self.0.signals.clone(), self.0.replica.clone());
+        env.spawn("replica watch", async move { signals.stop_with(replica.fatal().await) });
+        env.spawn("peers", super::links::follow_members(self.clone()));
+        env.spawn("publish", clockwork::publish(self.clone()));
+        env.spawn("leases", clockwork::leases(self.clone()));
+        env.spawn("leader watch", clockwork::watch_leader(self.clone()));
+        env.spawn("cluster version", clockwork::cluster_version(self.clone()));
+        Ok(())
+    }
+}
+
+impl Ground {
+    /// Blocks.
+    fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Self, Fatal> {
+        let lock = prepare(&**disk, options)?;
+        let engine = Engine::open(&options.store_dir(), &options.engine)?;
+        let store = Store::open(engine)?;
+        let wal_dir = options.wal_dir();
+        let log = Wal::exists(&**disk, &wal_dir)
+            .map_err(|e| Fatal::new(format!("looking for a log in {}", wal_dir.display()), e))?;
+        match decide(log, store.applied() > Index(0), options.initial_state) {
+            Plan::Restart => Self::restart(disk, options, lock, store),
+            Plan::Bootstrap => Self::bootstrap(disk, options, lock, store),
+            Plan::Join => Err(Fatal::new(
+                "initial-cluster-state existing",
+                "joining a cluster that runs already is not served yet",
+            )),
+            Plan::Orphan => Err(Fatal::new(
+                format!("data directory {}", options.data_dir.display()),
+                "there is a state but no log; the log directory is missing or another one was meant",
+            )),
+        }
+    }
+
+    fn bootstrap(
+        disk: &Arc<dyn Disk>,
+        options: &Options,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
+        let token = &options.initial_cluster_token;
+        let mut members: Vec<MemberRecord> = options
+            .initial_cluster
+            .iter()
+            .map(|(name, urls)| MemberRecord {
+                id: member_id(urls, token).0,
+                peer_urls: urls.clone(),
+                name: name.clone(),
+                ..MemberRecord::default()
+            })
+            .collect();
+        members.sort_by_key(|member| member.id);
+        let own = members.iter().find(|member| member.name == options.name);
+        let id = MemberId(own.map(|member| member.id).ok_or_else(|| {
+            Fatal::new(format!("member {}", options.name), "is not in the initial cluster")
+        })?);
+        let cluster = cluster_id(members.iter().map(|member| MemberId(member.id)));
+        let entries: Vec<Entry> = (1..).zip(&members).map(|(at, m)| bootstrap_entry(at, m)).collect();
+        let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
+
+        let metadata = Metadata { node_id: id.0, cluster_id: cluster.0 };
+        let dir = options.wal_dir();
+        let mut wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
+        wal.save(&[Save::Entries { hard_state: Some(hard_state), entries: entries.clone() }])?;
+        info!(%id, %cluster, members = members.len(), "beginning a cluster");
+        let conf_state = ConfState {
+            voters: members.iter().map(|member| member.id).collect(),
+            ..ConfState::default()
+        };
+        let start = replica::Start {
+            hard_state,
+            conf_state,
+            snapshot: (Index(0), Term(0)),
+            entries,
+            wal,
+        };
+        Ok(Self { lock, store, id, cluster, start })
+    }
+
+    fn restart(
+        disk: &Arc<dyn Disk>,
+        options: &Options,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
+        let dir = options.wal_dir();
+        let newest = Wal::newest_snapshot(&**disk, &dir)?;
+        if newest.index > store.applied().0 {
+            // A leader's snapshot was accepted, and its installation did not come to its end.
+            let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
+            info!(path = %path.display(), "installing a snapshot that was received before");
+            snapshot::install(&**disk, &store, &path, Index(newest.index))?;
+        }
+        let applied = store.applied();
+        let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
+        let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;
+        if let Some(repair) = &recovered.repaired {
+            warn!(?repair, "cut an unfinished write off the end of the log");
+        }
+        let begin = recovered.snapshot.index;
+        let last = recovered.entries.last().map_or(begin, |entry| entry.index);
+        if last < applied.0 {
+            return Err(Fatal::new(
+                format!("log in {}", dir.display()),
+                format!("ends at entry {last} but the state holds entry {applied}: the disk lost writes"),
+            ));
+        }
+        let mut hard_state = recovered.hard_state;
+        // A commit index alone is not synced, so the state may be ahead of it.
+        hard_state.commit = hard_state.commit.max(applied.0).min(last);
+        let start = replica::Start {
+            hard_state,
+            conf_state: StateMachine::conf_state(&store.view()?)?,
+            snapshot: (Index(begin), Term(recovered.snapshot.term)),
+            entries: recovered.entries,
+            wal,
+        };
+        let id = MemberId(recovered.metadata.node_id);
+        let cluster = ClusterId(recovered.metadata.cluster_id);
+        Ok(Self { lock, store, id, cluster, start })
+    }
+}
+
+/// Makes the folders, takes the lock and clears what an interrupted transfer left.
+fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
+    let dir = |path: &Path| {
+        disk.create_dir_all(path)
+            .map_err(|e| Fatal::new(format!("creating {}", path.display()), e))
+    };
+    dir(&options.member_dir())?;
+    dir(&options.snap_dir())?;
+    let path = options.member_dir().join("lock");
+    let lock = disk.lock(&path).map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::WouldBlock => {
+                format!("data directory {} is in use by another process", options.data_dir.display())
+            }
+            _ => format!("locking {}", path.display()),
+        };
+        Fatal::new(what, error)
+    })?;
+    peer::remove_leftovers(disk, &options.snap_dir())
+        .map_err(|e| Fatal::new("clearing unfinished snapshots", e))?;
+    Ok(lock)
+}
+
+fn wal_options(options: &Options) -> WalOptions {
+    WalOptions { segment_bytes: options.wal_segment_bytes, ..WalOptions::default() }
+}
+
+/// etcd's first entries: one configuration change a member, in the order of ids. The names are not in
+/// them: a member tells its own when it has started.
+fn bootstrap_entry(index: u64, member: &MemberRecord) -> Entry {
+    let record = MemberRecord { name: String::new(), ..member.clone() };
+    Entry {
+        r#type: EntryType::EntryConfChange as i32,
+        term: 1,
+        index,
+        data: Bytes::from(add_change(&record).encode_to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every combination has its row; a log always wins, a state without a log never starts.
+    #[test]
+    fn the_start_table_is_complete() {
+        for state in [InitialState::New, InitialState::Existing] {
+            for applied in [false, true] {
+                assert_eq!(decide(true, applied, state), Plan::Restart);
+            }
+            assert_eq!(decide(false, true, state), Plan::Orphan);
+        }
+        assert_eq!(decide(false, false, InitialState::New), Plan::Bootstrap);
+        assert_eq!(decide(false, false, InitialState::Existing), Plan::Join);
+    }
+}

@@ -1,0 +1,169 @@
+//! All that happens because time passed: leases that end, this member's announcement of itself, the
+//! cluster's version. Each is a proposal through the front door; the decisions are small and the
+//! state they change is changed by apply.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use quorate_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use tracing::{debug, info, warn};
+
+use super::{CLUSTER_VERSION, Member};
+use crate::error::{Error, Refused};
+use crate::limits;
+use crate::replica::Role;
+use crate::types::{LeaseId, MemberId, Term};
+
+/// The longest time between two looks at the leases.
+const LEASE_PAUSE: Duration = Duration::from_millis(500);
+/// How often a leader looks whether the cluster's version can rise.
+const VERSION_PAUSE: Duration = Duration::from_secs(4);
+
+/// Proposes this member's name and client URLs until the cluster has taken them.
+pub(super) async fn publish(member: Member) {
+    let options = &member.0.options;
+    let request = InternalRaftRequest {
+        cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
+            member_id: member.id().0,
+            member_attributes: Some(Attributes {
+                name: options.name.clone(),
+                client_urls: options.advertise_client_urls.clone(),
+            }),
+        }),
+        ..InternalRaftRequest::default()
+    };
+    while !member.is_stopping() {
+        match member.propose(request.clone()).await {
+            Ok(_) => {
+                info!(name = %options.name, "published local member to cluster");
+                member.0.signals.ready.send_replace(true);
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "failed to publish local member to cluster");
+                member.0.env.sleep(Member::RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Keeps the time of leases while this member leads, and ends those that are over.
+pub(super) async fn leases(member: Member) {
+    let env = &member.0.env;
+    while !member.is_stopping() {
+        follow_leadership(&member).await;
+        let now = env.now();
+        let (term, expired, next) = {
+            let clock = member.0.signals.clock();
+            (clock.term(), clock.expired(now, limits::LEASE_REVOKES_AT_ONCE), clock.next_deadline())
+        };
+        if let (Some(term), false) = (term, expired.is_empty()) {
+            let done = join_all(expired.into_iter().map(|id| expire(&member, id, term))).await;
+            if done.iter().all(|done| *done) {
+                continue;
+            }
+        }
+        let wake = next.filter(|at| *at > now).map_or(now + LEASE_PAUSE, |at| at.min(now + LEASE_PAUSE));
+        env.sleep_until(wake).await;
+    }
+}
+
+/// Revokes a lease that is over, but only in the term in which that was found: a leader that lost its
+/// place while it slept must not end what its successor has prolonged. The entry's own raft term says
+/// under which leadership it was decided.
+async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
+    let revoke = LeaseRevokeRequest { id: id.0 };
+    let request =
+        InternalRaftRequest { lease_revoke: Some(revoke), ..InternalRaftRequest::default() };
+    match member.propose_in(request, Some(term)).await {
+        Ok(_) => {
+            debug!(lease = %id, "lease expired");
+            true
+        }
+        Err(Error::Refused(Refused::LeaseNotFound)) => {
+            member.0.signals.clock().revoke(id);
+            true
+        }
+        Err(error) => {
+            debug!(lease = %id, %error, "could not revoke an expired lease");
+            false
+        }
+    }
+}
+
+/// Starts or stops the clock of leases as leadership comes and goes.
+async fn follow_leadership(member: &Member) {
+    let raft = member.raft();
+    let signals = &member.0.signals;
+    if raft.role != Role::Leader {
+        if signals.clock().term().is_some() {
+            signals.clock().follow();
+        }
+        return;
+    }
+    if signals.clock().term() == Some(raft.term) {
+        return;
+    }
+    // All earlier leaders' entries are applied once a read index of our own term is.
+    if member.linearizable().await.is_err() || member.raft().term != raft.term {
+        return;
+    }
+    let now = member.0.env.now();
+    // Under the lock, so that no grant falls between the view and the clock: the applier tells the
+    // clock of a grant after the grant has become visible.
+    let mut clock = signals.clock();
+    match member.stored_leases() {
+        Ok(stored) => {
+            let leases = stored.into_iter().map(|lease| {
+                let left = if lease.remaining_ttl > 0 { lease.remaining_ttl } else { lease.ttl };
+                (LeaseId(lease.id), seconds(left), seconds(lease.ttl))
+            });
+            clock.lead(raft.term, now, leases, member.0.options.election_timeout);
+        }
+        Err(fatal) => member.0.signals.stop_with(fatal),
+    }
+}
+
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+/// Tracks when a leader was elected, for the text of timeouts.
+pub(super) async fn watch_leader(member: Member) {
+    let mut status = member.0.replica.status();
+    let mut last = MemberId::NONE;
+    while status.changed().await.is_ok() {
+        let leader = status.borrow_and_update().leader;
+        if leader != last && leader != MemberId::NONE {
+            member.0.signals.leader_elected(member.0.env.now());
+            info!(%leader, "leader elected");
+        }
+        last = leader;
+    }
+}
+
+/// As leader, proposes the version that all members can speak.
+pub(super) async fn cluster_version(member: Member) {
+    while !member.is_stopping() {
+        let raft = member.raft();
+        let decided = member.cluster_version();
+        if raft.role == Role::Leader && decided.as_deref() != Some(CLUSTER_VERSION) {
+            let version = member.lowest_version().await;
+            if let Some(version) = version.filter(|v| decided.as_ref() != Some(v)) {
+                let request = InternalRaftRequest {
+                    cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
+                    ..InternalRaftRequest::default()
+                };
+                match member.propose_in(request, Some(raft.term)).await {
+                    Ok(_) => info!(%version, "updated cluster version"),
+                    Err(error) => debug!(%error, "could not set the cluster version"),
+                }
+            }
+        }
+        let pause = if member.cluster_version().is_some() { VERSION_PAUSE } else { LEASE_PAUSE };
+        member.0.env.sleep(pause).await;
+    }
+}

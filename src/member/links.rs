@@ -1,0 +1,306 @@
+//! Between consensus and the peers: what raft sends goes out through the peer transport, what peers
+//! send comes in to raft, and the calls that members make to each other beside raft.
+
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use http::StatusCode;
+use prost::Message as _;
+use quorate_proto::etcdserverpb::{
+    HashKvRequest, HashKvResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use quorate_proto::raftpb::Message;
+
+use super::{CLUSTER_VERSION, ETCD_VERSION, Inner, Member, snapshot};
+use crate::codec;
+use crate::env::BoxFuture;
+use crate::error::{Error, Fatal, Unavailable};
+use crate::peer::{self, Identity, Local, PeerConfig, SnapshotBody};
+use crate::replica;
+use crate::types::{LeaseId, MemberId, Revision};
+
+/// How long a call to another member may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// etcd's cluster version while some member has not been heard of.
+const UNDECIDED_VERSION: &str = "3.0.0";
+
+/// Where raft's messages go; the transport is put in once the member it serves exists.
+#[derive(Default)]
+pub(super) struct Outgoing(OnceLock<peer::Transport>);
+
+impl replica::Transport for Outgoing {
+    fn send(&self, messages: Vec<Message>) {
+        // Before the transport is there messages are lost, as any message may be.
+        if let Some(transport) = self.0.get() {
+            transport.send(messages);
+        }
+    }
+}
+
+/// A member's way to the others.
+pub(super) struct Links {
+    outgoing: Arc<Outgoing>,
+}
+
+impl Links {
+    pub fn new(outgoing: Arc<Outgoing>) -> Self {
+        Self { outgoing }
+    }
+
+    /// Opens the peer ports.
+    pub async fn start(&self, member: &Member, local: Arc<dyn Local>) -> Result<(), Fatal> {
+        let env = member.env();
+        let identity = Identity {
+            id: member.id(),
+            cluster: member.cluster_id(),
+            urls: member.0.options.advertise_peer_urls.clone(),
+        };
+        let config = PeerConfig::new(identity, member.0.options.snap_dir());
+        let transport = peer::Transport::start(env.clone(), config, local);
+        for address in &member.0.options.listen_peer {
+            let listener = env.net.listen(*address).await.map_err(|e| {
+                Fatal::new(format!("listening for peers on {address}"), e)
+            })?;
+            let transport = transport.clone();
+            env.spawn("peer port", async move { transport.serve(listener).await });
+        }
+        assert!(self.outgoing.0.set(transport).is_ok(), "links are started once");
+        Ok(())
+    }
+
+    fn transport(&self) -> &peer::Transport {
+        self.outgoing.0.get().expect("links are started before the member is handed out")
+    }
+
+    pub fn connected_since(&self, id: MemberId, since: Instant) -> bool {
+        self.transport().active_since(id).is_some_and(|at| at <= since)
+    }
+
+    pub fn shutdown(&self) {
+        self.transport().shutdown();
+    }
+
+    /// A keep-alive at the leader; `None` when it could not be asked or is none.
+    pub async fn renew_at(&self, leader: MemberId, id: LeaseId) -> Option<Result<i64, Error>> {
+        let body = codec::encode(&LeaseKeepAliveRequest { id: id.0 });
+        let answer = self.call(leader, "/leases", body).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let response = LeaseKeepAliveResponse::decode(answer.body).ok()?;
+                Some(Ok(response.ttl))
+            }
+            StatusCode::NOT_FOUND => Some(Ok(0)),
+            _ => None,
+        }
+    }
+
+    pub async fn time_to_live_at(
+        &self,
+        leader: MemberId,
+        request: LeaseTimeToLiveRequest,
+    ) -> Option<Result<LeaseTimeToLiveResponse, Error>> {
+        let request = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
+        let answer = self.call(leader, "/leases/internal", codec::encode(&request)).await?;
+        if answer.status != StatusCode::OK {
+            return None;
+        }
+        let response = LeaseInternalResponse::decode(answer.body).ok()?;
+        response.lease_time_to_live_response.map(Ok)
+    }
+
+    async fn call(&self, to: MemberId, path: &str, body: bytes::Bytes) -> Option<peer::Answer> {
+        let transport = self.transport();
+        for url in transport.urls(to) {
+            if let Ok(answer) =
+                transport.client().post(&url, path, body.clone(), CALL_TIMEOUT).await
+            {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+impl Member {
+    /// The lowest `major.minor.0` that all members speak; etcd's lowest while one has not answered and
+    /// none is decided; `None` while one has not answered and one is.
+    pub(super) async fn lowest_version(&self) -> Option<String> {
+        let members = self.members();
+        let others = members.members.values().filter(|m| m.id != self.id().0);
+        let asked = join_all(others.map(|m| self.version_of(m.peer_urls.clone()))).await;
+        let mut lowest = parse_version(ETCD_VERSION)?;
+        for version in asked {
+            match version {
+                Some(version) => lowest = lowest.min(version),
+                None if self.cluster_version().is_none() => return Some(UNDECIDED_VERSION.into()),
+                None => return None,
+            }
+        }
+        Some(format!("{}.{}.0", lowest.0, lowest.1))
+    }
+
+    async fn version_of(&self, urls: Vec<String>) -> Option<(u64, u64)> {
+        for url in urls {
+            let client = self.0.links.transport().client();
+            let Ok(answer) = client.get(&url, "/version", CALL_TIMEOUT).await else { continue };
+            let Ok(json) = serde_json::from_slice::<serde_json::Value>(&answer.body) else {
+                continue;
+            };
+            if let Some(version) = json.get("etcdserver").and_then(|v| v.as_str()) {
+                return parse_version(version);
+            }
+        }
+        None
+    }
+
+    /// The answer of `/version`, on both ports.
+    pub fn version_json(&self) -> String {
+        let cluster = self.cluster_version().unwrap_or_else(|| "not_decided".into());
+        format!(
+            "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{CLUSTER_VERSION}\"}}"
+        )
+    }
+}
+
+fn parse_version(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Tells the transport of members that come, move and go.
+pub(super) async fn follow_members(member: Member) {
+    let mut changes = member.0.signals.members.subscribe();
+    let mut known: Vec<(MemberId, Vec<String>)> = Vec::new();
+    loop {
+        let table = changes.borrow_and_update().clone();
+        let transport = member.0.links.transport();
+        let wanted: Vec<_> = table
+            .members
+            .values()
+            .filter(|m| m.id != member.id().0)
+            .map(|m| (MemberId(m.id), m.peer_urls.clone()))
+            .collect();
+        for (id, _) in known.iter().filter(|(id, _)| !wanted.iter().any(|(w, _)| w == id)) {
+            transport.remove(*id);
+        }
+        for (id, urls) in &wanted {
+            match known.iter().find(|(known, _)| known == id) {
+                None => transport.add(*id, urls.clone()),
+                Some((_, before)) if before != urls => transport.update(*id, urls.clone()),
+                Some(_) => {}
+            }
+        }
+        known = wanted;
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The member as its peers see it. Weak, because the member owns the transport that owns this.
+pub(super) struct LocalMember(Weak<Inner>);
+
+impl LocalMember {
+    pub fn new(member: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(member))
+    }
+
+    fn member(&self) -> Option<Member> {
+        self.0.upgrade().map(Member)
+    }
+
+    /// Answers with the member, or that it has stopped.
+    fn ask<T, F>(&self, ask: impl FnOnce(Member) -> F) -> BoxFuture<'static, Result<T, Error>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        match self.member() {
+            Some(member) => Box::pin(ask(member)),
+            None => Box::pin(async { Err(Unavailable::Stopped.into()) }),
+        }
+    }
+}
+
+impl Local for LocalMember {
+    fn step(&self, message: Message) {
+        if let Some(member) = self.member() {
+            member.0.replica.step(message);
+        }
+    }
+
+    fn unreachable(&self, id: MemberId) {
+        if let Some(member) = self.member() {
+            member.0.replica.report_unreachable(id);
+        }
+    }
+
+    fn snapshot_sent(&self, id: MemberId, ok: bool) {
+        if let Some(member) = self.member() {
+            member.0.replica.report_snapshot(id, ok);
+        }
+    }
+
+    fn snapshot_source(&self) -> BoxFuture<'static, io::Result<SnapshotBody>> {
+        let Some(member) = self.member() else {
+            return Box::pin(async { Err(io::Error::other("the member has stopped")) });
+        };
+        Box::pin(async move { snapshot::source(&member.0.env, &member.0.store).await })
+    }
+
+    fn is_removed(&self, id: MemberId) -> bool {
+        self.member().is_some_and(|member| member.members().removed.contains(&id))
+    }
+
+    fn told_removed(&self, by: MemberId) {
+        if let Some(member) = self.member() {
+            let reason = format!("member {by} says so");
+            member.0.signals.stop_with(Fatal::new("removed from the cluster", reason));
+        }
+    }
+
+    fn version_json(&self) -> String {
+        self.member().map(|member| member.version_json()).unwrap_or_default()
+    }
+
+    fn members_json(&self) -> String {
+        let Some(member) = self.member() else { return "[]".into() };
+        let table = member.members();
+        let members: Vec<_> = table.members.values().collect();
+        serde_json::to_string(&members).expect("a member table is plain JSON")
+    }
+
+    fn promote(&self, _id: MemberId, _: Option<String>) -> BoxFuture<'static, Result<String, Error>> {
+        Box::pin(async { Err(Unavailable::NotServed.into()) })
+    }
+
+    fn hash_kv(&self, revision: Revision) -> BoxFuture<'static, Result<HashKvResponse, Error>> {
+        self.ask(|member| async move {
+            member.hash_kv(HashKvRequest { revision: revision.0 }).await
+        })
+    }
+
+    fn renew(&self, lease: LeaseId) -> BoxFuture<'static, Result<i64, Error>> {
+        self.ask(move |member| async move {
+            member.renew_here(lease).await.unwrap_or(Err(Unavailable::NotPrimaryLessor.into()))
+        })
+    }
+
+    fn time_to_live(
+        &self,
+        request: LeaseTimeToLiveRequest,
+    ) -> BoxFuture<'static, Result<LeaseTimeToLiveResponse, Error>> {
+        self.ask(move |member| async move {
+            let answer = member.time_to_live_here(request).await;
+            answer.unwrap_or(Err(Unavailable::NotPrimaryLessor.into()))
+        })
+    }
+
+    fn downgrade_enabled(&self) -> BoxFuture<'static, Result<bool, Error>> {
+        self.ask(|member| async move { member.linearizable().await.map(|()| false) })
+    }
+}

@@ -1,0 +1,249 @@
+//! What the edge calls: each client request, from a decoded message to a complete answer.
+
+use quorate_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
+    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, InternalRaftRequest,
+    MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
+    ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    alarm_request::AlarmAction, request_op::Request as Op,
+};
+use quorate_proto::etcdserverpb::Member as MemberInfo;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::{ETCD_VERSION, Member};
+use crate::apply::Reply;
+use crate::apply::membership::MemberRecord;
+use crate::error::{Error, Refused, Unavailable};
+use crate::limits;
+use crate::mvcc::{View, check};
+use crate::types::{MemberId, Revision};
+use crate::watch;
+
+/// What etcd counts for a put besides key and value.
+const PUT_OVERHEAD_BYTES: u64 = 256;
+
+impl Member {
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        check::range(&request)?;
+        if self.is_learner() && !request.serializable {
+            return Err(Refused::NotSupportedForLearner.into());
+        }
+        if !request.serializable {
+            self.linearizable().await?;
+        }
+        let large = !request.range_end.is_empty()
+            && !(1..=limits::INLINE_RANGE_KEYS).contains(&request.limit);
+        let mut response = self.read(large, move |view| view.range(&request)).await?;
+        response.header = self.complete(response.header);
+        Ok(response)
+    }
+
+    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
+        self.check_quota(put_cost(&request)).await?;
+        check::put(&request)?;
+        let request = InternalRaftRequest { put: Some(request), ..Default::default() };
+        match self.propose(request).await? {
+            Reply::Put(mut response) => {
+                response.header = self.complete(response.header);
+                Ok(response)
+            }
+            other => unreachable!("apply answered a put with {other:?}"),
+        }
+    }
+
+    pub async fn delete_range(
+        &self,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Error> {
+        check::delete_range(&request)?;
+        let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+        match self.propose(request).await? {
+            Reply::DeleteRange(mut response) => {
+                response.header = self.complete(response.header);
+                Ok(response)
+            }
+            other => unreachable!("apply answered a delete with {other:?}"),
+        }
+    }
+
+    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
+        self.check_quota(txn_cost(&request)).await?;
+        check::txn(&request, self.0.options.txn_ops_max)?;
+        let mut response = if reads_only(&request) {
+            if !serializable(&request) {
+                self.linearizable().await?;
+            }
+            self.read(true, move |view| view.txn(&request)).await?
+        } else {
+            let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
+            match self.propose(request).await? {
+                Reply::Txn(response) => response,
+                other => unreachable!("apply answered a txn with {other:?}"),
+            }
+        };
+        response.header = self.complete(response.header);
+        Ok(response)
+    }
+
+    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+        let physical = request.physical;
+        let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
+        self.propose(request).await?;
+        while physical && self.0.store.compacting() {
+            self.0.env.sleep(limits::COMPACTION_POLL).await;
+        }
+        Ok(CompactionResponse { header: Some(self.header()) })
+    }
+
+    /// Runs one client's watch stream until its answers find no reader.
+    pub async fn watch(
+        &self,
+        requests: impl Stream<Item = WatchRequest> + Send + Unpin + 'static,
+        responses: mpsc::Sender<Result<WatchResponse, Error>>,
+    ) {
+        let member = self.clone();
+        let options = watch::Options {
+            progress_interval: self.0.options.watch_progress_interval,
+            fragment_bytes: self.0.options.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
+            ..watch::Options::new(std::sync::Arc::new(move || member.header()))
+        };
+        let history = std::sync::Arc::new(self.0.store.clone());
+        watch::session(self.0.env.clone(), self.0.hub.clone(), history, requests, responses, options)
+            .await;
+    }
+
+    pub async fn member_list(&self, linearizable: bool) -> Result<MemberListResponse, Error> {
+        if linearizable {
+            self.linearizable().await?;
+        }
+        let members = self.members().members.values().map(member_info).collect();
+        // Cluster answers carry no revision.
+        let header = Some(ResponseHeader { revision: 0, ..self.header() });
+        Ok(MemberListResponse { header, members })
+    }
+
+    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
+        let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
+        match self.propose(request).await? {
+            Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
+            other => unreachable!("apply answered an alarm with {other:?}"),
+        }
+    }
+
+    pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+        let revision = Revision(request.revision);
+        let mut response = self.read(true, move |view| view.hash_kv(revision)).await?;
+        response.header = Some(self.header());
+        Ok(response)
+    }
+
+    pub fn status(&self) -> StatusResponse {
+        let raft = self.raft();
+        let mut errors = Vec::new();
+        if raft.leader == MemberId::NONE {
+            errors.push(Unavailable::NoLeader.text().to_owned());
+        }
+        errors.extend(self.alarms().list().iter().map(|alarm| {
+            let kind = alarm.alarm().as_str_name();
+            format!("memberID:{} alarm:{kind}", alarm.member_id)
+        }));
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        StatusResponse {
+            header: Some(self.header()),
+            version: ETCD_VERSION.into(),
+            db_size: signed(self.0.store.total_bytes()),
+            leader: raft.leader.0,
+            raft_index: raft.commit.0,
+            raft_term: raft.term.0,
+            raft_applied_index: self.0.store.applied().0,
+            errors,
+            db_size_in_use: signed(self.0.store.live_bytes()),
+            is_learner: self.is_learner(),
+            storage_version: super::CLUSTER_VERSION.into(),
+            db_size_quota: self.0.options.quota_bytes.map_or(-1, signed),
+            downgrade_info: Some(Default::default()),
+        }
+    }
+
+    /// Reads the present state: on this thread when that is quick, where blocking is allowed when not.
+    async fn read<T: Send + 'static>(
+        &self,
+        large: bool,
+        read: impl FnOnce(&View) -> Result<Result<T, Refused>, crate::error::Fatal> + Send + 'static,
+    ) -> Result<T, Error> {
+        let view = self.0.store.view();
+        let outcome = match view {
+            Ok(view) if large => self.0.env.blocking("read", move || read(&view)).await,
+            Ok(view) => read(&view),
+            Err(fatal) => Err(fatal),
+        };
+        match outcome {
+            Ok(outcome) => outcome.map_err(Error::from),
+            Err(fatal) => {
+                // A store that cannot be read: the process stops, this client is told that it does.
+                self.0.signals.stop_with(fatal);
+                Err(Unavailable::Stopped.into())
+            }
+        }
+    }
+
+    /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
+    async fn check_quota(&self, cost: u64) -> Result<(), Error> {
+        let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
+        if self.0.store.live_bytes() + cost < quota {
+            return Ok(());
+        }
+        if !self.alarms().stands(AlarmType::Nospace) {
+            let alarm = AlarmRequest {
+                action: AlarmAction::Activate as i32,
+                member_id: self.id().0,
+                alarm: AlarmType::Nospace as i32,
+            };
+            self.alarm(alarm).await?;
+        }
+        Err(Refused::NoSpace.into())
+    }
+}
+
+fn put_cost(put: &PutRequest) -> u64 {
+    PUT_OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
+}
+
+/// The dearer of the two branches, nested txns counted.
+fn txn_cost(txn: &TxnRequest) -> u64 {
+    let branch = |ops: &[RequestOp]| ops.iter().map(op_cost).sum::<u64>();
+    branch(&txn.success).max(branch(&txn.failure))
+}
+
+fn op_cost(op: &RequestOp) -> u64 {
+    match &op.request {
+        Some(Op::RequestPut(put)) => put_cost(put),
+        Some(Op::RequestTxn(txn)) => txn_cost(txn),
+        _ => 0,
+    }
+}
+
+/// Whether a txn can be answered without the log: a nested one cannot, as etcd has it.
+fn reads_only(txn: &TxnRequest) -> bool {
+    let reads = |op: &RequestOp| matches!(op.request, Some(Op::RequestRange(_)));
+    txn.success.iter().chain(&txn.failure).all(reads)
+}
+
+fn serializable(txn: &TxnRequest) -> bool {
+    let local = |op: &RequestOp| match &op.request {
+        Some(Op::RequestRange(range)) => range.serializable,
+        _ => false,
+    };
+    txn.success.iter().chain(&txn.failure).all(local)
+}
+
+fn member_info(record: &MemberRecord) -> MemberInfo {
+    MemberInfo {
+        id: record.id,
+        name: record.name.clone(),
+        peer_urls: record.peer_urls.clone(),
+        client_urls: record.client_urls.clone(),
+        is_learner: record.is_learner,
+    }
+}

@@ -1,0 +1,71 @@
+//! What a member's tasks tell each other and the edge: latest values and one-time events. No
+//! decisions.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::{Notify, watch};
+
+use super::clock::LeaseClock;
+use crate::apply::alarm::Alarms;
+use crate::apply::membership::Membership;
+use crate::error::Fatal;
+use crate::types::Index;
+
+pub(super) struct Signals {
+    pub applied: watch::Sender<Index>,
+    pub members: watch::Sender<Arc<Membership>>,
+    pub alarms: watch::Sender<Arc<Alarms>>,
+    pub stopping: watch::Sender<bool>,
+    pub ready: watch::Sender<bool>,
+    clock: Mutex<LeaseClock>,
+    elected: Mutex<Option<Instant>>,
+    fatal: Mutex<Option<Fatal>>,
+    failed: Notify,
+}
+
+impl Signals {
+    pub fn new(applied: Index, members: Membership, alarms: Alarms) -> Self {
+        Self {
+            applied: watch::Sender::new(applied),
+            members: watch::Sender::new(Arc::new(members)),
+            alarms: watch::Sender::new(Arc::new(alarms)),
+            stopping: watch::Sender::new(false),
+            ready: watch::Sender::new(false),
+            clock: Mutex::default(),
+            elected: Mutex::default(),
+            fatal: Mutex::default(),
+            failed: Notify::new(),
+        }
+    }
+
+    pub fn clock(&self) -> MutexGuard<'_, LeaseClock> {
+        self.clock.lock().expect("nobody panics with the clock in hand")
+    }
+
+    pub fn leader_elected(&self, now: Instant) {
+        *self.elected.lock().expect("nobody panics with it in hand") = Some(now);
+    }
+
+    /// When the present leader was elected, as far as this member saw it.
+    pub fn led_since(&self) -> Option<Instant> {
+        *self.elected.lock().expect("nobody panics with it in hand")
+    }
+
+    /// Reports that the member cannot go on. The first report counts.
+    pub fn stop_with(&self, fatal: Fatal) {
+        self.fatal.lock().expect("nobody panics with it in hand").get_or_insert(fatal);
+        self.failed.notify_one();
+    }
+
+    /// Waits for a report; it is handed out once.
+    pub async fn fatal(&self) -> Fatal {
+        loop {
+            let failed = self.failed.notified();
+            if let Some(fatal) = self.fatal.lock().expect("nobody panics with it in hand").take() {
+                return fatal;
+            }
+            failed.await;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Whole databases on their way between members: the state as a bbolt file, streamed out of a view
+//! and taken in again. The bytes of the format are [`crate::bbolt`]'s matter.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use quorate_proto::raftpb::SnapshotMetadata;
+use tokio::sync::mpsc;
+
+use crate::apply::StateMachine;
+use crate::bbolt::{self, Database};
+use crate::engine::Cf;
+use crate::env::{Disk, Env, Open};
+use crate::error::Fatal;
+use crate::limits;
+use crate::mvcc::{Store, View};
+use crate::peer::SnapshotBody;
+use crate::types::Index;
+
+/// etcd's buckets in a view, as the input of a bbolt file.
+struct Buckets(View);
+
+impl bbolt::Source for Buckets {
+    fn buckets(&self) -> io::Result<Vec<Bytes>> {
+        Ok(Cf::BUCKETS.iter().map(|cf| Bytes::from_static(cf.name().as_bytes())).collect())
+    }
+
+    fn scan(
+        &self,
+        bucket: &[u8],
+    ) -> io::Result<Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + Send>> {
+        let Some(cf) = Cf::BUCKETS.iter().find(|cf| cf.name().as_bytes() == bucket) else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
+        };
+        Ok(Box::new(self.0.export(*cf).map(|pair| pair.map_err(io::Error::other))))
+    }
+}
+
+/// The state as it is now, position and configuration included. The file is made while it is read,
+/// in bounded memory.
+pub(super) async fn source(env: &Env, store: &Store) -> io::Result<SnapshotBody> {
+    let view = store.view().map_err(io::Error::other)?;
+    let conf_state = StateMachine::conf_state(&view).map_err(io::Error::other)?;
+    let metadata = SnapshotMetadata {
+        conf_state: Some(conf_state),
+        index: view.applied().0,
+        term: view.term().0,
+    };
+    let buckets = Buckets(view);
+    let (buckets, plan) = env
+        .blocking("plan snapshot", move || bbolt::plan(&buckets).map(|plan| (buckets, plan)))
+        .await?;
+    let total_bytes = Some(plan.total_bytes());
+    let (sender, chunks) = mpsc::channel(limits::SNAPSHOT_CHUNKS);
+    let pump_env = env.clone();
+    env.spawn("send snapshot", async move {
+        let mut emit = plan.emit(buckets);
+        loop {
+            let (back, chunk) = pump_env
+                .blocking("make snapshot", move || {
+                    let chunk = emit.next();
+                    (emit, chunk)
+                })
+                .await;
+            emit = back;
+            match chunk {
+                Some(chunk) if sender.send(chunk).await.is_ok() => {}
+                // Made to its end, or nobody reads it any more.
+                _ => return,
+            }
+        }
+    });
+    Ok(SnapshotBody { metadata, data: Bytes::new(), total_bytes, chunks })
+}
+
+/// Replaces the state by the file's and removes the file. Interrupted, it leaves an empty state and
+/// the file, and the next start begins again.
+pub(super) fn install(
+    disk: &dyn Disk,
+    store: &Store,
+    path: &Path,
+    index: Index,
+) -> Result<(), Fatal> {
+    let at = || format!("installing {}", path.display());
+    let file = disk.open(path, Open::Read).map_err(|e| Fatal::new(at(), e))?;
+    let database = Database::open(file).map_err(|e| Fatal::new(at(), e))?;
+    let mut pairs: Vec<Box<dyn Iterator<Item = io::Result<(Cf, Bytes, Bytes)>>>> = Vec::new();
+    for cf in Cf::BUCKETS {
+        let rows = database.iter(cf.name().as_bytes()).map_err(|e| Fatal::new(at(), e))?;
+        if let Some(rows) = rows {
+            pairs.push(Box::new(rows.map(move |row| row.map(|(key, value)| (*cf, key, value)))));
+        }
+    }
+    store.install(pairs.into_iter().flatten(), index)?;
+    disk.remove(path).map_err(|e| Fatal::new(at(), e))
+}
