@@ -43,6 +43,9 @@ pub const WORKER_QUEUE: usize = 1_024;
 /// A WAL segment is preallocated to this and cut when it is passed.
 pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 
+/// Pieces in which a bbolt file is written.
+pub const BBOLT_CHUNK_BYTES: usize = 64 * 1024;
+
 /// Events that wait for one watch stream before it falls back to catch-up.
 pub const WATCH_BUFFER_EVENTS: usize = 1_024;
 /// Revisions read from history in one catch-up step of one watcher.
