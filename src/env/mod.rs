@@ -42,6 +42,11 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
     /// Runs `job` where blocking is allowed; the future is ready when it has ended.
     fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()>;
+    /// As `spawn_blocking`, for work of a library that lives by the real clock or starts threads, such
+    /// as opening a RocksDB: the simulator runs it outside its own time.
+    fn spawn_outside(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
+        self.spawn_blocking(name, job)
+    }
     /// A place of its own for blocking jobs, which run one after the other in the order given.
     fn worker(&self, name: &'static str) -> Arc<dyn Worker>;
     /// The monotonic clock.
@@ -172,6 +177,19 @@ impl Env {
         let (reply, result) = ::tokio::sync::oneshot::channel();
         let job: Job = Box::new(move || drop(reply.send(work())));
         self.rt.spawn_blocking(name, job).await;
+        result.await.expect("the job has ended and sent its result")
+    }
+
+    /// As [`Env::blocking`], for work that must run outside a simulation: see
+    /// [`Runtime::spawn_outside`]. Opening the engine is the only one.
+    pub async fn blocking_outside<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let (reply, result) = ::tokio::sync::oneshot::channel();
+        let job: Job = Box::new(move || drop(reply.send(work())));
+        self.rt.spawn_outside(name, job).await;
         result.await.expect("the job has ended and sent its result")
     }
 
