@@ -1,0 +1,179 @@
+//! Opening, writing, flushing and measuring. Reads are in `snapshot`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions,
+    properties,
+};
+
+use super::{Cf, Options, Snapshot};
+use crate::error::Fatal;
+
+/// The disk, or RocksDB, failed. Always fatal to the process.
+#[derive(Debug, thiserror::Error)]
+#[error("engine {path}: cannot {doing}: {source}")]
+pub struct EngineError {
+    pub path: String,
+    pub doing: &'static str,
+    pub source: rocksdb::Error,
+}
+
+impl From<EngineError> for Fatal {
+    fn from(error: EngineError) -> Self {
+        Fatal::new("storage engine", error)
+    }
+}
+
+/// An open engine; clones share it. It closes, without flushing, when the last clone, snapshot and
+/// cursor is gone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    /// By [`Cf::position`]. Point into `db`, see [`Inner::open`].
+    families: [&'static ColumnFamily; Cf::COUNT],
+    unlogged: WriteOptions,
+    path: PathBuf,
+    db: DB,
+}
+
+
+impl Engine {
+    /// Opens the database in `dir`, creating what is missing. Blocks; in the simulator it must not run
+    /// on a simulated thread (RocksDB registers a timer that compares real and simulated clocks).
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
+        Ok(Self { inner: Arc::new(Inner::open(dir, options)?) })
+    }
+
+    /// An empty batch for this engine.
+    pub fn batch(&self) -> Batch {
+        Batch { engine: self.clone(), changes: WriteBatch::default() }
+    }
+
+    /// Makes the batch visible to later snapshots, as a whole. Not durable before a flush.
+    pub fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        debug_assert!(Arc::ptr_eq(&self.inner, &batch.engine.inner), "a batch of another engine");
+        let inner = &self.inner;
+        inner.db.write_opt(batch.changes, &inner.unlogged).map_err(|e| inner.error("write", e))
+    }
+
+    /// This moment.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self)
+    }
+
+    /// Makes everything written so far durable, atomically over column families. Blocks.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let families: Vec<&ColumnFamily> = self.inner.families.to_vec();
+        self.inner.db.flush_cfs_opt(&families, &options).map_err(|e| self.inner.error("flush", e))
+    }
+
+    /// Bytes in table files and in memory, what waits to be cleaned up included.
+    pub fn total_bytes(&self) -> u64 {
+        self.sum(properties::TOTAL_SST_FILES_SIZE) + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
+    }
+
+    /// An estimate of the bytes that would remain if everything were cleaned up now.
+    pub fn live_bytes(&self) -> u64 {
+        self.sum(properties::ESTIMATE_LIVE_DATA_SIZE)
+            + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
+    }
+
+    /// Where it lives.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    fn sum(&self, property: &rocksdb::properties::PropName) -> u64 {
+        let of = |cf: &&ColumnFamily| self.inner.db.property_int_value_cf(cf, property);
+        self.inner.families.iter().filter_map(|cf| of(cf).ok().flatten()).sum()
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Inner {
+    fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
+        let fail =
+            |source| EngineError { path: dir.display().to_string(), doing: "open", source };
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let descriptors = Cf::ALL
+            .map(|cf| ColumnFamilyDescriptor::new(cf.name(), options.family(cf, &cache)))
+            .into_iter()
+            .chain([ColumnFamilyDescriptor::new("default", options.family(Cf::Meta, &cache))]);
+        let database = options.database().map_err(fail)?;
+        let db = DB::open_cf_descriptors(&database, dir, descriptors).map_err(fail)?;
+
+        let families = Cf::ALL.map(|cf| {
+            let family = db.cf_handle(cf.name()).expect("open created every column family");
+            // SAFETY: `family` lives in a node of the map of column families inside `db`. Nodes stay where
+            // they are while the map is not changed, moves of `db` included, and changing it takes `&mut
+            // DB`, which nobody gets after this function. The reference never leaves this module and goes
+            // away with `db`, in the same struct.
+            unsafe { &*std::ptr::from_ref::<ColumnFamily>(family) }
+        });
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        Ok(Self { families, unlogged, path: dir.to_owned(), db })
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    pub(super) fn family(&self, cf: Cf) -> &ColumnFamily {
+        self.families[cf.position()]
+    }
+
+    pub(super) fn error(&self, doing: &'static str, source: rocksdb::Error) -> EngineError {
+        EngineError { path: self.path.display().to_string(), doing, source }
+    }
+}
+
+/// Changes that become visible, and durable, together.
+pub struct Batch {
+    engine: Engine,
+    changes: WriteBatch,
+}
+
+impl Batch {
+    pub fn put(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
+        self.changes.put_cf(&self.engine.inner.family(cf), key, value);
+    }
+
+    pub fn delete(&mut self, cf: Cf, key: &[u8]) {
+        self.changes.delete_cf(&self.engine.inner.family(cf), key);
+    }
+
+    /// Deletes `[from, to)`.
+    pub fn delete_range(&mut self, cf: Cf, from: &[u8], to: &[u8]) {
+        self.changes.delete_range_cf(&self.engine.inner.family(cf), from, to);
+    }
+
+    /// Deletes everything that `snapshot` shows in the column family.
+    pub fn clear(&mut self, cf: Cf, snapshot: &Snapshot) -> Result<(), EngineError> {
+        // A range has no open end, and no key is known to be greater than all: end at the last one.
+        if let Some(last) = snapshot.last_key(cf)? {
+            self.delete_range(cf, &[], &last);
+            self.delete(cf, &last);
+        }
+        Ok(())
+    }
+
+    /// Size so far.
+    pub fn bytes(&self) -> usize {
+        self.changes.size_in_bytes()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
