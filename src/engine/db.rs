@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions,
     properties,
@@ -59,6 +60,14 @@ impl Engine {
         debug_assert!(Arc::ptr_eq(&self.inner, &batch.engine.inner), "a batch of another engine");
         let inner = &self.inner;
         inner.db.write_opt(batch.changes, &inner.unlogged).map_err(|e| inner.error("write", e))
+    }
+
+    /// The value of `key` as of now.
+    pub fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let inner = &self.inner;
+        let found = inner.db.get_pinned_cf(&inner.family(cf), key);
+        let found = found.map_err(|e| inner.error("read", e))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     /// This moment.

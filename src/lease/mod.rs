@@ -1,1 +1,113 @@
-//! Leases as replicated state.
+//! Leases as replicated state: which exist, how long they last, which keys hang on them. No clock:
+//! when a lease expires is decided by the leader, who then proposes to revoke it.
+//!
+//! The table in memory repeats the bucket `lease` (etcd's: id as big-endian i64 ->
+//! `leasepb.Lease`); which keys are attached stands in the engine only. Both change in the batch of the
+//! entry that changes them.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use quorate_proto::etcdserverpb::LeaseCheckpoint;
+use quorate_proto::leasepb;
+
+use crate::engine::Cf;
+use crate::error::{Fatal, Refused};
+use crate::limits::LEASE_TTL_MAX_S;
+use crate::mvcc::{Store, Write};
+use crate::types::LeaseId;
+
+/// One lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What was granted.
+    pub ttl_s: i64,
+    /// What was left at the last checkpoint; 0 when there is none.
+    pub remaining_s: i64,
+}
+
+/// All leases.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    table: BTreeMap<LeaseId, Lease>,
+    ttl_min_s: i64,
+}
+
+impl Leases {
+    /// Reads the table from its bucket.
+    pub fn load(store: &Store) -> Result<Self, Fatal> {
+        let mut leases = Self::default();
+        for row in store.view().scan(Cf::Lease) {
+            let (key, value) = row?;
+            let lease = leasepb::Lease::decode(value)
+                .map_err(|e| Fatal::new(format!("lease record {key:02x?}"), e))?;
+            let entry = Lease { ttl_s: lease.ttl, remaining_s: lease.remaining_ttl };
+            leases.table.insert(LeaseId(lease.id), entry);
+        }
+        Ok(leases)
+    }
+
+    /// Shorter leases are raised to this. Must be the same on every member, as etcd requires of the
+    /// election timeout that it follows from.
+    #[must_use]
+    pub fn with_ttl_min(self, ttl_min_s: i64) -> Self {
+        Self { ttl_min_s, ..self }
+    }
+
+    /// Grants a lease and tells its effective time to live.
+    pub fn grant(&mut self, write: &mut Write<'_>, id: LeaseId, ttl_s: i64) -> Result<i64, Refused> {
+        if id.0 == 0 {
+            return Err(Refused::LeaseNotFound);
+        }
+        if ttl_s > LEASE_TTL_MAX_S {
+            return Err(Refused::LeaseTtlTooLarge);
+        }
+        if self.table.contains_key(&id) {
+            return Err(Refused::LeaseExists);
+        }
+        let lease = Lease { ttl_s: ttl_s.max(self.ttl_min_s), remaining_s: 0 };
+        self.table.insert(id, lease);
+        save(write, id, lease);
+        Ok(lease.ttl_s)
+    }
+
+    /// Ends a lease and deletes the keys attached to it, in key order under one revision.
+    pub fn revoke(
+        &mut self,
+        write: &mut Write<'_>,
+        id: LeaseId,
+    ) -> Result<Result<(), Refused>, Fatal> {
+        if self.table.remove(&id).is_none() {
+            return Ok(Err(Refused::LeaseNotFound));
+        }
+        write.delete_attached(id)?;
+        write.delete_raw(Cf::Lease, &id.0.to_be_bytes());
+        Ok(Ok(()))
+    }
+
+    /// Notes how much is left of some leases. Leases that ended meanwhile are passed over.
+    pub fn checkpoint(&mut self, write: &mut Write<'_>, checkpoints: &[LeaseCheckpoint]) {
+        for checkpoint in checkpoints {
+            let id = LeaseId(checkpoint.id);
+            if let Some(lease) = self.table.get_mut(&id) {
+                lease.remaining_s = checkpoint.remaining_ttl;
+                save(write, id, *lease);
+            }
+        }
+    }
+
+    pub fn get(&self, id: LeaseId) -> Option<Lease> {
+        self.table.get(&id).copied()
+    }
+
+    /// All leases by id.
+    pub fn iter(&self) -> impl Iterator<Item = (LeaseId, Lease)> + '_ {
+        self.table.iter().map(|(id, lease)| (*id, *lease))
+    }
+}
+
+fn save(write: &mut Write<'_>, id: LeaseId, lease: Lease) {
+    let record =
+        leasepb::Lease { id: id.0, ttl: lease.ttl_s, remaining_ttl: lease.remaining_s };
+    write.put_raw(Cf::Lease, &id.0.to_be_bytes(), &record.encode_to_vec());
+}

@@ -1,0 +1,355 @@
+//! A batch of committed entries on its way into the store: later operations see earlier ones, and
+//! nothing is visible to readers before [`Write::commit`]. Decides nothing about time or order.
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    ResponseHeader, TxnRequest, TxnResponse,
+};
+use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
+
+use super::interval::KeyRange;
+use super::keys::{Rev, RevKey, attached_key, attached_prefix, version_key};
+use super::overlay::Overlay;
+use super::range::{self, Total};
+use super::reader::Reader;
+use super::record::Head;
+use super::store::{Position, Writer};
+use super::{Halt, Outcome, settle, txn};
+use crate::engine::Cf;
+use crate::error::{Fatal, Refused};
+use crate::types::{Index, LeaseId, Revision, Term};
+
+/// An open batch. Dropped without a commit, it leaves no trace.
+pub struct Write<'a> {
+    writer: Writer<'a>,
+    overlay: Overlay,
+    position: Position,
+    /// Changes made so far under the main revision that follows the current one.
+    changes: i64,
+    events: Vec<Event>,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn new(writer: Writer<'a>) -> Self {
+        let position = writer.base.position;
+        Self { writer, overlay: Overlay::default(), position, changes: 0, events: Vec::new() }
+    }
+
+    /// Begins the effects of a raft entry. Every entry begins, whatever comes of it, so that the
+    /// applied index moves with it.
+    pub fn start_entry(&mut self, index: Index, term: Term) {
+        let Position { applied, term: before, .. } = self.position;
+        assert!(index > applied, "entry {index} after {applied}: entries are applied once, in order");
+        assert!(term >= before, "entry {index} has term {term}, the one before it {before}");
+        self.position.applied = index;
+        self.position.term = term;
+    }
+
+    /// Answers a Range in the state as of here.
+    pub fn range(&mut self, request: &RangeRequest) -> Outcome<RangeResponse> {
+        settle(range::range(self.reader(), request, Total::Counted))
+    }
+
+    /// Carries out a Put.
+    pub fn put(&mut self, request: &PutRequest) -> Outcome<PutResponse> {
+        let done = self.check_put(request).and_then(|()| Ok(self.put_op(request)?));
+        settle(self.finish(done))
+    }
+
+    /// Carries out a DeleteRange.
+    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Outcome<DeleteRangeResponse> {
+        let done = self.delete_op(request).map_err(Halt::from);
+        settle(self.finish(done))
+    }
+
+    /// Carries out a Txn: all or nothing.
+    pub fn txn(&mut self, request: &TxnRequest) -> Outcome<TxnResponse> {
+        let done = txn::write(self, request);
+        settle(self.finish(done))
+    }
+
+    /// Deletes every key attached to the lease, in key order, under one main revision; tells how many.
+    pub fn delete_attached(&mut self, lease: LeaseId) -> Result<usize, Fatal> {
+        let keys = self.attached(lease)?;
+        for key in &keys {
+            if let Some(head) = self.reader().head(key)?.filter(|head| !head.is_tombstone()) {
+                self.delete_one(key, head)?;
+            }
+        }
+        self.end_revision();
+        Ok(keys.len())
+    }
+
+    /// The keys attached to a lease, in order.
+    pub fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, Fatal> {
+        attached(self.reader(), lease)
+    }
+
+    /// Schedules the deletion of history below `revision`; history is gone for readers at once, space
+    /// comes back in [`Store::compact_step`](super::Store::compact_step)s.
+    pub fn compact(&mut self, revision: i64) -> Outcome<()> {
+        if revision <= self.position.compacted.0 {
+            return Ok(Err(Refused::Compacted));
+        }
+        if revision > self.position.revision.0 {
+            return Ok(Err(Refused::FutureRevision));
+        }
+        self.position.compacted = Revision(revision);
+        Ok(Ok(()))
+    }
+
+    /// Reads a bucket of another part, this batch's changes included.
+    pub fn get_raw(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, Fatal> {
+        self.reader().get(cf, key)
+    }
+
+    /// Writes to a bucket of another part.
+    pub fn put_raw(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
+        assert_foreign(cf);
+        let value = Some(Bytes::copy_from_slice(value));
+        self.overlay.set(cf, Bytes::copy_from_slice(key), value);
+    }
+
+    /// Deletes from a bucket of another part.
+    pub fn delete_raw(&mut self, cf: Cf, key: &[u8]) {
+        assert_foreign(cf);
+        self.overlay.set(cf, Bytes::copy_from_slice(key), None);
+    }
+
+    /// What changed since the last call, in order, each with the state before its revision attached.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The newest main revision, this batch's included.
+    pub fn revision(&self) -> Revision {
+        self.position.revision
+    }
+
+    pub fn compact_revision(&self) -> Revision {
+        self.position.compacted
+    }
+
+    pub fn applied(&self) -> Index {
+        self.position.applied
+    }
+
+    /// Bytes that the batch writes so far, roughly.
+    pub fn bytes(&self) -> usize {
+        self.overlay.bytes()
+    }
+
+    /// Writes everything, the applied index with it, as one engine batch, then shows it to readers.
+    pub fn commit(mut self) -> Result<Committed, Fatal> {
+        assert_eq!(self.changes, 0, "a revision is under construction");
+        let mut batch = self.writer.batch();
+        self.overlay.write_to(&mut batch);
+        self.writer.commit(batch, self.position)?;
+        Ok(Committed { position: self.position })
+    }
+
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader {
+            snapshot: &self.writer.base.snapshot,
+            overlay: Some(&self.overlay),
+            revision: self.position.revision.0 + i64::from(self.changes > 0),
+            compacted: self.position.compacted.0,
+        }
+    }
+
+    pub(super) fn lease_exists(&self, lease: i64) -> Result<bool, Fatal> {
+        Ok(self.reader().get(Cf::Lease, &lease.to_be_bytes())?.is_some())
+    }
+
+    /// What can refuse a Put, checked before anything of its request is done.
+    pub(super) fn check_put(&self, request: &PutRequest) -> Result<(), Halt> {
+        if request.lease != 0 && !self.lease_exists(request.lease)? {
+            return Err(Refused::LeaseNotFound.into());
+        }
+        let needs_key = request.ignore_value || request.ignore_lease;
+        if needs_key && self.reader().head(&request.key)?.is_none_or(|head| head.is_tombstone()) {
+            return Err(Refused::KeyNotFound.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_op(&mut self, request: &PutRequest) -> Result<PutResponse, Fatal> {
+        let newest = self.reader().head(&request.key)?;
+        let alive = newest.as_ref().filter(|head| !head.is_tombstone()).map(|head| &head.kv);
+        let inherited = |wanted: bool| -> Result<Option<&KeyValue>, Fatal> {
+            if !wanted {
+                return Ok(None);
+            }
+            let lost = || Fatal::new("put", "the key to inherit from vanished after the check");
+            alive.ok_or_else(lost).map(Some)
+        };
+        let value = inherited(request.ignore_value)?.map_or(&request.value, |kv| &kv.value);
+        let lease = inherited(request.ignore_lease)?.map_or(request.lease, |kv| kv.lease);
+        let main = self.position.revision.0 + 1;
+        let kv = KeyValue {
+            key: request.key.clone(),
+            create_revision: alive.map_or(main, |kv| kv.create_revision),
+            mod_revision: main,
+            version: alive.map_or(0, |kv| kv.version) + 1,
+            value: value.clone(),
+            lease,
+        };
+        let prev_kv = alive.cloned();
+        self.attach(&request.key, prev_kv.as_ref().map_or(0, |kv| kv.lease), lease);
+        self.change(newest, kv)?;
+        let header = self.header();
+        Ok(PutResponse { header, prev_kv: prev_kv.filter(|_| request.prev_kv) })
+    }
+
+    pub(super) fn delete_op(
+        &mut self,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Fatal> {
+        let keys = KeyRange::new(&request.key, &request.range_end);
+        let doomed = self.alive(&keys)?;
+        let deleted = i64::try_from(doomed.len()).expect("they are in memory");
+        let mut prev_kvs = Vec::new();
+        for head in doomed {
+            if request.prev_kv {
+                prev_kvs.push(head.kv.clone());
+            }
+            let key = head.kv.key.clone();
+            self.delete_one(&key, head)?;
+        }
+        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
+    }
+
+    /// The keys of a range that are alive here, with their newest states.
+    fn alive(&self, keys: &KeyRange) -> Result<Vec<Head>, Fatal> {
+        let reader = self.reader();
+        if let Some(key) = keys.single() {
+            let head = reader.head(key)?.filter(|head| !head.is_tombstone());
+            return Ok(head.into_iter().collect());
+        }
+        let mut found = Vec::new();
+        let mut cursor = reader.cursor(Cf::Head, keys.upper());
+        cursor.seek(keys.lower())?;
+        while let Some((_, bytes)) = cursor.entry()? {
+            let head = Head::parse(&Bytes::copy_from_slice(bytes))?;
+            if !head.is_tombstone() {
+                found.push(head);
+            }
+            cursor.next()?;
+        }
+        Ok(found)
+    }
+
+    fn delete_one(&mut self, key: &Bytes, head: Head) -> Result<(), Fatal> {
+        self.attach(key, head.kv.lease, 0);
+        let main = self.position.revision.0 + 1;
+        let kv = KeyValue { key: key.clone(), mod_revision: main, ..KeyValue::default() };
+        self.change(Some(head), kv)
+    }
+
+    /// Records one change of one key: in history, as the newest state, and the state it supersedes
+    /// among the versions. A `kv` of version 0 is a deletion.
+    fn change(&mut self, newest: Option<Head>, kv: KeyValue) -> Result<(), Fatal> {
+        let rev = Rev { main: self.position.revision.0 + 1, sub: self.changes };
+        let tombstone = kv.version == 0;
+        let (head, record) = Head::encode(rev.sub, &kv);
+        let record = if tombstone { super::record::tombstone(&kv.key) } else { record };
+        self.overlay.set(Cf::Key, RevKey::new(rev, tombstone).to_bytes(), Some(record));
+        self.overlay.set(Cf::Head, kv.key.clone(), Some(head));
+        if let Some(old) = &newest {
+            assert!(old.rev < rev, "{rev:?} of {:?} comes after {:?}", kv.key, old.rev);
+            let key = version_key(&kv.key, old.rev).into();
+            self.overlay.set(Cf::Versions, key, Some(old.outline().encode()));
+        }
+        let prev_kv = self.before_revision(newest, &kv, rev.main)?;
+        let kind = if tombstone { EventType::Delete } else { EventType::Put };
+        self.events.push(Event { r#type: kind as i32, kv: Some(kv), prev_kv });
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// The state of a key before the main revision under construction, for the event's `prev_kv`.
+    fn before_revision(
+        &self,
+        newest: Option<Head>,
+        kv: &KeyValue,
+        main: i64,
+    ) -> Result<Option<KeyValue>, Fatal> {
+        match newest {
+            // The same revision changed the key before: what watchers call previous is older.
+            Some(head) if head.rev.main == main => {
+                if kv.version != 0 && kv.create_revision == main {
+                    return Ok(None);
+                }
+                self.reader().at(&kv.key, main - 1)
+            }
+            Some(head) => Ok((!head.is_tombstone()).then_some(head.kv)),
+            None => Ok(None),
+        }
+    }
+
+    /// Moves a key from one lease to another; 0 is no lease.
+    fn attach(&mut self, key: &[u8], from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        if from != 0 {
+            self.overlay.set(Cf::Attached, attached_key(LeaseId(from), key), None);
+        }
+        if to != 0 {
+            self.overlay.set(Cf::Attached, attached_key(LeaseId(to), key), Some(Bytes::new()));
+        }
+    }
+
+    /// The header of an operation's answer: the revision it left behind.
+    pub(super) fn header(&self) -> Option<ResponseHeader> {
+        let revision = self.position.revision.0 + i64::from(self.changes > 0);
+        Some(ResponseHeader { revision, ..ResponseHeader::default() })
+    }
+
+    /// Ends a request: what it changed shares one main revision. A refusal after a change would leave
+    /// half a request behind, so it is a broken invariant.
+    fn finish<T>(&mut self, done: Result<T, Halt>) -> Result<T, Halt> {
+        match done {
+            Err(Halt::Refused(refused)) if self.changes > 0 => {
+                Err(Fatal::new("a request was refused after it had begun", refused).into())
+            }
+            done => {
+                self.end_revision();
+                done
+            }
+        }
+    }
+
+    fn end_revision(&mut self) {
+        if self.changes > 0 {
+            self.position.revision = self.position.revision.next();
+            self.changes = 0;
+        }
+    }
+}
+
+/// Where the store stands after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub position: Position,
+}
+
+/// The keys attached to a lease, in order.
+pub(super) fn attached(reader: Reader<'_>, lease: LeaseId) -> Result<Vec<Bytes>, Fatal> {
+    let prefix = attached_prefix(lease);
+    let mut keys = Vec::new();
+    let mut cursor = reader.cursor(Cf::Attached, None);
+    cursor.seek(&prefix)?;
+    while let Some((key, _)) = cursor.entry()? {
+        let Some(user_key) = key.strip_prefix(&prefix) else { break };
+        keys.push(Bytes::copy_from_slice(user_key));
+        cursor.next()?;
+    }
+    Ok(keys)
+}
+
+fn assert_foreign(cf: Cf) {
+    let ours = cf == Cf::Key || Cf::DERIVED.contains(&cf);
+    assert!(!ours, "{} is written by the operations above only", cf.name());
+}
