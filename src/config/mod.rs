@@ -1,1 +1,211 @@
-//! Flags and environment into one validated configuration.
+//! Flags and `ETCD_*` variables become one validated [`Config`]. Reads nothing but its arguments:
+//! no environment, no files, no clock, so that every rule is tested without a process.
+//!
+//! The rules are etcd's (3.7, `server/etcdmain`, `server/embed`):
+//! * Go's flag syntax: `-x` is `--x`, `--x=v` or `--x v`, booleans need the `=`, the last one wins.
+//! * Every flag `--some-flag` is also the variable `ETCD_SOME_FLAG`. Both at once is an error, an
+//!   unknown variable a warning.
+//! * What etcd knows and this version does not serve is refused by name, never ignored. Only a value
+//!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
+//!
+//! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
+//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`validate`] (all that concerns more
+//! than one flag), [`log`] (etcd's log lines), `server` (what the server is started with),
+//! [`help`] (texts).
+
+pub mod cluster;
+mod flags;
+mod go;
+pub mod help;
+pub mod log;
+pub mod urls;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flags::{Flag, Kind};
+pub use validate::Config;
+
+/// What the variables of all flags begin with.
+const PREFIX: &str = "ETCD_";
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    Run(Box<Config>),
+    /// Print this to stdout and exit with 0: `--help`, `--version`.
+    Print(String),
+}
+
+/// Why the process does not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line cannot be parsed: text and usage to stderr, exit code 2, as Go's flag
+    /// package and etcd do.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration contradicts itself or asks for what is not served: exit code 1.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Something to log once the log is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    UsedVariable {
+        name: String,
+        value: String,
+    },
+    UnknownVariable {
+        name: String,
+        value: String,
+    },
+    IgnoredFlag(&'static str),
+    DefaultName,
+    DefaultDataDir(String),
+    /// The member listens everywhere and tells others to find it at localhost.
+    AdvertisesLocalhost(&'static str),
+}
+
+/// Every value as given or by default, one field a flag; not yet checked against each other.
+#[derive(Clone, Debug, Default)]
+struct Values {
+    pub name: String,
+    pub data_dir: String,
+    pub wal_dir: String,
+    pub snapshot_count: u64,
+    pub catchup_entries: u64,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub initial_election_tick_advance: bool,
+    pub listen_peer: Vec<urls::Url>,
+    pub listen_client: Vec<urls::Url>,
+    pub quota_bytes: i64,
+    pub txn_ops_max: usize,
+    pub request_bytes_max: usize,
+    pub concurrent_streams_max: u32,
+    pub keep_alive_interval: Duration,
+    pub keep_alive_timeout: Duration,
+    pub advertise_peer: Vec<urls::Url>,
+    pub initial_cluster: String,
+    pub initial_state: String,
+    pub initial_cluster_token: String,
+    pub advertise_client: Vec<urls::Url>,
+    pub pre_vote: bool,
+    pub progress_interval: Duration,
+    pub logger: String,
+    pub log_outputs: Vec<String>,
+    pub log_level: String,
+    pub log_format: String,
+    pub version: bool,
+    /// Names of the flags that were given, as flags or variables.
+    pub given: BTreeSet<&'static str>,
+}
+
+/// Reads the command line (without the program's name) and the process's variables.
+pub fn parse(
+    arguments: &[String],
+    variables: &[(String, String)],
+) -> Result<(Command, Vec<Notice>), ConfigError> {
+    let mut values = flags::defaults();
+    let mut notices = Vec::new();
+    let parsed = go::split(arguments, |name| flags::find(name).map(Flag::is_bool))?;
+    if parsed.help {
+        return Ok((Command::Print(help::flags()), notices));
+    }
+    let mut refused = None;
+    for (name, value) in &parsed.flags {
+        let flag = flags::find(name).expect("split lets only known flags through");
+        match flag.set(&mut values, value) {
+            Ok(()) => {}
+            Err(flags::SetError::Value(why)) => return Err(usage(flag, value, &why)),
+            // The line is read to its end first: what does not parse is reported before it.
+            Err(flags::SetError::NotServed) => refused = refused.or(Some(not_served(flag))),
+        }
+    }
+    if let Some(argument) = parsed.positional {
+        return Err(ConfigError::Invalid(positional(&argument)));
+    }
+    if values.version {
+        return Ok((Command::Print(help::version()), notices));
+    }
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    read_variables(&mut values, variables, &mut notices)?;
+    let ignored = values.given.iter().filter(|name| flags::is_ignored(name));
+    notices.extend(ignored.map(|name| Notice::IgnoredFlag(name)));
+    let config = validate::validate(values, &mut notices)?;
+    Ok((Command::Run(Box::new(config)), notices))
+}
+
+/// etcd's order: a flag beats its variable, which is an error and not a silent choice; a variable
+/// that is empty counts as absent.
+fn read_variables(
+    values: &mut Values,
+    variables: &[(String, String)],
+    notices: &mut Vec<Notice>,
+) -> Result<(), ConfigError> {
+    let on_the_line = values.given.clone();
+    for (variable, value) in variables {
+        let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
+        let name = rest.to_ascii_lowercase().replace('_', "-");
+        let flag = flags::find(&name).filter(|flag| &variable_of(flag.name) == variable);
+        match flag {
+            Some(flag) if on_the_line.contains(flag.name) => {
+                return Err(ConfigError::Invalid(format!(
+                    "conflicting environment variable is shadowed by corresponding command-line \
+                     flag (either unset environment variable or disable flag): {variable}"
+                )));
+            }
+            Some(flag) if !value.is_empty() => {
+                flag.set(values, value).map_err(|error| match error {
+                    flags::SetError::NotServed => not_served(flag),
+                    flags::SetError::Value(why) => ConfigError::Invalid(format!(
+                        "invalid value {} for {variable}: {why}",
+                        go::quote(value)
+                    )),
+                })?;
+                notices.push(Notice::UsedVariable { name: variable.clone(), value: value.clone() });
+            }
+            _ => notices
+                .push(Notice::UnknownVariable { name: variable.clone(), value: value.clone() }),
+        }
+    }
+    Ok(())
+}
+
+/// `--some-flag` as a variable.
+fn variable_of(flag: &str) -> String {
+    format!("{PREFIX}{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn usage(flag: &Flag, value: &str, why: &str) -> ConfigError {
+    let value = go::quote(value);
+    ConfigError::Usage(match flag.kind {
+        Kind::Served { bool: true, .. } | Kind::NotServed { bool: true, .. } => {
+            format!("invalid boolean value {value} for -{}: {why}", flag.name)
+        }
+        _ => format!("invalid value {value} for flag -{}: {why}", flag.name),
+    })
+}
+
+fn not_served(flag: &Flag) -> ConfigError {
+    ConfigError::Invalid(format!(
+        "flag --{} is known to etcd but not served by this version",
+        flag.name
+    ))
+}
+
+fn positional(argument: &str) -> String {
+    match argument {
+        "gateway" | "grpc-proxy" => {
+            format!("command {argument} is known to etcd but not served by this version")
+        }
+        _ => format!("{} is not a valid flag", go::quote(argument)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The configuration as what the server is started with.
+
+use super::Config;
+use super::urls::Url;
+use crate::member::{self, InitialState};
+use crate::server;
+
+impl Config {
+    pub fn server_options(&self) -> server::Options {
+        let mut options = server::Options::new(self.member_options(), self.listen_client.clone());
+        options.concurrent_streams_max = self.concurrent_streams_max;
+        options.keep_alive_interval = self.keep_alive_interval;
+        options.keep_alive_timeout = self.keep_alive_timeout;
+        options
+    }
+
+    fn member_options(&self) -> member::Options {
+        let members = self.initial_cluster.members();
+        member::Options {
+            name: self.name.clone(),
+            data_dir: self.data_dir.clone(),
+            wal_dir: self.wal_dir.clone(),
+            listen_peer: self.listen_peer.clone(),
+            advertise_peer_urls: texts(&self.advertise_peer),
+            advertise_client_urls: texts(&self.advertise_client),
+            initial_cluster: members.map(|(name, urls)| (name.to_owned(), texts(urls))).collect(),
+            initial_cluster_token: self.initial_cluster_token.clone(),
+            initial_state: match self.joins_existing {
+                true => InitialState::Existing,
+                false => InitialState::New,
+            },
+            heartbeat: self.heartbeat,
+            election_timeout: self.election_timeout,
+            pre_vote: self.pre_vote,
+            snapshot_count: self.snapshot_count,
+            catchup_entries: self.catchup_entries,
+            request_bytes_max: self.request_bytes_max,
+            txn_ops_max: self.txn_ops_max,
+            quota_bytes: self.quota_bytes,
+            watch_progress_interval: self.progress_interval,
+            ..member::Options::single(&self.name, &self.data_dir, self.listen_peer[0])
+        }
+    }
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.as_str().to_owned()).collect()
+}

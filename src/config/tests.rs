@@ -1,0 +1,237 @@
+//! Command lines and variables, and what becomes of them.
+
+use std::time::Duration;
+
+use super::*;
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn run(line: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<Notice>), ConfigError> {
+    let variables: Vec<_> =
+        variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    match parse(&words(line), &variables)? {
+        (Command::Run(config), notices) => Ok((*config, notices)),
+        (Command::Print(text), _) => panic!("{line} printed {text}"),
+    }
+}
+
+fn config(line: &str) -> Config {
+    run(line, &[]).unwrap_or_else(|error| panic!("{line}: {error}")).0
+}
+
+fn usage_error(line: &str) -> String {
+    match run(line, &[]) {
+        Err(ConfigError::Usage(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn invalid(line: &str) -> String {
+    match run(line, &[]) {
+        Err(ConfigError::Invalid(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn no_flags_give_etcds_defaults() {
+    let config = config("");
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir.to_str(), Some("default.etcd"));
+    assert_eq!(config.wal_dir().to_str(), Some("default.etcd/member/wal"));
+    assert_eq!(config.listen_client, ["127.0.0.1:2379".parse().expect("an address")]);
+    assert_eq!(config.listen_peer, ["127.0.0.1:2380".parse().expect("an address")]);
+    assert_eq!(config.advertise_client[0].as_str(), "http://localhost:2379");
+    assert_eq!(config.initial_cluster.to_string(), "default=http://localhost:2380");
+    assert_eq!(config.initial_cluster_token, "etcd-cluster");
+    assert_eq!(config.heartbeat, Duration::from_millis(100));
+    assert_eq!(config.election_timeout, Duration::from_secs(1));
+    assert_eq!(config.quota_bytes, Some(2 << 30));
+    assert_eq!(config.request_bytes_max, 1_572_864);
+    assert_eq!(config.txn_ops_max, 128);
+    assert_eq!(config.concurrent_streams_max, u32::MAX);
+    assert_eq!(config.progress_interval, Duration::from_secs(600));
+    assert!(config.pre_vote && !config.joins_existing);
+    assert_eq!(config.check_first_start(), Ok(()));
+}
+
+#[test]
+fn gos_syntax_is_read() {
+    let config =
+        config("-name a --data-dir=d=e --pre-vote=F --name b --pre-vote -max-txn-ops 0x10");
+    assert_eq!(config.name, "b");
+    assert_eq!(config.data_dir.to_str(), Some("d=e"));
+    assert!(config.pre_vote);
+    assert_eq!(config.txn_ops_max, 16);
+
+    assert_eq!(usage_error("--nam x"), "flag provided but not defined: -nam");
+    assert_eq!(usage_error("--name"), "flag needs an argument: -name");
+    assert_eq!(usage_error("---name x"), "bad flag syntax: ---name");
+    assert_eq!(
+        usage_error("--max-txn-ops x"),
+        "invalid value \"x\" for flag -max-txn-ops: parse error"
+    );
+    assert_eq!(
+        usage_error("--pre-vote=x"),
+        "invalid boolean value \"x\" for -pre-vote: parse error"
+    );
+    assert_eq!(
+        usage_error("--initial-cluster-state old"),
+        "invalid value \"old\" for flag -initial-cluster-state: invalid value"
+    );
+    assert_eq!(invalid("--pre-vote false"), "\"false\" is not a valid flag");
+    assert_eq!(invalid("-- --name"), "\"--name\" is not a valid flag");
+    assert_eq!(
+        invalid("gateway start"),
+        "command gateway is known to etcd but not served by this version"
+    );
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let printed = |line| match parse(&words(line), &[]) {
+        Ok((Command::Print(text), _)) => text,
+        other => panic!("{line}: {other:?}"),
+    };
+    for line in ["-h", "--help", "--name x -help --junk"] {
+        assert!(printed(line).contains("  --listen-client-urls 'http://localhost:2379'\n"));
+    }
+    let version = printed("--version --cert-file x");
+    assert!(version.starts_with("quorate Version: 0.1.0\netcd Version: 3.7.1\nGit SHA: "));
+}
+
+#[test]
+fn variables_stand_for_flags() {
+    let variables = [
+        ("ETCD_NAME", "v"),
+        ("ETCD_PRE_VOTE", "false"),
+        ("ETCD_NO_SUCH", "1"),
+        ("ETCD_DATA_DIR", ""),
+        ("etcd_name", "x"),
+        ("PATH", "/bin"),
+    ];
+    let (config, notices) = run("--data-dir d", &variables[..3]).expect("valid");
+    assert_eq!(config.name, "v");
+    assert!(!config.pre_vote);
+    let unknown = Notice::UnknownVariable { name: "ETCD_NO_SUCH".into(), value: "1".into() };
+    assert!(notices.contains(&unknown), "{notices:?}");
+
+    let (config, notices) = run("", &variables).expect("an empty variable counts as absent");
+    assert_eq!(config.data_dir.to_str(), Some("v.etcd"));
+    assert!(notices.contains(&Notice::DefaultDataDir("v.etcd".into())));
+
+    let both = run("--name x", &variables).expect_err("flag and variable at once");
+    assert_eq!(
+        both.to_string(),
+        "conflicting environment variable is shadowed by corresponding command-line flag (either \
+         unset environment variable or disable flag): ETCD_NAME"
+    );
+    let bad = run("", &[("ETCD_MAX_TXN_OPS", "x")]).expect_err("not a number");
+    assert_eq!(bad.to_string(), "invalid value \"x\" for ETCD_MAX_TXN_OPS: parse error");
+}
+
+#[test]
+fn what_is_not_served_is_refused() {
+    let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
+    assert_eq!(invalid("--cert-file server.crt"), text("cert-file"));
+    assert_eq!(invalid("--client-cert-auth"), text("client-cert-auth"));
+    assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
+    assert_eq!(invalid("--auto-compaction-retention 1"), text("auto-compaction-retention"));
+    let variable = run("", &[("ETCD_CONFIG_FILE", "x.yml")]).expect_err("a file");
+    assert_eq!(variable.to_string(), text("config-file"));
+    // These ask for what happens anyway.
+    config("--client-cert-auth=false --auto-compaction-retention 0 --cert-file= --metrics basic");
+    let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
+    assert!(notices.contains(&Notice::IgnoredFlag("force")));
+}
+
+#[test]
+fn rules_across_flags_are_etcds() {
+    assert_eq!(
+        invalid("--listen-client-urls http://0.0.0.0:2379"),
+        "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+    );
+    assert_eq!(
+        invalid("--election-timeout 400"),
+        "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]"
+    );
+    assert_eq!(
+        invalid("--election-timeout 50001"),
+        "--election-timeout[50001ms] is too long, and should be set less than 50000ms"
+    );
+    assert_eq!(invalid("--heartbeat-interval 0"), "--heartbeat-interval must be >0 (set to 0ms)");
+    assert_eq!(
+        invalid("--listen-peer-urls http://node1:2380"),
+        "expected IP in URL for binding (http://node1:2380)"
+    );
+    assert_eq!(
+        invalid("--advertise-client-urls http://:2379"),
+        "--advertise-client-urls \"http://:2379\" must be in the format \"host:port\", \
+         \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" (unexpected empty host (http://:2379))"
+    );
+    assert_eq!(
+        invalid("--initial-cluster a=ftp://b:1"),
+        "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ftp://b:1"
+    );
+    assert_eq!(invalid("--log-level loud"), "unrecognized level: \"loud\"");
+    assert_eq!(
+        invalid("--log-format xml"),
+        "unknown log format: xml, supported values json, console"
+    );
+    assert!(invalid("--log-outputs /var/log/x").contains("not served by this version"));
+    assert_eq!(config("--quota-backend-bytes -1").quota_bytes, None);
+    assert_eq!(config("--snapshot-count 0").snapshot_count, 10_000);
+}
+
+#[test]
+fn the_initial_cluster_follows_the_name_alone() {
+    let named = config("--name a");
+    assert_eq!(named.initial_cluster.to_string(), "a=http://localhost:2380");
+    let urls = config("--name a --initial-advertise-peer-urls http://x:1,http://w:2");
+    assert_eq!(urls.initial_cluster.to_string(), "a=http://w:2,a=http://x:1");
+    assert_eq!(urls.check_first_start(), Ok(()));
+}
+
+#[test]
+fn a_first_start_checks_the_initial_cluster() {
+    let error = |line| config(line).check_first_start().expect_err(line).to_string();
+    assert_eq!(
+        error("--name a --initial-cluster b=http://x:1"),
+        "couldn't find local name \"a\" in the initial cluster configuration"
+    );
+    assert_eq!(
+        error("--name a --initial-cluster a=http://x:1"),
+        "--initial-cluster has a=http://x:1 but missing from \
+         --initial-advertise-peer-urls=http://localhost:2380"
+    );
+    assert_eq!(
+        error(
+            "--name a --initial-cluster a=http://x:1 \
+               --initial-advertise-peer-urls http://x:1,http://y:1"
+        ),
+        "--initial-advertise-peer-urls has http://y:1 but missing from \
+         --initial-cluster=a=http://x:1,a=http://y:1"
+    );
+    assert_eq!(
+        error("--name a --initial-cluster a=http://localhost:2380,b=http://localhost:2380"),
+        "initial cluster a=http://localhost:2380,b=http://localhost:2380 has duplicate url"
+    );
+    let joining = config(
+        "--name a --initial-cluster a=http://x:1,b=http://y:1 --initial-cluster-state existing",
+    );
+    assert_eq!(joining.check_first_start(), Ok(()), "the cluster knows the URLs already");
+    let local = config("--initial-advertise-peer-urls http://127.0.0.1:2380");
+    assert_eq!(local.check_first_start(), Ok(()), "localhost is 127.0.0.1");
+}
+
+/// Names stand once, and the tables together are etcd's flags.
+#[test]
+fn the_table_is_complete() {
+    let mut names: Vec<_> = flags::all().map(|flag| flag.name).collect();
+    assert_eq!(names.len(), 113 + 15, "flags that live in etcd 3.7, and those it ignores");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 113 + 15);
+}

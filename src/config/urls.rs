@@ -1,0 +1,164 @@
+//! URLs as etcd takes them: scheme, host and port, kept exactly as written, because member ids are
+//! hashes of their text. Resolves nothing; `localhost` stands for 127.0.0.1.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::go;
+
+/// `http://host:port`. Ordered by its text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Url {
+    text: String,
+    host: String,
+    port: String,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Url {
+    /// One URL, with etcd's texts for what is wrong with it.
+    pub fn parse(input: &str) -> Result<Self, String> {
+        let input = input.trim();
+        let (scheme, rest) = input.split_once(':').unwrap_or(("", input));
+        let scheme = scheme.to_ascii_lowercase();
+        match scheme.as_str() {
+            "http" => {}
+            "https" => {
+                return Err(format!("URL scheme https is not supported yet: {input}"));
+            }
+            "unix" | "unixs" => {
+                return Err(format!("URL scheme {scheme} is not supported yet: {input}"));
+            }
+            _ => {
+                let text = "URL scheme must be http, https, unix, or unixs";
+                return Err(format!("{text}: {input}"));
+            }
+        }
+        let form = || format!("URL address does not have the form \"host:port\": {input}");
+        let address = rest.strip_prefix("//").ok_or_else(form)?;
+        let (authority, path) = match address.find(['/', '?', '#']) {
+            Some(at) => address.split_at(at),
+            None => (address, ""),
+        };
+        let (host, port) = split_host_port(authority).ok_or_else(form)?;
+        if !path.is_empty() {
+            return Err(format!("URL must not contain a path: {input}"));
+        }
+        if !port.bytes().all(|c| c.is_ascii_digit()) {
+            return Err(format!(
+                "parse {}: invalid port {} after host",
+                go::quote(input),
+                go::quote(&format!(":{port}"))
+            ));
+        }
+        Ok(Self { text: format!("{scheme}://{authority}"), host: host.into(), port: port.into() })
+    }
+
+    /// A comma-separated list: sorted, without repetitions, as etcd keeps them.
+    pub fn parse_list(input: &str) -> Result<Vec<Self>, String> {
+        let mut urls = input.split(',').map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        urls.sort();
+        urls.dedup();
+        Ok(urls)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Where a listener binds: only addresses and `localhost`, never names.
+    pub fn bind_address(&self) -> Result<SocketAddr, String> {
+        let host =
+            self.address().ok_or_else(|| format!("expected IP in URL for binding ({self})"))?;
+        let port = self.port.parse().map_err(|_| format!("invalid port in URL ({self})"))?;
+        Ok(SocketAddr::new(host, port))
+    }
+
+    /// The host as an address, where that needs no resolver.
+    fn address(&self) -> Option<IpAddr> {
+        match self.host.as_str() {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host => host.parse().ok(),
+        }
+    }
+
+    /// Whether both lead to the same place, as far as that can be told without a resolver.
+    pub fn same_place(&self, other: &Self) -> bool {
+        let (here, there) = (self.address(), other.address());
+        self == other || (here.is_some() && here == there && self.port == other.port)
+    }
+
+    /// An advertised URL must name a host; any host.
+    pub fn check_host(&self) -> Result<(), String> {
+        match self.host.is_empty() {
+            true => Err(format!("unexpected empty host ({self})")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Go's `net.SplitHostPort`: IPv6 addresses stand in brackets; the port may be empty.
+fn split_host_port(authority: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return Some((host, rest.strip_prefix(':')?));
+    }
+    let (host, port) = authority.split_once(':')?;
+    let stray = |c| matches!(c, ':' | '[' | ']' | '@');
+    (!host.contains(stray) && !port.contains(stray)).then_some((host, port))
+}
+
+/// `a,b`: how a list of URLs is shown.
+pub(crate) fn join(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_kept_and_sorted() {
+        let urls = Url::parse_list("http://b:1,http://a:2, http://b:1").expect("a valid list");
+        assert_eq!(join(&urls), "http://a:2,http://b:1");
+        assert!(Url::parse_list("").is_err());
+    }
+
+    #[test]
+    fn errors_are_etcds() {
+        let error = |text| Url::parse(text).expect_err("not a URL that etcd takes");
+        let form = "URL address does not have the form \"host:port\": ";
+        assert_eq!(error("http://localhost"), format!("{form}http://localhost"));
+        assert_eq!(error("http://::1:2379"), format!("{form}http://::1:2379"));
+        assert_eq!(error("http://a:1/"), "URL must not contain a path: http://a:1/");
+        assert_eq!(
+            error("localhost:2379"),
+            "URL scheme must be http, https, unix, or unixs: localhost:2379"
+        );
+        assert_eq!(error("https://a:1"), "URL scheme https is not supported yet: https://a:1");
+        assert_eq!(error("unix://a"), "URL scheme unix is not supported yet: unix://a");
+    }
+
+    #[test]
+    fn only_addresses_are_bound() {
+        let bind = |text| Url::parse(text).expect("a valid URL").bind_address();
+        assert_eq!(bind("http://localhost:1"), Ok("127.0.0.1:1".parse().expect("an address")));
+        assert_eq!(bind("http://[::1]:1"), Ok("[::1]:1".parse().expect("an address")));
+        assert_eq!(
+            bind("http://name:1").expect_err("a name"),
+            "expected IP in URL for binding (http://name:1)"
+        );
+        assert!(bind("http://:1").is_err());
+        assert!(bind("http://1.2.3.4:").is_err());
+        assert!(bind("http://1.2.3.4:70000").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! From single values to a [`Config`]: the rules that concern more than one flag, in etcd's order and
+//! with etcd's texts. No files are looked at.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cluster::InitialCluster;
+use super::log;
+use super::urls::{Url, join};
+use super::{ConfigError, Notice, Values, flags, go};
+use crate::limits;
+
+const ELECTION_MS_MAX: u64 = 50_000;
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A configuration that contradicts neither itself nor what this version serves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// `None` for `data_dir/member/wal`.
+    pub wal_dir: Option<PathBuf>,
+    pub snapshot_count: u64,
+    pub catchup_entries: u64,
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    pub initial_election_tick_advance: bool,
+    pub pre_vote: bool,
+    pub listen_peer: Vec<SocketAddr>,
+    pub listen_client: Vec<SocketAddr>,
+    pub advertise_peer: Vec<Url>,
+    pub advertise_client: Vec<Url>,
+    pub initial_cluster: InitialCluster,
+    pub initial_cluster_token: String,
+    /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
+    pub joins_existing: bool,
+    /// Live bytes; `None` for no bound.
+    pub quota_bytes: Option<u64>,
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    pub concurrent_streams_max: u32,
+    pub keep_alive_interval: Duration,
+    pub keep_alive_timeout: Duration,
+    pub progress_interval: Duration,
+    pub log: log::Settings,
+}
+
+impl Config {
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
+    }
+
+    /// The checks of a member that starts without a log; one that has a log ignores the initial
+    /// cluster, as etcd does.
+    pub fn check_first_start(&self) -> Result<(), ConfigError> {
+        let checked = match self.joins_existing {
+            true => self.initial_cluster.check_joining(&self.name),
+            false => self.initial_cluster.check_new(&self.name, &self.advertise_peer),
+        };
+        checked.map_err(ConfigError::Invalid)
+    }
+}
+
+pub(super) fn validate(
+    mut values: Values,
+    notices: &mut Vec<Notice>,
+) -> Result<Config, ConfigError> {
+    let invalid = ConfigError::Invalid;
+    let log = log::Settings::new(&values).map_err(invalid)?;
+    let listen_peer = bind(&values.listen_peer)?;
+    let listen_client = bind(&values.listen_client)?;
+    check_advertised(&values)?;
+    check_times(&values)?;
+    if values.given.contains("listen-client-urls")
+        && !values.given.contains("advertise-client-urls")
+    {
+        return Err(invalid(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .into(),
+        ));
+    }
+    default_names(&mut values, notices);
+    notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
+    let initial_cluster = InitialCluster::parse(&values.initial_cluster)
+        .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
+    let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
+    let or = |value, default| if value == 0 { default } else { value };
+    Ok(Config {
+        name: values.name,
+        data_dir: values.data_dir.into(),
+        wal_dir: Some(PathBuf::from(values.wal_dir)).filter(|dir| !dir.as_os_str().is_empty()),
+        snapshot_count: or(values.snapshot_count, limits::SNAPSHOT_COUNT),
+        catchup_entries: values.catchup_entries,
+        heartbeat: Duration::from_millis(values.heartbeat_ms),
+        election_timeout: Duration::from_millis(values.election_ms),
+        initial_election_tick_advance: values.initial_election_tick_advance,
+        pre_vote: values.pre_vote,
+        listen_peer,
+        listen_client,
+        advertise_peer: values.advertise_peer,
+        advertise_client: values.advertise_client,
+        initial_cluster,
+        initial_cluster_token: values.initial_cluster_token,
+        joins_existing: values.initial_state == "existing",
+        quota_bytes: match values.quota_bytes {
+            0 => Some(limits::QUOTA_BYTES),
+            bytes => u64::try_from(bytes).ok(),
+        },
+        request_bytes_max: request_bytes(values.request_bytes_max)?,
+        txn_ops_max: values.txn_ops_max,
+        concurrent_streams_max: values.concurrent_streams_max,
+        // Either at 0 leaves gRPC's own defaults in force.
+        keep_alive_interval: if keeps_alive {
+            values.keep_alive_interval
+        } else {
+            KEEP_ALIVE_INTERVAL
+        },
+        keep_alive_timeout: if keeps_alive {
+            values.keep_alive_timeout
+        } else {
+            KEEP_ALIVE_TIMEOUT
+        },
+        progress_interval: match values.progress_interval {
+            Duration::ZERO => PROGRESS_INTERVAL,
+            interval => interval.max(PROGRESS_INTERVAL_MIN),
+        },
+        log,
+    })
+}
+
+fn bind(urls: &[Url]) -> Result<Vec<SocketAddr>, ConfigError> {
+    urls.iter().map(|url| url.bind_address().map_err(ConfigError::Invalid)).collect()
+}
+
+fn check_advertised(values: &Values) -> Result<(), ConfigError> {
+    for url in &values.advertise_peer {
+        url.check_host().map_err(|why| {
+            ConfigError::Invalid(format!(
+                "--initial-advertise-peer-urls {} must be \"host:port\" ({why})",
+                go::quote(&join(&values.advertise_peer))
+            ))
+        })?;
+    }
+    for url in &values.advertise_client {
+        url.check_host().map_err(|why| {
+            ConfigError::Invalid(format!(
+                "--advertise-client-urls {} must be in the format \"host:port\", \
+                 \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" ({why})",
+                go::quote(&join(&values.advertise_client))
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn check_times(values: &Values) -> Result<(), ConfigError> {
+    let (heartbeat, election) = (values.heartbeat_ms, values.election_ms);
+    let why = if heartbeat == 0 {
+        format!("--heartbeat-interval must be >0 (set to {heartbeat}ms)")
+    } else if election == 0 {
+        format!("--election-timeout must be >0 (set to {election}ms)")
+    } else if heartbeat.saturating_mul(5) > election {
+        format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as \
+             --heartbeat-interval[{heartbeat}ms]"
+        )
+    } else if election > ELECTION_MS_MAX {
+        format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than \
+             {ELECTION_MS_MAX}ms"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::Invalid(why))
+}
+
+/// A request becomes one log entry, which must fit what may be uncommitted at a time.
+fn request_bytes(bytes: usize) -> Result<usize, ConfigError> {
+    match bytes as u64 <= limits::UNCOMMITTED_BYTES_MAX / 2 {
+        true => Ok(bytes),
+        false => Err(ConfigError::Invalid(format!(
+            "--max-request-bytes must not be above {} (set to {bytes})",
+            limits::UNCOMMITTED_BYTES_MAX / 2
+        ))),
+    }
+}
+
+/// What etcd derives from the name: the data directory, and the initial cluster when only the name
+/// was given.
+fn default_names(values: &mut Values, notices: &mut Vec<Notice>) {
+    let default = flags::defaults();
+    if values.name == default.name {
+        notices.push(Notice::DefaultName);
+    } else if values.initial_cluster == default.initial_cluster {
+        let cluster = InitialCluster::of(&values.name, &values.advertise_peer);
+        values.initial_cluster = cluster.to_string();
+    }
+    if values.data_dir.is_empty() {
+        values.data_dir = format!("{}.etcd", values.name);
+        notices.push(Notice::DefaultDataDir(values.data_dir.clone()));
+    }
+}
+
+/// etcd replaces a default advertised URL by the machine's address when the member listens on every
+/// interface. What address others can reach is not guessed here; the operator is told.
+fn localhost_notices(
+    values: &Values,
+    listen_peer: &[SocketAddr],
+    listen_client: &[SocketAddr],
+) -> Vec<Notice> {
+    let everywhere = |listen: &[SocketAddr]| listen.iter().any(|a| a.ip().is_unspecified());
+    let local = |urls: &[Url]| urls.iter().all(|url| url.host() == "localhost");
+    let mut notices = Vec::new();
+    if everywhere(listen_peer) && local(&values.advertise_peer) {
+        notices.push(Notice::AdvertisesLocalhost("initial-advertise-peer-urls"));
+    }
+    if everywhere(listen_client) && local(&values.advertise_client) {
+        notices.push(Notice::AdvertisesLocalhost("advertise-client-urls"));
+    }
+    notices
+}
