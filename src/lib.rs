@@ -15,7 +15,7 @@ pub mod wal;
 pub mod lease;
 pub mod mvcc;
 
-// pub mod apply;
+pub mod apply;
 
 pub mod peer;
 pub mod replica;

@@ -18,8 +18,8 @@ pub struct Alarms(BTreeSet<(MemberId, i32)>);
 impl Alarms {
     pub fn load(store: &Store) -> Result<Self, Fatal> {
         let mut alarms = Self::default();
-        for row in store.engine().snapshot().scan(Cf::Alarm, &[], None) {
-            let (key, _) = row.map_err(|e| Fatal::new("reading the alarms", e))?;
+        for row in store.view().scan(Cf::Alarm) {
+            let (key, _) = row?;
             let alarm = AlarmMember::decode(key)
                 .map_err(|e| Fatal::new("an alarm record does not decode", e))?;
             alarms.0.insert((MemberId(alarm.member_id), alarm.alarm));

@@ -52,21 +52,18 @@ const REMOVED: &[u8] = b"removed";
 impl Membership {
     /// Reads the table from its buckets.
     pub fn load(store: &Store) -> Result<Self, Fatal> {
-        let snapshot = store.engine().snapshot();
+        let view = store.view();
         let mut table = Self::default();
-        for row in snapshot.scan(Cf::Members, &[], None) {
-            let (key, value) = row.map_err(|e| Fatal::new("reading the member table", e))?;
+        for row in view.scan(Cf::Members) {
+            let (key, value) = row?;
             let record: MemberRecord = serde_json::from_slice(&value)
                 .map_err(|e| Fatal::new(format!("member record {key:?}"), e))?;
             table.members.insert(MemberId(record.id), record);
         }
-        for row in snapshot.scan(Cf::MembersRemoved, &[], None) {
-            let (key, _) = row.map_err(|e| Fatal::new("reading the removed members", e))?;
-            table.removed.insert(parse_key(&key)?);
+        for row in view.scan(Cf::MembersRemoved) {
+            table.removed.insert(parse_key(&row?.0)?);
         }
-        let version = snapshot
-            .get(Cf::Cluster, CLUSTER_VERSION)
-            .map_err(|e| Fatal::new("reading the cluster version", e))?;
+        let version = view.get(Cf::Cluster, CLUSTER_VERSION)?;
         table.cluster_version = version.map(|v| String::from_utf8_lossy(&v).into_owned());
         Ok(table)
     }

@@ -23,7 +23,7 @@ use quorate_proto::raftpb::{ConfChange, ConfState, Entry, EntryType};
 use crate::engine::Cf;
 use crate::error::{Error, Fatal, Refused};
 use crate::lease::Leases;
-use crate::mvcc::{Store, Write};
+use crate::mvcc::{Store, View, Write};
 use crate::types::{Index, LeaseId, MemberId, Term};
 use alarm::Alarms;
 use membership::Membership;
@@ -170,17 +170,15 @@ impl StateMachine {
 
     /// Writes what consensus needs to know at the next start, in etcd's form (bucket `meta`).
     pub fn remember_conf_state(write: &mut Write<'_>, state: &ConfState) {
-        let json = serde_json::json!({ "voters": state.voters, "learners": state.learners });
-        write.put_raw(Cf::Meta, CONF_STATE, json.to_string().as_bytes());
+        let stored =
+            StoredConfState { voters: state.voters.clone(), learners: state.learners.clone() };
+        let json = serde_json::to_vec(&stored).expect("two lists of numbers are plain JSON");
+        write.put_raw(Cf::Meta, CONF_STATE, &json);
     }
 
     /// The configuration as of the applied index; empty before the first entry.
-    pub fn conf_state(store: &Store) -> Result<ConfState, Fatal> {
-        let value = store
-            .engine()
-            .get(Cf::Meta, CONF_STATE)
-            .map_err(|e| Fatal::new("reading the configuration", e))?;
-        let Some(value) = value else { return Ok(ConfState::default()) };
+    pub fn conf_state(view: &View) -> Result<ConfState, Fatal> {
+        let Some(value) = view.get(Cf::Meta, CONF_STATE)? else { return Ok(ConfState::default()) };
         let json: StoredConfState = serde_json::from_slice(&value)
             .map_err(|e| Fatal::new("the stored configuration does not decode", e))?;
         Ok(ConfState { voters: json.voters, learners: json.learners, ..ConfState::default() })
@@ -209,10 +207,13 @@ pub fn position(entry: &Entry) -> (Index, Term) {
 
 const CONF_STATE: &[u8] = b"confState";
 
-#[derive(Default, serde::Deserialize)]
+/// Unset lists are left out, as etcd 3.7 does.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 struct StoredConfState {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     voters: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     learners: Vec<u64>,
 }
 
