@@ -54,6 +54,16 @@ pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
 pub const WATCH_ANSWERS: usize = 16;
 /// Answers that wait for one keep-alive stream's connection.
 pub const KEEP_ALIVE_ANSWERS: usize = 16;
+/// Pieces of a snapshot on their way to a peer that may wait.
+pub const SNAPSHOT_CHUNKS: usize = 4;
+/// A range for at most this many keys is read without leaving the caller's thread.
+pub const INLINE_RANGE_KEYS: i64 = 1_000;
+/// Revisions deleted in one step of a compaction, between which entries are applied.
+pub const COMPACT_STEP_REVISIONS: usize = 1_000;
+/// How often a client that waits for a compaction's end looks.
+pub const COMPACTION_POLL: Duration = Duration::from_millis(10);
+/// Expired leases revoked at the same time.
+pub const LEASE_REVOKES_AT_ONCE: usize = 16;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 

@@ -19,7 +19,7 @@ pub mod watch;
 
 use quorate_proto::etcdserverpb::{
     cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    maintenance_server::MaintenanceServer,
 };
 use quorate_proto::health::health_server::HealthServer;
 use tonic::service::Routes;
@@ -35,10 +35,7 @@ pub fn routes(member: &Member) -> Routes {
         .add_service(
             KvServer::new(kv::Kv { member: member.clone() }).max_decoding_message_size(unlimited),
         )
-        .add_service(
-            WatchServer::new(watch::Watch { member: member.clone() })
-                .max_decoding_message_size(unlimited),
-        )
+        .add_service(watch::Watch { member: member.clone() })
         .add_service(
             LeaseServer::new(lease::Lease { member: member.clone() })
                 .max_decoding_message_size(unlimited),

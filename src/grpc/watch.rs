@@ -1,40 +1,87 @@
-//! Service Watch: carries one client stream to a watch session and back.
+//! Service Watch: carries one client stream to a watch session and back. Written out rather than
+//! generated, because a session's responses come with their events encoded already.
 
-use futures::future::join;
-use quorate_proto::etcdserverpb::watch_server;
-use quorate_proto::etcdserverpb::{WatchRequest, WatchResponse};
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, join};
+use http_body::Body as HttpBody;
+use quorate_proto::etcdserverpb::WatchRequest;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::Service;
 
 use super::gate;
 use super::status::status;
 use crate::limits;
 use crate::member::Member;
+use crate::watch;
 
+#[derive(Clone)]
 pub struct Watch {
     pub member: Member,
 }
 
-#[tonic::async_trait]
-impl watch_server::Watch for Watch {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+impl NamedService for Watch {
+    const NAME: &'static str = "etcdserverpb.Watch";
+}
 
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+impl<B> Service<http::Request<B>> for Watch
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let method = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != "/etcdserverpb.Watch/Watch" {
+                return Ok(Status::unimplemented("").into_http());
+            }
+            let codec = ProstCodec::<watch::Response, WatchRequest>::default();
+            let mut grpc = Grpc::new(codec).max_decoding_message_size(usize::MAX);
+            Ok(grpc.streaming(method, request).await)
+        })
+    }
+}
+
+type Responses = ReceiverStream<Result<watch::Response, Status>>;
+
+impl StreamingService<WatchRequest> for Watch {
+    type Response = watch::Response;
+    type ResponseStream = Responses;
+    type Future = std::future::Ready<Result<Response<Responses>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.serve(request))))
+    }
+}
+
+impl Watch {
+    fn serve(&self, request: Request<Streaming<WatchRequest>>) -> Responses {
         let needs_leader = gate::needs_leader(request.metadata());
         // A stream that breaks ends as one that was closed: the session goes on until its answers
         // find no reader.
-        let requests = request.into_inner().filter_map(Result::ok);
+        let requests = request.into_inner().map_while(Result::ok);
         let (answers, stream) = mpsc::channel(limits::WATCH_ANSWERS);
         let member = self.member.clone();
         self.member.env().spawn("watch stream", async move {
             let cut_off = member.cut_off(needs_leader);
-            let (sender, mut responses) = mpsc::channel(limits::WATCH_ANSWERS);
-            let session = member.watch(Box::pin(requests), sender);
+            let (sender, mut responses) = mpsc::channel::<Result<watch::Response, _>>(1);
+            let session = member.watch(requests, sender);
             let forward = async {
                 while let Some(response) = responses.recv().await {
                     if answers.send(response.map_err(status)).await.is_err() {
@@ -49,6 +96,6 @@ impl watch_server::Watch for Watch {
                 error = cut_off => drop(answers.send(Err(status(error))).await),
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        ReceiverStream::new(stream)
     }
 }

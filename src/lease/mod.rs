@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use prost::Message;
 use quorate_proto::etcdserverpb::LeaseCheckpoint;
 use quorate_proto::leasepb;
@@ -14,7 +15,7 @@ use quorate_proto::leasepb;
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
 use crate::limits::LEASE_TTL_MAX_S;
-use crate::mvcc::{Store, Write};
+use crate::mvcc::{Store, View, Write};
 use crate::types::LeaseId;
 
 /// One lease.
@@ -37,10 +38,7 @@ impl Leases {
     /// Reads the table from its bucket.
     pub fn load(store: &Store) -> Result<Self, Fatal> {
         let mut leases = Self::default();
-        for row in store.view().scan(Cf::Lease) {
-            let (key, value) = row?;
-            let lease = leasepb::Lease::decode(value)
-                .map_err(|e| Fatal::new(format!("lease record {key:02x?}"), e))?;
+        for lease in list(&store.view())? {
             let entry = Lease { ttl_s: lease.ttl, remaining_s: lease.remaining_ttl };
             leases.table.insert(LeaseId(lease.id), entry);
         }
@@ -104,6 +102,21 @@ impl Leases {
     pub fn iter(&self) -> impl Iterator<Item = (LeaseId, Lease)> + '_ {
         self.table.iter().map(|(id, lease)| (*id, *lease))
     }
+}
+
+/// The lease as `view` has it.
+pub fn find(view: &View, id: LeaseId) -> Result<Option<leasepb::Lease>, Fatal> {
+    let value = view.get(Cf::Lease, &id.0.to_be_bytes())?;
+    value.map(|value| decode(&id.0.to_be_bytes(), value)).transpose()
+}
+
+/// All leases as `view` has them, by id.
+pub fn list(view: &View) -> Result<Vec<leasepb::Lease>, Fatal> {
+    view.scan(Cf::Lease).map(|row| row.map_err(Fatal::from).and_then(|(k, v)| decode(&k, v))).collect()
+}
+
+fn decode(key: &[u8], value: Bytes) -> Result<leasepb::Lease, Fatal> {
+    leasepb::Lease::decode(value).map_err(|e| Fatal::new(format!("lease record {key:02x?}"), e))
 }
 
 fn save(write: &mut Write<'_>, id: LeaseId, lease: Lease) {

@@ -106,8 +106,9 @@ impl Applier {
                     refused.map_or(Ok((Reply::Done, Some(Notice::Members))), |r| Err(r.into()))
                 }
             };
-            if let Some((revision, events)) = write.take_events() {
-                publications.push(Publication::new(revision, events));
+            let events = write.take_events();
+            if !events.is_empty() {
+                publications.push(Publication { revision: write.revision(), events: events.into() });
             }
             let outcome = outcome.map(|(answer, notice)| {
                 notices.extend(notice);
@@ -202,7 +203,7 @@ impl Applier {
         self.flushed = index;
         publish(&self.signals.members, &self.machine.members);
         self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
-        self.hub.reset(self.store.revision()).await;
+        self.hub.restored(self.store.revision()).await;
         self.replica.applied(index, self.term);
         self.signals.applied.send_replace(index);
         info!(%index, revision = %self.store.revision(), "snapshot installed");

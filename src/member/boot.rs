@@ -28,7 +28,7 @@ use crate::mvcc::Store;
 use crate::peer;
 use crate::replica::{self, ReplicaConfig};
 use crate::types::{ClusterId, Index, MemberId, Term};
-use crate::wal::{Save, Wal, WalOptions};
+use crate::wal::{self, Save, Wal};
 use crate::watch;
 
 /// What a start finds and what follows from it.
@@ -87,11 +87,10 @@ impl Member {
             heartbeat: options.heartbeat,
             election_ticks: options.election_ticks(),
             pre_vote: options.pre_vote,
-            metrics: metrics.clone(),
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
-        let hub = watch::Hub::start(env.clone(), store.revision());
+        let hub = watch::start(&env, store.revision());
         let applier = Applier {
             env: env.clone(),
             machine,
@@ -159,7 +158,7 @@ impl Ground {
         let store = Store::open(engine)?;
         let wal_dir = options.wal_dir();
         let log = Wal::exists(&**disk, &wal_dir)
-            .map_err(|e| Fatal::new(format!("looking for a log in {}", wal_dir.display()), e))?;
+            .map_err(|e| Fatal::new("looking for a log", e))?;
         match decide(log, store.applied() > Index(0), options.initial_state) {
             Plan::Restart => Self::restart(disk, options, lock, store),
             Plan::Bootstrap => Self::bootstrap(disk, options, lock, store),
@@ -180,6 +179,97 @@ impl Ground {
         lock: Box<dyn Lock>,
         store: Store,
     ) -> Result<Self, Fatal> {
+        let first = FirstEntries::new(options)?;
+        let metadata = Metadata { node_id: first.id.0, cluster_id: first.cluster.0 };
+        let dir = options.wal_dir();
+        let wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
+        Self::begin(first, wal, lock, store)
+    }
+
+    /// Writes the first entries into a log that holds none.
+    fn begin(
+        first: FirstEntries,
+        mut wal: Wal,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
+        let FirstEntries { id, cluster, entries, voters } = first;
+        let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
+        wal.save(&[Save::Entries { hard_state: Some(hard_state), entries: entries.clone() }])?;
+        info!(%id, %cluster, members = voters.len(), "beginning a cluster");
+        let start = replica::Start {
+            hard_state,
+            conf_state: ConfState { voters, ..ConfState::default() },
+            snapshot: (Index(0), Term(0)),
+            entries,
+            wal,
+        };
+        Ok(Self { lock, store, id, cluster, start })
+    }
+
+    fn restart(
+        disk: &Arc<dyn Disk>,
+        options: &Options,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
+        let dir = options.wal_dir();
+        let received = Wal::snapshots(&**disk, &dir, wal_options(options))?;
+        if let Some(newest) = received.last().filter(|mark| mark.index > store.applied().0) {
+            // A leader's snapshot was accepted, and its installation did not come to its end.
+            let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
+            info!(path = %path.display(), "installing a snapshot that was received before");
+            snapshot::install(&**disk, &store, &path, Index(newest.index))?;
+        }
+        let applied = store.applied();
+        let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
+        let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;
+        if let Some(repair) = &recovered.repaired {
+            warn!(?repair, "cut an unfinished write off the end of the log");
+        }
+        let id = MemberId(recovered.metadata.node_id);
+        let cluster = ClusterId(recovered.metadata.cluster_id);
+        let begin = recovered.snapshot.index;
+        if begin == 0 && recovered.entries.is_empty() {
+            // The very first start ended between making the log and writing to it.
+            let first = FirstEntries::new(options)?;
+            if (first.id, first.cluster) != (id, cluster) {
+                let found = format!("belongs to member {id} of cluster {cluster}");
+                return Err(Fatal::new(format!("log in {}", dir.display()), found));
+            }
+            return Self::begin(first, wal, lock, store);
+        }
+        let last = recovered.entries.last().map_or(begin, |entry| entry.index);
+        if last < applied.0 {
+            return Err(Fatal::new(
+                format!("log in {}", dir.display()),
+                format!("ends at entry {last} but the state holds entry {applied}: the disk lost writes"),
+            ));
+        }
+        let mut hard_state = recovered.hard_state;
+        // A commit index alone is not synced, so the state may be ahead of it.
+        hard_state.commit = hard_state.commit.max(applied.0).min(last);
+        let start = replica::Start {
+            hard_state,
+            conf_state: StateMachine::conf_state(&store.view())?,
+            snapshot: (Index(begin), Term(recovered.snapshot.term)),
+            entries: recovered.entries,
+            wal,
+        };
+        Ok(Self { lock, store, id, cluster, start })
+    }
+}
+
+/// What a new cluster's log begins with, the same on every member.
+struct FirstEntries {
+    id: MemberId,
+    cluster: ClusterId,
+    entries: Vec<Entry>,
+    voters: Vec<u64>,
+}
+
+impl FirstEntries {
+    fn new(options: &Options) -> Result<Self, Fatal> {
         let token = &options.initial_cluster_token;
         let mut members: Vec<MemberRecord> = options
             .initial_cluster
@@ -196,70 +286,12 @@ impl Ground {
         let id = MemberId(own.map(|member| member.id).ok_or_else(|| {
             Fatal::new(format!("member {}", options.name), "is not in the initial cluster")
         })?);
-        let cluster = cluster_id(members.iter().map(|member| MemberId(member.id)));
-        let entries: Vec<Entry> = (1..).zip(&members).map(|(at, m)| bootstrap_entry(at, m)).collect();
-        let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
-
-        let metadata = Metadata { node_id: id.0, cluster_id: cluster.0 };
-        let dir = options.wal_dir();
-        let mut wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
-        wal.save(&[Save::Entries { hard_state: Some(hard_state), entries: entries.clone() }])?;
-        info!(%id, %cluster, members = members.len(), "beginning a cluster");
-        let conf_state = ConfState {
+        Ok(Self {
+            id,
+            cluster: cluster_id(members.iter().map(|member| MemberId(member.id))),
+            entries: (1..).zip(&members).map(|(at, m)| bootstrap_entry(at, m)).collect(),
             voters: members.iter().map(|member| member.id).collect(),
-            ..ConfState::default()
-        };
-        let start = replica::Start {
-            hard_state,
-            conf_state,
-            snapshot: (Index(0), Term(0)),
-            entries,
-            wal,
-        };
-        Ok(Self { lock, store, id, cluster, start })
-    }
-
-    fn restart(
-        disk: &Arc<dyn Disk>,
-        options: &Options,
-        lock: Box<dyn Lock>,
-        store: Store,
-    ) -> Result<Self, Fatal> {
-        let dir = options.wal_dir();
-        let newest = Wal::newest_snapshot(&**disk, &dir)?;
-        if newest.index > store.applied().0 {
-            // A leader's snapshot was accepted, and its installation did not come to its end.
-            let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
-            info!(path = %path.display(), "installing a snapshot that was received before");
-            snapshot::install(&**disk, &store, &path, Index(newest.index))?;
-        }
-        let applied = store.applied();
-        let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
-        let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;
-        if let Some(repair) = &recovered.repaired {
-            warn!(?repair, "cut an unfinished write off the end of the log");
-        }
-        let begin = recovered.snapshot.index;
-        let last = recovered.entries.last().map_or(begin, |entry| entry.index);
-        if last < applied.0 {
-            return Err(Fatal::new(
-                format!("log in {}", dir.display()),
-                format!("ends at entry {last} but the state holds entry {applied}: the disk lost writes"),
-            ));
-        }
-        let mut hard_state = recovered.hard_state;
-        // A commit index alone is not synced, so the state may be ahead of it.
-        hard_state.commit = hard_state.commit.max(applied.0).min(last);
-        let start = replica::Start {
-            hard_state,
-            conf_state: StateMachine::conf_state(&store.view()?)?,
-            snapshot: (Index(begin), Term(recovered.snapshot.term)),
-            entries: recovered.entries,
-            wal,
-        };
-        let id = MemberId(recovered.metadata.node_id);
-        let cluster = ClusterId(recovered.metadata.cluster_id);
-        Ok(Self { lock, store, id, cluster, start })
+        })
     }
 }
 
@@ -286,8 +318,8 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     Ok(lock)
 }
 
-fn wal_options(options: &Options) -> WalOptions {
-    WalOptions { segment_bytes: options.wal_segment_bytes, ..WalOptions::default() }
+fn wal_options(options: &Options) -> wal::Options {
+    wal::Options { segment_bytes: options.wal_segment_bytes, ..wal::Options::default() }
 }
 
 /// etcd's first entries: one configuration change a member, in the order of ids. The names are not in

@@ -115,13 +115,13 @@ impl Member {
         remaining: Option<Duration>,
     ) -> Result<LeaseTimeToLiveResponse, Fatal> {
         let id = LeaseId(request.id);
-        let view = self.0.store.view()?;
+        let view = self.0.store.view();
         let stored = lease::find(&view, id)?;
         let (Some(stored), Some(remaining)) = (stored, remaining) else {
             let header = Some(self.header());
             return Ok(LeaseTimeToLiveResponse { header, id: id.0, ttl: -1, ..Default::default() });
         };
-        let keys = if request.keys { lease::attached(&view, id)? } else { Vec::new() };
+        let keys = if request.keys { view.attached(id)? } else { Vec::new() };
         Ok(LeaseTimeToLiveResponse {
             header: Some(self.header()),
             id: id.0,
@@ -132,7 +132,7 @@ impl Member {
     }
 
     pub(super) fn stored_leases(&self) -> Result<Vec<Lease>, Fatal> {
-        lease::list(&self.0.store.view()?)
+        lease::list(&self.0.store.view())
     }
 
     /// Asks the leader, which may be this member, until one answers or the time is up.

@@ -18,13 +18,15 @@ use quorate_proto::raftpb::Message;
 use super::{CLUSTER_VERSION, ETCD_VERSION, Inner, Member, snapshot};
 use crate::codec;
 use crate::env::BoxFuture;
-use crate::error::{Error, Fatal, Unavailable};
+use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::peer::{self, Identity, Local, PeerConfig, SnapshotBody};
 use crate::replica;
 use crate::types::{LeaseId, MemberId, Revision};
 
 /// How long a call to another member may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// For connecting to a peer, beside an election timeout, as etcd has it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// etcd's cluster version while some member has not been heard of.
 const UNDECIDED_VERSION: &str = "3.0.0";
 
@@ -59,7 +61,12 @@ impl Links {
             cluster: member.cluster_id(),
             urls: member.0.options.advertise_peer_urls.clone(),
         };
-        let config = PeerConfig::new(identity, member.0.options.snap_dir());
+        let config = PeerConfig {
+            identity,
+            peers: Vec::new(),
+            snapshot_dir: member.0.options.snap_dir(),
+            dial_timeout: DIAL_TIMEOUT + member.0.options.election_timeout,
+        };
         let transport = peer::Transport::start(env.clone(), config, local);
         for address in &member.0.options.listen_peer {
             let listener = env.net.listen(*address).await.map_err(|e| {
@@ -81,7 +88,7 @@ impl Links {
     }
 
     pub fn shutdown(&self) {
-        self.transport().shutdown();
+        self.transport().stop();
     }
 
     /// A keep-alive at the leader; `None` when it could not be asked or is none.
@@ -114,7 +121,7 @@ impl Links {
 
     async fn call(&self, to: MemberId, path: &str, body: bytes::Bytes) -> Option<peer::Answer> {
         let transport = self.transport();
-        for url in transport.urls(to) {
+        for url in transport.urls(to)? {
             if let Ok(answer) =
                 transport.client().post(&url, path, body.clone(), CALL_TIMEOUT).await
             {
@@ -275,7 +282,8 @@ impl Local for LocalMember {
     }
 
     fn promote(&self, _id: MemberId, _: Option<String>) -> BoxFuture<'static, Result<String, Error>> {
-        Box::pin(async { Err(Unavailable::NotServed.into()) })
+        // No learner is ever added by a member of this version.
+        Box::pin(async { Err(Refused::MemberNotFound.into()) })
     }
 
     fn hash_kv(&self, revision: Revision) -> BoxFuture<'static, Result<HashKvResponse, Error>> {

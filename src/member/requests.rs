@@ -4,7 +4,7 @@ use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, InternalRaftRequest,
     MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-    ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
     alarm_request::AlarmAction, request_op::Request as Op,
 };
 use quorate_proto::etcdserverpb::Member as MemberInfo;
@@ -16,7 +16,7 @@ use crate::apply::Reply;
 use crate::apply::membership::MemberRecord;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
-use crate::mvcc::{View, check};
+use crate::mvcc::{self, View};
 use crate::types::{MemberId, Revision};
 use crate::watch;
 
@@ -25,7 +25,7 @@ const PUT_OVERHEAD_BYTES: u64 = 256;
 
 impl Member {
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        check::range(&request)?;
+        mvcc::check_range(&request)?;
         if self.is_learner() && !request.serializable {
             return Err(Refused::NotSupportedForLearner.into());
         }
@@ -41,7 +41,7 @@ impl Member {
 
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
         self.check_quota(put_cost(&request)).await?;
-        check::put(&request)?;
+        mvcc::check_put(&request)?;
         let request = InternalRaftRequest { put: Some(request), ..Default::default() };
         match self.propose(request).await? {
             Reply::Put(mut response) => {
@@ -56,7 +56,7 @@ impl Member {
         &self,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
-        check::delete_range(&request)?;
+        mvcc::check_delete_range(&request)?;
         let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
         match self.propose(request).await? {
             Reply::DeleteRange(mut response) => {
@@ -69,9 +69,9 @@ impl Member {
 
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
-        check::txn(&request, self.0.options.txn_ops_max)?;
-        let mut response = if reads_only(&request) {
-            if !serializable(&request) {
+        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let mut response = if mvcc::is_read_only(&request) {
+            if !mvcc::is_serializable(&request) {
                 self.linearizable().await?;
             }
             self.read(true, move |view| view.txn(&request)).await?
@@ -100,7 +100,7 @@ impl Member {
     pub async fn watch(
         &self,
         requests: impl Stream<Item = WatchRequest> + Send + Unpin + 'static,
-        responses: mpsc::Sender<Result<WatchResponse, Error>>,
+        responses: mpsc::Sender<Result<watch::Response, Error>>,
     ) {
         let member = self.clone();
         let options = watch::Options {
@@ -109,8 +109,8 @@ impl Member {
             ..watch::Options::new(std::sync::Arc::new(move || member.header()))
         };
         let history = std::sync::Arc::new(self.0.store.clone());
-        watch::session(self.0.env.clone(), self.0.hub.clone(), history, requests, responses, options)
-            .await;
+        let (env, hub) = (self.0.env.clone(), self.0.hub.clone());
+        watch::run(env, hub, history, requests, responses, options).await;
     }
 
     pub async fn member_list(&self, linearizable: bool) -> Result<MemberListResponse, Error> {
@@ -170,13 +170,13 @@ impl Member {
     async fn read<T: Send + 'static>(
         &self,
         large: bool,
-        read: impl FnOnce(&View) -> Result<Result<T, Refused>, crate::error::Fatal> + Send + 'static,
+        read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
     ) -> Result<T, Error> {
         let view = self.0.store.view();
-        let outcome = match view {
-            Ok(view) if large => self.0.env.blocking("read", move || read(&view)).await,
-            Ok(view) => read(&view),
-            Err(fatal) => Err(fatal),
+        let outcome = if large {
+            self.0.env.blocking("read", move || read(&view)).await
+        } else {
+            read(&view)
         };
         match outcome {
             Ok(outcome) => outcome.map_err(Error::from),
@@ -222,20 +222,6 @@ fn op_cost(op: &RequestOp) -> u64 {
         Some(Op::RequestTxn(txn)) => txn_cost(txn),
         _ => 0,
     }
-}
-
-/// Whether a txn can be answered without the log: a nested one cannot, as etcd has it.
-fn reads_only(txn: &TxnRequest) -> bool {
-    let reads = |op: &RequestOp| matches!(op.request, Some(Op::RequestRange(_)));
-    txn.success.iter().chain(&txn.failure).all(reads)
-}
-
-fn serializable(txn: &TxnRequest) -> bool {
-    let local = |op: &RequestOp| match &op.request {
-        Some(Op::RequestRange(range)) => range.serializable,
-        _ => false,
-    };
-    txn.success.iter().chain(&txn.failure).all(local)
 }
 
 fn member_info(record: &MemberRecord) -> MemberInfo {

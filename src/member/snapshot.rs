@@ -28,19 +28,19 @@ impl bbolt::Source for Buckets {
 
     fn scan(
         &self,
-        bucket: &[u8],
-    ) -> io::Result<Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + Send>> {
+        bucket: &Bytes,
+    ) -> io::Result<bbolt::Scan> {
         let Some(cf) = Cf::BUCKETS.iter().find(|cf| cf.name().as_bytes() == bucket) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
         };
-        Ok(Box::new(self.0.export(*cf).map(|pair| pair.map_err(io::Error::other))))
+        Ok(Box::new(self.0.scan(*cf).map(|pair| pair.map_err(io::Error::other))))
     }
 }
 
 /// The state as it is now, position and configuration included. The file is made while it is read,
 /// in bounded memory.
 pub(super) async fn source(env: &Env, store: &Store) -> io::Result<SnapshotBody> {
-    let view = store.view().map_err(io::Error::other)?;
+    let view = store.view();
     let conf_state = StateMachine::conf_state(&view).map_err(io::Error::other)?;
     let metadata = SnapshotMetadata {
         conf_state: Some(conf_state),
