@@ -42,6 +42,8 @@ pub const WORKER_QUEUE: usize = 1_024;
 
 /// A WAL segment is preallocated to this and cut when it is passed.
 pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
+/// The most that one WAL write covers before it is synced, a single larger record aside.
+pub const WAL_WRITE_BYTES_MAX: u64 = 4 << 20;
 
 /// Pieces in which a bbolt file is written.
 pub const BBOLT_CHUNK_BYTES: usize = 64 * 1024;
@@ -73,6 +75,9 @@ pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 const _: () = assert!(BATCH_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < UNCOMMITTED_BYTES_MAX as usize);
 const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_SEGMENT_BYTES);
+const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_WRITE_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < WAL_WRITE_BYTES_MAX);
+const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
 
 /// A request's time: etcd's 5 s plus two election timeouts.
 pub fn request_timeout(election_timeout: Duration) -> Duration {
