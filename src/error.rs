@@ -93,6 +93,8 @@ table! {
         PeerUrlExists: FailedPrecondition, "etcdserver: Peer URLs already exists";
         MemberBadUrls: InvalidArgument, "etcdserver: given member URLs are invalid";
         MemberNotFound: NotFound, "etcdserver: member not found";
+        MemberNotLearner: FailedPrecondition, "etcdserver: can only promote a learner member";
+        LearnerNotReady: FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
         RequestTooLarge: InvalidArgument, "etcdserver: request is too large";
         NotLeader: FailedPrecondition, "etcdserver: not leader";
         BadLeaderTransferee: FailedPrecondition, "etcdserver: bad leader transferee";

@@ -36,6 +36,26 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 pub const PROPOSALS_MAX: usize = 16_384;
 /// Messages that wait for one stream to one peer; more are dropped.
 pub const PEER_QUEUE: usize = 4_096;
+/// Messages that wait for single POSTs to one peer, and how many are on their way at once.
+pub const PEER_PIPELINE_QUEUE: usize = 64;
+pub const PEER_PIPELINE_IN_FLIGHT: usize = 4;
+/// Largest raft message taken from a peer; it is read as it arrives, never allocated ahead.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 512 << 20;
+/// Largest raft message in front of a database snapshot.
+pub const PEER_SNAPSHOT_ENVELOPE_BYTES_MAX: usize = 64 << 20;
+/// Largest body of a lease or hash request from a peer.
+pub const PEER_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Largest answer read from a peer: the time-to-live of a lease lists its keys.
+pub const PEER_ANSWER_BYTES_MAX: usize = 100 << 20;
+/// Stream bytes gathered for one write, and snapshot bytes gathered for one disk write.
+pub const PEER_WRITE_BYTES: usize = 256 << 10;
+pub const PEER_SNAPSHOT_WRITE_BYTES: usize = 1 << 20;
+/// Database snapshots received at once.
+pub const PEER_SNAPSHOTS_IN: usize = 4;
+/// Senders that are not members yet and are still answered; further ones are not.
+pub const PEER_REMOTES_MAX: usize = 64;
+/// Open connections to the peer port.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
 
 /// Jobs that wait for one worker thread; the caller blocks when there are more.
 pub const WORKER_QUEUE: usize = 1_024;
@@ -71,6 +91,16 @@ pub const HUB_INBOX: usize = 1_024;
 
 /// Peer I/O: dial, read and write.
 pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to open a stream.
+pub const PEER_DIAL_RETRY: Duration = Duration::from_millis(100);
+/// Between two link heartbeats on a stream: three fit into the reader's patience.
+pub const PEER_LINK_HEARTBEAT: Duration = Duration::from_millis(5_000 / 3);
+/// Between two probes of a peer.
+pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// A message POSTed on its own must be answered within this.
+pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A snapshot on its way may stand still this long: the receiver syncs its file before it answers.
+pub const PEER_SNAPSHOT_STALL: Duration = Duration::from_secs(60);
 
 const _: () = assert!(BATCH_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < UNCOMMITTED_BYTES_MAX as usize);
@@ -78,6 +108,9 @@ const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_SEGMENT_BYTES);
 const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_WRITE_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < WAL_WRITE_BYTES_MAX);
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
+const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
+const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
 
 /// A request's time: etcd's 5 s plus two election timeouts.
 pub fn request_timeout(election_timeout: Duration) -> Duration {

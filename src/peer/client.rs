@@ -1,0 +1,254 @@
+//! Calls to other members: connecting (the one place where TLS will go), a few kept connections,
+//! and requests with a time limit. Knows no path and no raft.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use url::Url;
+
+use super::body::{Body, ReadError, read_whole};
+use super::stall::StallGuard;
+use crate::env::{Abort, Env};
+use crate::limits::{
+    PEER_ANSWER_BYTES_MAX, PEER_IO_TIMEOUT, PEER_PIPELINE_IN_FLIGHT, PEER_PROBE_INTERVAL,
+};
+
+/// Makes HTTP/1.1 requests to peer URLs.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    dial_timeout: Duration,
+    /// Connections that wait for their next request, by host and port.
+    idle: Mutex<BTreeMap<String, Vec<Idle>>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// An open connection; dropping it closes it.
+pub(super) struct Connection {
+    sender: SendRequest<Body>,
+    driver: Box<dyn Abort>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Client {
+    /// `dial_timeout` limits resolving and connecting.
+    pub fn new(env: Env, dial_timeout: Duration) -> Self {
+        Self(Arc::new(Inner { env, dial_timeout, idle: Mutex::default() }))
+    }
+
+    /// `GET path` from the server at `url`, whose own path is ignored.
+    pub async fn get(&self, url: &str, path: &str, limit: Duration) -> io::Result<Answer> {
+        self.call(url, request(Method::GET, path, Body::empty())?, limit).await
+    }
+
+    /// `POST path` with a protobuf body.
+    pub async fn post(
+        &self,
+        url: &str,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> io::Result<Answer> {
+        let mut request = request(Method::POST, path, Body::from(body))?;
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
+        self.call(url, request, limit).await
+    }
+
+    /// Any request; its URI is a path. The answer's status is the caller's to judge.
+    pub async fn call(
+        &self,
+        url: &str,
+        request: Request<Body>,
+        limit: Duration,
+    ) -> io::Result<Answer> {
+        self.0
+            .env
+            .timeout(limit, self.exchange(url, request))
+            .await
+            .map_err(|_| timed_out("request"))?
+    }
+
+    async fn exchange(&self, url: &str, request: Request<Body>) -> io::Result<Answer> {
+        let server = Server::of(url)?;
+        let (response, connection) = self.send(&server, request).await?;
+        let (parts, mut body) = response.into_parts();
+        let body = match read_whole(&self.0.env, &mut body, PEER_ANSWER_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(ReadError::Io(error)) => return Err(error),
+            Err(error @ ReadError::TooLarge) => return Err(io::Error::other(error)),
+        };
+        self.keep(server, connection);
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Sends over a kept connection or a new one, and waits for the head of the answer.
+    async fn send(
+        &self,
+        server: &Server,
+        mut request: Request<Body>,
+    ) -> io::Result<(Response<Incoming>, Connection)> {
+        request.headers_mut().insert(HOST, server.host.clone());
+        while let Some(mut connection) = self.take(&server.host_port) {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, connection)),
+                // The server closed the kept connection meanwhile. Only a request of which nothing
+                // has been sent may be sent again.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(io::Error::other(error.into_error())),
+                },
+            }
+        }
+        let mut connection = self.connect(server).await?;
+        let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+        Ok((response, connection))
+    }
+
+    /// Sends over a connection of its own, without a limit for the answer's body: streams. The
+    /// connection must be kept until the body has been read.
+    pub(super) async fn open(
+        &self,
+        url: &str,
+        mut request: Request<Body>,
+    ) -> io::Result<(Response<Incoming>, Connection)> {
+        let server = Server::of(url)?;
+        request.headers_mut().insert(HOST, server.host.clone());
+        let mut connection = self.connect(&server).await?;
+        let answer =
+            self.0.env.timeout(PEER_IO_TIMEOUT, connection.sender.send_request(request)).await;
+        let response = answer.map_err(|_| timed_out("response"))?.map_err(io::Error::other)?;
+        Ok((response, connection))
+    }
+
+    /// As [`Client::open`], but the answer may take as long as the caller waits: snapshots.
+    pub(super) async fn upload(
+        &self,
+        url: &str,
+        mut request: Request<Body>,
+    ) -> io::Result<(Response<Incoming>, Connection)> {
+        let server = Server::of(url)?;
+        request.headers_mut().insert(HOST, server.host.clone());
+        let mut connection = self.connect(&server).await?;
+        let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+        Ok((response, connection))
+    }
+
+    async fn connect(&self, server: &Server) -> io::Result<Connection> {
+        let env = &self.0.env;
+        let dial = env.timeout(self.0.dial_timeout, env.net.connect(server.host_port.clone()));
+        let conn = dial.await.map_err(|_| timed_out("dial"))??;
+        let io = TokioIo::new(StallGuard::new(env.clone(), conn));
+        let (sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
+        // Whoever waits for the answer is told of an error there.
+        let driver = env.spawn("peer-connection", async move { drop(driver.await) });
+        Ok(Connection { sender, driver })
+    }
+
+    fn take(&self, host_port: &str) -> Option<Connection> {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.get_mut(host_port)?;
+        let now = self.0.env.now();
+        // Peers close a connection that is silent for PEER_IO_TIMEOUT.
+        kept.retain(|idle| {
+            now < idle.since + PEER_PROBE_INTERVAL && idle.connection.sender.is_ready()
+        });
+        kept.pop().map(|idle| idle.connection)
+    }
+
+    fn keep(&self, server: Server, connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.entry(server.host_port).or_default();
+        if kept.len() < PEER_PIPELINE_IN_FLIGHT {
+            kept.push(Idle { connection, since: self.0.env.now() });
+        }
+    }
+
+    /// Closes the connections that wait for a request.
+    pub(super) fn close_idle(&self) {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Where a peer URL leads.
+struct Server {
+    host_port: String,
+    host: HeaderValue,
+}
+
+impl Server {
+    fn of(url: &str) -> io::Result<Self> {
+        let invalid = |why: String| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("peer URL {url:?}: {why}"))
+        };
+        let parsed = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
+        if parsed.scheme() != "http" {
+            return Err(invalid(format!("scheme {:?} is not supported", parsed.scheme())));
+        }
+        let host = parsed.host_str().ok_or_else(|| invalid("no host".to_owned()))?;
+        let port = parsed.port_or_known_default().ok_or_else(|| invalid("no port".to_owned()))?;
+        let host_port = format!("{host}:{port}");
+        let host = HeaderValue::from_str(&host_port).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { host_port, host })
+    }
+}
+
+/// A request for a path; the host is added when it is sent.
+pub(super) fn request(method: Method, path: &str, body: Body) -> io::Result<Request<Body>> {
+    let uri: Uri = path.parse().map_err(io::Error::other)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    Ok(request)
+}
+
+fn timed_out(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} timed out"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lead_to_host_and_port() {
+        let host_port =
+            |url| Server::of(url).map(|server| server.host_port).map_err(|error| error.to_string());
+        assert_eq!(host_port("http://a.example:2380").as_deref(), Ok("a.example:2380"));
+        assert_eq!(host_port("http://10.0.0.1").as_deref(), Ok("10.0.0.1:80"));
+        assert_eq!(host_port("http://[::1]:2380/ignored").as_deref(), Ok("[::1]:2380"));
+        assert!(host_port("https://a:2380").expect_err("no TLS").contains("not supported"));
+        assert!(host_port("a:2380").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! What the peer protocol needs from the member it serves. Only the interface.
+
+use std::io;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::{
+    HashKvResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use quorate_proto::raftpb::{Message, SnapshotMetadata};
+use tokio::sync::mpsc;
+
+use crate::env::BoxFuture;
+use crate::error::Error;
+use crate::types::{LeaseId, MemberId, Revision};
+
+/// The member behind the peer port. The functions that return no future must not block: some are
+/// called from inside [`super::Transport::send`].
+pub trait Local: Send + Sync + 'static {
+    /// A raft message for this member, from a member of this cluster that has not been removed.
+    /// May drop it when there is no room. A MsgSnap comes after its database has become durable as
+    /// [`super::snapshot_path`].
+    fn step(&self, message: Message);
+    /// A message to `id` was lost.
+    fn unreachable(&self, id: MemberId);
+    /// How the last MsgSnap to `id` ended.
+    fn snapshot_sent(&self, id: MemberId, ok: bool);
+    /// The database to send behind a MsgSnap, as it is now.
+    fn snapshot_source(&self) -> BoxFuture<'static, io::Result<SnapshotBody>>;
+    /// Whether `id` was a member and is none any more.
+    fn is_removed(&self, id: MemberId) -> bool;
+    /// `by` says that this very member has been removed from the cluster: it has to stop.
+    fn told_removed(&self, by: MemberId);
+
+    /// The answer of `/version`: `{"etcdserver":"..","etcdcluster":"..","storage":".."}`.
+    fn version_json(&self) -> String;
+    /// The answer of `/members`: a JSON array.
+    fn members_json(&self) -> String;
+    /// Makes a learner a voter. `token` authenticates the client on whose behalf a peer asks. The
+    /// members afterwards, as JSON.
+    fn promote(
+        &self,
+        id: MemberId,
+        token: Option<String>,
+    ) -> BoxFuture<'static, Result<String, Error>>;
+    /// The hash of the key space at `revision`, 0 being the present one.
+    fn hash_kv(&self, revision: Revision) -> BoxFuture<'static, Result<HashKvResponse, Error>>;
+    /// Keeps a lease alive; its time to live in seconds.
+    fn renew(&self, lease: LeaseId) -> BoxFuture<'static, Result<i64, Error>>;
+    fn time_to_live(
+        &self,
+        request: LeaseTimeToLiveRequest,
+    ) -> BoxFuture<'static, Result<LeaseTimeToLiveResponse, Error>>;
+    /// Whether a downgrade is under way, linearizably.
+    fn downgrade_enabled(&self) -> BoxFuture<'static, Result<bool, Error>>;
+}
+
+/// A database on its way to a peer.
+#[derive(Debug)]
+pub struct SnapshotBody {
+    /// The position and membership which the bytes hold; they replace those raft named, which may
+    /// be older.
+    pub metadata: SnapshotMetadata,
+    /// What etcd puts into the message itself (its old store as JSON); empty for newer releases.
+    pub data: Bytes,
+    /// How many bytes will come, where that is known.
+    pub total_bytes: Option<u64>,
+    /// The database, piece by piece, closed by an empty piece. A channel that ends without one
+    /// breaks the transfer off: a producer that died must not pass for one that was done.
+    pub chunks: mpsc::Receiver<io::Result<Bytes>>,
+}

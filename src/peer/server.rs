@@ -1,0 +1,307 @@
+//! The peer port: accepts connections, finds the handler for a path, and answers what concerns
+//! raft (streams, single messages, snapshots, probes). The paths for the rest of the member are in
+//! `routes`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use quorate_proto::raftpb::{Message, MessageType};
+use tokio::select;
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
+
+use super::body::{Body, ReadError, read_whole};
+use super::identity::{self, CLUSTER, Mismatch, SERVER_VERSION, VERSION};
+use super::prober::health_json;
+use super::snapshot_in::{self, ReceiveError};
+use super::stall::StallGuard;
+use super::stats::SNAPSHOT_FIRST;
+use super::stream_codec::StreamKind;
+use super::transport::Transport;
+use crate::env::hyper::Timer;
+use crate::env::{BoxConn, Listener};
+use crate::limits::{PEER_CONNECTIONS_MAX, PEER_IO_TIMEOUT, PEER_MESSAGE_BYTES_MAX};
+use crate::types::{Index, MemberId};
+
+/// After a failed accept, which mostly means that the process has too many files open.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+pub(super) type Answered = Response<Body>;
+
+/// Serves the peer port until the transport stops.
+pub(super) async fn serve(transport: Transport, mut listener: Box<dyn Listener>) {
+    let env = transport.env().clone();
+    let room = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
+    loop {
+        let place = room.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        // The end first: no connection is accepted after it.
+        let accepted = select! { biased;
+            () = transport.stopped() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((conn, from)) => {
+                let transport = transport.clone();
+                env.spawn("peer-server", async move {
+                    let _place = place;
+                    // The end first, as above; it cuts off the streams, which have none.
+                    let served = select! { biased;
+                        () = transport.stopped() => return,
+                        served = serve_connection(&transport, conn) => served,
+                    };
+                    if let Err(error) = served {
+                        debug!(%from, %error, "a peer connection broke");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "failed to accept a peer connection");
+                env.sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result<()> {
+    let env = transport.env();
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(transport.answer(request).await) });
+    http1::Builder::new()
+        .timer(Timer(env.rt.clone()))
+        .header_read_timeout(PEER_IO_TIMEOUT)
+        .serve_connection(TokioIo::new(StallGuard::new(env.clone(), conn)), service)
+        .await
+}
+
+impl Transport {
+    /// The answer to any request on the peer port.
+    async fn answer(&self, request: Request<Incoming>) -> Answered {
+        let path = request.uri().path();
+        match path {
+            "/raft" => self.message(request).await,
+            "/raft/snapshot" => self.snapshot(request).await,
+            "/raft/probing" => {
+                answer(StatusCode::OK, "text/plain; charset=utf-8", health_json(self.env().wall()))
+            }
+            _ if path.starts_with("/raft/stream/") => self.stream(&request),
+            _ => self.route(request).await,
+        }
+    }
+
+    /// `GET /raft/stream/<kind>/<member>`: the answer's body is the stream.
+    fn stream(&self, request: &Request<Incoming>) -> Answered {
+        if let Some(refused) = allow(request, &Method::GET) {
+            return refused;
+        }
+        let mut answered = self.open_stream(request);
+        answered.headers_mut().insert(VERSION, HeaderValue::from_static(SERVER_VERSION));
+        self.signed(answered)
+    }
+
+    fn open_stream(&self, request: &Request<Incoming>) -> Answered {
+        let (path, headers) = (request.uri().path(), request.headers());
+        if let Err(mismatch) = self.check(headers) {
+            return error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string());
+        }
+        let (folder, from) = path.rsplit_once('/').unwrap_or(("", path));
+        let kind = [StreamKind::Message, StreamKind::MsgApp]
+            .into_iter()
+            .find(|kind| kind.path() == folder);
+        let Some(kind) = kind else { return error(StatusCode::NOT_FOUND, "invalid path") };
+        let Some(from) = identity::parse_id(from) else {
+            return error(StatusCode::NOT_FOUND, "invalid from");
+        };
+        if self.local().is_removed(from) {
+            return error(StatusCode::GONE, "removed member");
+        }
+        let Some(link) = self.member(from) else {
+            // They may have joined after the configuration that this member has reached.
+            self.add_remote(from, identity::sender_urls(headers));
+            return error(StatusCode::NOT_FOUND, "error sender not found");
+        };
+        if let Err(mismatch) = self.context().identity.check_to(headers) {
+            return error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string());
+        }
+        match link.attach(kind) {
+            Some(body) => Response::new(body),
+            None => error(StatusCode::GONE, "removed member"),
+        }
+    }
+
+    /// `POST /raft`: one message.
+    async fn message(&self, mut request: Request<Incoming>) -> Answered {
+        if let Some(refused) = allow(&request, &Method::POST) {
+            return refused;
+        }
+        let answered =
+            self.take_message(&mut request).await.map_or_else(|refused| refused, |()| no_content());
+        self.signed(answered)
+    }
+
+    async fn take_message(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
+        self.admit(request.headers())?;
+        let body = read_whole(self.env(), request.body_mut(), PEER_MESSAGE_BYTES_MAX).await;
+        let body = body.map_err(|failed| match failed {
+            ReadError::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
+            ReadError::Io(_) => error(StatusCode::BAD_REQUEST, "error reading raft message"),
+        })?;
+        let bytes = body.len() as u64;
+        let message = Message::decode(body)
+            .map_err(|_| error(StatusCode::BAD_REQUEST, "error unmarshalling raft message"))?;
+        if let Some(link) = self.link(MemberId(message.from)) {
+            link.stats.received_bytes.add(bytes);
+        }
+        self.check_ends(&message)?;
+        // A MsgSnap without its database is of no use to anybody.
+        if message.r#type == MessageType::MsgSnap as i32 {
+            return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
+        }
+        self.local().step(message);
+        Ok(())
+    }
+
+    /// `POST /raft/snapshot`: a MsgSnap and its database.
+    async fn snapshot(&self, mut request: Request<Incoming>) -> Answered {
+        if let Some(refused) = allow(&request, &Method::POST) {
+            return refused;
+        }
+        let answered = self
+            .take_snapshot(&mut request)
+            .await
+            .map_or_else(|refused| refused, |()| no_content());
+        self.signed(answered)
+    }
+
+    async fn take_snapshot(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
+        self.admit(request.headers())?;
+        let _place = self.snapshot_place().ok_or_else(|| {
+            error(StatusCode::SERVICE_UNAVAILABLE, "too many snapshots are being received")
+        })?;
+        let (env, body) = (self.env(), request.body_mut());
+        let mut arrived = BytesMut::new();
+        let message =
+            snapshot_in::envelope(env, body, &mut arrived).await.map_err(refuse_snapshot)?;
+        if message.r#type != MessageType::MsgSnap as i32 {
+            return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
+        }
+        self.check_ends(&message)?;
+        let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+        let Some(index) =
+            metadata.map(|metadata| Index(metadata.index)).filter(|index| index.0 > 0)
+        else {
+            return Err(error(StatusCode::BAD_REQUEST, "snapshot without an index"));
+        };
+
+        let from = MemberId(message.from);
+        let stats = self.link(from).map(|link| link.stats.clone()).unwrap_or_default();
+        let _receiving = stats.snapshots_receiving.hold();
+        let began = env.now();
+        info!(%from, %index, "receiving a database snapshot");
+        let saved = snapshot_in::save(env, self.snapshot_dir(), index, body, arrived).await;
+        let bytes = saved.map_err(|failed| {
+            warn!(%from, %index, error = %failed, "failed to receive a database snapshot");
+            stats.snapshot_receive_failures.add(1);
+            refuse_snapshot(failed)
+        })?;
+        let took = env.now() - began;
+        info!(%from, %index, bytes, ?took, "received a database snapshot");
+        stats.received_bytes.add(bytes);
+        stats.snapshots_received.add(1);
+        stats.snapshot_receive.observe(SNAPSHOT_FIRST, took);
+        self.local().step(message);
+        Ok(())
+    }
+
+    /// Whether the sender may give us messages; remembers how to answer one we do not know.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Answered> {
+        self.check(headers)
+            .map_err(|mismatch| error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string()))?;
+        if let Some(from) = identity::sender(headers) {
+            self.add_remote(from, identity::sender_urls(headers));
+        }
+        Ok(())
+    }
+
+    /// Whether a message is for this member and from one that still is.
+    fn check_ends(&self, message: &Message) -> Result<(), Answered> {
+        let refuse = |text| {
+            let body = format!("{{\"message\":\"{text}\"}}");
+            Err(answer(StatusCode::FORBIDDEN, "application/json", body))
+        };
+        if self.local().is_removed(MemberId(message.from)) {
+            return refuse("cannot process message from removed member");
+        }
+        if message.to != self.context().identity.id.0 {
+            return refuse("cannot process message to mismatch member");
+        }
+        Ok(())
+    }
+
+    /// [`identity::Identity::check`], and a word in the log when a sender is refused for a new reason.
+    fn check(&self, headers: &HeaderMap) -> Result<(), Mismatch> {
+        let checked = self.context().identity.check(headers);
+        if let Err(mismatch) = checked {
+            self.note_refusal(headers, mismatch);
+        }
+        checked
+    }
+
+    /// Says whose cluster this is.
+    pub(super) fn signed(&self, mut answered: Answered) -> Answered {
+        let cluster = identity::text(&self.context().identity.cluster.to_string());
+        answered.headers_mut().insert(CLUSTER, cluster);
+        answered
+    }
+}
+
+fn refuse_snapshot(failed: ReceiveError) -> Answered {
+    let status = match failed {
+        ReceiveError::Envelope(_) => StatusCode::BAD_REQUEST,
+        ReceiveError::Save(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    error(status, &failed.to_string())
+}
+
+/// The refusal of any method but `method`.
+pub(super) fn allow(request: &Request<Incoming>, method: &Method) -> Option<Answered> {
+    if request.method() == method {
+        return None;
+    }
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    refused.headers_mut().insert(ALLOW, identity::text(method.as_str()));
+    Some(refused)
+}
+
+/// An answer with a body.
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answered {
+    let mut answered = Response::new(Body::from(body.into()));
+    *answered.status_mut() = status;
+    answered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answered
+}
+
+/// An error as Go's `http.Error` writes it.
+pub(super) fn error(status: StatusCode, text: &str) -> Answered {
+    let mut answered = answer(status, "text/plain; charset=utf-8", format!("{text}\n"));
+    answered.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answered
+}
+
+fn no_content() -> Answered {
+    let mut answered = Response::new(Body::empty());
+    *answered.status_mut() = StatusCode::NO_CONTENT;
+    answered
+}

@@ -1,0 +1,160 @@
+//! Sending one snapshot: a POST of the MsgSnap and the database behind it, streamed. One attempt;
+//! raft decides about the next.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method};
+use hyper::body::Incoming;
+use quorate_proto::raftpb::Message;
+use tokio::select;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::body::{Body, ReadError, read_whole};
+use super::client::{Connection, request};
+use super::local::SnapshotBody;
+use super::peer::Link;
+use super::pipeline::{PostError, check};
+use super::stats::SNAPSHOT_FIRST;
+use super::stream_codec::put_block;
+use crate::limits::{PEER_REQUEST_BYTES_MAX, PEER_SNAPSHOT_STALL};
+
+/// Sends the present database behind `message` and reports how that ended, also when the task is
+/// aborted.
+pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()> + Send {
+    // Made here and not in the future: a task that is aborted before it first runs reports, too.
+    let mut report = Report { link: link.clone(), ok: false };
+    async move {
+        let _sending = link.stats.snapshots_sending.hold();
+        let began = link.context.env.now();
+        match send(&link, message).await {
+            Ok((index, bytes)) => {
+                let took = link.context.env.now() - began;
+                info!(peer = %link.id, index, bytes, ?took, "sent a database snapshot");
+                link.activate();
+                link.stats.sent_bytes.add(bytes);
+                link.stats.snapshots_sent.add(1);
+                link.stats.snapshot_send.observe(SNAPSHOT_FIRST, took);
+                report.succeeded();
+            }
+            Err(error) => {
+                warn!(peer = %link.id, %error, "failed to send a database snapshot");
+                if matches!(error, PostError::Removed) {
+                    link.context.local.told_removed(link.id);
+                }
+                link.deactivate("send a snapshot", &error);
+                link.stats.snapshot_send_failures.add(1);
+                link.lost();
+            }
+        }
+    }
+}
+
+/// Tells raft the end of a snapshot exactly once.
+struct Report {
+    link: Arc<Link>,
+    ok: bool,
+}
+
+impl Report {
+    /// By a method, so that the future takes the whole value over.
+    fn succeeded(&mut self) {
+        self.ok = true;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.link.context.local.snapshot_sent(self.link.id, self.ok);
+    }
+}
+
+/// The index and size of what has been sent.
+async fn send(link: &Link, mut message: Message) -> Result<(u64, u64), PostError> {
+    let context = &link.context;
+    let url = link.url().ok_or(PostError::NoUrl)?;
+    let source = context.local.snapshot_source().await?;
+
+    // The database may have moved on since raft asked: the message says what is really sent.
+    let index = source.metadata.index;
+    let snapshot = message.snapshot.get_or_insert_default();
+    snapshot.metadata = Some(source.metadata.clone());
+    snapshot.data = source.data.clone();
+    info!(peer = %link.id, index, bytes = source.total_bytes, "sending a database snapshot");
+
+    let mut head = BytesMut::new();
+    put_block(&message, &mut head);
+    let (pieces, body) = mpsc::channel(1);
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut request = request(Method::POST, "/raft/snapshot", Body::pieces(body, taken.clone()))?;
+    context.identity.sign(request.headers_mut());
+    request
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+
+    // The answer first: the peer may refuse before it has read everything. The pump never ends the
+    // race, its end is the end of the body, or an error that the answer will tell of.
+    let answer = select! { biased;
+        answer = answer(link, &url, request) => answer,
+        never = pump(head.freeze(), source, pieces) => match never {},
+        () = stalled(link, &taken) => Err(io::Error::new(io::ErrorKind::TimedOut, "snapshot stalled").into()),
+    };
+    answer.inspect_err(|_| link.avoid(&url))?;
+    Ok((index, taken.load(Ordering::Relaxed)))
+}
+
+async fn answer(link: &Link, url: &str, request: http::Request<Body>) -> Result<(), PostError> {
+    let (response, _connection): (http::Response<Incoming>, Connection) =
+        link.context.client.upload(url, request).await?;
+    let (parts, mut body) = response.into_parts();
+    let text = match read_whole(&link.context.env, &mut body, PEER_REQUEST_BYTES_MAX).await {
+        Ok(text) => text,
+        Err(ReadError::TooLarge) => Bytes::new(),
+        Err(ReadError::Io(error)) => return Err(error.into()),
+    };
+    check(link, parts.status, &parts.headers, &text)
+}
+
+/// Feeds the request's body, then waits: the answer decides.
+async fn pump(
+    head: Bytes,
+    mut source: SnapshotBody,
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+) -> Infallible {
+    let mut next = Ok(head);
+    loop {
+        let broken = next.is_err();
+        if pieces.send(next).await.is_err() || broken {
+            break;
+        }
+        next = match source.chunks.recv().await {
+            // The empty piece: all of it.
+            Some(Ok(piece)) if piece.is_empty() => break,
+            Some(piece) => piece,
+            None => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the snapshot's source broke off"))
+            }
+        };
+    }
+    drop(pieces);
+    std::future::pending().await
+}
+
+/// Ready when nothing has moved for [`PEER_SNAPSHOT_STALL`].
+async fn stalled(link: &Link, taken: &AtomicU64) {
+    let mut before = taken.load(Ordering::Relaxed);
+    loop {
+        link.context.env.sleep(PEER_SNAPSHOT_STALL).await;
+        let now = taken.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}

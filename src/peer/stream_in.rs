@@ -1,0 +1,173 @@
+//! Reading the streams of one peer: dials, reads until the stream breaks, dials again, for as long
+//! as the peer is a member.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use quorate_proto::raftpb::Message;
+use tokio::select;
+use tracing::{info, warn};
+
+use super::body::{Body, read_whole};
+use super::client::{Connection, request};
+use super::identity::{self, Mismatch, RAFT_TO};
+use super::peer::Link;
+use super::stream_codec::{CodecError, Decoder, StreamKind, is_link_heartbeat};
+use crate::limits::{PEER_DIAL_RETRY, PEER_IO_TIMEOUT, PEER_REQUEST_BYTES_MAX};
+
+impl StreamKind {
+    /// The folder under which a stream of this kind is asked for.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Message => "/raft/stream/message",
+            Self::MsgApp => "/raft/stream/msgapp",
+        }
+    }
+}
+
+/// Why a stream is not there, or not there any more.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("the peer has no URL")]
+    NoUrl,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("the stream fell silent")]
+    Silent,
+    #[error("the member has been permanently removed from the cluster")]
+    Removed,
+    #[error("the peer does not know this member")]
+    Unknown,
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    #[error("unexpected answer {0}: {1:?}")]
+    Status(StatusCode, String),
+}
+
+/// Keeps one stream from the peer open until the task is aborted.
+pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
+    let env = &link.context.env;
+    loop {
+        let began = env.now();
+        match dial(&link, kind).await {
+            Err(error) => {
+                if matches!(error, StreamError::Removed) {
+                    link.context.local.told_removed(link.id);
+                }
+                link.deactivate("dial a stream", &error);
+            }
+            Ok((mut body, _connection)) => {
+                link.activate();
+                info!(peer = %link.id, ?kind, "established a stream from a peer");
+                match read(&link, kind, &mut body).await {
+                    // The peer ended it in good order, mostly to stop; dialing will tell.
+                    Ok(()) => info!(peer = %link.id, ?kind, "a peer ended its stream"),
+                    Err(error) => {
+                        warn!(peer = %link.id, ?kind, %error, "lost a stream from a peer");
+                        link.deactivate("read a stream", &error);
+                    }
+                }
+            }
+        }
+        env.sleep_until(began + PEER_DIAL_RETRY).await;
+    }
+}
+
+async fn dial(link: &Link, kind: StreamKind) -> Result<(Incoming, Connection), StreamError> {
+    let context = &link.context;
+    let url = link.url().ok_or(StreamError::NoUrl)?;
+    let path = format!("{}/{}", kind.path(), context.identity.id);
+    let mut request = request(Method::GET, &path, Body::empty())?;
+    context.identity.sign(request.headers_mut());
+    request.headers_mut().insert(RAFT_TO, identity::text(&link.id.to_string()));
+
+    let opened = context.client.open(&url, request).await;
+    let (response, connection) = opened.inspect_err(|_| link.avoid(&url))?;
+    if response.status() == StatusCode::OK {
+        return Ok((response.into_body(), connection));
+    }
+    link.avoid(&url);
+    Err(refusal(link, response).await)
+}
+
+/// What an answer other than 200 means.
+async fn refusal(link: &Link, response: Response<Incoming>) -> StreamError {
+    let (parts, mut body) = response.into_parts();
+    let text =
+        read_whole(&link.context.env, &mut body, PEER_REQUEST_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+    match parts.status {
+        StatusCode::GONE => StreamError::Removed,
+        StatusCode::NOT_FOUND => StreamError::Unknown,
+        StatusCode::PRECONDITION_FAILED => {
+            match [Mismatch::Version, Mismatch::Cluster, Mismatch::To]
+                .into_iter()
+                .find(|m| m.to_string() == text)
+            {
+                Some(mismatch) => {
+                    link.refused(mismatch, identity::header(&parts.headers, &identity::CLUSTER));
+                    mismatch.into()
+                }
+                None => StreamError::Status(parts.status, text),
+            }
+        }
+        status => StreamError::Status(status, text),
+    }
+}
+
+/// Hands on what the stream brings until it ends. Silence for [`PEER_IO_TIMEOUT`] is an error: the
+/// other end sends link heartbeats.
+async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), StreamError> {
+    let env = &link.context.env;
+    let mut decoder = Decoder::new(kind, link.context.identity.id, link.id);
+    let mut arrived = BytesMut::new();
+    let mut heard = env.now();
+    // One timer for many pieces: it is set again only when it fires.
+    let mut patience = env.sleep(PEER_IO_TIMEOUT);
+    loop {
+        // What has arrived counts before the time it took.
+        let frame = select! { biased;
+            frame = body.frame() => frame,
+            () = &mut patience => {
+                let silent = env.now().saturating_duration_since(heard);
+                let left = PEER_IO_TIMEOUT.saturating_sub(silent);
+                if left == Duration::ZERO {
+                    return Err(StreamError::Silent);
+                }
+                patience = env.sleep(left);
+                continue;
+            }
+        };
+        let piece = match frame {
+            None => return Ok(()),
+            Some(Err(error)) => return Err(io::Error::other(error).into()),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        heard = env.now();
+        link.stats.received_bytes.add(piece.len() as u64);
+        arrived.extend_from_slice(&piece);
+        while let Some(message) = decoder.decode(&mut arrived)? {
+            if !is_link_heartbeat(&message) {
+                deliver(link, message);
+            }
+        }
+    }
+}
+
+/// Hands a message to the member, if it is for it and its sender still is one.
+fn deliver(link: &Link, message: Message) {
+    let own = link.context.identity.id.0;
+    let local = &link.context.local;
+    if message.to != own || local.is_removed(crate::types::MemberId(message.from)) {
+        link.stats.received_failures.add(1);
+        return;
+    }
+    local.step(message);
+}

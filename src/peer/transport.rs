@@ -1,0 +1,227 @@
+//! The handle of the peer protocol: the set of peers, and messages in and out. Which way a message
+//! goes is decided in `peer`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use quorate_proto::raftpb::{Message, MessageType};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{info, warn};
+
+use super::client::Client;
+use super::identity::{self, CLUSTER, Identity, Mismatch, SERVER_FROM};
+use super::local::Local;
+use super::peer::{Context, Link, Peer, lock};
+use super::server;
+use super::stats::Stats;
+use crate::env::{Env, Listener};
+use crate::limits::{PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
+use crate::types::MemberId;
+
+/// What a transport needs to know.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    pub identity: Identity,
+    /// The members known at start, with their peer URLs. This member itself may be among them.
+    pub peers: Vec<(MemberId, Vec<String>)>,
+    /// Where received databases go; the folder exists.
+    pub snapshot_dir: PathBuf,
+    /// For connecting: etcd takes one second and an election timeout.
+    pub dial_timeout: Duration,
+}
+
+/// Talks to the other members. Cheap to clone.
+#[derive(Clone)]
+pub struct Transport(Arc<Shared>);
+
+struct Shared {
+    context: Arc<Context>,
+    snapshot_dir: PathBuf,
+    /// Written when the membership changes, read for every message: the one lock between the
+    /// replica's driver and us, and held for a lookup only.
+    peers: RwLock<BTreeMap<MemberId, Peer>>,
+    snapshots: Arc<Semaphore>,
+    /// Senders that were refused and why, so that a refusal which goes on is logged once.
+    refused: Mutex<BTreeMap<String, (Mismatch, String)>>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Transport {
+    /// Starts to dial the peers. Nothing is accepted before [`Transport::serve`].
+    pub fn start(env: Env, config: PeerConfig, local: Arc<dyn Local>) -> Self {
+        let client = Client::new(env.clone(), config.dial_timeout);
+        let context = Context { env, identity: config.identity, local, client };
+        let transport = Self(Arc::new(Shared {
+            context: Arc::new(context),
+            snapshot_dir: config.snapshot_dir,
+            peers: RwLock::default(),
+            snapshots: Arc::new(Semaphore::new(PEER_SNAPSHOTS_IN)),
+            refused: Mutex::default(),
+            stopped: watch::Sender::new(false),
+        }));
+        for (id, urls) in config.peers {
+            transport.add(id, urls);
+        }
+        transport
+    }
+
+    /// Serves one address of the peer port until [`Transport::stop`].
+    pub async fn serve(&self, listener: Box<dyn Listener>) {
+        server::serve(self.clone(), listener).await;
+    }
+
+    /// Sends raft messages, each to the member it names. Never waits; what cannot be sent is dropped
+    /// and reported as raft expects it.
+    pub fn send(&self, messages: Vec<Message>) {
+        let peers = self.peers();
+        for mut message in messages {
+            // These two are for a member's own storage; older releases have other uses for the numbers.
+            message.vote = 0;
+            message.responses.clear();
+            let to = MemberId(message.to);
+            match peers.get(&to) {
+                Some(peer) => peer.link.send(message),
+                None if message.r#type == MessageType::MsgSnap as i32 => {
+                    self.0.context.local.snapshot_sent(to, false);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A member joined. This member itself is passed over, a known one left as it is.
+    pub fn add(&self, id: MemberId, urls: Vec<String>) {
+        let mut peers = self.peers_mut();
+        let known = peers.get(&id).is_some_and(|peer| peer.is_member);
+        if known || id == self.0.context.identity.id || *self.0.stopped.borrow() {
+            return;
+        }
+        info!(peer = %id, ?urls, "added a peer");
+        let peer = Peer::member(self.0.context.clone(), id, urls);
+        let replaced = peers.insert(id, peer);
+        drop(peers);
+        drop(replaced);
+    }
+
+    /// A member's peer URLs changed.
+    pub fn update(&self, id: MemberId, urls: Vec<String>) {
+        if let Some(peer) = self.peers().get(&id) {
+            info!(peer = %id, ?urls, "updated a peer");
+            peer.link.update(urls);
+        }
+    }
+
+    /// A member left: its streams end, and what waits for it is dropped.
+    pub fn remove(&self, id: MemberId) {
+        let removed = self.peers_mut().remove(&id);
+        if removed.is_some() {
+            info!(peer = %id, "removed a peer");
+        }
+    }
+
+    /// Since when messages get through to a member; `None` while they do not.
+    pub fn active_since(&self, id: MemberId) -> Option<Instant> {
+        self.member(id)?.active_since()
+    }
+
+    /// Figures and URLs of every peer, members and not yet members, by id.
+    pub fn stats(&self) -> Vec<(MemberId, Arc<Stats>)> {
+        self.peers().iter().map(|(id, peer)| (*id, peer.link.stats.clone())).collect()
+    }
+
+    /// The peer URLs of a member as this transport has them.
+    pub fn urls(&self, id: MemberId) -> Option<Vec<String>> {
+        Some(self.member(id)?.urls())
+    }
+
+    /// For calls that are not raft's: versions, forwarded keep-alives, hashes.
+    pub fn client(&self) -> &Client {
+        &self.0.context.client
+    }
+
+    /// Ends every stream, connection and task. Messages sent later are dropped.
+    pub fn stop(&self) {
+        self.0.stopped.send_replace(true);
+        let peers = std::mem::take(&mut *self.peers_mut());
+        drop(peers);
+        self.0.context.client.close_idle();
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.0.context.env
+    }
+
+    pub(super) fn local(&self) -> &dyn Local {
+        &*self.0.context.local
+    }
+
+    pub(super) fn snapshot_dir(&self) -> &Path {
+        &self.0.snapshot_dir
+    }
+
+    /// Ready when [`Transport::stop`] has been called.
+    pub(super) async fn stopped(&self) {
+        let mut stopped = self.0.stopped.subscribe();
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// The right to receive a snapshot now.
+    pub(super) fn snapshot_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.snapshots.clone().try_acquire_owned().ok()
+    }
+
+    /// A peer that is a member.
+    pub(super) fn member(&self, id: MemberId) -> Option<Arc<Link>> {
+        self.peers().get(&id).filter(|peer| peer.is_member).map(|peer| peer.link.clone())
+    }
+
+    /// Any peer.
+    pub(super) fn link(&self, id: MemberId) -> Option<Arc<Link>> {
+        self.peers().get(&id).map(|peer| peer.link.clone())
+    }
+
+    /// Makes a sender that is not a member answerable, if it says where it is and there is room.
+    pub(super) fn add_remote(&self, id: MemberId, urls: Vec<String>) {
+        let useless = urls.is_empty() || id == MemberId::NONE || id == self.0.context.identity.id;
+        if useless || self.link(id).is_some() || self.local().is_removed(id) {
+            return;
+        }
+        let mut peers = self.peers_mut();
+        let remotes = peers.values().filter(|peer| !peer.is_member).count();
+        if remotes < PEER_REMOTES_MAX && !peers.contains_key(&id) && !*self.0.stopped.borrow() {
+            info!(peer = %id, ?urls, "added a remote that is not a member yet");
+            peers.insert(id, Peer::remote(self.0.context.clone(), id, urls));
+        }
+    }
+
+    /// Logs a refusal unless the same sender was last refused in the same way.
+    pub(super) fn note_refusal(&self, headers: &HeaderMap, mismatch: Mismatch) {
+        let text = |name| identity::header(headers, name).unwrap_or_default().to_owned();
+        let (from, cluster) = (text(&SERVER_FROM), text(&CLUSTER));
+        let mut refused = lock(&self.0.refused);
+        if refused.len() >= PEER_REMOTES_MAX && !refused.contains_key(&from) {
+            refused.clear();
+        }
+        let reason = (mismatch, cluster.clone());
+        if refused.insert(from.clone(), reason.clone()) != Some(reason) {
+            let own_cluster = self.0.context.identity.cluster;
+            warn!(from, %mismatch, cluster, %own_cluster, "refused a request from a server");
+        }
+    }
+
+    fn peers(&self) -> RwLockReadGuard<'_, BTreeMap<MemberId, Peer>> {
+        self.0.peers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<MemberId, Peer>> {
+        self.0.peers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
