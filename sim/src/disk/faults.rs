@@ -1,0 +1,194 @@
+//! One host's disk, and everything that can be done to it from outside: faults, power cuts, bit rot.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use madsim::rand::Rng;
+use quorate::env::Disk;
+
+use super::door::ProcessDisk;
+use super::tree::Tree;
+
+/// Shares of calls that fail, 0 to 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskFaults {
+    /// `sync_data` fails with an I/O error and forgets the writes.
+    pub sync: f64,
+    /// `write_all_at` fails with an I/O error after some of the bytes.
+    pub write: f64,
+    /// `read_at` fails with an I/O error.
+    pub read: f64,
+}
+
+/// A host's disk as a nemesis sees it. It outlives every process of the host.
+#[derive(Clone)]
+pub struct SimDisk(pub(super) Arc<Mutex<Platter>>);
+
+pub(super) struct Platter {
+    pub(super) tree: Tree,
+    pub(super) faults: DiskFaults,
+    pub(super) capacity: u64,
+    /// The process whose handles work; `None` while the power is off.
+    process: Option<u64>,
+    processes: u64,
+    /// Held locks, by path.
+    pub(super) locks: std::collections::BTreeSet<Vec<String>>,
+    operations: u64,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    at: u64,
+    hook: Box<dyn FnOnce() + Send>,
+}
+
+/// How an operation goes.
+pub(super) enum Verdict {
+    Go,
+    /// The power goes during it: it is begun, and nothing after it happens.
+    Last(Box<dyn FnOnce() + Send>),
+}
+
+impl SimDisk {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            tree: Tree::new(),
+            faults: DiskFaults::default(),
+            capacity: 1 << 40,
+            process: None,
+            processes: 0,
+            locks: Default::default(),
+            operations: 0,
+            armed: None,
+        })))
+    }
+
+    /// The door of a new process; the handles of the one before stop working.
+    pub(crate) fn open_process(&self) -> Arc<dyn Disk> {
+        let mut platter = self.lock();
+        platter.processes += 1;
+        let process = platter.processes;
+        platter.end_process();
+        platter.process = Some(process);
+        Arc::new(ProcessDisk { disk: self.clone(), process })
+    }
+
+    /// The process is gone; what it wrote is not.
+    pub(crate) fn close_process(&self) {
+        self.lock().end_process();
+    }
+
+    /// The power goes: what was not synced is lost in part.
+    pub(crate) fn power_cut(&self) {
+        let mut platter = self.lock();
+        platter.end_process();
+        platter.armed = None;
+        platter.tree.power_cut();
+    }
+
+    /// The power goes during the `n`-th operation from now (1 is the next), which fails, as does
+    /// everything the process asks after it. `hook` runs then, to stop the rest of the host.
+    pub(crate) fn arm(&self, n: u64, hook: impl FnOnce() + Send + 'static) {
+        let mut platter = self.lock();
+        let at = platter.operations + n.max(1);
+        platter.armed = Some(Armed { at, hook: Box::new(hook) });
+    }
+
+    /// Takes back what would have cut the power.
+    pub fn disarm(&self) {
+        self.lock().armed = None;
+    }
+
+    pub fn set_faults(&self, faults: DiskFaults) {
+        self.lock().faults = faults;
+    }
+
+    /// What all files together may take, bytes. Below what they take now, nothing more fits.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity = bytes;
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().tree.used_bytes()
+    }
+
+    /// Operations so far, of all processes.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Paths and lengths of all files, sorted.
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let mut platter = self.lock();
+        let files = platter.tree.files();
+        let with_len = files.into_iter().map(|(path, ino)| {
+            let len = platter.tree.file(ino).map_or(0, |file| file.len());
+            (path, len)
+        });
+        with_len.collect()
+    }
+
+    /// The bytes of a file, as processes see it.
+    pub fn contents(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let mut platter = self.lock();
+        let ino = platter.tree.find(path.as_ref())?;
+        let file = platter.tree.file(ino)?;
+        let mut bytes = vec![0; file.len() as usize];
+        file.read(&mut bytes, 0);
+        Ok(bytes)
+    }
+
+    /// The medium rots: one bit of the file changes, for good.
+    pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> io::Result<()> {
+        let mut platter = self.lock();
+        let ino = platter.tree.find(path.as_ref())?;
+        platter.tree.file(ino)?.flip_bit(offset, bit);
+        Ok(())
+    }
+
+    /// Everything is gone: a new disk in the old host.
+    pub fn wipe(&self) {
+        let mut platter = self.lock();
+        assert!(platter.process.is_none(), "a disk is replaced while no process runs");
+        platter.tree = Tree::new();
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Platter {
+    /// Counts an operation of `process` and says how it goes.
+    pub(super) fn begin(&mut self, process: u64) -> io::Result<Verdict> {
+        if !self.is_current(process) {
+            return Err(io::Error::other("the process or its power is gone"));
+        }
+        self.operations += 1;
+        match self.armed.take_if(|armed| armed.at <= self.operations) {
+            Some(armed) => Ok(Verdict::Last(armed.hook)),
+            None => Ok(Verdict::Go),
+        }
+    }
+
+    pub(super) fn is_current(&self, process: u64) -> bool {
+        self.process == Some(process)
+    }
+
+    pub(super) fn strikes(&self, share: f64) -> bool {
+        share > 0.0 && madsim::rand::thread_rng().gen_bool(share)
+    }
+
+    /// Bytes that still fit.
+    pub(super) fn room(&self) -> u64 {
+        self.capacity.saturating_sub(self.tree.used_bytes())
+    }
+
+    fn end_process(&mut self) {
+        self.process = None;
+        self.locks.clear();
+        self.tree.close_all();
+        self.tree.forget_unreachable();
+    }
+}

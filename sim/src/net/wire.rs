@@ -1,0 +1,726 @@
+//! Hosts, links, connection ends and the packets between them: what happens when. Who polls what is
+//! in `socket`.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use madsim::rand::Rng;
+
+use crate::rt::SimSleep;
+use crate::trace::Digest;
+
+/// Bytes sent and not yet acknowledged at which a writer has to wait.
+pub(crate) const WINDOW_BYTES: usize = 256 * 1024;
+/// Bytes read before the reader acknowledges them: a part of the window, so that it never closes
+/// for good, and large, so that small messages cost no packet back.
+const ACK_BYTES: usize = WINDOW_BYTES / 4;
+/// Connections that wait for `accept`.
+const BACKLOG: usize = 128;
+const LOOPBACK: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(50));
+/// What a lost packet is late by.
+const RETRANSMISSION: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_millis(600));
+/// A host's own ports, as Linux has them.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+
+/// One end of a connection, whose host and port the [`End`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EndId {
+    connection: u64,
+    dialed: bool,
+}
+
+impl EndId {
+    fn peer(self) -> Self {
+        Self { dialed: !self.dialed, ..self }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Dialing,
+    Refused,
+    Open,
+}
+
+/// What a host's kernel knows about its end of a connection.
+pub(crate) struct End {
+    host: IpAddr,
+    peer_host: IpAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) phase: Phase,
+    received: VecDeque<Bytes>,
+    consumed: usize,
+    in_flight: usize,
+    fin_sent: bool,
+    fin_received: bool,
+    reset: bool,
+    /// When the newest packet of this direction arrives: the next one does not overtake it.
+    last_arrival: Instant,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Syn { from: SocketAddr, to: SocketAddr },
+    SynAck,
+    Data(Bytes),
+    Ack(usize),
+    Fin,
+    Rst,
+}
+
+struct Packet {
+    to: EndId,
+    from_host: IpAddr,
+    to_host: IpAddr,
+    body: Body,
+}
+
+struct Flying {
+    at: Instant,
+    number: u64,
+    packet: Packet,
+}
+
+impl PartialEq for Flying {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Flying {}
+impl PartialOrd for Flying {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Flying {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+struct Host {
+    powered: bool,
+    listeners: BTreeMap<u16, Bound>,
+    next_port: u16,
+}
+
+struct Bound {
+    number: u64,
+    ip: IpAddr,
+    backlog: VecDeque<EndId>,
+    acceptor: Option<Waker>,
+}
+
+impl Bound {
+    fn hears(&self, ip: IpAddr, from_self: bool) -> bool {
+        self.ip.is_unspecified() || self.ip == ip || (self.ip.is_loopback() && from_self)
+    }
+}
+
+/// Everything between the hosts.
+pub(crate) struct Wire(Mutex<State>);
+
+pub(crate) struct State {
+    hosts: BTreeMap<IpAddr, Host>,
+    names: BTreeMap<String, IpAddr>,
+    ends: BTreeMap<EndId, End>,
+    flying: BinaryHeap<Reverse<Flying>>,
+    /// Stopped by a partition, oldest first.
+    held: Vec<Packet>,
+    /// Arrived where there was no power: the sender goes on sending them.
+    dark: Vec<Packet>,
+    cut: BTreeSet<(IpAddr, IpAddr)>,
+    delay: BTreeMap<(IpAddr, IpAddr), Duration>,
+    latency: (Duration, Duration),
+    loss: f64,
+    numbers: u64,
+    /// Woken when a packet arrives earlier than the pump expects.
+    pump: Option<Waker>,
+    pump_until: Option<Instant>,
+    /// Woken when the lock is free again.
+    wakes: Vec<Waker>,
+    pub(crate) digest: Digest,
+    /// The simulation has ended: sockets that are dropped now have nobody to tell.
+    over: bool,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            hosts: BTreeMap::new(),
+            names: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            flying: BinaryHeap::new(),
+            held: Vec::new(),
+            dark: Vec::new(),
+            cut: BTreeSet::new(),
+            delay: BTreeMap::new(),
+            latency: (Duration::from_micros(50), Duration::from_millis(1)),
+            loss: 0.0,
+            numbers: 0,
+            pump: None,
+            pump_until: None,
+            wakes: Vec::new(),
+            digest: Digest::new(Instant::now()),
+            over: false,
+        })))
+    }
+
+    /// The only way to the state. Wakers run after the lock is released: what they wake, or drop,
+    /// may come back here.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut state);
+        let wakes = std::mem::take(&mut state.wakes);
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// For `Drop`: nothing, when the simulation has ended or is dying of a panic.
+    pub(crate) fn with_if_running(&self, act: impl FnOnce(&mut State)) {
+        if std::thread::panicking() || madsim::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        self.with(|state| {
+            if !state.over {
+                act(state)
+            }
+        });
+    }
+}
+
+/// What `world` does to the network.
+impl State {
+    pub(crate) fn add_host(&mut self, name: &str, ip: IpAddr) {
+        let host =
+            Host { powered: true, listeners: BTreeMap::new(), next_port: *EPHEMERAL.start() };
+        assert!(self.hosts.insert(ip, host).is_none(), "one host per address");
+        self.names.insert(name.to_owned(), ip);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.over = true;
+        self.ends.clear();
+        self.hosts.clear();
+        self.pump = None;
+    }
+
+    pub(crate) fn set_latency(&mut self, shortest: Duration, longest: Duration) {
+        assert!(shortest <= longest, "a range of times");
+        self.latency = (shortest, longest);
+    }
+
+    pub(crate) fn set_delay(&mut self, from: IpAddr, to: IpAddr, delay: Duration) {
+        self.delay.insert((from, to), delay);
+    }
+
+    pub(crate) fn set_loss(&mut self, share: f64) {
+        assert!((0.0..1.0).contains(&share), "some packets must pass");
+        self.loss = share;
+    }
+
+    pub(crate) fn cut(&mut self, from: IpAddr, to: IpAddr) {
+        self.cut.insert((from, to));
+    }
+
+    /// Lets `from` reach `to` again. What waited goes out when its connection's retransmission timer
+    /// fires next.
+    pub(crate) fn heal(&mut self, from: IpAddr, to: IpAddr) {
+        if !self.cut.remove(&(from, to)) {
+            return;
+        }
+        let held = std::mem::take(&mut self.held);
+        let (released, held): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|packet| (packet.from_host, packet.to_host) == (from, to));
+        self.held = held;
+        self.resend(released);
+    }
+
+    pub(crate) fn heal_all(&mut self) {
+        for (from, to) in self.cut.clone() {
+            self.heal(from, to);
+        }
+    }
+
+    /// Each connection's packets keep their order and share one timer.
+    fn resend(&mut self, packets: Vec<Packet>) {
+        let mut timers = BTreeMap::new();
+        for packet in packets {
+            let timer = *timers.entry(packet.to).or_insert_with(|| {
+                Duration::from_nanos(madsim::rand::thread_rng().gen_range(0..500_000_000))
+            });
+            let sender = packet.to.peer();
+            self.launch(packet, Some(sender), timer);
+        }
+    }
+
+    /// The kernel of `host` closes what its process had open.
+    pub(crate) fn crash(&mut self, host: IpAddr) {
+        for id in self.ends_of(host) {
+            self.close(id);
+        }
+        self.unbind_all(host);
+    }
+
+    /// The kernel is gone: nobody is told, and nothing is sent again.
+    pub(crate) fn power_off(&mut self, host: IpAddr) {
+        for id in self.ends_of(host) {
+            self.remove_end(id);
+        }
+        self.unbind_all(host);
+        self.held.retain(|packet| packet.from_host != host);
+        self.dark.retain(|packet| packet.from_host != host);
+        self.host(host).powered = false;
+    }
+
+    /// The new kernel answers what is still being sent to the old one.
+    pub(crate) fn power_on(&mut self, host: IpAddr) {
+        self.host(host).powered = true;
+        let dark = std::mem::take(&mut self.dark);
+        let (waiting, dark): (Vec<_>, Vec<_>) =
+            dark.into_iter().partition(|packet| packet.to_host == host);
+        self.dark = dark;
+        let mut answered = BTreeSet::new();
+        for packet in waiting {
+            if answered.insert(packet.to) {
+                let timer = between(RETRANSMISSION);
+                self.refuse(&packet, timer);
+            }
+        }
+    }
+
+    fn ends_of(&self, host: IpAddr) -> Vec<EndId> {
+        let own = self.ends.iter().filter(|(_, end)| end.host == host);
+        own.map(|(id, _)| *id).collect()
+    }
+
+    fn unbind_all(&mut self, host: IpAddr) {
+        for (_, bound) in std::mem::take(&mut self.host(host).listeners) {
+            self.wakes.extend(bound.acceptor);
+        }
+    }
+
+    fn host(&mut self, ip: IpAddr) -> &mut Host {
+        self.hosts.get_mut(&ip).expect("the host was added to the world")
+    }
+}
+
+/// What a process asks its kernel for.
+impl State {
+    /// The address for `name:port`, as `host` sees it.
+    pub(crate) fn resolve(&self, host: IpAddr, host_port: &str) -> Option<SocketAddr> {
+        let (name, port) = host_port.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let ip = match name.parse::<IpAddr>() {
+            Ok(ip) => ip,
+            Err(_) if name == "localhost" => host,
+            Err(_) => *self.names.get(name)?,
+        };
+        let own = ip.is_loopback() || ip.is_unspecified();
+        Some(SocketAddr::new(if own { host } else { ip }, port))
+    }
+
+    /// The bound address and the listener's number; `None` when the port is taken.
+    pub(crate) fn bind(&mut self, host: IpAddr, addr: SocketAddr) -> Option<(SocketAddr, u64)> {
+        let number = self.number();
+        let mut port = addr.port();
+        if port == 0 {
+            port = self.ephemeral_port(host);
+        }
+        let listeners = &mut self.host(host).listeners;
+        if listeners.contains_key(&port) {
+            return None;
+        }
+        let ip = addr.ip();
+        let bound = Bound { number, ip, backlog: VecDeque::new(), acceptor: None };
+        listeners.insert(port, bound);
+        Some((SocketAddr::new(addr.ip(), port), number))
+    }
+
+    /// The next connection of a listener; `Err` when the listener is gone.
+    pub(crate) fn accept(
+        &mut self,
+        host: IpAddr,
+        port: u16,
+        number: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(EndId, SocketAddr), ()>> {
+        let listeners = self.hosts.get_mut(&host).map(|host| &mut host.listeners);
+        let bound = listeners.and_then(|listeners| listeners.get_mut(&port));
+        let Some(bound) = bound.filter(|bound| bound.number == number) else {
+            return Poll::Ready(Err(()));
+        };
+        // One that was reset while it waited is still handed out: its reader finds out.
+        match bound.backlog.pop_front() {
+            Some(id) => {
+                let remote = self.ends.get(&id).map(|end| end.remote);
+                Poll::Ready(remote.map(|remote| (id, remote)).ok_or(()))
+            }
+            None => {
+                bound.acceptor = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn unbind(&mut self, host: IpAddr, port: u16, number: u64) {
+        let listeners = &mut self.host(host).listeners;
+        if listeners.get(&port).is_none_or(|bound| bound.number != number) {
+            return;
+        }
+        let bound = listeners.remove(&port).expect("it was found above");
+        for id in bound.backlog {
+            self.abort(id);
+        }
+    }
+
+    /// A new connection's own end, which has sent nothing yet.
+    pub(crate) fn dial(&mut self, host: IpAddr, remote: SocketAddr) -> EndId {
+        let id = EndId { connection: self.number(), dialed: true };
+        let local = SocketAddr::new(host, self.ephemeral_port(host));
+        self.ends.insert(id, End::new(local, remote, Phase::Dialing));
+        id
+    }
+
+    pub(crate) fn send_syn(&mut self, id: EndId) {
+        if let Some(end) = self.ends.get(&id) {
+            let body = Body::Syn { from: end.local, to: end.remote };
+            self.send(id, body);
+        }
+    }
+
+    /// Where the dialing is; `None` when the host was killed meanwhile.
+    pub(crate) fn dialing(&mut self, id: EndId, cx: &mut Context<'_>) -> Option<Phase> {
+        let end = self.ends.get_mut(&id)?;
+        end.reader = Some(cx.waker().clone());
+        Some(end.phase)
+    }
+
+    /// Bytes read: 0 at the end of the stream. `Err` after a reset or a kill.
+    pub(crate) fn read(
+        &mut self,
+        id: EndId,
+        room: usize,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<Result<usize, ()>> {
+        let Some(end) = self.ends.get_mut(&id) else { return Poll::Ready(Err(())) };
+        let mut read = 0;
+        while let Some(chunk) = end.received.front_mut() {
+            let n = chunk.len().min(room - read);
+            take(&chunk.split_to(n));
+            read += n;
+            if !chunk.is_empty() {
+                break;
+            }
+            end.received.pop_front();
+        }
+        if read > 0 {
+            end.consumed += read;
+            if end.consumed >= ACK_BYTES {
+                let consumed = std::mem::take(&mut end.consumed);
+                self.send(id, Body::Ack(consumed));
+            }
+            return Poll::Ready(Ok(read));
+        }
+        match (end.fin_received, end.reset) {
+            (true, _) => Poll::Ready(Ok(0)),
+            (false, true) => Poll::Ready(Err(())),
+            (false, false) => {
+                end.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Bytes taken from `buf`, at least one. `Err` after a reset, a kill or a shutdown.
+    pub(crate) fn write(
+        &mut self,
+        id: EndId,
+        buf: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, ()>> {
+        let Some(end) = self.ends.get_mut(&id) else { return Poll::Ready(Err(())) };
+        if end.reset || end.fin_sent {
+            return Poll::Ready(Err(()));
+        }
+        let mut room = buf.len().min(WINDOW_BYTES - end.in_flight);
+        if room == 0 {
+            if buf.is_empty() {
+                return Poll::Ready(Ok(0));
+            }
+            end.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        // Streams have no message borders: now and then one write becomes two packets.
+        if room > 1 && madsim::rand::thread_rng().gen_ratio(1, 16) {
+            room = madsim::rand::thread_rng().gen_range(1..room);
+        }
+        end.in_flight += room;
+        self.send(id, Body::Data(Bytes::copy_from_slice(&buf[..room])));
+        Poll::Ready(Ok(room))
+    }
+
+    /// No more bytes from this end.
+    pub(crate) fn shut_down(&mut self, id: EndId) {
+        if let Some(end) = self.ends.get_mut(&id).filter(|end| !end.fin_sent && !end.reset) {
+            end.fin_sent = true;
+            self.send(id, Body::Fin);
+        }
+    }
+
+    /// As Linux closes a socket: with RST if bytes were left unread, with FIN otherwise.
+    pub(crate) fn close(&mut self, id: EndId) {
+        let Some(end) = self.ends.get(&id) else { return };
+        if end.phase == Phase::Open && !end.received.is_empty() {
+            return self.abort(id);
+        }
+        if end.phase == Phase::Open {
+            self.shut_down(id);
+        }
+        self.remove_end(id);
+    }
+
+    fn abort(&mut self, id: EndId) {
+        if self.ends.get(&id).is_some_and(|end| end.phase == Phase::Open && !end.reset) {
+            self.send(id, Body::Rst);
+        }
+        self.remove_end(id);
+    }
+
+    fn remove_end(&mut self, id: EndId) {
+        if let Some(mut end) = self.ends.remove(&id) {
+            self.wakes.extend(end.reader.take());
+            self.wakes.extend(end.writer.take());
+        }
+    }
+
+    fn ephemeral_port(&mut self, host: IpAddr) -> u16 {
+        let host = self.host(host);
+        loop {
+            let port = host.next_port;
+            host.next_port = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
+            if !host.listeners.contains_key(&port) {
+                return port;
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+}
+
+/// Packets on their way.
+impl State {
+    fn send(&mut self, from: EndId, body: Body) {
+        let end = self.ends.get(&from).expect("an end sends while it exists");
+        let packet = Packet { to: from.peer(), from_host: end.host, to_host: end.peer_host, body };
+        self.launch(packet, Some(from), Duration::ZERO);
+    }
+
+    /// A kernel that does not know the connection says so.
+    fn refuse(&mut self, packet: &Packet, late: Duration) {
+        let answer = Packet {
+            to: packet.to.peer(),
+            from_host: packet.to_host,
+            to_host: packet.from_host,
+            body: Body::Rst,
+        };
+        self.launch(answer, None, late);
+    }
+
+    /// Puts `packet` on its link, behind the other packets of `sender`.
+    fn launch(&mut self, packet: Packet, sender: Option<EndId>, late: Duration) {
+        let link = (packet.from_host, packet.to_host);
+        // The last step of a process whose power has just gone sends nothing.
+        if !self.hosts.get(&link.0).is_some_and(|host| host.powered) {
+            return;
+        }
+        if self.cut.contains(&link) {
+            // Handshakes are sent anew by the dialer; the rest by the kernel, after the heal.
+            if !matches!(packet.body, Body::Syn { .. } | Body::SynAck) {
+                self.held.push(packet);
+            }
+            return;
+        }
+        let mut at = Instant::now() + late;
+        at += match link.0 == link.1 {
+            true => between(LOOPBACK),
+            false => between(self.latency) + self.delay.get(&link).copied().unwrap_or_default(),
+        };
+        if self.loss > 0.0 && madsim::rand::thread_rng().gen_bool(self.loss) {
+            at += between(RETRANSMISSION);
+        }
+        if let Some(end) = sender.and_then(|sender| self.ends.get_mut(&sender)) {
+            at = at.max(end.last_arrival);
+            end.last_arrival = at;
+        }
+        let number = self.number();
+        self.flying.push(Reverse(Flying { at, number, packet }));
+        if self.pump_until.is_none_or(|until| at < until) {
+            self.wakes.extend(self.pump.take());
+        }
+    }
+
+    /// Delivers what has arrived by now; the time of the next arrival.
+    fn arrivals(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(Reverse(next)) = self.flying.peek() {
+            if next.at > now {
+                return Some(next.at);
+            }
+            if let Some(Reverse(Flying { packet, .. })) = self.flying.pop() {
+                self.arrive(packet, now);
+            }
+        }
+        None
+    }
+
+    fn arrive(&mut self, packet: Packet, now: Instant) {
+        self.digest_packet(&packet, now);
+        // An address that no host has: the packet is gone, and nobody says so.
+        let Some(host) = self.hosts.get(&packet.to_host) else { return };
+        if !host.powered {
+            if matches!(packet.body, Body::Data(_) | Body::Fin) {
+                self.dark.push(packet);
+            }
+            return;
+        }
+        if let Body::Syn { from, to } = packet.body {
+            return self.arrive_syn(&packet, from, to);
+        }
+        let Some(end) = self.ends.get_mut(&packet.to) else {
+            if !matches!(packet.body, Body::Rst | Body::Ack(_)) {
+                self.refuse(&packet, Duration::ZERO);
+            }
+            return;
+        };
+        match packet.body {
+            Body::Syn { .. } => unreachable!("handled above"),
+            Body::SynAck => end.phase = Phase::Open,
+            Body::Data(bytes) => end.received.push_back(bytes),
+            Body::Ack(bytes) => end.in_flight -= bytes,
+            Body::Fin => end.fin_received = true,
+            Body::Rst if end.phase == Phase::Dialing => end.phase = Phase::Refused,
+            Body::Rst => end.reset = true,
+        }
+        self.wakes.extend(end.reader.take());
+        self.wakes.extend(end.writer.take());
+    }
+
+    fn arrive_syn(&mut self, packet: &Packet, from: SocketAddr, to: SocketAddr) {
+        if self.ends.contains_key(&packet.to) {
+            // The answer to an earlier one was lost.
+            return self.send(packet.to, Body::SynAck);
+        }
+        let from_self = packet.from_host == packet.to_host;
+        let listeners = &mut self.host(packet.to_host).listeners;
+        let bound = listeners.get_mut(&to.port()).filter(|bound| bound.hears(to.ip(), from_self));
+        let Some(bound) = bound else { return self.refuse(packet, Duration::ZERO) };
+        // A full backlog drops it, as Linux does: the dialer tries again.
+        if bound.backlog.len() < BACKLOG {
+            bound.backlog.push_back(packet.to);
+            let acceptor = bound.acceptor.take();
+            self.wakes.extend(acceptor);
+            self.ends.insert(packet.to, End::new(to, from, Phase::Open));
+            self.send(packet.to, Body::SynAck);
+        }
+    }
+
+    fn digest_packet(&mut self, packet: &Packet, now: Instant) {
+        let (kind, payload): (u8, &[u8]) = match &packet.body {
+            Body::Syn { .. } => (0, &[]),
+            Body::SynAck => (1, &[]),
+            Body::Data(bytes) => (2, bytes),
+            Body::Ack(_) => (3, &[]),
+            Body::Fin => (4, &[]),
+            Body::Rst => (5, &[]),
+        };
+        tracing::trace!(
+            connection = packet.to.connection,
+            from = %packet.from_host,
+            to = %packet.to_host,
+            kind,
+            bytes = payload.len(),
+            "packet"
+        );
+        let id = packet.to.connection << 4 | u64::from(packet.to.dialed) << 3 | u64::from(kind);
+        self.digest.add(now, id, payload);
+    }
+}
+
+impl End {
+    fn new(local: SocketAddr, remote: SocketAddr, phase: Phase) -> Self {
+        Self {
+            host: local.ip(),
+            peer_host: remote.ip(),
+            local,
+            remote,
+            phase,
+            received: VecDeque::new(),
+            consumed: 0,
+            in_flight: 0,
+            fin_sent: false,
+            fin_received: false,
+            reset: false,
+            last_arrival: Instant::now(),
+            reader: None,
+            writer: None,
+        }
+    }
+}
+
+fn between((shortest, longest): (Duration, Duration)) -> Duration {
+    let nanos = shortest.as_nanos() as u64..=longest.as_nanos() as u64;
+    Duration::from_nanos(madsim::rand::thread_rng().gen_range(nanos))
+}
+
+/// Moves packets to where they arrive, for as long as the simulation runs.
+pub(crate) struct Pump {
+    wire: Arc<Wire>,
+    sleep: Option<(Instant, SimSleep)>,
+}
+
+impl Pump {
+    pub(crate) fn new(wire: Arc<Wire>) -> Self {
+        Self { wire, sleep: None }
+    }
+}
+
+impl Future for Pump {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let over_or_next = self.wire.with(|state| {
+                let next = state.arrivals(Instant::now());
+                state.pump = Some(cx.waker().clone());
+                state.pump_until = next;
+                if state.over { Err(()) } else { Ok(next) }
+            });
+            let Ok(next) = over_or_next else { return Poll::Ready(()) };
+            let Some(next) = next else { return Poll::Pending };
+            if self.sleep.as_ref().is_none_or(|(at, _)| *at != next) {
+                self.sleep = Some((next, SimSleep::until(next)));
+            }
+            let (_, sleep) = self.sleep.as_mut().expect("set above");
+            if Pin::new(sleep).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}

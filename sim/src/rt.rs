@@ -1,0 +1,291 @@
+//! Tasks, time, blocking work and randomness of one process on one simulated host. Sockets and files
+//! are elsewhere; hosts and their processes are started and stopped by `world`.
+//!
+//! Blocking work takes a random time first and then runs inline, in one step of the simulation. So a
+//! process killed during that time never did the work, and nothing can be half done except through
+//! the disk's own power cut.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use madsim::rand::{Rng, RngCore};
+use madsim::runtime::NodeHandle;
+use quorate::env::{Abort, BoxFuture, Job, Runtime, Worker};
+use quorate::limits;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::off::Off;
+
+/// What a host keeps through restarts of its process: its clock, the speed of its storage.
+pub(crate) struct Machine {
+    clock: Mutex<Clock>,
+    /// Shortest and longest time of one blocking job.
+    latency: Mutex<(Duration, Duration)>,
+    off: Off,
+}
+
+impl Machine {
+    pub(crate) fn new(off: Off) -> Self {
+        let now = Instant::now();
+        let latency = (Duration::from_micros(30), Duration::from_millis(2));
+        Self {
+            clock: Mutex::new(Clock { sim: now, local: now, rate_ppm: 0, wall_ms: 0 }),
+            latency: Mutex::new(latency),
+            off,
+        }
+    }
+
+    pub(crate) fn set_latency(&self, shortest: Duration, longest: Duration) {
+        assert!(shortest <= longest, "a range of times");
+        *self.latency.lock().unwrap_or_else(PoisonError::into_inner) = (shortest, longest);
+    }
+
+    /// From now on the monotonic clock runs `rate_ppm` millionths too fast, and the wall clock is
+    /// `wall_ms` ahead. The monotonic clock never jumps.
+    pub(crate) fn set_clock(&self, rate_ppm: i64, wall_ms: i64) {
+        assert!(rate_ppm > -1_000_000, "a clock does not stand still or run backwards");
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let sim = Instant::now();
+        *clock = Clock { sim, local: clock.local_at(sim), rate_ppm, wall_ms };
+    }
+
+    fn clock(&self) -> Clock {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Instant {
+        self.clock().local_at(Instant::now())
+    }
+
+    /// The time one blocking job takes: short ones are far more frequent than long ones.
+    async fn work(&self) {
+        let (shortest, longest) = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = madsim::rand::thread_rng().gen_range(0.0..1.0_f64).powi(4);
+        SimSleep::until(Instant::now() + shortest + (longest - shortest).mul_f64(share)).await;
+    }
+}
+
+/// A clock that runs at its own rate since the last time it was set.
+#[derive(Clone, Copy)]
+struct Clock {
+    sim: Instant,
+    local: Instant,
+    rate_ppm: i64,
+    wall_ms: i64,
+}
+
+const MILLION: u128 = 1_000_000;
+
+impl Clock {
+    fn rate(&self) -> u128 {
+        (MILLION as i64 + self.rate_ppm) as u128
+    }
+
+    fn local_at(&self, sim: Instant) -> Instant {
+        let nanos = (sim - self.sim).as_nanos() * self.rate() / MILLION;
+        self.local + Duration::from_nanos(nanos as u64)
+    }
+
+    /// The first simulated instant at which this clock shows `local` or later.
+    fn sim_at(&self, local: Instant) -> Instant {
+        let nanos = local.saturating_duration_since(self.local).as_nanos() * MILLION;
+        self.sim + Duration::from_nanos(nanos.div_ceil(self.rate()) as u64)
+    }
+}
+
+/// Counts a process's tasks, so that a restart can wait until the last one is dropped.
+#[derive(Default)]
+pub(crate) struct Tasks(AtomicUsize);
+
+impl Tasks {
+    pub(crate) fn alive(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The [`Runtime`] of one process.
+pub(crate) struct SimRuntime {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) node: NodeHandle,
+    pub(crate) tasks: Arc<Tasks>,
+}
+
+impl SimRuntime {
+    /// Runs `job` after the time it takes; `outside` the simulation's clock if asked.
+    fn block(&self, name: &'static str, job: Job, outside: bool) -> BoxFuture<'static, ()> {
+        let (done, ended) = oneshot::channel();
+        let machine = Arc::clone(&self.machine);
+        let task = async move {
+            machine.work().await;
+            if outside {
+                machine.off.run(job)
+            } else {
+                job()
+            }
+            let _ = done.send(());
+        };
+        drop(self.spawn(name, Box::pin(task)));
+        Box::pin(wait_for(ended))
+    }
+}
+
+/// A job of a killed process never ends; whoever waits for it is about to be dropped too.
+async fn wait_for(ended: oneshot::Receiver<()>) {
+    if ended.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Runtime for SimRuntime {
+    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        self.tasks.0.fetch_add(1, Ordering::Relaxed);
+        let ended = Arc::new(AtomicBool::new(false));
+        let alive = Alive { tasks: Arc::clone(&self.tasks), ended: Arc::clone(&ended) };
+        let abort = self.node.spawn(Tracked { task, _alive: alive }).abort_handle();
+        Box::new(Task { abort, ended })
+    }
+
+    fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
+        self.block(name, job, false)
+    }
+
+    fn spawn_outside(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
+        self.block(name, job, true)
+    }
+
+    fn worker(&self, name: &'static str) -> Arc<dyn Worker> {
+        let (queue, mut jobs) = mpsc::channel::<Queued>(limits::WORKER_QUEUE);
+        let machine = Arc::clone(&self.machine);
+        let work_off = async move {
+            while let Some(Queued { job, done }) = jobs.recv().await {
+                machine.work().await;
+                job();
+                let _ = done.send(());
+            }
+        };
+        drop(self.spawn(name, Box::pin(work_off)));
+        Arc::new(SimWorker { queue })
+    }
+
+    fn now(&self) -> Instant {
+        self.machine.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        let ahead = self.machine.clock().wall_ms;
+        let distance = Duration::from_millis(ahead.unsigned_abs());
+        if ahead >= 0 { SystemTime::now() + distance } else { SystemTime::now() - distance }
+    }
+
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        let machine = Arc::clone(&self.machine);
+        Box::pin(async move {
+            // The clock may have been slowed down meanwhile: then it is not yet time.
+            while machine.now() < at {
+                SimSleep::until(machine.clock().sim_at(at)).await;
+            }
+        })
+    }
+
+    fn fill_random(&self, buf: &mut [u8]) {
+        madsim::rand::thread_rng().fill_bytes(buf);
+    }
+}
+
+struct Queued {
+    job: Job,
+    done: oneshot::Sender<()>,
+}
+
+struct SimWorker {
+    queue: mpsc::Sender<Queued>,
+}
+
+impl Worker for SimWorker {
+    fn run(&self, job: Job) -> BoxFuture<'static, ()> {
+        let (done, ended) = oneshot::channel();
+        match self.queue.try_send(Queued { job, done }) {
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                panic!("{} jobs wait: a real caller would block its thread", limits::WORKER_QUEUE)
+            }
+            // Closed: the process has been killed, and its worker with it.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Box::pin(wait_for(ended)),
+        }
+    }
+}
+
+struct Task {
+    abort: madsim::task::AbortHandle,
+    ended: Arc<AtomicBool>,
+}
+
+impl Abort for Task {
+    fn abort(&self) {
+        self.abort.abort();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// A task and its count. The fields drop in this order: the count goes last.
+struct Tracked {
+    task: BoxFuture<'static, ()>,
+    _alive: Alive,
+}
+
+impl Future for Tracked {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.as_mut().poll(cx)
+    }
+}
+
+struct Alive {
+    tasks: Arc<Tasks>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.tasks.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A sleep of the simulation's own clock, precise below a millisecond (madsim rounds up unless the
+/// deadline is reset) and registered once per waker (madsim registers at every poll and cannot
+/// take back).
+pub(crate) struct SimSleep {
+    inner: Pin<Box<madsim::time::Sleep>>,
+    registered: Option<Waker>,
+}
+
+impl SimSleep {
+    pub(crate) fn until(at: Instant) -> Self {
+        let mut inner = Box::pin(madsim::time::sleep_until(at));
+        inner.as_mut().reset(at);
+        Self { inner, registered: None }
+    }
+}
+
+impl Future for SimSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.inner.is_elapsed() {
+            return Poll::Ready(());
+        }
+        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.registered = Some(cx.waker().clone());
+        self.inner.as_mut().poll(cx)
+    }
+}
