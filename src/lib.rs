@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod error;
 pub mod limits;
+pub mod metrics;
 pub mod types;
 
 pub mod env;
