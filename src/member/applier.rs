@@ -17,6 +17,7 @@ use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
 use crate::limits;
 use crate::mvcc::Store;
+use crate::peer;
 use crate::replica::{Committed, Replica, ToApply};
 use crate::types::{Index, Term};
 use crate::watch::{HubHandle, Publication};
@@ -52,7 +53,7 @@ impl Applier {
     /// Runs until the replica stops (`Ok`) or the state cannot be kept (`Err`).
     pub async fn run(mut self, mut inbox: mpsc::Receiver<ToApply<Waiter>>) -> Result<(), Fatal> {
         let mut flush: Option<Flush> = None;
-        let mut compacting = self.store.compacting();
+        let mut compacting = self.store.compaction_pending();
         loop {
             tokio::select! {
                 biased; // A finished flush frees the log; entries go before housekeeping.
@@ -61,7 +62,7 @@ impl Applier {
                     None => return Ok(()),
                     Some(ToApply::Entries(entries)) => {
                         self.entries(entries).await?;
-                        compacting = self.store.compacting();
+                        compacting = self.store.compaction_pending();
                     }
                     Some(ToApply::Snapshot(metadata, done)) => {
                         // The old state's flush must not land on top of the new state.
@@ -171,7 +172,7 @@ impl Applier {
     fn begin_flush(&self) -> Flush {
         let (env, store) = (self.env.clone(), self.store.clone());
         let done = Box::pin(async move {
-            env.blocking("flush", move || store.flush()).await
+            env.blocking("flush", move || store.flush()).await.map(drop)
         });
         Flush {
             done,
@@ -192,7 +193,7 @@ impl Applier {
     /// Replaces the state by the one a leader has sent.
     async fn install(&mut self, metadata: SnapshotMetadata) -> Result<(), Fatal> {
         let index = Index(metadata.index);
-        let (store, path) = (self.store.clone(), snapshot::path(&self.snap_dir, index));
+        let (store, path) = (self.store.clone(), peer::snapshot_path(&self.snap_dir, index));
         let env = self.env.clone();
         let disk = env.disk.clone();
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))

@@ -100,7 +100,7 @@ impl Member {
             signals: signals.clone(),
             snap_dir: options.snap_dir(),
             conf_state,
-            term: store.term(),
+            term: store.position().term,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             flushed: applied,

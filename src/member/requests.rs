@@ -90,7 +90,7 @@ impl Member {
         let physical = request.physical;
         let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
         self.propose(request).await?;
-        while physical && self.0.store.compacting() {
+        while physical && self.0.store.compaction_pending() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
         Ok(CompactionResponse { header: Some(self.header()) })
@@ -152,13 +152,13 @@ impl Member {
         StatusResponse {
             header: Some(self.header()),
             version: ETCD_VERSION.into(),
-            db_size: signed(self.0.store.total_bytes()),
+            db_size: signed(self.0.store.engine().total_bytes()),
             leader: raft.leader.0,
             raft_index: raft.commit.0,
             raft_term: raft.term.0,
             raft_applied_index: self.0.store.applied().0,
             errors,
-            db_size_in_use: signed(self.0.store.live_bytes()),
+            db_size_in_use: signed(self.0.store.engine().live_bytes()),
             is_learner: self.is_learner(),
             storage_version: super::CLUSTER_VERSION.into(),
             db_size_quota: self.0.options.quota_bytes.map_or(-1, signed),
@@ -191,7 +191,7 @@ impl Member {
     /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
     async fn check_quota(&self, cost: u64) -> Result<(), Error> {
         let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
-        if self.0.store.live_bytes() + cost < quota {
+        if self.0.store.engine().live_bytes() + cost < quota {
             return Ok(());
         }
         if !self.alarms().stands(AlarmType::Nospace) {

@@ -64,10 +64,9 @@ pub(super) async fn source(env: &Env, store: &Store) -> io::Result<SnapshotBody>
                 })
                 .await;
             emit = back;
-            match chunk {
-                Some(chunk) if sender.send(chunk).await.is_ok() => {}
-                // Made to its end, or nobody reads it any more.
-                _ => return,
+            let Some(chunk) = chunk else { return };
+            if sender.send(chunk).await.is_err() {
+                return;
             }
         }
     });
@@ -89,7 +88,7 @@ pub(super) fn install(
     for cf in Cf::BUCKETS {
         let rows = database.iter(cf.name().as_bytes()).map_err(|e| Fatal::new(at(), e))?;
         if let Some(rows) = rows {
-            pairs.push(Box::new(rows.map(move |row| row.map(|(key, value)| (*cf, key, value)))));
+            pairs.push(Box::new(rows.map(move |row| row.map(|(key, value)| (cf, key, value)))));
         }
     }
     store.install(pairs.into_iter().flatten(), index)?;

@@ -149,10 +149,10 @@ impl Port {
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
         loop {
-            let mut stopped = self.stopped.clone();
+            let mut signal = self.stopped.clone();
             tokio::select! {
                 biased; // A server that stops takes nobody in.
-                _ = stopped.wait_for(|stop| *stop) => return,
+                () = stopped(&mut signal) => return,
                 accepted = listener.accept() => match accepted {
                     Ok((conn, from)) => {
                         debug!(%from, "client connected");
@@ -177,7 +177,7 @@ impl Port {
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.
             ended = connection.as_mut() => ended,
-            _ = self.stopped.wait_for(|stop| *stop) => {
+            () = stopped(&mut self.stopped) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -186,6 +186,12 @@ impl Port {
             debug!(%error, "client connection ended");
         }
     }
+}
+
+/// Waits for the word to stop, or for its giver to be gone.
+async fn stopped(signal: &mut watch::Receiver<bool>) {
+    // An error means that the server itself has been dropped.
+    let _ = signal.wait_for(|stop| *stop).await;
 }
 
 async fn answer(

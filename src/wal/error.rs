@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::Fatal;
+
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     #[error("cannot {what} {}: {source}", path.display())]
@@ -30,5 +32,11 @@ pub(super) trait Context<T> {
 impl<T> Context<T> for io::Result<T> {
     fn context(self, what: &'static str, path: &Path) -> Result<T, WalError> {
         self.map_err(|source| WalError::Io { what, path: path.to_owned(), source })
+    }
+}
+
+impl From<WalError> for Fatal {
+    fn from(error: WalError) -> Self {
+        Self::new("log", error)
     }
 }
