@@ -1,6 +1,63 @@
-//! Quorate: an etcd-compatible replicated key-value store.
+//! Quorate: an etcd-compatible replicated key-value store whose whole server runs, byte for byte the
+//! same code, on a real machine and inside a seeded simulator. This page is the map.
+//!
+//! # How a request travels
+//!
+//! ```text
+//!  client                                                        other members
+//!    | HTTP/2, HTTP/1                                                  ^ |
+//!  server   one port, one member                                       | v
+//!  grpc http   decode, validate, encode                              peer
+//!    |                                                                 ^ |
+//!  member   propose --------------> replica (raft) <-------------------+ |
+//!    |  |                            |  ^   <--------------------------- +
+//!    |  |                 append,    v  | durable
+//!    |  |                 one fsync  wal
+//!    |  |                            | committed
+//!    |  +-- applier <----------------+
+//!    |        | one batch, applied index inside
+//!    |        v
+//!    |      apply -> mvcc, lease -> engine (RocksDB)
+//!    |        | events                   ^
+//!    |        v                          | snapshots to read from
+//!    +---- watch hub, sessions ----------+
+//! ```
+//!
+//! A write goes down one side and comes up the other; nobody calls back into where it came from. A
+//! read asks the replica for an index, waits until that is applied and reads a snapshot.
+//!
+//! # Invariants
+//!
+//! * Nothing outside [`env`] names a clock, a socket, a file, a thread or a random number generator.
+//! * [`apply`] is a pure function of the state and the entry.
+//! * An entry's effects and the applied index are in one atomic batch; there is no second way to make
+//!   an effect durable.
+//! * A write is answered after a quorum has it durable.
+//! * Everything is bounded; the bounds are in [`limits`].
+//! * Recovery is the applier fed from the log: no second code path.
+//!
+//! # Layers
+//!
+//! A module names only modules of lower rows; modules of one row do not name each other, except that
+//! [`lease`] writes through [`mvcc`]. `tests/tidy.rs` enforces it.
+//!
+//! | row | modules |
+//! |---|---|
+//! | tools | [`config`] flags, variables, validation · [`ctl`] [`offline`] the two tools · `bin` thin mains |
+//! | the whole | [`server`] |
+//! | edge | [`grpc`] · [`http`] |
+//! | one member | [`member`] start, propose, apply, reads, clockwork |
+//! | machinery | [`replica`] consensus, the only place that names raft · [`peer`] etcd's peer protocol · [`watch`] hub and sessions |
+//! | commands | [`apply`] one match |
+//! | state | [`mvcc`] the key space · [`lease`] |
+//! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
+//! | world | [`env`] |
+//! | words | [`types`] [`limits`] [`error`] [`codec`] [`metrics`] |
+//!
+//! [`client`] stands beside: it knows words and world only. The wire types are the crate
+//! `quorate-proto`, the simulator is the crate `sim`.
 
-// Rows of the layer table, lowest first; a module names only modules of lower rows.
+// In the order of the table, lowest row first.
 pub mod codec;
 pub mod error;
 pub mod limits;
@@ -26,6 +83,7 @@ pub mod watch;
 
 // pub mod grpc;
 // pub mod http;
+// pub mod server;
 
 pub mod client;
 pub mod config;

@@ -67,9 +67,7 @@ impl Member {
     /// Opens the data directory and starts the member's tasks. It takes part from now on;
     /// [`Member::ready`] says when the cluster has taken notice.
     pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
-        let (disk, chosen) = (env.disk.clone(), options.clone());
-        let ground = env.blocking("open data directory", move || Ground::open(&disk, &chosen)).await?;
-        let Ground { lock, store, id, cluster, start } = ground;
+        let Ground { lock, store, id, cluster, start } = Ground::open(&env, &options).await?;
         let machine = StateMachine::load(&store)?;
         let conf_state = start.conf_state.clone();
         let applied = store.applied();
@@ -151,11 +149,24 @@ impl Member {
 }
 
 impl Ground {
-    /// Blocks.
-    fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Self, Fatal> {
-        let lock = prepare(&**disk, options)?;
-        let engine = Engine::open(&options.store_dir(), &options.engine)?;
+    async fn open(env: &Env, options: &Options) -> Result<Self, Fatal> {
+        let (disk, chosen) = (env.disk.clone(), options.clone());
+        let lock = env.blocking("lock data directory", move || prepare(&*disk, &chosen)).await?;
+        let (dir, chosen) = (options.store_dir(), options.engine.clone());
+        let engine =
+            env.blocking_outside("open store", move || Engine::open(&dir, &chosen)).await?;
         let store = Store::open(engine)?;
+        let (disk, chosen) = (env.disk.clone(), options.clone());
+        env.blocking("open log", move || Self::on(&disk, &chosen, lock, store)).await
+    }
+
+    /// Finds out what the log and the state say, and does what follows. Blocks.
+    fn on(
+        disk: &Arc<dyn Disk>,
+        options: &Options,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
         let wal_dir = options.wal_dir();
         let log = Wal::exists(&**disk, &wal_dir)
             .map_err(|e| Fatal::new("looking for a log", e))?;
