@@ -56,12 +56,16 @@ compile_error!(
     "crate `sim` needs --cfg madsim from .cargo/config.toml; a RUSTFLAGS variable replaces it"
 );
 
+pub mod check;
+pub mod cluster;
 mod disk;
 mod entropy;
+pub mod history;
 mod net;
 mod off;
 mod rt;
 mod trace;
+pub mod workload;
 mod world;
 
 pub use disk::{DiskFaults, SimDisk};
