@@ -70,8 +70,28 @@ pub const BBOLT_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Events that wait for one watch stream before it falls back to catch-up.
 pub const WATCH_BUFFER_EVENTS: usize = 1_024;
+/// Bytes of keys and values that wait for one watch stream before it falls back to catch-up.
+pub const WATCH_BUFFER_BYTES: usize = 16 << 20;
+/// Pairs of event and watcher that wait for one watch stream before it falls back to catch-up.
+pub const WATCH_BUFFER_MATCHES: usize = 65_536;
+/// Watchers of one watch stream.
+pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
+/// Responses that wait in a watch session above which it takes no further request.
+pub const WATCH_OUTBOX_RESPONSES: usize = 64;
+/// Bytes of events above which events of another revision go into another response.
+pub const WATCH_RESPONSE_BYTES: usize = 1 << 20;
 /// Revisions read from history in one catch-up step of one watcher.
 pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
+/// Bytes of keys and values in one catch-up step above which no further revision is read.
+pub const WATCH_CATCHUP_BYTES: usize = 4 << 20;
+/// Time between progress notifications of a watch stream (`--watch-progress-notify-interval`).
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// The shortest such time.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Recent publications that the hub keeps to serve the last gap of a watcher that goes live.
+pub const WATCH_RING_PUBLICATIONS: usize = 1_024;
+/// Bytes of keys and values in them.
+pub const WATCH_RING_BYTES: usize = 16 << 20;
 /// Responses that wait for one watch stream's connection.
 pub const WATCH_ANSWERS: usize = 16;
 /// Answers that wait for one keep-alive stream's connection.
@@ -111,6 +131,10 @@ const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
 const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
+const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
+// A gap of single writes that the ring holds fits an empty buffer: the join ends with it.
+const _: () = assert!(WATCH_RING_PUBLICATIONS <= WATCH_BUFFER_EVENTS);
+const _: () = assert!(WATCH_RING_BYTES <= WATCH_BUFFER_BYTES);
 
 /// A request's time: etcd's 5 s plus two election timeouts.
 pub fn request_timeout(election_timeout: Duration) -> Duration {

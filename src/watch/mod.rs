@@ -1,1 +1,93 @@
-//! Watchers: live hub, catch-up, sessions.
+//! Watchers: clients that want every change of some keys, from some revision on, in order, once.
+//!
+//! ```text
+//! applier --publications--> hub --deliveries--> session --responses--> edge
+//!                            ^ |                  |
+//!                       join | | joined, behind,  | pages of history
+//!                            +-+ lagging       store
+//! ```
+//!
+//! A watcher is a cursor: the first revision whose events its client was not given. There is one
+//! mechanism for new, slow and resumed watchers. A session reads history until a watcher has all
+//! there is, up to revision R, then asks the hub to take it in from exactly R + 1. The hub answers
+//! "joined", after handing over the last gap if there is one, or "behind" when the gap is too large.
+//! When a session's buffer is full the hub takes its watchers out, tells from which revision on they
+//! miss everything, and the session reads history again. The hub never waits for a session.
+//!
+//! Invariants:
+//! * What a session has in its buffer when the hub has reached R is everything of its live watchers
+//!   up to R, or the word that it lacks some. Progress is told from there, never from the store's head.
+//! * A revision's events are delivered together, and sent together unless the client allowed fragments.
+//! * History is never behind the hub: a revision is readable before it is published.
+//! * Nothing here knows consensus, storage engines or the transport of the stream.
+//!
+//! Reading order: [`span`] (what is watched), [`index`] (from a key to its watchers), [`record`] (events
+//! shared and encoded once), [`history`] (the past), [`link`] and [`hub`] (the present), [`watchers`],
+//! [`outbox`], [`session`] with [`requests`] and [`catchup`] (one stream), [`counters`].
+
+mod catchup;
+pub mod counters;
+pub mod history;
+pub mod hub;
+mod index;
+mod link;
+mod outbox;
+mod record;
+mod requests;
+pub mod session;
+mod span;
+#[cfg(test)]
+mod tests;
+mod watchers;
+
+use std::sync::Arc;
+
+use quorate_proto::mvccpb::Event;
+
+pub use counters::Counters;
+pub use history::{Ask, History, Page, ReadError, Wanted};
+pub use hub::{HubHandle, start, start_with};
+pub use outbox::HeaderSource;
+pub use record::Response;
+pub use session::{Allow, Options, run};
+
+use crate::limits;
+use crate::types::Revision;
+
+/// What one revision changed: its events in order, each with the state before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    pub revision: Revision,
+    pub events: Arc<[Event]>,
+}
+
+/// How much waits where; the defaults are those of [`limits`]. Anything from 1 up is correct, and
+/// small bounds bring out what large ones hide.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub buffer_events: usize,
+    pub buffer_bytes: usize,
+    pub buffer_matches: usize,
+    pub outbox_responses: usize,
+    pub response_bytes: usize,
+    pub catchup_revisions: usize,
+    pub catchup_bytes: usize,
+    pub ring_publications: usize,
+    pub ring_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            buffer_events: limits::WATCH_BUFFER_EVENTS,
+            buffer_bytes: limits::WATCH_BUFFER_BYTES,
+            buffer_matches: limits::WATCH_BUFFER_MATCHES,
+            outbox_responses: limits::WATCH_OUTBOX_RESPONSES,
+            response_bytes: limits::WATCH_RESPONSE_BYTES,
+            catchup_revisions: limits::WATCH_CATCHUP_REVISIONS,
+            catchup_bytes: limits::WATCH_CATCHUP_BYTES,
+            ring_publications: limits::WATCH_RING_PUBLICATIONS,
+            ring_bytes: limits::WATCH_RING_BYTES,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! One client stream with its watchers: takes requests, keeps every watcher moving, sends responses.
+//! The rules of etcd's Watch RPC are here, in [`requests`](super::requests) and in
+//! [`catchup`](super::catchup); the stream itself, authentication and deadlines are the edge's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::StreamExt;
+use quorate_proto::etcdserverpb::WatchRequest;
+use tokio::sync::{mpsc, watch};
+
+use super::Bounds;
+use super::catchup::{StepResult, finish};
+use super::history::History;
+use super::hub::{HubHandle, Join};
+use super::link::{Delivery, Link, Slot, Stopped, ToSession};
+use super::outbox::{HeaderSource, Outbox};
+use super::record::Response;
+use super::watchers::{State, Watchers};
+use crate::env::{BoxFuture, Env};
+use crate::error::{Error, Unavailable};
+use crate::limits;
+use crate::types::Revision;
+
+/// Decides whether the client may watch `(key, range_end)`, given as they are watched: in etcd's
+/// convention, with an empty key and a zero byte as end already understood. Refuses with the text
+/// that the client gets as the reason.
+pub type Allow = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), String> + Send + Sync>;
+
+/// What a session needs to know beside its streams.
+#[derive(Clone)]
+pub struct Options {
+    pub header: HeaderSource,
+    /// `None`: everybody may watch everything.
+    pub allow: Option<Allow>,
+    /// Time between progress notifications, before up to a tenth of it is added by chance.
+    pub progress_interval: Duration,
+    /// Size of a message, bytes, from which on it is split for watchers that allow it.
+    pub fragment_bytes: usize,
+}
+
+impl Options {
+    /// etcd's defaults.
+    pub fn new(header: HeaderSource) -> Self {
+        Self {
+            header,
+            allow: None,
+            progress_interval: limits::WATCH_PROGRESS_INTERVAL,
+            fragment_bytes: limits::REQUEST_BYTES_MAX + limits::GRPC_OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// Serves one stream until nobody takes its responses any more. The end of `requests` is a client
+/// that has said all it wants: its watchers go on.
+pub async fn run(
+    env: Env,
+    hub: HubHandle,
+    history: Arc<dyn History>,
+    requests: impl Stream<Item = WatchRequest> + Send + Unpin,
+    responses: mpsc::Sender<Result<Response, Error>>,
+    options: Options,
+) {
+    let counters = hub.counters().clone();
+    counters.streams.add(1);
+    let ended = Session::new(env, &hub, history, options).run(requests, &responses).await;
+    counters.streams.sub(1);
+    if let Err(Stopped) = ended {
+        // There may be no room and nobody who reads: the stream ends all the same.
+        let _ = responses.try_send(Err(Unavailable::Stopped.into()));
+    }
+}
+
+pub(super) struct Session {
+    pub env: Env,
+    pub link: Link,
+    pub history: Arc<dyn History>,
+    pub options: Options,
+    pub watchers: Watchers,
+    pub outbox: Outbox,
+    /// Watchers that must read history, the one whose turn it is first.
+    pub behind: VecDeque<Slot>,
+    /// Watchers that wait for the next join.
+    pub ready: Vec<Slot>,
+    /// Watchers of the join that the hub has not answered.
+    joining: Option<Vec<Slot>>,
+    /// The read that is under way.
+    pub step: Option<BoxFuture<'static, StepResult>>,
+    /// Live watchers have everything up to here in the outbox.
+    settled: Revision,
+    /// The client asked how far all watchers are, when this was the store's revision.
+    asked: Option<Revision>,
+    /// Tells when the hub has moved on, for an answer that waits for it.
+    reached: watch::Receiver<Revision>,
+    interval: Duration,
+    /// Shapes the indexes of catch-up steps.
+    pub seed: u64,
+    pub bounds: Bounds,
+}
+
+impl Session {
+    fn new(env: Env, hub: &HubHandle, history: Arc<dyn History>, options: Options) -> Self {
+        let (link, counters) = (hub.open(), hub.counters());
+        let interval = options.progress_interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN);
+        // Streams that were opened together must not be notified together for ever.
+        let jitter = env.random_u64() % (interval.as_nanos() as u64 / 10);
+        Self {
+            outbox: Outbox::new(
+                options.header.clone(),
+                options.fragment_bytes,
+                hub.bounds(),
+                counters.clone(),
+            ),
+            bounds: hub.bounds(),
+            watchers: Watchers::new(counters.clone()),
+            behind: VecDeque::new(),
+            ready: Vec::new(),
+            joining: None,
+            step: None,
+            settled: Revision(0),
+            asked: None,
+            reached: link.watch_reached(),
+            interval: interval + Duration::from_nanos(jitter),
+            seed: env.random_u64(),
+            env,
+            link,
+            history,
+            options,
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut requests: impl Stream<Item = WatchRequest> + Send + Unpin,
+        responses: &mpsc::Sender<Result<Response, Error>>,
+    ) -> Result<(), Stopped> {
+        let mut half_closed = false;
+        let mut tick = self.env.sleep(self.interval);
+        loop {
+            self.advance();
+            let idle = self.outbox.is_empty();
+            let listens = !half_closed && self.has_room();
+            tokio::select! {
+                // A stream that nobody reads ends before anything else. Then what is due goes out:
+                // nothing new is taken in before, so that what waits here is bounded. Requests come
+                // before events, so that a cancel is not late. A page of history comes before live
+                // events: the next one takes a while, and they are served meanwhile.
+                biased;
+                () = responses.closed() => return Ok(()),
+                permit = responses.reserve(), if !idle => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    if let Some(response) = self.outbox.pop() {
+                        permit.send(Ok(response));
+                    }
+                    self.send_ready(responses);
+                }
+                request = requests.next(), if listens => match request {
+                    Some(request) => self.request(request),
+                    None => half_closed = true,
+                },
+                result = finish(&mut self.step), if idle => self.step_finished(result)?,
+                message = self.link.recv(), if idle => {
+                    self.hear(message?);
+                    self.drain(self.bounds.buffer_events);
+                }
+                () = &mut tick, if idle => {
+                    self.notify_progress();
+                    tick = self.env.sleep(self.interval);
+                }
+                moved = self.reached.changed(), if self.asked.is_some() => {
+                    moved.map_err(|_| Stopped)?;
+                }
+            }
+        }
+    }
+
+    /// Starts whatever can start.
+    fn advance(&mut self) {
+        self.start_step();
+        if self.joining.is_none() && !self.ready.is_empty() {
+            self.join();
+        }
+        if self.has_room() {
+            self.answer_progress();
+        }
+    }
+
+    /// Whether more may be taken in beside what waits to be sent.
+    fn has_room(&self) -> bool {
+        self.outbox.len() < self.bounds.outbox_responses
+    }
+
+    /// Sends what fits without waiting.
+    fn send_ready(&mut self, responses: &mpsc::Sender<Result<Response, Error>>) {
+        while !self.outbox.is_empty() {
+            let Ok(permit) = responses.try_reserve() else { return };
+            if let Some(response) = self.outbox.pop() {
+                permit.send(Ok(response));
+            }
+        }
+    }
+
+    /// Asks the hub to take the ready watchers in, each from exactly where it is.
+    fn join(&mut self) {
+        let slots = std::mem::take(&mut self.ready);
+        let mut joins = Vec::with_capacity(slots.len());
+        for &slot in &slots {
+            self.watchers.set_state(slot, State::Joining);
+            if let Some(watcher) = self.watchers.get(slot) {
+                joins.push(Join { slot, span: watcher.span.clone(), interest: watcher.interest() });
+            }
+        }
+        if !joins.is_empty() {
+            self.link.join(joins);
+            self.joining = Some(slots);
+        }
+    }
+
+    fn hear(&mut self, message: ToSession) {
+        match message {
+            ToSession::Events(delivery) => self.take_live(&delivery),
+            ToSession::Joined => {
+                for slot in self.joining.take().unwrap_or_default() {
+                    self.watchers.set_state(slot, State::Live);
+                }
+            }
+            ToSession::Behind { reached } => {
+                let current = self.history.current();
+                assert!(current >= reached, "history is never behind the hub");
+                let slots = self.joining.take().unwrap_or_default();
+                self.fall_behind(slots, Revision(0));
+            }
+            ToSession::Lagging { from } => {
+                let slots: Vec<_> = self.watchers.in_state(State::Live).collect();
+                self.fall_behind(slots, from);
+            }
+        }
+    }
+
+    /// Sends watchers back to history, where they go on at `from` or where they are, if that is later.
+    fn fall_behind(&mut self, slots: Vec<Slot>, from: Revision) {
+        for slot in slots {
+            let Some(watcher) = self.watchers.get_mut(slot) else { continue };
+            watcher.next = watcher.next.max(from);
+            self.watchers.set_state(slot, State::Behind);
+            self.behind.push_back(slot);
+        }
+    }
+
+    fn take_live(&mut self, delivery: &Delivery) {
+        let revision = delivery.record.revision;
+        for matched in &delivery.matches {
+            // A watcher that was cancelled may still have had events on their way.
+            let Some(watcher) = self.watchers.get_mut(matched.slot) else { continue };
+            assert!(revision >= watcher.next, "a watcher's events come in order and once");
+            let event = delivery.record.encoded(matched.event, watcher.prev_kv);
+            self.outbox.push_event(watcher, revision, revision, event);
+        }
+        for matched in &delivery.matches {
+            if let Some(watcher) = self.watchers.get_mut(matched.slot) {
+                watcher.next = revision.next();
+            }
+        }
+        self.settled = self.settled.max(revision);
+    }
+
+    /// Takes what is in the buffer, `limit` messages at most.
+    fn drain(&mut self, limit: usize) {
+        for _ in 0..limit {
+            let Some(message) = self.link.try_recv() else { return };
+            self.hear(message);
+        }
+    }
+
+    /// Brings the live watchers up to where the hub is: what it had put into the buffer when it said
+    /// how far it is, is in the outbox afterwards. Only then is that revision theirs.
+    fn settle(&mut self) {
+        let reached = self.link.reached();
+        while let Some(message) = self.link.try_recv() {
+            let newer = matches!(&message, ToSession::Events(it) if it.record.revision > reached);
+            self.hear(message);
+            if newer {
+                break; // Everything up to `reached` came before; the rest can wait.
+            }
+        }
+        self.settled = self.settled.max(reached);
+    }
+
+    /// The client wants to know how far its watchers are. The answer waits until it covers what was
+    /// committed by now.
+    pub fn ask_progress(&mut self) {
+        if self.watchers.len() > 0 {
+            self.asked = Some(self.history.current());
+        }
+    }
+
+    /// One answer for all watchers, once all are live. A watcher that starts in the future has no
+    /// progress to tell: then there is none, as in etcd.
+    fn answer_progress(&mut self) {
+        let Some(asked) = self.asked else { return };
+        self.settle();
+        if self.watchers.len() == 0 {
+            self.asked = None;
+        } else if self.watchers.all_live() && self.settled >= asked {
+            self.asked = None;
+            let settled = self.settled;
+            if self.watchers.iter_mut().all(|watcher| watcher.start <= settled) {
+                self.outbox.push(settled, Response { watch_id: -1, ..Response::default() });
+            }
+        }
+    }
+
+    /// The tick: tells each watcher that asked for it how far it is, if it is live and nothing else
+    /// has told it since the last tick.
+    fn notify_progress(&mut self) {
+        self.settle();
+        for watcher in self.watchers.iter_mut() {
+            let quiet = std::mem::replace(&mut watcher.quiet, true);
+            let live = watcher.state == State::Live && watcher.start <= self.settled;
+            if watcher.progress_notify && quiet && live {
+                let response = Response { watch_id: watcher.id, ..Response::default() };
+                self.outbox.push(self.settled, response);
+            }
+        }
+    }
+}
