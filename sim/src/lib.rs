@@ -49,7 +49,9 @@
 //!
 //! `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
 //! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `world` (all of it
-//! together).
+//! together). On top of the world: [`cluster`] (real servers on its hosts) · [`workload`] (clients) ·
+//! [`history`] (what they were told) · [`check`] (the judges) · [`scenario`] (a run from beginning to
+//! verdict). `tests/chaos.rs` is what is played.
 
 #[cfg(not(madsim))]
 compile_error!(
@@ -64,6 +66,7 @@ pub mod history;
 mod net;
 mod off;
 mod rt;
+pub mod scenario;
 mod trace;
 pub mod workload;
 mod world;
