@@ -152,7 +152,7 @@ impl Replay {
 
     /// Lets go of the entries up to `index` when the state certainly covers them.
     fn forget(&mut self, index: u64) {
-        let base = self.first_missing();
+        let Some(base) = self.base.index() else { return };
         let certain = index <= self.at.index && index <= self.hard_state.commit;
         if certain && self.replaced.is_none() && index > base {
             self.entries.drain(..(index - base) as usize);
