@@ -143,9 +143,8 @@ impl Wal {
     }
 
     /// The snapshots that the log records and shows to be committed, oldest first. One that is newer
-    /// than what the state has applied may have been received, but not installed before the process
-    /// ended: if its file is there, it has to be installed before [`Wal::open`], which fails if the
-    /// log cannot go on without it. Changes nothing on disk.
+    /// than what the state has applied was received, but not installed before the process ended: it
+    /// has to be installed before [`Wal::open`]. Changes nothing on disk.
     pub fn snapshots(
         disk: &dyn Disk,
         dir: &Path,

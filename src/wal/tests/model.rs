@@ -54,9 +54,6 @@ struct Model {
     durable: usize,
     /// What the state has applied; never more than is durable and committed.
     applied: u64,
-    /// Received marks of earlier lives that nothing committed then. They may be on disk, and count
-    /// once the log has been committed past them in another way.
-    ghosts: Vec<walpb::Snapshot>,
 }
 
 impl Model {
@@ -92,11 +89,7 @@ impl Model {
     }
 
     fn matches(&self, recovered: &Recovered, count: usize) -> bool {
-        let mut expected = self.expected(count, self.applied);
-        if self.ghosts.contains(&recovered.snapshot) && recovered.snapshot.index <= self.applied {
-            expected.entries.retain(|index, _| *index > recovered.snapshot.index);
-            expected.mark = recovered.snapshot.clone();
-        }
+        let expected = self.expected(count, self.applied);
         let entries: Vec<_> = expected.entries.into_values().collect();
         let hard_state = fitted(expected.hard_state, &expected.mark, &entries);
         (recovered.hard_state, &recovered.snapshot) == (hard_state, &expected.mark)
@@ -225,11 +218,7 @@ impl World {
         let count = count.unwrap_or_else(|| {
             panic!("nothing written says {recovered:#?}\n{:#?}", self.model);
         });
-        for record in self.model.written.drain(count..) {
-            if let Written::Mark(mark, true) = record {
-                self.model.ghosts.push(mark);
-            }
-        }
+        self.model.written.truncate(count);
         self.model.durable = count;
         if recovered.hard_state.term > 0 {
             self.model.written.push(Written::State(recovered.hard_state));
