@@ -142,9 +142,9 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// The snapshots that the log records and shows to be committed, oldest first. A newer one than
-    /// the state has applied was received, but not installed before the process ended: its file has to
-    /// be installed before [`Wal::open`]. Changes nothing on disk.
+    /// The snapshots that the log records and shows to be committed, oldest first. One that is newer
+    /// than what the state has applied was received, but not installed before the process ended: it
+    /// has to be installed before [`Wal::open`]. Changes nothing on disk.
     pub fn snapshots(
         disk: &dyn Disk,
         dir: &Path,

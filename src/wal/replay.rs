@@ -31,7 +31,14 @@ pub(super) struct Replay {
     base: Base,
     entries: Vec<raftpb::Entry>,
     /// The log before a snapshot that replaced it, until a hard state shows that it did.
-    replaced: Option<(Base, Vec<raftpb::Entry>)>,
+    replaced: Option<Replaced>,
+}
+
+struct Replaced {
+    base: Base,
+    entries: Vec<raftpb::Entry>,
+    /// How many snapshot records there were.
+    marks: usize,
 }
 
 /// The position before the first entry kept.
@@ -103,9 +110,7 @@ impl Replay {
         if entry.index <= self.first_missing() {
             // Raft writes nothing at or below a snapshot that it has taken over. So it had not: the
             // process ended in between, and went on from the log before.
-            if let Some((base, entries)) = self.replaced.take() {
-                (self.base, self.entries) = (base, entries);
-            }
+            self.undo_replacement();
         }
         if entry.index <= self.first_missing() {
             match self.base {
@@ -141,7 +146,7 @@ impl Replay {
         };
         if !known {
             let entries = std::mem::take(&mut self.entries);
-            let before = (self.base, entries);
+            let before = Replaced { base: self.base, entries, marks: self.snapshots.len() };
             self.replaced.get_or_insert(before);
             self.base = Base::Snapshot(index);
         }
@@ -150,9 +155,17 @@ impl Replay {
         Ok(())
     }
 
+    /// The log as it was before a snapshot of which no more than the record has become durable.
+    fn undo_replacement(&mut self) {
+        if let Some(Replaced { base, entries, marks }) = self.replaced.take() {
+            (self.base, self.entries) = (base, entries);
+            self.snapshots.truncate(marks);
+        }
+    }
+
     /// Lets go of the entries up to `index` when the state certainly covers them.
     fn forget(&mut self, index: u64) {
-        let base = self.first_missing();
+        let Some(base) = self.base.index() else { return };
         let certain = index <= self.at.index && index <= self.hard_state.commit;
         if certain && self.replaced.is_none() && index > base {
             self.entries.drain(..(index - base) as usize);
@@ -165,8 +178,11 @@ impl Replay {
     }
 
     /// All snapshots that a hard state shows to be committed, in the order written.
-    pub(super) fn into_committed_snapshots(self) -> Vec<walpb::Snapshot> {
+    pub(super) fn into_committed_snapshots(mut self) -> Vec<walpb::Snapshot> {
         let commit = self.hard_state.commit;
+        if self.first_missing() > commit {
+            self.undo_replacement();
+        }
         self.snapshots.into_iter().filter(|snapshot| snapshot.index <= commit).collect()
     }
 
@@ -175,9 +191,7 @@ impl Replay {
         let at = self.at.clone();
         let known = at.index.max(self.hard_state.commit);
         if self.first_missing() > known {
-            if let Some((base, entries)) = self.replaced.take() {
-                (self.base, self.entries) = (base, entries);
-            }
+            self.undo_replacement();
         }
         let newest = |bound| {
             let below = self.snapshots.iter().filter(move |snapshot| snapshot.index <= bound);

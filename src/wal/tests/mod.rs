@@ -178,7 +178,9 @@ fn a_received_snapshot_counts_only_with_the_hard_state_that_commits_it() {
     let (_, recovered) = open(&disk, at(1)).expect("it is sound");
     assert_eq!(recovered.entries.len(), 9);
     let (_, recovered) = open(&disk, at(8)).expect("it is sound");
-    assert_eq!((recovered.snapshot, recovered.entries.len()), (mark(7, 2), 2));
+    assert_eq!((recovered.snapshot, recovered.entries.len()), (at(0), 9), "it never counts");
+    let marks = Wal::snapshots(&disk, Path::new(DIR), SMALL).expect("it is sound");
+    assert_eq!(marks, [at(0)]);
 }
 
 #[test]
