@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::client::broken;
 use crate::env::Env;
 use crate::limits::PEER_IO_TIMEOUT;
 
@@ -86,7 +87,7 @@ pub(super) async fn next_piece(env: &Env, body: &mut Incoming) -> io::Result<Opt
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "body timed out"))?;
         match frame {
             None => return Ok(None),
-            Some(Err(error)) => return Err(io::Error::other(error)),
+            Some(Err(error)) => return Err(broken(error)),
             // Trailers say nothing here.
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data() {

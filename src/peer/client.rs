@@ -2,6 +2,7 @@
 //! and requests with a time limit. Knows no path and no raft.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ impl Drop for Connection {
     }
 }
 
-/// A whole answer.
+/// A whole answer. Whose cluster gave it is in its `X-Etcd-Cluster-ID`.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -84,7 +85,7 @@ impl Client {
     }
 
     /// Any request; its URI is a path. The answer's status is the caller's to judge.
-    pub async fn call(
+    pub(super) async fn call(
         &self,
         url: &str,
         request: Request<Body>,
@@ -124,12 +125,12 @@ impl Client {
                 // has been sent may be sent again.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(io::Error::other(error.into_error())),
+                    None => return Err(broken(error.into_error())),
                 },
             }
         }
         let mut connection = self.connect(server).await?;
-        let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
         Ok((response, connection))
     }
 
@@ -145,7 +146,7 @@ impl Client {
         let mut connection = self.connect(&server).await?;
         let answer =
             self.0.env.timeout(PEER_IO_TIMEOUT, connection.sender.send_request(request)).await;
-        let response = answer.map_err(|_| timed_out("response"))?.map_err(io::Error::other)?;
+        let response = answer.map_err(|_| timed_out("response"))?.map_err(broken)?;
         Ok((response, connection))
     }
 
@@ -158,7 +159,7 @@ impl Client {
         let server = Server::of(url)?;
         request.headers_mut().insert(HOST, server.host.clone());
         let mut connection = self.connect(&server).await?;
-        let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
         Ok((response, connection))
     }
 
@@ -167,7 +168,7 @@ impl Client {
         let dial = env.timeout(self.0.dial_timeout, env.net.connect(server.host_port.clone()));
         let conn = dial.await.map_err(|_| timed_out("dial"))??;
         let io = TokioIo::new(StallGuard::new(env.clone(), conn));
-        let (sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
+        let (sender, driver) = http1::handshake(io).await.map_err(broken)?;
         // Whoever waits for the answer is told of an error there.
         let driver = env.spawn("peer-connection", async move { drop(driver.await) });
         Ok(Connection { sender, driver })
@@ -231,6 +232,14 @@ pub(super) fn request(method: Method, path: &str, body: Body) -> io::Result<Requ
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     Ok(request)
+}
+
+/// hyper's texts leave the cause to be asked for.
+pub(super) fn broken(error: hyper::Error) -> io::Error {
+    match error.source() {
+        Some(cause) => io::Error::other(format!("{error}: {cause}")),
+        None => io::Error::other(error),
+    }
 }
 
 fn timed_out(what: &str) -> io::Error {

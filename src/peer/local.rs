@@ -28,7 +28,8 @@ pub trait Local: Send + Sync + 'static {
     fn snapshot_source(&self) -> BoxFuture<'static, io::Result<SnapshotBody>>;
     /// Whether `id` was a member and is none any more.
     fn is_removed(&self, id: MemberId) -> bool;
-    /// `by` says that this very member has been removed from the cluster: it has to stop.
+    /// `by` says that this very member has been removed from the cluster: it has to
+    /// stop. Said again and again until it does.
     fn told_removed(&self, by: MemberId);
 
     /// The answer of `/version`: `{"etcdserver":"..","etcdcluster":"..","storage":".."}`.

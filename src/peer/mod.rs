@@ -19,17 +19,18 @@
 //! * Messages from another cluster, or for another member, never reach [`Local::step`].
 //! * Everything that waits for a peer has a time limit.
 //!
-//! Reading order: [`local`] (what a member provides), [`transport`] (the handle), `peer` (one peer:
+//! Reading order: [`local`] (what a member provides), [`transport`] (the handle), `link` (one peer:
 //! routing, status), `stream_codec`, `stream_out`, `stream_in`, `pipeline`, `snapshot_out`,
 //! `snapshot_in`, `server` (the peer port), `routes` (its paths that do not concern raft),
-//! `identity` (headers), `client` (calls to peers), `prober`, `stats`; `body`, `stall` and
+//! `identity` (headers), `client` (requests), `calls` (what members ask each other), `prober`, `stats`; `body`, `stall` and
 //! `rfc3339` are small parts.
 
 mod body;
+mod calls;
 mod client;
 mod identity;
+mod link;
 mod local;
-mod peer;
 mod pipeline;
 mod prober;
 mod rfc3339;
@@ -44,11 +45,12 @@ mod stream_in;
 mod stream_out;
 mod transport;
 
+pub use calls::CallError;
 pub use client::{Answer, Client};
 pub use identity::{Identity, MIN_CLUSTER_VERSION, SERVER_VERSION};
 pub use local::{Local, SnapshotBody};
 pub use snapshot_in::{remove_leftovers, snapshot_path};
-pub use stats::{Histogram, Stats};
+pub use stats::{Counter, Histogram, ROUND_TRIP_FIRST, SNAPSHOT_FIRST, Stats};
 pub use transport::{PeerConfig, Transport};
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::body::Body;
 use super::client::request;
 use super::identity::{self, Mismatch};
-use super::peer::Link;
+use super::link::Link;
 use crate::codec;
 use crate::limits::{PEER_PIPELINE_IN_FLIGHT, PEER_POST_TIMEOUT};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use tracing::{debug, warn};
 
-use super::peer::Link;
+use super::link::Link;
 use super::rfc3339;
 use super::stats::ROUND_TRIP_FIRST;
 use crate::limits::{PEER_IO_TIMEOUT, PEER_PROBE_INTERVAL};

@@ -11,6 +11,7 @@ use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use serde::Deserialize;
 
 use super::body::{ReadError, read_whole};
+use super::calls::store_text;
 use super::identity::{self, CLUSTER, Mismatch};
 use super::server::{Answered, allow, answer, error};
 use super::transport::Transport;
@@ -97,14 +98,7 @@ impl Transport {
         let query: HashKvQuery = serde_json::from_slice(&body).map_err(|_| malformed())?;
         match self.local().hash_kv(Revision(query.revision)).await {
             Ok(hash) => Ok(self.signed(answer(StatusCode::OK, JSON, hash_kv_json(&hash)))),
-            // Of the store's own texts, "etcdserver: " is what the client API adds.
-            Err(failed) => {
-                let text = failed.text();
-                Err(error(
-                    StatusCode::BAD_REQUEST,
-                    text.strip_prefix("etcdserver: ").unwrap_or(text),
-                ))
-            }
+            Err(failed) => Err(error(StatusCode::BAD_REQUEST, store_text(failed))),
         }
     }
 

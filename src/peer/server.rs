@@ -78,6 +78,8 @@ async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result
     http1::Builder::new()
         .timer(Timer(env.rt.clone()))
         .header_read_timeout(PEER_IO_TIMEOUT)
+        // Nobody reads it, and hyper takes it from a clock of its own.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(StallGuard::new(env.clone(), conn)), service)
         .await
 }
@@ -148,7 +150,9 @@ impl Transport {
     }
 
     async fn take_message(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
-        self.admit(request.headers())?;
+        if let Some(refused) = self.refuse_sender(request.headers()) {
+            return Err(refused);
+        }
         let body = read_whole(self.env(), request.body_mut(), PEER_MESSAGE_BYTES_MAX).await;
         let body = body.map_err(|failed| match failed {
             ReadError::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
@@ -160,7 +164,9 @@ impl Transport {
         if let Some(link) = self.link(MemberId(message.from)) {
             link.stats.received_bytes.add(bytes);
         }
-        self.check_ends(&message)?;
+        if let Some(refused) = self.refuse_message(&message) {
+            return Err(refused);
+        }
         // A MsgSnap without its database is of no use to anybody.
         if message.r#type == MessageType::MsgSnap as i32 {
             return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
@@ -182,7 +188,9 @@ impl Transport {
     }
 
     async fn take_snapshot(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
-        self.admit(request.headers())?;
+        if let Some(refused) = self.refuse_sender(request.headers()) {
+            return Err(refused);
+        }
         let _place = self.snapshot_place().ok_or_else(|| {
             error(StatusCode::SERVICE_UNAVAILABLE, "too many snapshots are being received")
         })?;
@@ -193,7 +201,9 @@ impl Transport {
         if message.r#type != MessageType::MsgSnap as i32 {
             return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
         }
-        self.check_ends(&message)?;
+        if let Some(refused) = self.refuse_message(&message) {
+            return Err(refused);
+        }
         let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
         let Some(index) =
             metadata.map(|metadata| Index(metadata.index)).filter(|index| index.0 > 0)
@@ -206,7 +216,8 @@ impl Transport {
         let _receiving = stats.snapshots_receiving.hold();
         let began = env.now();
         info!(%from, %index, "receiving a database snapshot");
-        let saved = snapshot_in::save(env, self.snapshot_dir(), index, body, arrived).await;
+        let number = self.next_transfer();
+        let saved = snapshot_in::save(env, self.snapshot_dir(), index, number, body, arrived).await;
         let bytes = saved.map_err(|failed| {
             warn!(%from, %index, error = %failed, "failed to receive a database snapshot");
             stats.snapshot_receive_failures.add(1);
@@ -221,29 +232,29 @@ impl Transport {
         Ok(())
     }
 
-    /// Whether the sender may give us messages; remembers how to answer one we do not know.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Answered> {
-        self.check(headers)
-            .map_err(|mismatch| error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string()))?;
+    /// The refusal of a sender that may not give us messages; remembers how to answer one that may
+    /// and that we do not know.
+    fn refuse_sender(&self, headers: &HeaderMap) -> Option<Answered> {
+        if let Err(mismatch) = self.check(headers) {
+            return Some(error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string()));
+        }
         if let Some(from) = identity::sender(headers) {
             self.add_remote(from, identity::sender_urls(headers));
         }
-        Ok(())
+        None
     }
 
-    /// Whether a message is for this member and from one that still is.
-    fn check_ends(&self, message: &Message) -> Result<(), Answered> {
-        let refuse = |text| {
-            let body = format!("{{\"message\":\"{text}\"}}");
-            Err(answer(StatusCode::FORBIDDEN, "application/json", body))
+    /// The refusal of a message that is for somebody else, or from one that is no member any more.
+    fn refuse_message(&self, message: &Message) -> Option<Answered> {
+        let text = if self.local().is_removed(MemberId(message.from)) {
+            "cannot process message from removed member"
+        } else if message.to != self.context().identity.id.0 {
+            "cannot process message to mismatch member"
+        } else {
+            return None;
         };
-        if self.local().is_removed(MemberId(message.from)) {
-            return refuse("cannot process message from removed member");
-        }
-        if message.to != self.context().identity.id.0 {
-            return refuse("cannot process message to mismatch member");
-        }
-        Ok(())
+        let body = format!("{{\"message\":\"{text}\"}}");
+        Some(answer(StatusCode::FORBIDDEN, "application/json", body))
     }
 
     /// [`identity::Identity::check`], and a word in the log when a sender is refused for a new reason.

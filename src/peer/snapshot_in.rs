@@ -4,7 +4,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
@@ -65,15 +64,18 @@ pub(super) async fn envelope(
 }
 
 /// Saves the rest of the body as the database of the snapshot at `index`; its size in bytes. When
-/// this returns, the file is durable under its final name.
+/// this returns, the file is durable under its final name. `number` is new for every transfer of
+/// this process: two at once must not share a file.
 pub(super) async fn save(
     env: &Env,
     dir: &Path,
     index: Index,
+    number: u64,
     body: &mut Incoming,
     mut arrived: BytesMut,
 ) -> Result<u64, ReceiveError> {
-    let mut incomplete = Incomplete::create(env, dir, index).await.map_err(ReceiveError::Save)?;
+    let mut incomplete =
+        Incomplete::create(env, dir, index, number).await.map_err(ReceiveError::Save)?;
     loop {
         // One disk write for many pieces; the sender waits meanwhile, which bounds the memory.
         if arrived.len() >= PEER_SNAPSHOT_WRITE_BYTES {
@@ -100,11 +102,7 @@ struct Incomplete {
 }
 
 impl Incomplete {
-    async fn create(env: &Env, dir: &Path, index: Index) -> io::Result<Self> {
-        // Two transfers at once must not share a file, nor must one go on in what another left:
-        // the number is new in this process, and the file must not exist.
-        static TRANSFERS: AtomicU64 = AtomicU64::new(0);
-        let number = TRANSFERS.fetch_add(1, Ordering::Relaxed);
+    async fn create(env: &Env, dir: &Path, index: Index, number: u64) -> io::Result<Self> {
         let path = dir.join(format!("{INCOMPLETE}{:016x}-{number}", index.0));
         let (disk, at) = (env.disk.clone(), path.clone());
         let file = env.blocking("snapshot-create", move || create_new(&*disk, &at)).await?;
@@ -137,7 +135,8 @@ impl Incomplete {
     }
 }
 
-/// A leftover of the same name is of an earlier life of this process's data folder.
+/// A leftover of the same name is of an earlier life of the member: it is thrown away, never
+/// appended to.
 fn create_new(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn File>> {
     match disk.open(path, Open::CreateNew) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

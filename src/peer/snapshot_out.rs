@@ -18,8 +18,8 @@ use tracing::{info, warn};
 
 use super::body::{Body, ReadError, read_whole};
 use super::client::{Connection, request};
+use super::link::Link;
 use super::local::SnapshotBody;
-use super::peer::Link;
 use super::pipeline::{PostError, check};
 use super::stats::SNAPSHOT_FIRST;
 use super::stream_codec::put_block;

@@ -14,9 +14,9 @@ use tokio::select;
 use tracing::{info, warn};
 
 use super::body::{Body, read_whole};
-use super::client::{Connection, request};
+use super::client::{Connection, broken, request};
 use super::identity::{self, Mismatch, RAFT_TO};
-use super::peer::Link;
+use super::link::Link;
 use super::stream_codec::{CodecError, Decoder, StreamKind, is_link_heartbeat};
 use crate::limits::{PEER_DIAL_RETRY, PEER_IO_TIMEOUT, PEER_REQUEST_BYTES_MAX};
 
@@ -147,7 +147,7 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
         };
         let piece = match frame {
             None => return Ok(()),
-            Some(Err(error)) => return Err(io::Error::other(error).into()),
+            Some(Err(error)) => return Err(broken(error).into()),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
         heard = env.now();

@@ -1,7 +1,6 @@
 //! Writing one stream: takes messages from its queue, encodes several into one piece, and shows
 //! with link heartbeats that it is alive. Does not open streams: peers do.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use tokio::select;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tracing::{info, warn};
 
-use super::peer::Link;
+use super::link::Link;
 use super::stream_codec::{Encoder, StreamKind};
 use crate::limits::{PEER_IO_TIMEOUT, PEER_LINK_HEARTBEAT, PEER_WRITE_BYTES};
 
@@ -25,25 +24,23 @@ type Pieces = mpsc::Sender<io::Result<Bytes>>;
 
 /// Serves stream `number` until it breaks, or until it is aborted because a newer one replaces it
 /// or the peer is removed.
-pub(super) fn run(
+pub(super) async fn run(
     link: Arc<Link>,
     kind: StreamKind,
     number: u64,
     mut messages: mpsc::Receiver<Message>,
     pieces: Pieces,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        info!(peer = %link.id, ?kind, "established a stream to a peer");
-        let mut writer =
-            Writer { link: &link, encoder: Encoder::new(kind), out: BytesMut::new(), pieces };
-        let Err(error) = writer.write(&mut messages).await else { return };
-        warn!(peer = %link.id, ?kind, %error, "lost a stream to a peer");
-        link.detach(kind, number);
-        link.deactivate("write a stream", &error);
-        // After `detach` nothing is added: what is here now is lost.
-        if !messages.is_empty() || !writer.out.is_empty() {
-            link.lost();
-        }
+) {
+    info!(peer = %link.id, ?kind, "established a stream to a peer");
+    let (encoder, out) = (Encoder::new(kind), BytesMut::new());
+    let mut writer = Writer { link: &link, encoder, out, pieces, holds_messages: false };
+    let Err(error) = writer.write(&mut messages).await else { return };
+    warn!(peer = %link.id, ?kind, %error, "lost a stream to a peer");
+    link.detach(kind, number);
+    link.deactivate("write a stream", &error);
+    // After `detach` nothing is added: what is here now is lost.
+    if writer.holds_messages || !messages.is_empty() {
+        link.lost();
     }
 }
 
@@ -52,6 +49,8 @@ struct Writer<'a> {
     encoder: Encoder,
     out: BytesMut,
     pieces: Pieces,
+    /// Messages have been taken from the queue and not all handed to the connection.
+    holds_messages: bool,
 }
 
 impl Writer<'_> {
@@ -75,6 +74,7 @@ impl Writer<'_> {
                     heartbeat = env.sleep(PEER_LINK_HEARTBEAT);
                 }
             }
+            self.holds_messages = !batch.is_empty();
             for message in batch.drain(..) {
                 self.encoder.encode(&message, &mut self.out);
                 if self.out.len() >= PEER_WRITE_BYTES {
@@ -82,6 +82,7 @@ impl Writer<'_> {
                 }
             }
             flush(self.link, &mut self.out, &self.pieces).await?;
+            self.holds_messages = false;
         }
     }
 }

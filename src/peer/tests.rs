@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
+use hyper::body::Incoming;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{
     HashKvResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest,
@@ -18,8 +19,8 @@ use quorate_proto::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetad
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::body::Body;
-use super::client::{Answer, request};
+use super::body::{Body, next_piece};
+use super::client::{Answer, Connection, request};
 use super::identity::{self, CLUSTER, RAFT_TO};
 use super::*;
 use crate::env::{self, BoxFuture, Env};
@@ -35,7 +36,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// What a member was told.
 #[derive(Debug)]
 enum Told {
-    Step(Message),
+    Step(Box<Message>),
     Unreachable(MemberId),
     SnapshotSent(MemberId, bool),
     Removed(MemberId),
@@ -61,7 +62,7 @@ fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 
 impl Local for Notes {
     fn step(&self, message: Message) {
-        self.note(Told::Step(message));
+        self.note(Told::Step(Box::new(message)));
     }
 
     fn unreachable(&self, id: MemberId) {
@@ -204,7 +205,7 @@ impl Node {
 
     async fn message(&mut self) -> Message {
         self.told(|told| match told {
-            Told::Step(message) => Some(message.clone()),
+            Told::Step(message) => Some(Message::clone(message)),
             _ => None,
         })
         .await
@@ -589,6 +590,77 @@ async fn other_paths_answer_as_etcd_does() {
     check(&hash(own.clone(), "x").await, 400, "error unmarshalling request\n");
     let foreign = Identity { cluster: ClusterId(1), ..own };
     check(&hash(foreign, "{}").await, 412, "cluster ID mismatch\n");
+}
+
+#[tokio::test]
+async fn calls_understand_what_the_paths_answer() {
+    let a = Node::start(A, CLUSTER_ID).await;
+    let (client, url) = (a.transport.client(), a.url.as_str());
+
+    assert_eq!(client.renew(url, LeaseId(7), LONG).await.expect("alive"), 60);
+    let renewed = client.renew(url, LeaseId(1), LONG).await;
+    says(&renewed, Refused::LeaseNotFound.into());
+    let renewed = client.renew(url, LeaseId(8), LONG).await;
+    says(&renewed, Unavailable::TimeoutWaitApplied.into());
+    let renewed = client.renew(url, LeaseId(9), LONG).await;
+    says(&renewed, Unavailable::NotPrimaryLessor.into());
+
+    let query = |id| LeaseTimeToLiveRequest { id, keys: true };
+    let found = client.time_to_live(url, query(7), LONG).await.expect("is there");
+    assert_eq!((found.id, found.ttl), (7, 30));
+    says(&client.time_to_live(url, query(1), LONG).await, Refused::LeaseNotFound.into());
+    says(&client.time_to_live(url, query(9), LONG).await, Unavailable::NotPrimaryLessor.into());
+
+    let promote = |id| client.promote(url, MemberId(id), Some("token"), LONG);
+    assert_eq!(promote(1).await.expect("promoted"), "[\"token\"]\n");
+    says(&promote(2).await, Refused::MemberNotLearner.into());
+    says(&promote(3).await, Refused::LearnerNotReady.into());
+    says(&promote(5).await, Refused::MemberNotFound.into());
+    let failed = promote(4).await;
+    assert!(matches!(failed, Err(CallError::Unexpected(..))), "{failed:?}");
+
+    let hash = |revision| client.hash_kv(url, CLUSTER_ID, Revision(revision), LONG);
+    let found = hash(5).await.expect("is there");
+    let revision = found.header.map(|header| header.revision);
+    assert_eq!((revision, found.hash, found.hash_revision), (Some(8), 77, 5));
+    says(&hash(1).await, Refused::Compacted.into());
+    let foreign = client.hash_kv(url, ClusterId(1), Revision(5), LONG).await;
+    assert!(matches!(foreign, Err(CallError::OtherCluster)), "{foreign:?}");
+}
+
+fn says<T: std::fmt::Debug>(result: &Result<T, CallError>, expected: Error) {
+    assert!(matches!(result, Err(CallError::Answered(error)) if *error == expected), "{result:?}");
+}
+
+/// Opens a stream as a peer would, without a transport.
+async fn dial(node: &Node, as_: &Identity, path: &str) -> (Incoming, Connection) {
+    let mut request = request(Method::GET, path, Body::empty()).expect("a path");
+    as_.sign(request.headers_mut());
+    request.headers_mut().insert(RAFT_TO, HeaderValue::from_static("a"));
+    let client = Client::new(node.env.clone(), LONG);
+    let (response, connection) = client.open(&node.url, request).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    (response.into_body(), connection)
+}
+
+#[tokio::test]
+async fn a_stream_shows_it_is_alive_and_gives_way_to_a_newer_one() {
+    let a = Node::start(A, CLUSTER_ID).await;
+    a.transport.add(B, vec!["http://127.0.0.1:9".to_owned()]);
+    let b = Identity { id: B, cluster: CLUSTER_ID, urls: vec![] };
+
+    let (mut older, _kept) = dial(&a, &b, "/raft/stream/msgapp/b").await;
+    let alive = next_piece(&a.env, &mut older).await.expect("not silent");
+    assert_eq!(alive.as_deref(), Some(&[0][..]), "a link heartbeat is one byte");
+
+    let (mut newer, _kept_too) = dial(&a, &b, "/raft/stream/msgapp/b").await;
+    assert_eq!(next_piece(&a.env, &mut older).await.expect("a proper end"), None);
+    a.transport.send(vec![append(A, B, 1, b"x")]);
+    let piece = next_piece(&a.env, &mut newer).await.expect("not silent").expect("not ended");
+    assert_eq!(piece[0], 2, "a new stream begins with a whole message: {piece:?}");
+
+    a.transport.remove(B);
+    assert_eq!(next_piece(&a.env, &mut newer).await.expect("a proper end"), None);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! The handle of the peer protocol: the set of peers, and messages in and out. Which way a message
-//! goes is decided in `peer`.
+//! goes is decided in `link`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use tracing::{info, warn};
 
 use super::client::Client;
 use super::identity::{self, CLUSTER, Identity, Mismatch, SERVER_FROM};
+use super::link::{Context, Link, Peer, lock};
 use super::local::Local;
-use super::peer::{Context, Link, Peer, lock};
 use super::server;
 use super::stats::Stats;
 use crate::env::{Env, Listener};
@@ -44,6 +45,8 @@ struct Shared {
     /// replica's driver and us, and held for a lookup only.
     peers: RwLock<BTreeMap<MemberId, Peer>>,
     snapshots: Arc<Semaphore>,
+    /// Snapshots whose reception has begun.
+    transfers: AtomicU64,
     /// Senders that were refused and why, so that a refusal which goes on is logged once.
     refused: Mutex<BTreeMap<String, (Mismatch, String)>>,
     stopped: watch::Sender<bool>,
@@ -59,6 +62,7 @@ impl Transport {
             snapshot_dir: config.snapshot_dir,
             peers: RwLock::default(),
             snapshots: Arc::new(Semaphore::new(PEER_SNAPSHOTS_IN)),
+            transfers: AtomicU64::new(0),
             refused: Mutex::default(),
             stopped: watch::Sender::new(false),
         }));
@@ -176,6 +180,11 @@ impl Transport {
     /// The right to receive a snapshot now.
     pub(super) fn snapshot_place(&self) -> Option<OwnedSemaphorePermit> {
         self.0.snapshots.clone().try_acquire_owned().ok()
+    }
+
+    /// A number of its own for every snapshot received.
+    pub(super) fn next_transfer(&self) -> u64 {
+        self.0.transfers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A peer that is a member.
