@@ -1,1 +1,3 @@
+//! Stands in until the server joins: does nothing.
+
 fn main() {}
