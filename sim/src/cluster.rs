@@ -158,7 +158,11 @@ impl Cluster {
                 return;
             }
             let waited = env.now() - start;
-            assert!(waited < PATIENCE, "the members differ or do not answer: {:?}", self.hashes(env).await);
+            assert!(
+                waited < PATIENCE,
+                "the members differ or do not answer: {:?}",
+                self.hashes(env).await
+            );
             env.sleep(LOOK).await;
         }
     }

@@ -32,7 +32,8 @@ fn the_same_seed_is_the_same_run() {
         run(seed, |world| async move {
             let run = Run::begin(&world, Shape::small(3), Load::default()).await;
             seconds(&run, 3).await;
-            let leader = run.cluster.leader(&run.env).await.expect("a settled cluster has a leader");
+            let leader =
+                run.cluster.leader(&run.env).await.expect("a settled cluster has a leader");
             world.kill(&leader);
             seconds(&run, 3).await;
             run.cluster.start(&leader).await;

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
-use quorate_proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use quorate_proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction,
+};
 
 use crate::engine::Cf;
 use crate::error::Fatal;

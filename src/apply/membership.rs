@@ -187,8 +187,8 @@ fn key(id: MemberId) -> String {
 
 fn parse_key(key: &[u8]) -> Result<MemberId, Fatal> {
     let text = String::from_utf8_lossy(key);
-    let id = u64::from_str_radix(&text, 16)
-        .map_err(|e| Fatal::new(format!("member id {text:?}"), e))?;
+    let id =
+        u64::from_str_radix(&text, 16).map_err(|e| Fatal::new(format!("member id {text:?}"), e))?;
     Ok(MemberId(id))
 }
 

@@ -35,7 +35,10 @@ pub enum Reply {
     Put(PutResponse),
     DeleteRange(DeleteRangeResponse),
     Txn(TxnResponse),
-    LeaseGrant { id: LeaseId, ttl: i64 },
+    LeaseGrant {
+        id: LeaseId,
+        ttl: i64,
+    },
     Alarm(Vec<AlarmMember>),
     /// Done; there is nothing to tell.
     Done,

@@ -131,7 +131,8 @@ impl Inner {
     /// Tries another endpoint next time, unless that has happened already.
     async fn give_up(&self, endpoint: &Authority) {
         let mut state = self.state.lock().await;
-        if state.open.as_ref().is_some_and(|(open, sender)| open == endpoint && sender.is_closed()) {
+        if state.open.as_ref().is_some_and(|(open, sender)| open == endpoint && sender.is_closed())
+        {
             state.open = None;
             state.endpoints.rotate_left(1);
         }

@@ -53,7 +53,12 @@ impl Leases {
     }
 
     /// Grants a lease and tells its effective time to live.
-    pub fn grant(&mut self, write: &mut Write<'_>, id: LeaseId, ttl_s: i64) -> Result<i64, Refused> {
+    pub fn grant(
+        &mut self,
+        write: &mut Write<'_>,
+        id: LeaseId,
+        ttl_s: i64,
+    ) -> Result<i64, Refused> {
         if id.0 == 0 {
             return Err(Refused::LeaseNotFound);
         }
@@ -112,7 +117,9 @@ pub fn find(view: &View, id: LeaseId) -> Result<Option<leasepb::Lease>, Fatal> {
 
 /// All leases as `view` has them, by id.
 pub fn list(view: &View) -> Result<Vec<leasepb::Lease>, Fatal> {
-    view.scan(Cf::Lease).map(|row| row.map_err(Fatal::from).and_then(|(k, v)| decode(&k, v))).collect()
+    view.scan(Cf::Lease)
+        .map(|row| row.map_err(Fatal::from).and_then(|(k, v)| decode(&k, v)))
+        .collect()
 }
 
 fn decode(key: &[u8], value: Bytes) -> Result<leasepb::Lease, Fatal> {
@@ -120,7 +127,6 @@ fn decode(key: &[u8], value: Bytes) -> Result<leasepb::Lease, Fatal> {
 }
 
 fn save(write: &mut Write<'_>, id: LeaseId, lease: Lease) {
-    let record =
-        leasepb::Lease { id: id.0, ttl: lease.ttl_s, remaining_ttl: lease.remaining_s };
+    let record = leasepb::Lease { id: id.0, ttl: lease.ttl_s, remaining_ttl: lease.remaining_s };
     write.put_raw(Cf::Lease, &id.0.to_be_bytes(), &record.encode_to_vec());
 }

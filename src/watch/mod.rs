@@ -36,6 +36,7 @@ mod record;
 mod requests;
 pub mod session;
 mod span;
+mod store;
 #[cfg(test)]
 mod tests;
 mod watchers;

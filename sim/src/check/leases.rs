@@ -28,7 +28,11 @@ pub fn check(
         match deleted {
             // Seen is later than done, so what is seen early was done early.
             Some((at, _)) if *at < lease.renewed + lease.ttl => {
-                faults.push(format!("{:?} ended {:?} early", lease, lease.renewed + lease.ttl - *at));
+                faults.push(format!(
+                    "{:?} ended {:?} early",
+                    lease,
+                    lease.renewed + lease.ttl - *at
+                ));
             }
             Some(_) => {}
             None if now > (lease.last_try + lease.ttl).max(healthy + lease.ttl) + grace => {
@@ -49,13 +53,8 @@ mod tests {
     #[test]
     fn faults_are_found() {
         let (start, s) = (Instant::now(), Duration::from_secs(1));
-        let held = Held {
-            key: "l".into(),
-            ttl: 5 * s,
-            renewed: start,
-            last_try: start + s,
-            lost: false,
-        };
+        let held =
+            Held { key: "l".into(), ttl: 5 * s, renewed: start, last_try: start + s, lost: false };
         let gone = |at| {
             let kv = KeyValue { key: "l".into(), ..Default::default() };
             let event = Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv: None };

@@ -76,11 +76,7 @@ fn replay(log: &Log, faults: &mut Vec<String>) -> BTreeMap<i64, State> {
 }
 
 /// Whether the answer is what the map says.
-fn explain(
-    log: &Log,
-    states: &BTreeMap<i64, State>,
-    operation: &Operation,
-) -> Result<(), String> {
+fn explain(log: &Log, states: &BTreeMap<i64, State>, operation: &Operation) -> Result<(), String> {
     let revision = operation.revision().ok_or("an answer without a header")?;
     let after = states.get(&revision).ok_or_else(|| format!("revision {revision} is lost"))?;
     let before = |changed: bool| if changed { states.get(&(revision - 1)) } else { Some(after) };
@@ -240,7 +236,9 @@ fn origins(log: &Log, operations: &[Operation], faults: &mut Vec<String>) {
     }
     let mut seen = BTreeMap::new();
     for (revision, events) in log {
-        for kv in events.iter().filter(|e| e.r#type() == EventType::Put).filter_map(|e| e.kv.as_ref()) {
+        for kv in
+            events.iter().filter(|e| e.r#type() == EventType::Put).filter_map(|e| e.kv.as_ref())
+        {
             if !asked.contains(&kv.value) {
                 faults.push(format!("revision {revision} writes {:?}, which nobody did", kv.value));
             }

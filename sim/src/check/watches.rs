@@ -37,7 +37,10 @@ pub fn check(log: &Log, seen: &[(Instant, Vec<Event>)]) -> Vec<String> {
             Some((next, _)) if next == revision => {
                 let (_, whole) = told.next().expect("it was just seen");
                 let same = whole.len() == events.len()
-                    && whole.iter().zip(events).all(|(a, b)| (a.r#type, &a.kv) == (b.r#type, &b.kv));
+                    && whole
+                        .iter()
+                        .zip(events)
+                        .all(|(a, b)| (a.r#type, &a.kv) == (b.r#type, &b.kv));
                 if !same {
                     faults.push(format!("revision {revision}: told {whole:?}, is {events:?}"));
                 }
@@ -45,7 +48,8 @@ pub fn check(log: &Log, seen: &[(Instant, Vec<Event>)]) -> Vec<String> {
             _ => faults.push(format!("revision {revision} was not told")),
         }
     }
-    faults.extend(told.map(|(revision, _)| format!("revision {revision} was told and is not there")));
+    faults
+        .extend(told.map(|(revision, _)| format!("revision {revision} was told and is not there")));
     faults
 }
 

@@ -70,7 +70,12 @@ async fn hold(
     let grant = leases.lease_grant(LeaseGrantRequest { ttl, id: 0 });
     let granted = env.timeout(PATIENCE, grant).await.ok()?.ok()?.into_inner();
     let last_try = env.now();
-    let put = PutRequest { key: key.clone(), value: key.clone(), lease: granted.id, ..Default::default() };
+    let put = PutRequest {
+        key: key.clone(),
+        value: key.clone(),
+        lease: granted.id,
+        ..Default::default()
+    };
     env.timeout(PATIENCE, kv.put(put)).await.ok()?.ok()?;
     let ttl = Duration::from_secs(u64::try_from(granted.ttl).ok()?);
     Some((granted.id, Held { key, ttl, renewed, last_try, lost: false }))
