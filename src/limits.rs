@@ -109,6 +109,11 @@ pub const LEASE_REVOKES_AT_ONCE: usize = 16;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
+/// Keys in a freshly cut counted chunk. A count walks two chunks at most and adds up the rest.
+pub const COUNT_CHUNK_KEYS: i64 = 512;
+/// Bytes that the installation of a snapshot gathers before it writes them.
+pub const INSTALL_BATCH_BYTES: usize = 1 << 20;
+
 /// Peer I/O: dial, read and write.
 pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to open a stream.

@@ -35,6 +35,21 @@ impl KeyRange {
         Self { start: Bytes::new(), end: End::Open }
     }
 
+    /// From `start` on, up to `end` if there is one.
+    pub(super) fn between(start: Bytes, end: Option<Bytes>) -> Self {
+        Self { start, end: end.map_or(End::Open, End::Before) }
+    }
+
+    /// The part of an interval before `end`, which lies in it.
+    pub(super) fn until(&self, end: Bytes) -> Self {
+        Self { start: self.start.clone(), end: End::Before(end) }
+    }
+
+    /// The part of an interval from `start` on, which lies in it.
+    pub(super) fn from(&self, start: Bytes) -> Self {
+        Self { start, end: self.end.clone() }
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         match &self.end {
             End::Single => key == self.start,

@@ -29,8 +29,13 @@
 //! Reading order: [`Store`], [`View`], [`Write`], then `range` and `txn` for what requests mean, `keys`
 //! and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
+mod change;
 mod check;
+mod compact;
 mod counts;
+mod hash;
+mod history;
+mod install;
 mod interval;
 mod keys;
 mod overlay;
@@ -38,11 +43,15 @@ mod range;
 mod reader;
 mod record;
 mod store;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod view;
 mod write;
 
 pub use check::{check_delete_range, check_put, check_range, check_range_stream, check_txn};
+pub use hash::HashKv;
+pub use history::Events;
 pub use interval::KeyRange;
 pub use store::{Position, Store};
 pub use txn::{is_read_only, is_serializable};

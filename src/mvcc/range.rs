@@ -12,6 +12,7 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::interval::KeyRange;
 use super::reader::{Found, Reader};
+use super::record::KvRef;
 use super::{Halt, counts};
 use crate::error::Fatal;
 
@@ -105,9 +106,11 @@ impl Page<'_> {
 
     fn take(&self, reader: Reader<'_>, found: Found<'_>) -> Result<KeyValue, Fatal> {
         match (self.what, found) {
-            (What::Whole, Found::Newest(kv)) => Ok(kv.to_kv()),
+            (What::Whole, Found::Newest(_, kv)) => Ok(kv.to_kv()),
             (What::Whole, Found::Older(_, outline)) => reader.fetch(outline.rev),
-            (What::Index, Found::Newest(kv)) => Ok(super::record::KvRef { value: &[], lease: 0, ..kv }.to_kv()),
+            (What::Index, Found::Newest(_, kv)) => {
+                Ok(KvRef { value: &[], lease: 0, ..kv }.to_kv())
+            }
             (What::Index, Found::Older(key, outline)) => Ok(KeyValue {
                 key: bytes::Bytes::copy_from_slice(key),
                 create_revision: outline.create,

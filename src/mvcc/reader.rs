@@ -26,10 +26,19 @@ pub(super) struct Reader<'a> {
 
 /// A key that is alive at the revision asked for.
 pub(super) enum Found<'a> {
-    /// Its newest state.
-    Newest(KvRef<'a>),
+    /// Its newest state, with its sub revision.
+    Newest(i64, KvRef<'a>),
     /// An older state, whose value has to be fetched.
     Older(&'a [u8], Outline),
+}
+
+impl Found<'_> {
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Newest(_, kv) => kv.key,
+            Self::Older(key, _) => key,
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -113,9 +122,10 @@ fn show(
     versions: &mut Versions<'_>,
     visit: &mut dyn FnMut(Found<'_>) -> Result<ControlFlow<()>, Fatal>,
 ) -> Result<ControlFlow<()>, Fatal> {
-    let (_, kv) = KvRef::parse_head(bytes)?;
+    let (sub, kv) = KvRef::parse_head(bytes)?;
     if kv.modified <= rev {
-        return if kv.version == 0 { Ok(ControlFlow::Continue(())) } else { visit(Found::Newest(kv)) };
+        let alive = kv.version != 0;
+        return if alive { visit(Found::Newest(sub, kv)) } else { Ok(ControlFlow::Continue(())) };
     }
     match versions.newest(kv.key, rev)? {
         Some(outline) if !outline.is_tombstone() => visit(Found::Older(kv.key, outline)),

@@ -2,8 +2,10 @@
 //! what it commits. No request semantics.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
+use super::compact::Progress;
+use super::counts::Chunks;
 use super::keys::{RevKey, be_i64};
 use super::{View, Write};
 use crate::engine::{Batch, Cf, Engine, Snapshot};
@@ -37,7 +39,13 @@ struct Shared {
     /// the data of another.
     published: RwLock<View>,
     writing: AtomicBool,
+    /// Of the compaction's deletions; belongs to the writer.
+    progress: Mutex<Progress>,
+    /// Kept from one batch to the next; gone after a batch that was not committed, and read again.
+    chunks: Mutex<Option<Chunks>>,
 }
+
+const LOCK: &str = "nothing panics while it holds the lock";
 
 /// Keys of `Cf::Meta`: etcd's, and ours with a prefix that no etcd uses.
 pub(super) mod meta {
@@ -60,7 +68,7 @@ impl Position {
     };
 
     /// Reads it from the snapshot. A handful of keys, however large the store is.
-    fn load(snapshot: &Snapshot) -> Result<Self, Fatal> {
+    pub(super) fn load(snapshot: &Snapshot) -> Result<Self, Fatal> {
         let number = |key: &[u8]| -> Result<Option<i64>, Fatal> {
             let Some(value) = snapshot.get(Cf::Meta, key)? else { return Ok(None) };
             let broken = || Fatal::new("meta", format!("{} is {value:02x?}", key.escape_ascii()));
@@ -88,8 +96,14 @@ impl Store {
         let snapshot = engine.snapshot();
         let position = Position::load(&snapshot)?;
         let published = RwLock::new(View { snapshot, position });
-        let writing = AtomicBool::new(false);
-        Ok(Self { shared: Arc::new(Shared { engine, published, writing }) })
+        let shared = Shared {
+            engine,
+            published,
+            writing: AtomicBool::new(false),
+            progress: Mutex::default(),
+            chunks: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The last committed moment.
@@ -131,7 +145,15 @@ impl Store {
     }
 
     fn published<T>(&self, read: impl FnOnce(&View) -> T) -> T {
-        read(&self.shared.published.read().expect("nothing panics while it holds the lock"))
+        read(&self.shared.published.read().expect(LOCK))
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        *self.shared.progress.lock().expect(LOCK)
+    }
+
+    pub(super) fn set_progress(&self, progress: Progress) {
+        *self.shared.progress.lock().expect(LOCK) = progress;
     }
 
     /// Becomes the writer.
@@ -152,6 +174,26 @@ pub(super) struct Writer<'a> {
 impl Writer<'_> {
     pub fn batch(&self) -> Batch {
         self.store.shared.engine.batch()
+    }
+
+    pub fn take_chunks(&mut self) -> Result<Chunks, Fatal> {
+        let kept = self.store.shared.chunks.lock().expect(LOCK).take();
+        kept.map_or_else(|| Chunks::load(&self.base.snapshot), Ok)
+    }
+
+    pub fn keep_chunks(&mut self, chunks: Option<Chunks>) {
+        if chunks.is_some() {
+            *self.store.shared.chunks.lock().expect(LOCK) = chunks;
+        }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.store.shared.engine
+    }
+
+    /// Writes a batch as it is, without showing it to readers: for what replaces the whole state.
+    pub fn write(&self, batch: Batch) -> Result<(), Fatal> {
+        Ok(self.store.shared.engine.write(batch)?)
     }
 
     /// Writes the batch with the position in it, then publishes both together.
@@ -195,7 +237,7 @@ impl Writer<'_> {
         let view = View { snapshot: self.store.shared.engine.snapshot(), position };
         self.base = view.clone();
         let mut published =
-            self.store.shared.published.write().expect("nothing panics while it holds the lock");
+            self.store.shared.published.write().expect(LOCK);
         *published = view;
     }
 }

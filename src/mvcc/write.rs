@@ -8,14 +8,15 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
+use super::counts::Chunks;
 use super::interval::KeyRange;
-use super::keys::{Rev, RevKey, attached_key, attached_prefix, version_key};
+use super::keys::{Rev, attached_prefix};
 use super::overlay::Overlay;
 use super::range::{self, Total};
 use super::reader::Reader;
 use super::record::Head;
 use super::store::{Position, Writer};
-use super::{Halt, Outcome, settle, txn};
+use super::{Halt, Outcome, change, settle, txn};
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
 use crate::types::{Index, LeaseId, Revision, Term};
@@ -24,6 +25,8 @@ use crate::types::{Index, LeaseId, Revision, Term};
 pub struct Write<'a> {
     writer: Writer<'a>,
     overlay: Overlay,
+    /// Fetched with the first change.
+    chunks: Option<Chunks>,
     position: Position,
     /// Changes made so far under the main revision that follows the current one.
     changes: i64,
@@ -32,8 +35,8 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     pub(super) fn new(writer: Writer<'a>) -> Self {
-        let position = writer.base.position;
-        Self { writer, overlay: Overlay::default(), position, changes: 0, events: Vec::new() }
+        let (position, overlay) = (writer.base.position, Overlay::default());
+        Self { writer, overlay, chunks: None, position, changes: 0, events: Vec::new() }
     }
 
     /// Begins the effects of a raft entry. Every entry begins, whatever comes of it, so that the
@@ -143,9 +146,15 @@ impl<'a> Write<'a> {
     /// Writes everything, the applied index with it, as one engine batch, then shows it to readers.
     pub fn commit(mut self) -> Result<Committed, Fatal> {
         assert_eq!(self.changes, 0, "a revision is under construction");
+        if let Some(mut chunks) = self.chunks.take() {
+            let cuts = chunks.cuts(self.reader())?;
+            chunks.settle(&mut self.overlay, cuts);
+            self.chunks = Some(chunks);
+        }
         let mut batch = self.writer.batch();
         self.overlay.write_to(&mut batch);
         self.writer.commit(batch, self.position)?;
+        self.writer.keep_chunks(self.chunks);
         Ok(Committed { position: self.position })
     }
 
@@ -195,11 +204,9 @@ impl<'a> Write<'a> {
             value: value.clone(),
             lease,
         };
-        let prev_kv = alive.cloned();
-        self.attach(&request.key, prev_kv.as_ref().map_or(0, |kv| kv.lease), lease);
+        let prev_kv = alive.filter(|_| request.prev_kv).cloned();
         self.change(newest, kv)?;
-        let header = self.header();
-        Ok(PutResponse { header, prev_kv: prev_kv.filter(|_| request.prev_kv) })
+        Ok(PutResponse { header: self.header(), prev_kv })
     }
 
     pub(super) fn delete_op(
@@ -241,30 +248,23 @@ impl<'a> Write<'a> {
     }
 
     fn delete_one(&mut self, key: &Bytes, head: Head) -> Result<(), Fatal> {
-        self.attach(key, head.kv.lease, 0);
         let main = self.position.revision.0 + 1;
         let kv = KeyValue { key: key.clone(), mod_revision: main, ..KeyValue::default() };
         self.change(Some(head), kv)
     }
 
-    /// Records one change of one key: in history, as the newest state, and the state it supersedes
-    /// among the versions. A `kv` of version 0 is a deletion.
+    /// Makes one change of one key, and the event that tells of it. A `kv` of version 0 is a deletion.
     fn change(&mut self, newest: Option<Head>, kv: KeyValue) -> Result<(), Fatal> {
         let rev = Rev { main: self.position.revision.0 + 1, sub: self.changes };
-        let tombstone = kv.version == 0;
-        let (head, record) = Head::encode(rev.sub, &kv);
-        let record = if tombstone { super::record::tombstone(&kv.key) } else { record };
-        self.overlay.set(Cf::Key, RevKey::new(rev, tombstone).to_bytes(), Some(record));
-        self.overlay.set(Cf::Head, kv.key.clone(), Some(head));
-        if let Some(old) = &newest {
-            assert!(old.rev < rev, "{rev:?} of {:?} comes after {:?}", kv.key, old.rev);
-            let key = version_key(&kv.key, old.rev).into();
-            self.overlay.set(Cf::Versions, key, Some(old.outline().encode()));
-        }
-        let prev_kv = self.before_revision(newest, &kv, rev.main)?;
-        let kind = if tombstone { EventType::Delete } else { EventType::Put };
-        self.events.push(Event { r#type: kind as i32, kv: Some(kv), prev_kv });
+        let chunks = match &mut self.chunks {
+            Some(chunks) => chunks,
+            none => none.insert(self.writer.take_chunks()?),
+        };
+        change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
         self.changes += 1;
+        let kind = if kv.version == 0 { EventType::Delete } else { EventType::Put };
+        let prev_kv = self.before_revision(newest, &kv, rev.main)?;
+        self.events.push(Event { r#type: kind as i32, kv: Some(kv), prev_kv });
         Ok(())
     }
 
@@ -285,19 +285,6 @@ impl<'a> Write<'a> {
             }
             Some(head) => Ok((!head.is_tombstone()).then_some(head.kv)),
             None => Ok(None),
-        }
-    }
-
-    /// Moves a key from one lease to another; 0 is no lease.
-    fn attach(&mut self, key: &[u8], from: i64, to: i64) {
-        if from == to {
-            return;
-        }
-        if from != 0 {
-            self.overlay.set(Cf::Attached, attached_key(LeaseId(from), key), None);
-        }
-        if to != 0 {
-            self.overlay.set(Cf::Attached, attached_key(LeaseId(to), key), Some(Bytes::new()));
         }
     }
 

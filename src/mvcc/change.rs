@@ -1,0 +1,53 @@
+//! What one change of one key writes: the same for a request and for a history that is installed.
+
+use bytes::Bytes;
+use quorate_proto::mvccpb::KeyValue;
+
+use super::counts::Chunks;
+use super::keys::{Rev, RevKey, attached_key, version_key};
+use super::overlay::Overlay;
+use super::record::{Head, tombstone};
+use crate::engine::Cf;
+use crate::types::LeaseId;
+
+/// Records a change: in history, as the newest state, the state it supersedes among the versions, its
+/// lease, and the count of keys. `newest` is the state so far; a `kv` of version 0 is a deletion, with
+/// key and mod revision only.
+pub(super) fn record(
+    overlay: &mut Overlay,
+    chunks: &mut Chunks,
+    rev: Rev,
+    newest: Option<&Head>,
+    kv: &KeyValue,
+) {
+    let lives = kv.version != 0;
+    let (head, record) = Head::encode(rev.sub, kv);
+    let record = if lives { record } else { tombstone(&kv.key) };
+    overlay.set(Cf::Key, RevKey::new(rev, !lives).to_bytes(), Some(record));
+    overlay.set(Cf::Head, kv.key.clone(), Some(head));
+    if let Some(old) = newest {
+        assert!(old.rev < rev, "{rev:?} of {:?} comes after {:?}", kv.key, old.rev);
+        let key = version_key(&kv.key, old.rev).into();
+        overlay.set(Cf::Versions, key, Some(old.outline().encode()));
+    }
+    let before = newest.filter(|head| !head.is_tombstone());
+    attach(overlay, &kv.key, before.map_or(0, |head| head.kv.lease), kv.lease);
+    match (before.is_some(), lives) {
+        (false, true) => chunks.adjust(overlay, &kv.key, 1),
+        (true, false) => chunks.adjust(overlay, &kv.key, -1),
+        (true, true) | (false, false) => {}
+    }
+}
+
+/// Moves a key from one lease to another; 0 is no lease.
+fn attach(overlay: &mut Overlay, key: &[u8], from: i64, to: i64) {
+    if from == to {
+        return;
+    }
+    if from != 0 {
+        overlay.set(Cf::Attached, attached_key(LeaseId(from), key), None);
+    }
+    if to != 0 {
+        overlay.set(Cf::Attached, attached_key(LeaseId(to), key), Some(Bytes::new()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Deleting history that a compaction gave up, a bounded piece at a time. Readers notice nothing:
+//! they are refused below the compaction before the first deletion.
+//!
+//! Kept, as by etcd since 3.5.16 (`server/storage/mvcc/key_index.go`): of each key the newest state at
+//! or before the compaction C if it is alive then, and a deletion made *at* C, for watchers that begin
+//! there.
+//!
+//! What goes is found through what superseded it, so a compaction costs as much as was written since
+//! the one before, not as much as is stored: every change in (last compaction, C] gives up the states
+//! of its key before it; a deletion in [last compaction, C) gives up itself.
+
+use super::keys::{Rev, RevKey, version_key};
+use super::reader::Versions;
+use super::record::{KvRef, Outline};
+use super::{Position, Store};
+use crate::engine::{Batch, Cf};
+use crate::error::Fatal;
+
+/// How far the deletions of the current compaction are. Not stored: whoever starts over finds less
+/// to delete.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Progress {
+    /// The compaction this is about.
+    target: i64,
+    /// The first change not looked at.
+    next: Option<Rev>,
+}
+
+impl Progress {
+    /// Where to go on. A change at an older target was judged by that target: look at it again.
+    fn resume(self, position: Position) -> Rev {
+        let begin = Rev::first(position.cleaned.0.max(0));
+        let next = self.next.unwrap_or(begin).max(begin);
+        if self.target == position.compacted.0 { next } else { next.min(Rev::first(self.target)).max(begin) }
+    }
+}
+
+impl Store {
+    /// Whether there is anything for [`Store::compact_step`] to do.
+    pub fn compaction_pending(&self) -> bool {
+        let position = self.position();
+        position.cleaned < position.compacted
+    }
+
+    /// Looks at up to `changes_max` changes and deletes what they gave up; tells whether the compaction
+    /// is finished. Called by the one writer, between batches. Deletes only what nobody can read, so it
+    /// may be lost, or done again, without harm.
+    pub fn compact_step(&self, changes_max: usize) -> Result<bool, Fatal> {
+        let mut writer = self.enter();
+        let mut position = writer.base.position;
+        let target = position.compacted.0;
+        if position.cleaned == position.compacted {
+            return Ok(true);
+        }
+        let mut batch = writer.batch();
+        let from = self.progress().resume(position);
+        let next = sweep(&writer.base.reader(), &mut batch, from, target, changes_max)?;
+        if next.is_none() {
+            position.cleaned = position.compacted;
+        }
+        writer.commit(batch, position)?;
+        self.set_progress(Progress { target, next });
+        Ok(next.is_none())
+    }
+}
+
+/// Looks at changes from `from` up to main revision `target`; tells where to go on, if not at the end.
+fn sweep(
+    reader: &super::reader::Reader<'_>,
+    batch: &mut Batch,
+    from: Rev,
+    target: i64,
+    changes_max: usize,
+) -> Result<Option<Rev>, Fatal> {
+    let upper = RevKey::new(Rev::first(target + 1), false);
+    let mut cursor = reader.cursor(Cf::Key, Some(upper.as_bytes()));
+    cursor.seek(RevKey::new(from, false).as_bytes())?;
+    let mut versions = Versions::new(*reader);
+    for _ in 0..changes_max {
+        let Some((key, record)) = cursor.entry()? else { return Ok(None) };
+        let (rev, tombstone) = RevKey::parse(key)?;
+        let kv = KvRef::parse(record)?;
+        for older in versions.before(kv.key, rev)? {
+            forget(batch, kv.key, older);
+        }
+        if tombstone && rev.main < target {
+            forget(batch, kv.key, Outline { rev, create: 0, version: 0 });
+            let newest = reader.head(kv.key)?;
+            if newest.is_some_and(|head| head.rev == rev) {
+                batch.delete(Cf::Head, kv.key);
+            }
+        }
+        cursor.next()?;
+    }
+    let next = cursor.entry()?.map(|(key, _)| RevKey::parse(key)).transpose()?;
+    Ok(next.map(|(rev, _)| rev))
+}
+
+fn forget(batch: &mut Batch, key: &[u8], state: Outline) {
+    batch.delete(Cf::Key, RevKey::new(state.rev, state.is_tombstone()).as_bytes());
+    batch.delete(Cf::Versions, &version_key(key, state.rev));
+}

@@ -1,0 +1,106 @@
+//! Fingerprints that members compare, etcd's to the bit: of the history up to a revision (HashKV), and
+//! of the whole store (Hash). Follows etcd 3.7 `server/storage/mvcc/hash.go`.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::keys::{Rev, RevKey};
+use super::reader::{Found, Reader};
+use super::record::KvRef;
+use super::store::meta;
+use super::{Halt, Outcome, View, settle};
+use crate::engine::Cf;
+use crate::error::Fatal;
+use crate::types::Revision;
+
+/// A fingerprint of history; comparable between members where all three agree or the first is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    pub hash: u32,
+    /// -1 when nothing was ever compacted.
+    pub compact_revision: Revision,
+    pub hash_revision: Revision,
+}
+
+impl View {
+    /// Fingerprint of the history up to `revision`, 0 for all of it. Does not depend on how far the
+    /// deletions of a compaction are.
+    pub fn hash_kv(&self, revision: i64) -> Outcome<HashKv> {
+        settle(hash_kv(self.reader(), revision))
+    }
+
+    /// Fingerprint of all buckets; members that applied the same entries need not agree on it.
+    pub fn hash(&self) -> Result<u32, Fatal> {
+        let ignored = |key: &[u8]| {
+            key == meta::CONSISTENT_INDEX
+                || key == meta::TERM
+                || key == b"storageVersion"
+                || key.starts_with(meta::OWN_PREFIX)
+        };
+        let mut hash = 0;
+        for cf in Cf::BUCKETS {
+            hash = crc32c::crc32c_append(hash, cf.name().as_bytes());
+            let mut cursor = self.reader().cursor(cf, None);
+            cursor.seek(&[])?;
+            while let Some((key, value)) = cursor.entry()? {
+                if cf != Cf::Meta || !ignored(key) {
+                    hash = crc32c::crc32c_append(hash, key);
+                    hash = crc32c::crc32c_append(hash, value);
+                }
+                cursor.next()?;
+            }
+        }
+        Ok(hash)
+    }
+}
+
+fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Halt> {
+    let rev = reader.resolve(revision)?;
+    let kept = kept(reader, rev)?;
+    let mut hash = crc32c::crc32c(Cf::Key.name().as_bytes());
+    let upper = RevKey::new(Rev::first(rev + 1), false);
+    let mut cursor = reader.cursor(Cf::Key, Some(upper.as_bytes()));
+    cursor.seek(&[])?;
+    while let Some((key, record)) = cursor.entry()? {
+        let (at, tombstone) = RevKey::parse(key)?;
+        // Older members delete a deletion made at the compaction, newer ones keep it.
+        let disputed = tombstone && at.main == reader.compacted;
+        if kept.counts(at, reader.compacted) && !disputed {
+            hash = crc32c::crc32c_append(hash, key);
+            hash = crc32c::crc32c_append(hash, record);
+        }
+        cursor.next()?;
+    }
+    Ok(HashKv { hash, compact_revision: Revision(reader.compacted), hash_revision: Revision(rev) })
+}
+
+/// Which changes at or before the compaction are part of the fingerprint: of each key alive at the
+/// revision asked for, the newest. 16 bytes for each key whose newest is that old.
+struct Kept {
+    any: bool,
+    old: BTreeSet<Rev>,
+}
+
+impl Kept {
+    /// If nothing at all is kept, etcd skips nothing.
+    fn counts(&self, at: Rev, compacted: i64) -> bool {
+        at.main > compacted || !self.any || self.old.contains(&at)
+    }
+}
+
+fn kept(reader: Reader<'_>, rev: i64) -> Result<Kept, Fatal> {
+    let mut kept = Kept { any: false, old: BTreeSet::new() };
+    let all = super::KeyRange::all();
+    reader.walk(&all, rev, &mut |found| {
+        kept.any = true;
+        let at = match found {
+            Found::Newest(sub, KvRef { modified: main, .. }) => Rev { main, sub },
+            Found::Older(_, outline) => outline.rev,
+        };
+        if at.main <= reader.compacted {
+            kept.old.insert(at);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(kept)
+}

@@ -1,0 +1,161 @@
+//! Replacing the whole state by another member's, and giving ours away: etcd's buckets as a stream of
+//! pairs. What we derive from them is derived again on the way in. Knows no file format.
+
+use bytes::Bytes;
+use quorate_proto::mvccpb::KeyValue;
+
+use super::compact::Progress;
+use super::counts::Chunks;
+use super::keys::{Rev, RevKey};
+use super::overlay::Overlay;
+use super::reader::Reader;
+use super::record::{KvRef, shared_kv};
+use super::store::{Position, Writer, meta};
+use super::{Store, View, change};
+use crate::engine::{Cf, EngineError, Snapshot};
+use crate::error::Fatal;
+use crate::limits::INSTALL_BATCH_BYTES;
+use crate::types::Revision;
+
+impl View {
+    /// Everything that belongs to another member's copy of this state: the buckets in the order of
+    /// [`Cf::BUCKETS`], each in key order.
+    pub fn export(
+        &self,
+    ) -> impl Iterator<Item = Result<(Cf, Bytes, Bytes), EngineError>> + Send + use<> {
+        let snapshot = self.snapshot.clone();
+        Cf::BUCKETS
+            .into_iter()
+            .flat_map(move |cf| {
+                snapshot.scan(cf, &[], None).map(move |row| row.map(|(key, value)| (cf, key, value)))
+            })
+            .filter(|row| !matches!(row, Ok((Cf::Meta, key, _)) if key.starts_with(meta::OWN_PREFIX)))
+    }
+}
+
+impl Store {
+    /// Replaces everything by `source`: pairs of etcd's buckets, those of [`Cf::Key`] in key order.
+    /// Readers see the old state until the new one is whole and durable. Blocks.
+    ///
+    /// A crash on the way leaves either the old state or one whose applied index is 0, which says that
+    /// it must be installed again.
+    pub fn install<E>(
+        &self,
+        source: impl Iterator<Item = Result<(Cf, Bytes, Bytes), E>>,
+    ) -> Result<Position, Fatal>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut install = Install::begin(self)?;
+        for row in source {
+            let (cf, key, value) = row.map_err(|e| Fatal::new("reading a snapshot", e))?;
+            match cf {
+                Cf::Key => install.change(&key, value)?,
+                Cf::Meta => install.meta.push((key, value)),
+                _ => install.overlay.set(cf, key, Some(value)),
+            }
+            if install.overlay.bytes() >= INSTALL_BATCH_BYTES {
+                install.write()?;
+            }
+        }
+        install.finish()
+    }
+}
+
+/// An installation under way.
+struct Install<'a> {
+    writer: Writer<'a>,
+    /// What was written so far.
+    snapshot: Snapshot,
+    overlay: Overlay,
+    chunks: Chunks,
+    /// The last change.
+    last: Option<Rev>,
+    /// Held back to the end: it says where the state stands.
+    meta: Vec<(Bytes, Bytes)>,
+}
+
+impl<'a> Install<'a> {
+    /// Clears the store, its position first of all and in the same batch.
+    fn begin(store: &'a Store) -> Result<Self, Fatal> {
+        let mut writer = store.enter();
+        // What the writer remembers is about the old state.
+        writer.take_chunks()?;
+        store.set_progress(Progress::default());
+        let mut batch = writer.batch();
+        for cf in Cf::ALL {
+            batch.clear(cf, &writer.base.snapshot)?;
+        }
+        writer.write(batch)?;
+        let snapshot = store.engine().snapshot();
+        let (overlay, chunks) = (Overlay::default(), Chunks::empty());
+        Ok(Self { writer, snapshot, overlay, chunks, last: None, meta: Vec::new() })
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        let revision = self.last.map_or(0, |rev| rev.main);
+        let overlay = Some(&self.overlay);
+        Reader { snapshot: &self.snapshot, overlay, revision, compacted: -1 }
+    }
+
+    fn change(&mut self, key: &[u8], record: Bytes) -> Result<(), Fatal> {
+        let (rev, tombstone) = RevKey::parse(key)?;
+        if self.last.is_some_and(|last| last >= rev) {
+            let what = format!("revision {rev:?} comes after {:?}", self.last);
+            return Err(Fatal::new("reading a snapshot", what));
+        }
+        self.last = Some(rev);
+        let kv = if tombstone {
+            let key = Bytes::copy_from_slice(KvRef::parse(&record)?.key);
+            KeyValue { key, mod_revision: rev.main, ..KeyValue::default() }
+        } else {
+            shared_kv(&record)?
+        };
+        let newest = self.reader().head(&kv.key)?;
+        change::record(&mut self.overlay, &mut self.chunks, rev, newest.as_ref(), &kv);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Fatal> {
+        let cuts = self.chunks.cuts(self.reader())?;
+        self.chunks.settle(&mut self.overlay, cuts);
+        let mut batch = self.writer.batch();
+        std::mem::take(&mut self.overlay).write_to(&mut batch);
+        self.writer.write(batch)?;
+        self.snapshot = self.writer.engine().snapshot();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Position, Fatal> {
+        self.write()?;
+        let mut batch = self.writer.batch();
+        for (key, value) in &self.meta {
+            if !key.starts_with(meta::OWN_PREFIX) {
+                batch.put(Cf::Meta, key, value);
+            }
+        }
+        // etcd does not store its revision: it is that of the last change, or of a compaction that left
+        // no change behind.
+        let last = self.last.map_or(Position::EMPTY.revision.0, |rev| rev.main);
+        let compacted = self.compacted()?.unwrap_or(-1);
+        batch.put(Cf::Meta, meta::REVISION, &last.max(compacted).to_be_bytes());
+        self.writer.write(batch)?;
+        self.writer.engine().flush()?;
+        let position = Position::load(&self.writer.engine().snapshot())?;
+        assert!(position.revision >= Revision(last), "{position:?} is before its last change");
+        self.writer.publish(position);
+        self.writer.keep_chunks(Some(self.chunks));
+        Ok(position)
+    }
+
+    fn compacted(&self) -> Result<Option<i64>, Fatal> {
+        let named = |name: &[u8]| self.meta.iter().find(|(key, _)| key == name);
+        let mut newest = None;
+        for row in [named(meta::SCHEDULED_COMPACT), named(meta::FINISHED_COMPACT)] {
+            if let Some((_, value)) = row {
+                newest = newest.max(Some(RevKey::parse(value)?.0.main));
+            }
+        }
+        Ok(newest)
+    }
+}
