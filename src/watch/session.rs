@@ -178,12 +178,13 @@ impl Session {
 
     /// Starts whatever can start.
     fn advance(&mut self) {
+        // First, because it listens to the hub, and what it hears may be that there is work to start.
+        if self.has_room() {
+            self.answer_progress();
+        }
         self.start_step();
         if self.joining.is_none() && !self.ready.is_empty() {
             self.join();
-        }
-        if self.has_room() {
-            self.answer_progress();
         }
     }
 
