@@ -1,0 +1,23 @@
+# What the scripts here share; sourced, not run. Sets the folder for build products and goes to the
+# repository's root.
+
+set -eu
+cd "$(dirname "$0")/$ROOT"
+export HOME="${HOME:-/root}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/quorate/target}"
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Fetches the package lists when there are none yet.
+apt_lists() {
+    if ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
+        as_root apt-get update -q
+    fi
+}
+
+apt_install() {
+    apt_lists
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+}
