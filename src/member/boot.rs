@@ -85,6 +85,7 @@ impl Member {
             heartbeat: options.heartbeat,
             election_ticks: options.election_ticks(),
             pre_vote: options.pre_vote,
+            catchup_entries: options.catchup_entries,
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
