@@ -42,7 +42,7 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        Err(unserved("Hash"))
+        self.member.hash().await.map(Response::new).map_err(status)
     }
 
     async fn hash_kv(

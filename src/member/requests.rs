@@ -2,7 +2,7 @@
 
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, InternalRaftRequest,
+    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
     MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
     ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
     alarm_request::AlarmAction, request_op::Request as Op,
@@ -132,10 +132,18 @@ impl Member {
     }
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
-        let revision = Revision(request.revision);
-        let mut response = self.read(true, move |view| view.hash_kv(revision)).await?;
-        response.header = Some(self.header());
-        Ok(response)
+        let hash = self.read(true, move |view| view.hash_kv(request.revision)).await?;
+        Ok(HashKvResponse {
+            header: Some(self.header()),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision.0,
+            hash_revision: hash.hash_revision.0,
+        })
+    }
+
+    pub async fn hash(&self) -> Result<HashResponse, Error> {
+        let hash = self.read(true, |view| view.hash().map(Ok)).await?;
+        Ok(HashResponse { header: Some(self.header()), hash })
     }
 
     pub fn status(&self) -> StatusResponse {

@@ -33,7 +33,7 @@ impl bbolt::Source for Buckets {
         let Some(cf) = Cf::BUCKETS.iter().find(|cf| cf.name().as_bytes() == bucket) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
         };
-        Ok(Box::new(self.0.scan(*cf).map(|pair| pair.map_err(io::Error::other))))
+        Ok(Box::new(self.0.export_bucket(*cf).map(|pair| pair.map_err(io::Error::other))))
     }
 }
 
@@ -91,6 +91,10 @@ pub(super) fn install(
             pairs.push(Box::new(rows.map(move |row| row.map(|(key, value)| (cf, key, value)))));
         }
     }
-    store.install(pairs.into_iter().flatten(), index)?;
+    let position = store.install(pairs.into_iter().flatten())?;
+    if position.applied != index {
+        let found = format!("the file holds the state at entry {}", position.applied);
+        return Err(Fatal::new(at(), found));
+    }
     disk.remove(path).map_err(|e| Fatal::new(at(), e))
 }

@@ -23,13 +23,20 @@ impl View {
     pub fn export(
         &self,
     ) -> impl Iterator<Item = Result<(Cf, Bytes, Bytes), EngineError>> + Send + use<> {
-        let snapshot = self.snapshot.clone();
-        Cf::BUCKETS
-            .into_iter()
-            .flat_map(move |cf| {
-                snapshot.scan(cf, &[], None).map(move |row| row.map(|(key, value)| (cf, key, value)))
-            })
-            .filter(|row| !matches!(row, Ok((Cf::Meta, key, _)) if key.starts_with(meta::OWN_PREFIX)))
+        let view = self.clone();
+        Cf::BUCKETS.into_iter().flat_map(move |cf| {
+            view.export_bucket(cf).map(move |row| row.map(|(key, value)| (cf, key, value)))
+        })
+    }
+
+    /// The part of [`View::export`] that is one bucket.
+    pub fn export_bucket(
+        &self,
+        cf: Cf,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), EngineError>> + Send + use<> {
+        let own = move |key: &[u8]| cf == Cf::Meta && key.starts_with(meta::OWN_PREFIX);
+        let rows = self.snapshot.scan(cf, &[], None);
+        rows.filter(move |row| !matches!(row, Ok((key, _)) if own(key)))
     }
 }
 
