@@ -63,9 +63,10 @@ pub struct SnapshotBody {
     pub metadata: SnapshotMetadata,
     /// What etcd puts into the message itself (its old store as JSON); empty for newer releases.
     pub data: Bytes,
-    /// How many bytes will come, where that is known.
+    /// How many bytes will come, where that is known ahead.
     pub total_bytes: Option<u64>,
-    /// The database, piece by piece, closed by an empty piece. A channel that ends without one
-    /// breaks the transfer off: a producer that died must not pass for one that was done.
+    /// The database, piece by piece. It is complete when `total_bytes` have come, or, where those
+    /// are not known, with an empty piece. A channel that ends before breaks the transfer off: a
+    /// producer that died must not pass for one that was done.
     pub chunks: mpsc::Receiver<io::Result<Bytes>>,
 }

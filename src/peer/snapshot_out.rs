@@ -128,22 +128,42 @@ async fn pump(
     pieces: mpsc::Sender<io::Result<Bytes>>,
 ) -> Infallible {
     let mut next = Ok(head);
+    let mut sent = 0;
     loop {
         let broken = next.is_err();
         if pieces.send(next).await.is_err() || broken {
             break;
         }
-        next = match source.chunks.recv().await {
-            // The empty piece: all of it.
-            Some(Ok(piece)) if piece.is_empty() => break,
-            Some(piece) => piece,
-            None => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the snapshot's source broke off"))
-            }
+        next = match next_piece(&mut source, &mut sent).await {
+            Ok(None) => break,
+            Ok(Some(piece)) => Ok(piece),
+            Err(error) => Err(error),
         };
     }
     drop(pieces);
     std::future::pending().await
+}
+
+/// The next piece of the database, `sent` bytes of which are through; `None` when it is complete.
+async fn next_piece(source: &mut SnapshotBody, sent: &mut u64) -> io::Result<Option<Bytes>> {
+    let piece = source.chunks.recv().await.transpose()?;
+    *sent += piece.as_ref().map_or(0, Bytes::len) as u64;
+    let complete = match (source.total_bytes, &piece) {
+        (Some(total), piece) => *sent == total && piece.as_ref().is_none_or(Bytes::is_empty),
+        (None, piece) => piece.as_ref().is_some_and(Bytes::is_empty),
+    };
+    match piece {
+        _ if complete => Ok(None),
+        Some(piece)
+            if !piece.is_empty() && source.total_bytes.is_none_or(|total| *sent <= total) =>
+        {
+            Ok(Some(piece))
+        }
+        _ => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("the snapshot's source stopped at byte {sent} of {:?}", source.total_bytes),
+        )),
+    }
 }
 
 /// Ready when nothing has moved for [`PEER_SNAPSHOT_STALL`].

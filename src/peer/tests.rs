@@ -45,8 +45,17 @@ enum Told {
 struct Notes {
     told: mpsc::UnboundedSender<Told>,
     removed: Mutex<BTreeSet<MemberId>>,
-    /// The database, and whether its producer gets to its end.
-    database: Mutex<(Vec<Bytes>, bool)>,
+    database: Mutex<(Vec<Bytes>, End)>,
+}
+
+/// How the database's producer ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Counted,
+    Marked,
+    TooFew,
+    TooMany,
+    Unmarked,
 }
 
 impl Notes {
@@ -74,11 +83,18 @@ impl Local for Notes {
     }
 
     fn snapshot_source(&self) -> BoxFuture<'static, io::Result<SnapshotBody>> {
-        let (mut database, complete) = self.database.lock().expect("not poisoned").clone();
-        let total_bytes = Some(database.iter().map(|piece| piece.len() as u64).sum());
-        if complete {
-            database.push(Bytes::new());
-        }
+        let (mut database, end) = self.database.lock().expect("not poisoned").clone();
+        let length = database.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let total_bytes = match end {
+            End::Counted => Some(length),
+            End::TooFew => Some(length + 1),
+            End::TooMany => Some(length - 1),
+            End::Marked => {
+                database.push(Bytes::new());
+                None
+            }
+            End::Unmarked => None,
+        };
         let (pieces, chunks) = mpsc::channel(database.len().max(1));
         for piece in database {
             pieces.try_send(Ok(piece)).expect("there is room for all");
@@ -176,7 +192,7 @@ impl Node {
         let local = Arc::new(Notes {
             told,
             removed: Mutex::default(),
-            database: Mutex::new((Vec::new(), true)),
+            database: Mutex::new((Vec::new(), End::Counted)),
         });
         let config = PeerConfig {
             identity: Identity { id, cluster, urls: vec![url.clone()] },
@@ -384,25 +400,33 @@ async fn a_snapshot_arrives_whole_and_named() {
     let database: Vec<Bytes> = (0..80u32)
         .map(|piece| (0..16_384u32).flat_map(|word| (piece * word).to_le_bytes()).collect())
         .collect();
-    *a.notes.database.lock().expect("not poisoned") = (database.clone(), true);
-    a.transport.send(vec![snapshot(A, B)]);
+    for end in [End::Counted, End::Marked] {
+        *a.notes.database.lock().expect("not poisoned") = (database.clone(), end);
+        a.transport.send(vec![snapshot(A, B)]);
 
-    let message = b.message().await;
-    let metadata = message.snapshot.and_then(|snapshot| snapshot.metadata).expect("a snapshot");
-    assert_eq!(metadata.index, 9, "the source's position, not the one raft asked for");
-    let received = std::fs::read(snapshot_path(b.dir.path(), Index(9))).expect("is there by now");
-    assert!(received == database.concat(), "{} bytes differ", received.len());
-    assert!(sent(&mut a, B).await);
-    assert_eq!(names(b.dir.path()), ["0000000000000009.snap.db"]);
+        let message = b.message().await;
+        let metadata = message.snapshot.and_then(|snapshot| snapshot.metadata);
+        let index = metadata.map(|metadata| metadata.index);
+        assert_eq!(index, Some(9), "the source's position, not the one raft asked for");
+        let received = std::fs::read(snapshot_path(b.dir.path(), Index(9)));
+        let received = received.expect("is there by now");
+        assert!(received == database.concat(), "{} bytes differ", received.len());
+        assert!(sent(&mut a, B).await);
+        assert_eq!(names(b.dir.path()), ["0000000000000009.snap.db"]);
+        std::fs::remove_file(snapshot_path(b.dir.path(), Index(9))).expect("is there");
+    }
 }
 
 #[tokio::test]
 async fn a_snapshot_that_breaks_off_leaves_nothing() {
     let (mut a, mut b) = pair().await;
-    *a.notes.database.lock().expect("not poisoned") = (vec![Bytes::from(vec![7; 3 << 20])], false);
-    a.transport.send(vec![snapshot(A, B)]);
-    assert!(!sent(&mut a, B).await);
-    b.until(|| names(b.dir.path()).is_empty()).await;
+    for end in [End::TooFew, End::TooMany, End::Unmarked] {
+        let database = vec![Bytes::from(vec![7; 3 << 20])];
+        *a.notes.database.lock().expect("not poisoned") = (database, end);
+        a.transport.send(vec![snapshot(A, B)]);
+        assert!(!sent(&mut a, B).await, "{end:?}");
+        b.until(|| names(b.dir.path()).is_empty()).await;
+    }
     while let Ok(told) = b.told.try_recv() {
         assert!(!matches!(told, Told::Step(_)), "{told:?}");
     }
@@ -414,7 +438,8 @@ async fn every_snapshot_is_accounted_for() {
     a.transport.send(vec![snapshot(A, MemberId(0xdead))]);
     assert!(!sent(&mut a, MemberId(0xdead)).await);
     // Two at once: one of them is refused, and both are reported.
-    *a.notes.database.lock().expect("not poisoned") = (vec![Bytes::from(vec![7; 1 << 20])], true);
+    *a.notes.database.lock().expect("not poisoned") =
+        (vec![Bytes::from(vec![7; 1 << 20])], End::Counted);
     a.transport.send(vec![snapshot(A, B), snapshot(A, B)]);
     let mut ends = [sent(&mut a, B).await, sent(&mut a, B).await];
     ends.sort();
