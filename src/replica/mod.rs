@@ -1,1 +1,7 @@
 //! Consensus around raft-rs.
+
+pub mod core;
+mod log;
+mod message;
+mod outbox;
+mod slog;
