@@ -5,9 +5,13 @@
 //! * fields 13 and up (raft-rs: `request_snapshot`, `priority`, `commit_term`; etcd: `vote`,
 //!   `responses`, both local): never sent, never read;
 //! * entry fields 5 and 6 (raft-rs: `sync_log`, `context`): never sent, never read;
-//! * conf change types from 2 on (etcd: update, add learner; raft-rs: add learner). A log entry's
-//!   payload stays as etcd wrote it, the change is translated when it is applied.
+//! * conf change types from 2 on (etcd: update, add learner; raft-rs: add learner). The payload of a
+//!   log entry stays as etcd wrote it, on the wire and on the disk; the change is translated when it
+//!   is applied. A leader's raft-rs decodes the payload of a proposal and drops it when it does not
+//!   know the type, so inside of raft the payload is [wrapped](wrap) in a field it skips.
 
+use bytes::{Buf, Bytes};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use quorate_proto::raftpb;
 use raft::eraftpb;
 
@@ -146,12 +150,39 @@ pub fn entry_in(entry: raftpb::Entry) -> eraftpb::Entry {
     });
     e.term = entry.term;
     e.index = entry.index;
-    e.data = entry.data;
+    e.data = match e.get_entry_type() {
+        eraftpb::EntryType::EntryConfChange => wrap(&entry.data),
+        _ => entry.data,
+    };
     e
 }
 
 pub fn entry_out(e: eraftpb::Entry) -> raftpb::Entry {
-    raftpb::Entry { r#type: e.entry_type as i32, term: e.term, index: e.index, data: e.data }
+    let data = match e.get_entry_type() {
+        eraftpb::EntryType::EntryConfChange => unwrap(e.data),
+        _ => e.data,
+    };
+    raftpb::Entry { r#type: e.entry_type as i32, term: e.term, index: e.index, data }
+}
+
+/// A field that raft-rs's conf change has not.
+const WRAPPED: u32 = 15;
+
+/// etcd's conf change as a conf change that raft-rs decodes, to nothing it acts upon.
+fn wrap(payload: &[u8]) -> Bytes {
+    let mut wrapped = Vec::with_capacity(payload.len() + 6);
+    encode_key(WRAPPED, WireType::LengthDelimited, &mut wrapped);
+    encode_varint(payload.len() as u64, &mut wrapped);
+    wrapped.extend_from_slice(payload);
+    wrapped.into()
+}
+
+fn unwrap(mut wrapped: Bytes) -> Bytes {
+    let key = decode_key(&mut wrapped);
+    assert!(key.is_ok_and(|key| key == (WRAPPED, WireType::LengthDelimited)), "made by wrap");
+    let length = decode_varint(&mut wrapped).expect("made by wrap");
+    assert_eq!(length, wrapped.remaining() as u64, "made by wrap");
+    wrapped
 }
 
 pub fn hard_state_in(state: &raftpb::HardState) -> eraftpb::HardState {
@@ -228,7 +259,7 @@ pub fn conf_change_in(change: &raftpb::ConfChange) -> Option<eraftpb::ConfChange
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use prost::Message as _;
     use proptest::prelude::*;
 
     use super::*;
@@ -285,6 +316,21 @@ mod tests {
         inner.deprecated_priority = 3;
         inner.commit_term = 4;
         assert_eq!(to_wire(inner), wire_message(raftpb::MessageType::MsgVote));
+    }
+
+    #[test]
+    fn a_conf_change_entry_keeps_its_payload() {
+        for kind in 0..4 {
+            let change = raftpb::ConfChange { r#type: kind, id: 9, node_id: 5, ..Default::default() };
+            let entry = raftpb::Entry {
+                r#type: raftpb::EntryType::EntryConfChange.into(),
+                data: change.encode_to_vec().into(),
+                ..Default::default()
+            };
+            let inner = entry_in(entry.clone());
+            assert_ne!(inner.data, entry.data);
+            assert_eq!(entry_out(inner), entry);
+        }
     }
 
     #[test]

@@ -5,3 +5,8 @@ mod log;
 mod message;
 mod outbox;
 mod slog;
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod scripts;
