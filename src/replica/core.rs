@@ -399,13 +399,12 @@ impl Core {
         let log = self.node.mut_store();
         let index = log.applied().saturating_sub(entries).max(log.index_to_fit(bytes));
         log.compact(index.min(log.applied()));
+        log.forget_configurations(log.applied());
     }
 
-    /// The configuration in force at `index`, for a snapshot record; older ones are forgotten.
-    pub fn configuration_at(&mut self, index: u64) -> raftpb::ConfState {
-        let log = self.node.mut_store();
-        log.forget_configurations(index);
-        message::conf_state_out(log.configuration_at(index).clone())
+    /// What the log in memory costs.
+    pub fn log_bytes(&self) -> usize {
+        self.node.store().bytes()
     }
 
     pub fn transfer_leader(&mut self, to: u64) {

@@ -19,8 +19,8 @@ pub struct Log {
     bytes: usize,
     /// Position of the state machine.
     applied: (u64, u64),
-    /// Configurations by the index they hold from, rising; never empty. The ones since the last
-    /// flush are kept, because a snapshot record names the configuration at its index.
+    /// Configurations by the index they hold from, rising; never empty. Those above the applied index
+    /// are not the state machine's yet, and a snapshot of it must not name them.
     configurations: VecDeque<(u64, ConfState)>,
 }
 
