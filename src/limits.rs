@@ -34,6 +34,14 @@ pub const INFLIGHT_MSGS_MAX: usize = 512;
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Proposals of this member that wait for an answer.
 pub const PROPOSALS_MAX: usize = 16_384;
+/// Proposals of this member that wait for a leader, bytes.
+pub const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Linearizable reads of this member that wait for the next round.
+pub const READERS_MAX: usize = 65_536;
+/// A read index that has not come is asked for again.
+pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
+/// Entries kept in memory for followers that lag, bytes; fewer entries are kept when they are large.
+pub const CATCHUP_BYTES_MAX: usize = 128 << 20;
 /// Messages that wait for one stream to one peer; more are dropped.
 pub const PEER_QUEUE: usize = 4_096;
 /// Messages that wait for single POSTs to one peer, and how many are on their way at once.

@@ -1,0 +1,341 @@
+//! The driver with real tasks and time, logs in memory and a network of function calls. What consensus
+//! itself promises is tested in `scripts` and `schedules`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use quorate_proto::raftpb;
+use tokio::sync::{mpsc, oneshot};
+
+use super::core::{Boot, Role};
+use super::disk::LogStore;
+use super::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
+use super::proposals::{Proposal, ProposalKind, Reply};
+use crate::env::{self, Env};
+use crate::error::{Error, Fatal, Refused, Unavailable};
+use crate::types::{Index, MemberId, Term};
+use crate::wal::{Save, SaveStats};
+
+/// A disk that can be told to stall or to fail.
+#[derive(Clone, Default)]
+struct Disk(Arc<(Mutex<DiskState>, Condvar)>);
+
+#[derive(Default)]
+struct DiskState {
+    saves: Vec<Save>,
+    stalled: bool,
+    broken: bool,
+    released: Option<Index>,
+}
+
+impl Disk {
+    fn set(&self, change: impl FnOnce(&mut DiskState)) {
+        change(&mut self.0.0.lock().expect("no panic inside"));
+        self.0.1.notify_all();
+    }
+
+    fn get<T>(&self, look: impl FnOnce(&DiskState) -> T) -> T {
+        look(&self.0.0.lock().expect("no panic inside"))
+    }
+}
+
+impl LogStore for Disk {
+    fn save(&mut self, batch: &[Save]) -> Result<SaveStats, Fatal> {
+        let state = self.0.0.lock().expect("no panic inside");
+        let mut state = self.0.1.wait_while(state, |s| s.stalled).expect("no panic inside");
+        if state.broken {
+            return Err(Fatal::new("log", "no space left"));
+        }
+        state.saves.extend_from_slice(batch);
+        Ok(SaveStats::default())
+    }
+
+    fn sync(&mut self) -> Result<(), Fatal> {
+        Ok(())
+    }
+
+    fn release(&mut self, up_to: Index) -> Result<usize, Fatal> {
+        self.set(|state| state.released = Some(up_to));
+        Ok(0)
+    }
+
+    fn prepare(&mut self) -> Result<(), Fatal> {
+        Ok(())
+    }
+}
+
+struct Handle(oneshot::Sender<Result<Index, Error>>);
+
+impl Reply for Handle {
+    fn refuse(self, error: Error) {
+        let _ = self.0.send(Err(error));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+#[derive(Default)]
+struct Network {
+    members: Mutex<BTreeMap<u64, Replica<Handle>>>,
+    cut: Mutex<BTreeSet<u64>>,
+}
+
+impl Transport for Network {
+    fn send(&self, messages: Vec<raftpb::Message>) {
+        let members = self.members.lock().expect("no panic inside");
+        let cut = self.cut.lock().expect("no panic inside");
+        for message in messages {
+            // Over the wire and back, as it will be.
+            let message = raftpb::Message::decode(&message.encode_to_vec()[..]).expect("encoded");
+            if let Some(to) = members.get(&message.to).filter(|_| {
+                !cut.contains(&message.from) && !cut.contains(&message.to)
+            }) {
+                to.step(message);
+            }
+        }
+    }
+}
+
+struct Member {
+    replica: Replica<Handle>,
+    disk: Disk,
+    applied: Arc<Mutex<Vec<raftpb::Entry>>>,
+}
+
+struct Cluster {
+    env: Env,
+    network: Arc<Network>,
+    members: BTreeMap<u64, Member>,
+}
+
+impl Cluster {
+    fn new(count: u64) -> Self {
+        let env = env::tokio::env();
+        let mut cluster =
+            Self { env, network: Arc::default(), members: BTreeMap::new() };
+        for id in 1..=count {
+            cluster.start(id, (1..=count).collect());
+        }
+        cluster
+    }
+
+    fn start(&mut self, id: u64, voters: Vec<u64>) {
+        let config = ReplicaConfig {
+            heartbeat: Duration::from_millis(10),
+            boot_seed: id,
+            ..ReplicaConfig::new(MemberId(id))
+        };
+        let conf_state = raftpb::ConfState { voters, ..Default::default() };
+        let boot = Boot { conf_state, ..Default::default() };
+        let disk = Disk::default();
+        let store = Box::new(disk.clone());
+        let (replica, committed) =
+            handle::start_on(self.env.clone(), config, boot, store, self.network.clone())
+                .expect("an empty log is a good start");
+        let applied = Arc::default();
+        self.env.spawn("applier", apply(replica.clone(), committed, Arc::clone(&applied)));
+        self.network.members.lock().expect("no panic inside").insert(id, replica.clone());
+        self.members.insert(id, Member { replica, disk, applied });
+    }
+
+    fn replica(&self, id: u64) -> &Replica<Handle> {
+        &self.members[&id].replica
+    }
+
+    /// Waits until the members agree on a leader other than `not`.
+    async fn leader(&self, not: u64) -> u64 {
+        let (_, first) = self.members.iter().find(|(id, _)| **id != not).expect("another member");
+        let mut status = first.replica.status();
+        let known = |status: &Status| status.leader != MemberId::NONE && status.leader.0 != not;
+        status.wait_for(known).await.expect("the replica runs").leader.0
+    }
+}
+
+async fn apply(
+    replica: Replica<Handle>,
+    mut committed: mpsc::Receiver<ToApply<Handle>>,
+    applied: Arc<Mutex<Vec<raftpb::Entry>>>,
+) {
+    while let Some(ToApply::Entries(entries)) = committed.recv().await {
+        for committed in entries {
+            let index = Index(committed.entry.index);
+            if committed.entry.r#type() == raftpb::EntryType::EntryConfChange {
+                let change = raftpb::ConfChange::decode(&committed.entry.data[..]).expect("encoded");
+                replica.apply_conf_change(change).await;
+            }
+            applied.lock().expect("no panic inside").push(committed.entry);
+            replica.applied(index, Term(0));
+            if let Some(Handle(reply)) = committed.reply {
+                let _ = reply.send(Ok(index));
+            }
+        }
+    }
+}
+
+fn proposal(id: u64) -> (Proposal<Handle>, oneshot::Receiver<Result<Index, Error>>) {
+    let header = Some(RequestHeader { id, ..Default::default() });
+    let data = InternalRaftRequest { header, ..Default::default() }.encode_to_vec().into();
+    let (reply, answer) = oneshot::channel();
+    let reply = Some(Handle(reply));
+    (Proposal { id, data, kind: ProposalKind::Normal, only_in_term: None, reply }, answer)
+}
+
+async fn propose(replica: &Replica<Handle>, id: u64) -> Result<Index, Error> {
+    let (proposal, answer) = proposal(id);
+    replica.propose(proposal).await?;
+    answer.await.expect("answered or refused")
+}
+
+#[tokio::test]
+async fn a_lone_member_answers_what_it_has_written() {
+    let cluster = Cluster::new(1);
+    // Proposed before there is a leader: it waits.
+    let index = propose(cluster.replica(1), 7).await.expect("committed");
+    let durable = cluster.members[&1].disk.get(|disk| {
+        disk.saves.iter().any(|save| {
+            matches!(save, Save::Entries { entries, .. } if entries.iter().any(|e| e.index == index.0))
+        })
+    });
+    assert!(durable);
+    let read = cluster.replica(1).read_index().await.expect("it leads");
+    assert!(read >= index);
+    cluster.replica(1).shutdown().await;
+    assert_eq!(propose(cluster.replica(1), 8).await, Err(Unavailable::Stopped.into()));
+    assert_eq!(cluster.replica(1).read_index().await, Err(Unavailable::Stopped.into()));
+}
+
+#[tokio::test]
+async fn every_member_takes_writes_and_reads() {
+    let cluster = Cluster::new(3);
+    for id in 1..=3 {
+        let index = propose(cluster.replica(id), 10 + id).await.expect("committed");
+        let read = cluster.replica(id).read_index().await.expect("there is a leader");
+        assert!(read >= index, "{id} reads at {read} after writing at {index}");
+    }
+    let many = (0..100).map(|n| propose(cluster.replica(2), 100 + n));
+    let answers = futures::future::join_all(many).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[tokio::test]
+async fn writes_wait_for_a_leader_and_reads_too() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader(0).await;
+    cluster.network.cut.lock().expect("no panic inside").extend([1, 2, 3]);
+    let follower = leader % 3 + 1;
+    let mut status = cluster.replica(follower).status();
+    let leaderless = status.wait_for(|status| status.leader == MemberId::NONE);
+    leaderless.await.expect("the replica runs");
+    let write = propose(cluster.replica(follower), 5);
+    let read = cluster.replica(follower).read_index();
+    let heal = async {
+        cluster.network.cut.lock().expect("no panic inside").clear();
+    };
+    let (write, read, ()) = tokio::join!(write, read, heal);
+    assert!(write.is_ok() && read.is_ok(), "{write:?} {read:?}");
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_stalls_is_replaced() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader(0).await;
+    propose(cluster.replica(leader), 1).await.expect("committed");
+    cluster.members[&leader].disk.set(|disk| disk.stalled = true);
+    let (stuck, answer) = proposal(2);
+    cluster.replica(leader).propose(stuck).await.expect("taken");
+    let next = cluster.leader(leader).await;
+    propose(cluster.replica(next), 3).await.expect("committed without the old leader");
+    cluster.members[&leader].disk.set(|disk| disk.stalled = false);
+    // It was on its way to the followers before the disk was asked.
+    answer.await.expect("answered").expect("committed by the next leader");
+}
+
+#[tokio::test]
+async fn a_failed_write_ends_the_replica() {
+    let cluster = Cluster::new(1);
+    propose(cluster.replica(1), 1).await.expect("committed");
+    cluster.members[&1].disk.set(|disk| disk.broken = true);
+    assert_eq!(propose(cluster.replica(1), 2).await, Err(Unavailable::Stopped.into()));
+    let fatal = cluster.replica(1).fatal().await;
+    assert_eq!(fatal.to_string(), "log: no space left");
+}
+
+#[tokio::test]
+async fn shutdown_hands_leadership_over() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader(0).await;
+    propose(cluster.replica(leader), 1).await.expect("committed");
+    let term = cluster.replica(leader).status().borrow().term;
+    cluster.replica(leader).shutdown().await;
+    let next = cluster.leader(leader).await;
+    assert_ne!(next, leader);
+    let status = cluster.replica(next).status();
+    assert_eq!(status.borrow().term, Term(term.0 + 1), "no election in between");
+}
+
+#[tokio::test]
+async fn a_proposal_for_another_term_is_refused() {
+    let cluster = Cluster::new(1);
+    propose(cluster.replica(1), 1).await.expect("committed");
+    let term = cluster.replica(1).status().borrow().term;
+    for (at, expected) in [(term.0 + 1, false), (term.0, true)] {
+        let (mut bound, answer) = proposal(2);
+        bound.only_in_term = Some(Term(at));
+        cluster.replica(1).propose(bound).await.expect("taken");
+        match answer.await.expect("answered") {
+            Ok(_) => assert!(expected),
+            Err(error) => assert!(!expected && error == Refused::NotLeader.into(), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conf_change_is_answered_by_its_id() {
+    let cluster = Cluster::new(1);
+    propose(cluster.replica(1), 1).await.expect("committed");
+    let change = raftpb::ConfChange {
+        id: 77,
+        r#type: raftpb::ConfChangeType::ConfChangeAddLearnerNode.into(),
+        node_id: 2,
+        context: Bytes::from_static(b"{}"),
+    };
+    let (reply, answer) = oneshot::channel();
+    let proposal = Proposal {
+        id: 77,
+        data: change.encode_to_vec().into(),
+        kind: ProposalKind::ConfChange,
+        only_in_term: None,
+        reply: Some(Handle(reply)),
+    };
+    cluster.replica(1).propose(proposal).await.expect("taken");
+    answer.await.expect("answered").expect("committed");
+    let status = cluster.replica(1).status();
+    assert_eq!(status.borrow().conf_state.learners, vec![2]);
+    assert_eq!(status.borrow().role, Role::Leader);
+    let last = cluster.members[&1].applied.lock().expect("no panic inside").last().cloned();
+    assert_eq!(last.expect("applied").data, change.encode_to_vec(), "the payload is etcd's");
+}
+
+#[tokio::test]
+async fn a_checkpoint_releases_the_log() {
+    let cluster = Cluster::new(1);
+    let index = propose(cluster.replica(1), 1).await.expect("committed");
+    let conf_state = raftpb::ConfState { voters: vec![1], ..Default::default() };
+    let replica = cluster.replica(1);
+    replica.checkpoint(index, Term(1), conf_state.clone(), Index(1)).await;
+    replica.shutdown().await;
+    cluster.members[&1].disk.get(|disk| {
+        assert_eq!(disk.released, Some(index));
+        let mark = disk.saves.iter().find_map(|save| match save {
+            Save::Snapshot(mark) => Some(mark.clone()),
+            Save::Entries { .. } => None,
+        });
+        assert_eq!(mark.expect("recorded").conf_state, Some(conf_state));
+    });
+}

@@ -1,0 +1,271 @@
+//! What the rest of the process sees of consensus: [`start`], the [`Replica`] handle and the types that
+//! cross the channels. The work is in [`super::driver`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_proto::{raftpb, walpb};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use super::core::{Boot, Core, CoreConfig, Role};
+use super::disk::{LogStore, LogTask};
+use super::driver::{Driver, Event};
+use super::proposals::{Proposal, Reply};
+use crate::env::Env;
+use crate::error::{Error, Fatal, Unavailable};
+use crate::limits;
+use crate::types::{Index, MemberId, Term};
+use crate::wal::Wal;
+
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    pub id: MemberId,
+    /// One tick.
+    pub heartbeat: Duration,
+    /// Ticks without a leader before an election, at least.
+    pub election_ticks: usize,
+    pub pre_vote: bool,
+    /// Drawn anew at every start: elections and read requests are told apart by it.
+    pub boot_seed: u64,
+    /// Where the state machine stands.
+    pub applied: Index,
+    /// Applied entries kept in memory for followers that lag.
+    pub catchup_entries: u64,
+}
+
+impl ReplicaConfig {
+    /// etcd's defaults.
+    pub fn new(id: MemberId) -> Self {
+        Self {
+            id,
+            heartbeat: Duration::from_millis(100),
+            election_ticks: 10,
+            pre_vote: true,
+            boot_seed: 0,
+            applied: Index(0),
+            catchup_entries: limits::CATCHUP_ENTRIES,
+        }
+    }
+
+    /// The shortest time without a leader before an election.
+    pub fn election_timeout(&self) -> Duration {
+        self.heartbeat * u32::try_from(self.election_ticks).unwrap_or(u32::MAX)
+    }
+}
+
+/// What was recovered from the disk.
+pub struct Start {
+    pub hard_state: raftpb::HardState,
+    /// In force at [`ReplicaConfig::applied`].
+    pub conf_state: raftpb::ConfState,
+    /// The log begins after it.
+    pub snapshot: (Index, Term),
+    pub entries: Vec<raftpb::Entry>,
+    pub wal: Wal,
+}
+
+/// The way to the other members. A snapshot message carries no data: the transport streams the state,
+/// which is at the message's position or beyond.
+pub trait Transport: Send + Sync + 'static {
+    /// Never blocks; may drop.
+    fn send(&self, messages: Vec<raftpb::Message>);
+}
+
+/// What the state machine has to do, in order.
+pub enum ToApply<R> {
+    Entries(Vec<Committed<R>>),
+    /// Take over the snapshot that was received up to this position. It is recorded in the log.
+    Snapshot(raftpb::SnapshotMetadata, oneshot::Sender<()>),
+}
+
+pub struct Committed<R> {
+    pub entry: raftpb::Entry,
+    /// Where the proposer waits, when it was this member.
+    pub reply: Option<R>,
+}
+
+/// Where consensus stands, as this member sees it. Watchers are woken when role, term, leader or
+/// configuration change; positions are up to date whenever they are read.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub id: MemberId,
+    pub role: Role,
+    pub term: Term,
+    /// [`MemberId::NONE`] when unknown.
+    pub leader: MemberId,
+    pub commit: Index,
+    pub last_index: Index,
+    pub applied: Index,
+    pub conf_state: Arc<raftpb::ConfState>,
+    /// Accepted here and not answered.
+    pub proposals_pending: usize,
+    /// Refused here since start.
+    pub proposals_failed: u64,
+    /// Read rounds asked again, and failed, since start.
+    pub reads_slow: u64,
+    pub reads_failed: u64,
+}
+
+/// The handle of one member's consensus; clones are the same member.
+pub struct Replica<R> {
+    inbox: mpsc::Sender<Event>,
+    proposals: mpsc::Sender<Proposal<R>>,
+    applied: Arc<watch::Sender<Index>>,
+    status: watch::Receiver<Status>,
+    fatal: Arc<Mutex<oneshot::Receiver<Fatal>>>,
+}
+
+impl<R> Clone for Replica<R> {
+    fn clone(&self) -> Self {
+        Self {
+            inbox: self.inbox.clone(),
+            proposals: self.proposals.clone(),
+            applied: self.applied.clone(),
+            status: self.status.clone(),
+            fatal: self.fatal.clone(),
+        }
+    }
+}
+
+/// Starts consensus. What it commits comes out of the receiver, after [`ReplicaConfig::applied`].
+pub fn start<R: Reply>(
+    env: Env,
+    config: ReplicaConfig,
+    start: Start,
+    transport: Arc<dyn Transport>,
+) -> Result<(Replica<R>, mpsc::Receiver<ToApply<R>>), Fatal> {
+    let Start { hard_state, conf_state, snapshot: (index, term), entries, wal } = start;
+    let boot = Boot { hard_state, conf_state, snapshot: (index.0, term.0), entries };
+    start_on(env, config, boot, Box::new(wal), transport)
+}
+
+/// As [`start`], on any log.
+pub(super) fn start_on<R: Reply>(
+    env: Env,
+    config: ReplicaConfig,
+    boot: Boot,
+    store: Box<dyn LogStore>,
+    transport: Arc<dyn Transport>,
+) -> Result<(Replica<R>, mpsc::Receiver<ToApply<R>>), Fatal> {
+    let core_config = CoreConfig {
+        id: config.id.0,
+        election_ticks: config.election_ticks,
+        pre_vote: config.pre_vote,
+        boot_seed: config.boot_seed,
+        applied: config.applied.0,
+    };
+    let core = super::driver::caught("start of consensus", || Core::new(&core_config, boot))??;
+    let (inbox, events) = mpsc::channel(limits::REPLICA_INBOX);
+    let (proposals, proposed) = mpsc::channel(limits::REPLICA_INBOX);
+    let (to_apply, committed) = mpsc::channel(limits::COMMITTED_BATCHES);
+    let (applied, applied_changes) = watch::channel(config.applied);
+    let (status, status_changes) = watch::channel(Status::default());
+    let (fatal, fatal_result) = oneshot::channel();
+    let log = LogTask::new(env.rt.worker("log"), store);
+    let driver = Driver::new(
+        env.clone(), config, core, log, transport, to_apply, applied_changes, status, events, proposed,
+    );
+    env.spawn("replica", driver.run(fatal));
+    let replica = Replica {
+        inbox,
+        proposals,
+        applied: Arc::new(applied),
+        status: status_changes,
+        fatal: Arc::new(Mutex::new(fatal_result)),
+    };
+    Ok((replica, committed))
+}
+
+impl<R: Reply> Replica<R> {
+    /// Gives a proposal to consensus, waiting for room. The outcome goes to its reply handle: from
+    /// the applier, or a refusal from here. A proposal that is lost on its way is never answered.
+    pub async fn propose(&self, proposal: Proposal<R>) -> Result<(), Error> {
+        self.proposals.send(proposal).await.map_err(|_| Unavailable::Stopped.into())
+    }
+
+    /// An index such that a state at or above it holds all that was acknowledged anywhere before the
+    /// call. Waits while there is no leader: the caller limits the time.
+    pub async fn read_index(&self) -> Result<Index, Error> {
+        let (reader, answer) = oneshot::channel();
+        self.send(Event::ReadIndex(reader)).await?;
+        answer.await.unwrap_or(Err(Unavailable::Stopped.into()))
+    }
+
+    /// A message from a peer; dropped when too many wait.
+    pub fn step(&self, message: raftpb::Message) {
+        let _ = self.inbox.try_send(Event::Step(message));
+    }
+
+    /// Messages to this member are being lost.
+    pub fn report_unreachable(&self, id: MemberId) {
+        let _ = self.inbox.try_send(Event::Unreachable(id));
+    }
+
+    /// A snapshot to this member has arrived or not. When the report is lost, the follower's next
+    /// answer does the same.
+    pub fn report_snapshot(&self, id: MemberId, ok: bool) {
+        let _ = self.inbox.try_send(Event::SnapshotSent(id, ok));
+    }
+
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Asks for leadership to be handed to `to`; [`Self::status`] tells whether it was.
+    pub async fn transfer_leader(&self, to: MemberId) -> Result<(), Error> {
+        self.send(Event::TransferLeader(to)).await
+    }
+
+    /// Called by the applier once for every conf change entry, in order; with node id 0 when the
+    /// state machine has rejected it. `None` when the replica has stopped.
+    pub async fn apply_conf_change(&self, change: raftpb::ConfChange) -> Option<raftpb::ConfState> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::ApplyConfChange(change, reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// The state machine has reached `index`. Never waits.
+    pub fn applied(&self, index: Index, _term: Term) {
+        self.applied.send_if_modified(|applied| {
+            let rises = index > *applied;
+            *applied = index.max(*applied);
+            rises
+        });
+    }
+
+    /// The state is durable up to `index`: the log on disk may go below it, the one in memory below
+    /// `keep_from`.
+    pub async fn checkpoint(
+        &self,
+        index: Index,
+        term: Term,
+        conf_state: raftpb::ConfState,
+        keep_from: Index,
+    ) {
+        let (index, term, conf_state) = (index.0, term.0, Some(conf_state));
+        let mark = walpb::Snapshot { index, term, conf_state };
+        // A replica that has stopped keeps its log.
+        let _ = self.send(Event::Checkpoint(mark, keep_from)).await;
+    }
+
+    /// Hands leadership over if there is somebody to take it, writes what is queued, and stops. What
+    /// waits is refused.
+    pub async fn shutdown(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.send(Event::Shutdown(done)).await.is_ok() {
+            let _ = stopped.await;
+        }
+    }
+
+    /// Ready when consensus cannot go on, for the first who asks.
+    pub async fn fatal(&self) -> Fatal {
+        match (&mut *self.fatal.lock().await).await {
+            Ok(fatal) => fatal,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Error> {
+        self.inbox.send(event).await.map_err(|_| Unavailable::Stopped.into())
+    }
+}
