@@ -79,11 +79,11 @@ pub mod peer;
 pub mod replica;
 pub mod watch;
 
-// pub mod member;
+pub mod member;
 
-// pub mod grpc;
-// pub mod http;
-// pub mod server;
+pub mod grpc;
+pub mod http;
+pub mod server;
 
 pub mod client;
 pub mod config;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use quorate::config::{self, Command, Config, log};
+use quorate::config::{self, Command, Config, Notice, log};
 use quorate::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -21,9 +21,7 @@ fn main() -> ExitCode {
         }
         Ok((Command::Run(config), notices)) => {
             log_to_stderr(config.log);
-            for notice in notices {
-                warn!("{notice}");
-            }
+            notices.iter().for_each(log_notice);
             run(&config)
         }
         Err(error) => {
@@ -38,6 +36,26 @@ fn log_to_stderr(settings: log::Settings) {
         .event_format(log::Zap::new(settings.format, SystemTime::now))
         .with_writer(std::io::stderr);
     tracing_subscriber::registry().with(lines).with(settings.filter()).init();
+}
+
+/// What the configuration's reader had to say, in etcd's words.
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::UsedVariable { name, value } => {
+            info!(variable = name, value, "recognized and used environment variable");
+        }
+        Notice::UnknownVariable { name, value } => {
+            warn!(variable = name, value, "unrecognized environment variable");
+        }
+        Notice::IgnoredFlag(flag) => warn!(flag, "ignored: the flag has no effect"),
+        Notice::DefaultName => warn!("'name' was empty; using the default"),
+        Notice::DefaultDataDir(dir) => {
+            warn!(data_dir = dir, "'data-dir' was empty; using default");
+        }
+        Notice::AdvertisesLocalhost(flag) => {
+            warn!(flag, "listens everywhere but tells others to find it at localhost");
+        }
+    }
 }
 
 fn run(config: &Config) -> ExitCode {

@@ -19,6 +19,7 @@ mod go;
 pub mod help;
 pub mod log;
 pub mod urls;
+mod server;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -48,6 +49,16 @@ pub enum ConfigError {
     /// The configuration contradicts itself or asks for what is not served: exit code 1.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl ConfigError {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Invalid(_) => 1,
+        }
+    }
 }
 
 /// Something to log once the log is set up.

@@ -17,7 +17,7 @@ use crate::apply::membership::MemberRecord;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, View};
-use crate::types::{MemberId, Revision};
+use crate::types::MemberId;
 use crate::watch;
 
 /// What etcd counts for a put besides key and value.
