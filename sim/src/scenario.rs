@@ -24,8 +24,10 @@ use crate::workload::{Stop, kv, leases, watch};
 
 /// How long a lease may outlive its end in a whole cluster: an election, a look, a commit.
 const LEASE_GRACE: Duration = Duration::from_secs(6);
+/// What a watcher may take to notice a broken stream, resume and catch up.
+const WATCH_GRACE: Duration = Duration::from_secs(40);
 /// For what the workloads have under way to come to an end.
-const WIND_DOWN: Duration = Duration::from_secs(8);
+const WIND_DOWN: Duration = Duration::from_secs(16);
 
 /// What clients run against the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,7 @@ pub struct Run {
     watchers: Vec<Seen>,
     ledger: Ledger,
     stop: Stop,
+    stop_watching: Stop,
 }
 
 /// What a run that passed did.
@@ -78,7 +81,8 @@ impl Run {
         drop(clients);
         let env = take.await.expect("the clients' process has just begun");
         cluster.settled(&env).await;
-        let (history, ledger, stop) = (History::default(), Ledger::default(), Stop::default());
+        let (history, ledger) = (History::default(), Ledger::default());
+        let (stop, stop_watching) = (Stop::default(), Stop::default());
         let watchers: Vec<_> = (0..load.watchers).map(|_| Seen::default()).collect();
         let names = cluster.names();
         for client in 0..load.kv {
@@ -90,15 +94,17 @@ impl Run {
         }
         for (at, seen) in watchers.iter().enumerate() {
             let channel = cluster.channel(&env, (at > 0).then(|| names[at % names.len()].as_str()));
-            let task = watch::run(env.clone(), channel, seen.clone(), stop.clone());
+            let task = watch::run(env.clone(), channel, seen.clone(), stop_watching.clone());
             drop(env.spawn("watcher", task));
         }
         for client in 0..load.leases {
             let channel = cluster.channel(&env, None);
-            let task = leases::run(env.clone(), channel, client, ledger.clone(), stop.clone());
+            let (ledger, history) = (ledger.clone(), history.clone());
+            let id = load.kv + client;
+            let task = leases::run(env.clone(), channel, id, ledger, history, stop.clone());
             drop(env.spawn("lease client", task));
         }
-        Self { cluster, env, history, watchers, ledger, stop }
+        Self { cluster, env, history, watchers, ledger, stop, stop_watching }
     }
 
     /// Ends the load on a cluster that is whole again and asks everything. Panics with all that does
@@ -106,17 +112,27 @@ impl Run {
     pub async fn end(self) -> Summary {
         let healthy = self.env.now();
         self.cluster.settled(&self.env).await;
-        // The last leases run out while the cluster is whole.
-        self.env.sleep(WIND_DOWN).await;
         self.stop.now();
+        // What is under way ends, and the last leases run out, while the cluster is whole.
         self.env.sleep(WIND_DOWN).await;
         self.cluster.settled(&self.env).await;
         let log = self.log().await;
         let revision = log.keys().next_back().copied().unwrap_or(1);
+        self.watched(revision).await;
         let faults = self.faults(&log, revision, healthy).await;
         self.cluster.assert_none_ended();
         assert!(faults.is_empty(), "the run does not fit:\n{}", faults.join("\n"));
         Summary { answered: self.history.answered(), revision }
+    }
+
+    /// Waits until every watcher has been told everything, for as long as that may take a sound one.
+    async fn watched(&self, revision: i64) {
+        let deadline = self.env.now() + WATCH_GRACE;
+        let behind = || self.watchers.iter().any(|seen| seen.revision() < revision);
+        while behind() && self.env.now() < deadline {
+            self.env.sleep(Duration::from_millis(100)).await;
+        }
+        self.stop_watching.now();
     }
 
     async fn faults(&self, log: &Log, revision: i64, healthy: Instant) -> Vec<String> {

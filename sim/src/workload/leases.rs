@@ -12,8 +12,10 @@ use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest};
 
 use super::{Stop, below};
+use crate::history::{Call, History, Operation};
 
 const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a client knows of one lease and its key.
 #[derive(Clone, Debug)]
@@ -40,7 +42,14 @@ impl Ledger {
 }
 
 /// One client, one lease after the other, until told to stop.
-pub async fn run(env: Env, channel: Channel, client: usize, ledger: Ledger, stop: Stop) {
+pub async fn run(
+    env: Env,
+    channel: Channel,
+    client: usize,
+    ledger: Ledger,
+    history: History,
+    stop: Stop,
+) {
     let mut leases = LeaseClient::new(channel.clone());
     let mut kv = KvClient::new(channel);
     let mut serial = 0_u64;
@@ -48,37 +57,51 @@ pub async fn run(env: Env, channel: Channel, client: usize, ledger: Ledger, stop
         serial += 1;
         let key = Bytes::from(format!("lease/{client}/{serial}"));
         let ttl = 2 + below(&env, 4);
-        if let Some(mut held) = hold(&env, &mut leases, &mut kv, key, ttl as i64).await {
+        let Some((id, mut held)) = grant(&env, &mut leases, &key, ttl as i64).await else {
+            env.sleep(PAUSE).await;
+            continue;
+        };
+        if attach(&env, &mut kv, client, key, id, &history).await {
             for _ in 0..below(&env, 6) {
-                env.sleep(held.1.ttl / 3).await;
-                keep_alive(&env, &mut leases, held.0, &mut held.1).await;
+                env.sleep(held.ttl / 3).await;
+                keep_alive(&env, &mut leases, id, &mut held).await;
             }
-            ledger.0.lock().expect("a list of leases").push(held.1);
+            ledger.0.lock().expect("a list of leases").push(held);
         }
-        env.sleep(Duration::from_millis(500)).await;
+        env.sleep(PAUSE).await;
     }
 }
 
-async fn hold(
+async fn grant(
     env: &Env,
     leases: &mut LeaseClient<Channel>,
-    kv: &mut KvClient<Channel>,
-    key: Bytes,
+    key: &Bytes,
     ttl: i64,
 ) -> Option<(i64, Held)> {
     let renewed = env.now();
     let grant = leases.lease_grant(LeaseGrantRequest { ttl, id: 0 });
     let granted = env.timeout(PATIENCE, grant).await.ok()?.ok()?.into_inner();
-    let last_try = env.now();
-    let put = PutRequest {
-        key: key.clone(),
-        value: key.clone(),
-        lease: granted.id,
-        ..Default::default()
-    };
-    env.timeout(PATIENCE, kv.put(put)).await.ok()?.ok()?;
     let ttl = Duration::from_secs(u64::try_from(granted.ttl).ok()?);
-    Some((granted.id, Held { key, ttl, renewed, last_try, lost: false }))
+    let held = Held { key: key.clone(), ttl, renewed, last_try: env.now(), lost: false };
+    Some((granted.id, held))
+}
+
+/// Puts a key that hangs on the lease; whether that was acknowledged.
+async fn attach(
+    env: &Env,
+    kv: &mut KvClient<Channel>,
+    client: usize,
+    key: Bytes,
+    lease: i64,
+    history: &History,
+) -> bool {
+    let put = PutRequest { key: key.clone(), value: key, lease, ..Default::default() };
+    let began = env.now();
+    let answer = env.timeout(PATIENCE, kv.put(put.clone())).await;
+    let answer = answer.ok().and_then(Result::ok).map(tonic::Response::into_inner);
+    let acknowledged = answer.is_some();
+    history.record(Operation { client, began, ended: env.now(), call: Call::Put(put, answer) });
+    acknowledged
 }
 
 async fn keep_alive(env: &Env, leases: &mut LeaseClient<Channel>, id: i64, held: &mut Held) {
