@@ -288,7 +288,7 @@ impl Wal {
         assert!(state.commit <= self.last_index, "what is committed is in the log");
         self.make_room(0, stats)?;
         self.encoder.state(state);
-        let before = std::mem::replace(&mut self.hard_state, state.clone());
+        let before = std::mem::replace(&mut self.hard_state, *state);
         Ok((before.term, before.vote) != (state.term, state.vote))
     }
 

@@ -80,7 +80,7 @@ impl Reader {
             return self.stop(Tail::Short, "the file ends inside a record");
         }
         let start = self.offset;
-        if let Err(what) = self.check(frame)? {
+        if let Some(what) = self.check(frame)? {
             let torn = self.has_lost_sector(start, frame)?;
             return self.stop(if torn { Tail::Torn } else { Tail::Corrupt }, what);
         }
@@ -90,21 +90,25 @@ impl Reader {
         Ok(Step::Record(record.expect("it was parsed just now")))
     }
 
-    /// Checks the record of the frame at `offset`, and moves the running checksum on.
-    fn check(&mut self, frame: Frame) -> Result<Result<(), &'static str>, WalError> {
+    /// What is wrong with the record of the frame at `offset`. Moves the running checksum on if nothing.
+    fn check(&mut self, frame: Frame) -> Result<Option<&'static str>, WalError> {
         let bytes = self.window.read(self.offset + HEADER_BYTES, frame.record)?;
         let Some(record) = Record::parse(bytes) else {
-            return Ok(Err("not a record"));
+            return Ok(Some("not a record"));
         };
-        Ok(match (record.kind, self.crc) {
-            (Kind::Crc, None) => Ok(self.crc = Some(record.crc)),
-            (_, None) => Err("no checksum record before it"),
+        let problem = match (record.kind, self.crc) {
+            (Kind::Crc, None) => None,
+            (_, None) => Some("no checksum record before it"),
             (Kind::Crc, Some(crc)) if crc != record.crc || !record.data.is_empty() => {
-                Err("the checksum does not continue that of the records before")
+                Some("the checksum does not continue that of the records before")
             }
-            (_, Some(crc)) if !record.follows(crc) => Err("checksum mismatch"),
-            _ => Ok(self.crc = Some(record.crc)),
-        })
+            (_, Some(crc)) if !record.follows(crc) => Some("checksum mismatch"),
+            _ => None,
+        };
+        if problem.is_none() {
+            self.crc = Some(record.crc);
+        }
+        Ok(problem)
     }
 
     /// Whether the length field agrees with the record's beginning, as far as that shares its sector:

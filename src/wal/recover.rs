@@ -81,7 +81,7 @@ fn read_segment(
     loop {
         let start = reader.offset;
         let problem = match reader.next()? {
-            Step::Record(record) => match head.next_if(|_| true) {
+            Step::Record(record) => match head.next() {
                 Some(expected) if expected != record.kind => {
                     Some(format!("{:?} record where {expected:?} belongs", record.kind))
                 }

@@ -260,7 +260,10 @@ proptest! {
 
     #[test]
     fn any_history_with_power_cuts_keeps_what_was_promised(
-        lives in prop::collection::vec((prop::collection::vec(step(), 1..20), 0..80_usize, any::<u64>()), 1..5),
+        lives in prop::collection::vec(
+            (prop::collection::vec(step(), 1..20), 0..80_usize, any::<u64>()),
+            1..5,
+        ),
     ) {
         let mut world = World::new();
         for (steps, fail_after, seed) in lives {
