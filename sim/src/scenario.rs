@@ -29,6 +29,9 @@ const WATCH_GRACE: Duration = Duration::from_secs(40);
 /// For what the workloads have under way to come to an end.
 const WIND_DOWN: Duration = Duration::from_secs(16);
 
+/// A run that does not fit usually does so in many places for one reason.
+const FAULTS_SHOWN: usize = 8;
+
 /// What clients run against the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -121,7 +124,8 @@ impl Run {
         self.watched(revision).await;
         let faults = self.faults(&log, revision, healthy).await;
         self.cluster.assert_none_ended();
-        assert!(faults.is_empty(), "the run does not fit:\n{}", faults.join("\n"));
+        let some = faults.iter().take(FAULTS_SHOWN).cloned().collect::<Vec<_>>().join("\n");
+        assert!(faults.is_empty(), "{} things do not fit, the first:\n{some}", faults.len());
         Summary { answered: self.history.answered(), revision }
     }
 

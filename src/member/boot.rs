@@ -242,8 +242,8 @@ impl Ground {
         let id = MemberId(recovered.metadata.node_id);
         let cluster = ClusterId(recovered.metadata.cluster_id);
         let begin = recovered.snapshot.index;
-        if begin == 0 && recovered.entries.is_empty() {
-            // The very first start ended between making the log and writing to it.
+        if begin == 0 && recovered.hard_state.commit == 0 {
+            // The very first start ended before its first write to the log was durable.
             let first = FirstEntries::new(options)?;
             if (first.id, first.cluster) != (id, cluster) {
                 let found = format!("belongs to member {id} of cluster {cluster}");
@@ -309,12 +309,16 @@ impl FirstEntries {
 
 /// Makes the folders, takes the lock and clears what an interrupted transfer left.
 fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
-    let dir = |path: &Path| {
-        disk.create_dir_all(path)
-            .map_err(|e| Fatal::new(format!("creating {}", path.display()), e))
-    };
-    dir(&options.member_dir())?;
-    dir(&options.snap_dir())?;
+    for dir in [options.member_dir(), options.snap_dir()] {
+        let failed = |e| Fatal::new(format!("creating {}", dir.display()), e);
+        disk.create_dir_all(&dir).map_err(failed)?;
+        make_durable(disk, &dir).map_err(failed)?;
+    }
+    if let Some(parent) = options.wal_dir().parent() {
+        let failed = |e| Fatal::new(format!("creating {}", parent.display()), e);
+        disk.create_dir_all(parent).map_err(failed)?;
+        make_durable(disk, parent).map_err(failed)?;
+    }
     let path = options.member_dir().join("lock");
     let lock = disk.lock(&path).map_err(|error| {
         let what = match error.kind() {
@@ -328,6 +332,21 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     peer::remove_leftovers(disk, &options.snap_dir())
         .map_err(|e| Fatal::new("clearing unfinished snapshots", e))?;
     Ok(lock)
+}
+
+/// Syncs the folders above `dir`, each of which names the next: a log that is durable in a folder
+/// that is not would be gone after a power cut.
+fn make_durable(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    for folder in dir.ancestors().skip(1) {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match disk.sync_dir(here) {
+            Ok(()) => {}
+            // Folders far above may belong to somebody else; they were there before us.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn wal_options(options: &Options) -> wal::Options {
