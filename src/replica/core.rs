@@ -537,9 +537,10 @@ impl Core {
     /// what distinguishes this election, so that a run can be repeated.
     fn settle(&mut self) {
         let raft = &mut self.node.raft;
-        let mut hash = splitmix64(self.boot_seed ^ raft.id);
-        hash = splitmix64(hash ^ raft.term);
-        hash = splitmix64(hash ^ raft.state as u64);
+        let mut hash = splitmix64(self.boot_seed);
+        for part in [raft.id, raft.term, raft.state as u64] {
+            hash = splitmix64(hash ^ part);
+        }
         let ticks = raft.election_timeout();
         raft.set_randomized_election_timeout(ticks + (hash % ticks as u64) as usize);
     }

@@ -35,7 +35,6 @@ pub enum Event {
     ApplyConfChange(raftpb::ConfChange, oneshot::Sender<raftpb::ConfState>),
     Checkpoint(walpb::Snapshot, Index),
     Unreachable(MemberId),
-    SnapshotSent(MemberId, bool),
     TransferLeader(MemberId),
     Shutdown(oneshot::Sender<()>),
 }
@@ -45,9 +44,20 @@ enum Wake<R> {
     Tick,
     Saved(Result<Option<u64>, Fatal>),
     Event(Option<Event>),
+    SnapshotSent(MemberId, bool),
     Applied,
     Room(bool),
     Proposal(Proposal<R>),
+}
+
+/// The driver's ends of the channels.
+pub struct Ends<R> {
+    pub to_apply: mpsc::Sender<ToApply<R>>,
+    pub applied: watch::Receiver<Index>,
+    pub status: watch::Sender<Status>,
+    pub inbox: mpsc::Receiver<Event>,
+    pub snapshot_reports: mpsc::UnboundedReceiver<(MemberId, bool)>,
+    pub proposed: mpsc::Receiver<Proposal<R>>,
 }
 
 pub struct Driver<R> {
@@ -56,11 +66,7 @@ pub struct Driver<R> {
     core: Core,
     log: LogTask,
     transport: Arc<dyn Transport>,
-    to_apply: mpsc::Sender<ToApply<R>>,
-    applied: watch::Receiver<Index>,
-    status: watch::Sender<Status>,
-    inbox: mpsc::Receiver<Event>,
-    proposed: mpsc::Receiver<Proposal<R>>,
+    ends: Ends<R>,
     proposals: Proposals<R>,
     reads: Reads,
     /// Committed and not given to the applier for want of room. What it holds is in the log too, so
@@ -82,18 +88,13 @@ enum ToGive {
 }
 
 impl<R: Reply> Driver<R> {
-    #[expect(clippy::too_many_arguments, reason = "the ends of the channels that `start` makes")]
     pub fn new(
         env: Env,
         config: ReplicaConfig,
         core: Core,
         log: LogTask,
         transport: Arc<dyn Transport>,
-        to_apply: mpsc::Sender<ToApply<R>>,
-        applied: watch::Receiver<Index>,
-        status: watch::Sender<Status>,
-        inbox: mpsc::Receiver<Event>,
-        proposed: mpsc::Receiver<Proposal<R>>,
+        ends: Ends<R>,
     ) -> Self {
         let retry = limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
         let retry = u32::try_from(retry).unwrap_or(u32::MAX);
@@ -108,7 +109,12 @@ impl<R: Reply> Driver<R> {
             changes: VecDeque::new(),
             ticks: 0,
             stopping: None,
-            env, config, core, log, transport, to_apply, applied, status, inbox, proposed,
+            env,
+            config,
+            core,
+            log,
+            transport,
+            ends,
         }
     }
 
@@ -116,11 +122,11 @@ impl<R: Reply> Driver<R> {
     pub async fn run(mut self, fatal: oneshot::Sender<Fatal>) {
         let result = self.work().await;
         let stopped = Unavailable::Stopped.into();
-        self.inbox.close();
-        self.proposed.close();
+        self.ends.inbox.close();
+        self.ends.proposed.close();
         self.proposals.refuse_all(&stopped);
         self.reads.refuse_all(&stopped);
-        while let Ok(proposal) = self.proposed.try_recv() {
+        while let Ok(proposal) = self.ends.proposed.try_recv() {
             proposal.refuse(Unavailable::Stopped);
         }
         if let Err(error) = result {
@@ -146,6 +152,9 @@ impl<R: Reply> Driver<R> {
                     caught("consensus, after a write", || self.saved(number))?;
                 }
                 Wake::Event(Some(event)) => caught("consensus, at an event", || self.events(event))??,
+                Wake::SnapshotSent(id, ok) => {
+                    caught("consensus, after a snapshot", || self.core.report_snapshot(id.0, ok))?;
+                }
                 Wake::Applied => caught("consensus, after applying", || self.note_applied())?,
                 Wake::Proposal(proposal) => self.take_proposals(proposal),
                 Wake::Room(true) => {}
@@ -165,10 +174,11 @@ impl<R: Reply> Driver<R> {
             biased;
             () = &mut self.timer => Wake::Tick,
             number = self.log.finished() => Wake::Saved(number),
-            event = self.inbox.recv() => Wake::Event(event),
-            Ok(()) = self.applied.changed() => Wake::Applied,
-            permit = self.to_apply.reserve(), if to_give => Wake::Room(permit.is_ok()),
-            Some(proposal) = self.proposed.recv(), if room => Wake::Proposal(proposal),
+            Some((id, ok)) = self.ends.snapshot_reports.recv() => Wake::SnapshotSent(id, ok),
+            event = self.ends.inbox.recv() => Wake::Event(event),
+            Ok(()) = self.ends.applied.changed() => Wake::Applied,
+            permit = self.ends.to_apply.reserve(), if to_give => Wake::Room(permit.is_ok()),
+            Some(proposal) = self.ends.proposed.recv(), if room => Wake::Proposal(proposal),
         }
     }
 
@@ -230,7 +240,7 @@ impl<R: Reply> Driver<R> {
     /// Gives the applier what it has room for. Only this task sends, so a permit once free stays free.
     fn give(&mut self) {
         while !self.committed.is_empty() {
-            let Ok(permit) = self.to_apply.try_reserve() else { return };
+            let Ok(permit) = self.ends.to_apply.try_reserve() else { return };
             let mut entries = Vec::new();
             let mut bytes = 0;
             while let Some(ToGive::Entry(entry)) = self.committed.front() {
@@ -269,7 +279,7 @@ impl<R: Reply> Driver<R> {
             reads_slow: self.reads.slow,
             reads_failed: self.reads.failed,
         };
-        self.status.send_if_modified(|status| {
+        self.ends.status.send_if_modified(|status| {
             let changed = (status.role, status.term, status.leader) != (now.role, now.term, now.leader);
             if changed {
                 info!(role = ?now.role, term = %now.term, leader = %now.leader, "role");
@@ -322,7 +332,7 @@ impl<R: Reply> Driver<R> {
     }
 
     fn note_applied(&mut self) {
-        let index = self.applied.borrow_and_update().0;
+        let index = self.ends.applied.borrow_and_update().0;
         self.core.applied(index);
         if index >= self.core.first_index() + self.config.catchup_entries + COMPACT_EVERY
             || self.core.log_bytes() > limits::CATCHUP_BYTES_MAX
@@ -335,7 +345,7 @@ impl<R: Reply> Driver<R> {
     fn events(&mut self, first: Event) -> Result<(), Fatal> {
         self.event(first)?;
         for _ in 1..BURST {
-            match self.inbox.try_recv() {
+            match self.ends.inbox.try_recv() {
                 Ok(event) => self.event(event)?,
                 Err(_) => break,
             }
@@ -359,7 +369,6 @@ impl<R: Reply> Driver<R> {
                 self.log.push_mark(mark);
             }
             Event::Unreachable(id) => self.core.report_unreachable(id.0),
-            Event::SnapshotSent(id, ok) => self.core.report_snapshot(id.0, ok),
             Event::TransferLeader(to) => self.core.transfer_leader(to.0),
             Event::Shutdown(done) => self.begin_to_stop(done),
         }
@@ -386,7 +395,7 @@ impl<R: Reply> Driver<R> {
     fn take_proposals(&mut self, first: Proposal<R>) {
         self.take_proposal(first);
         for _ in 1..BURST {
-            match self.proposed.try_recv() {
+            match self.ends.proposed.try_recv() {
                 Ok(proposal) => self.take_proposal(proposal),
                 Err(_) => break,
             }

@@ -16,6 +16,8 @@ mod driver_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod scripts;
 
 pub use core::Role;

@@ -67,8 +67,7 @@ impl Script {
             "change" => return self.change(args),
             "read" => {
                 let id = id(args)?;
-                let name = args.next_pos().ok_or("read MEMBER NAME")?.as_bytes().to_vec();
-                cluster.act(id, |core| core.read_index(name.into()));
+                cluster.read(id, args.next_pos().ok_or("read MEMBER NAME")?);
             }
             "transfer" => {
                 let (from, to) = (id(args)?, id(args)?);
