@@ -160,6 +160,17 @@ impl Core {
         self.settle();
     }
 
+    /// Campaigns at once if nobody else has a vote. raft refuses while a conf change is not applied.
+    pub fn lead_alone(&mut self) {
+        let raft = &self.node.raft;
+        let alone = raft.promotable() && raft.prs().is_singleton();
+        if alone && self.role() != Role::Leader && self.may_campaign() {
+            // The only error there is means that nothing happens.
+            let _ = self.node.campaign();
+            self.settle();
+        }
+    }
+
     /// A message from a peer. What cannot be used is dropped, as the network might have done.
     pub fn step(&mut self, message: raftpb::Message) {
         if message.to != self.id() {
@@ -419,6 +430,11 @@ impl Core {
             **id != self.id() && prs.conf().voters().contains(**id) && progress.recent_active
         });
         voters.max_by_key(|(id, progress)| (progress.matched, **id)).map(|(id, _)| *id)
+    }
+
+    pub fn has_other_voters(&self) -> bool {
+        let voters = self.conf_state().voters;
+        voters.iter().any(|id| *id != self.id())
     }
 
     /// Ceases to lead without a successor; the others elect one.

@@ -28,6 +28,9 @@ const COMPACT_EVERY: u64 = 256;
 /// Ticks between two looks for handles that nobody waits at.
 const PRUNE_TICKS: u64 = 10;
 
+/// How long the end waits for the disk. What is not written then was not acknowledged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What other tasks tell the driver.
 pub enum Event {
     Step(raftpb::Message),
@@ -143,7 +146,7 @@ impl<R: Reply> Driver<R> {
         loop {
             caught("consensus", || self.turn())?;
             if self.is_done() {
-                return self.log.drain(self.env.now()).await;
+                return self.drain().await;
             }
             match self.wake().await {
                 Wake::Tick => caught("consensus, at a tick", || self.tick())?,
@@ -156,10 +159,22 @@ impl<R: Reply> Driver<R> {
                     caught("consensus, after a snapshot", || self.core.report_snapshot(id.0, ok))?;
                 }
                 Wake::Applied => caught("consensus, after applying", || self.note_applied())?,
-                Wake::Proposal(proposal) => self.take_proposals(proposal),
+                Wake::Proposal(proposal) => self.take_proposal(proposal),
                 Wake::Room(true) => {}
                 // Nobody holds a handle any more, or the applier has ended.
-                Wake::Event(None) | Wake::Room(false) => return self.log.drain(self.env.now()).await,
+                Wake::Event(None) | Wake::Room(false) => return self.drain().await,
+            }
+            caught("consensus", || self.sweep())?;
+        }
+    }
+
+    /// Writes what is queued, unless the disk is too slow for an end in order.
+    async fn drain(&mut self) -> Result<(), Fatal> {
+        match self.env.timeout(DRAIN_TIMEOUT, self.log.drain(self.env.now())).await {
+            Ok(result) => result,
+            Err(elapsed) => {
+                warn!(%elapsed, "the log is not written to its end");
+                Ok(())
             }
         }
     }
@@ -182,9 +197,28 @@ impl<R: Reply> Driver<R> {
         }
     }
 
+    /// Looks at what a busy inbox would keep from its turn, so that nothing starves.
+    fn sweep(&mut self) {
+        if self.ends.applied.has_changed().unwrap_or(false) {
+            self.note_applied();
+        }
+        for _ in 0..BURST {
+            if self.proposals.len() >= limits::PROPOSALS_MAX {
+                break;
+            }
+            match self.ends.proposed.try_recv() {
+                Ok(proposal) => self.take_proposal(proposal),
+                Err(_) => break,
+            }
+        }
+    }
+
     /// Does all that can be done now. The order within one output is that of raft's Ready contract.
     fn turn(&mut self) {
         let mut messages = Vec::new();
+        if self.config.initial_election_tick_advance {
+            self.core.lead_alone();
+        }
         loop {
             self.ask_reads();
             self.propose();
@@ -305,6 +339,7 @@ impl<R: Reply> Driver<R> {
             self.proposals.prune();
         }
         self.yield_when_stalled(self.log.stalled_for(now));
+        self.hand_over();
         self.log.kick(now, true);
     }
 
@@ -392,16 +427,6 @@ impl<R: Reply> Driver<R> {
         Ok(conf_state)
     }
 
-    fn take_proposals(&mut self, first: Proposal<R>) {
-        self.take_proposal(first);
-        for _ in 1..BURST {
-            match self.ends.proposed.try_recv() {
-                Ok(proposal) => self.take_proposal(proposal),
-                Err(_) => break,
-            }
-        }
-    }
-
     fn take_proposal(&mut self, proposal: Proposal<R>) {
         let gap = self.core.commit().saturating_sub(self.core.applied_index());
         if self.stopping.is_some() {
@@ -415,20 +440,27 @@ impl<R: Reply> Driver<R> {
 
     fn begin_to_stop(&mut self, done: oneshot::Sender<()>) {
         // Two election timeouts: one for the transfer, one for an election without it.
-        let latest = self.ticks + 2 * self.config.election_ticks as u64;
-        if self.core.role() == Role::Leader {
-            if let Some(to) = self.core.best_transferee() {
-                info!(to = %MemberId(to), "handing leadership over before the end");
-                self.core.transfer_leader(to);
-                self.stopping = Some((done, latest));
-                return;
-            }
-        }
-        self.stopping = Some((done, self.ticks));
+        let patience = match self.core.role() {
+            Role::Leader if self.core.has_other_voters() => 2 * self.config.election_ticks as u64,
+            _ => 0,
+        };
+        self.stopping = Some((done, self.ticks + patience));
+        self.hand_over();
     }
 
-    /// Whether it may end: another member leads, nobody else could, or it took too long. Until then
-    /// it goes on voting, which its successor may need.
+    /// Gives leadership away before the end.
+    fn hand_over(&mut self) {
+        let leads = self.core.role() == Role::Leader && !self.core.is_transferring();
+        if let (true, true, Some(to)) =
+            (self.stopping.is_some(), leads, self.core.best_transferee())
+        {
+            info!(to = %MemberId(to), "handing leadership over before the end");
+            self.core.transfer_leader(to);
+        }
+    }
+
+    /// Whether it may end: another member leads, or it took too long. Until then it goes on voting,
+    /// which its successor may need.
     fn is_done(&self) -> bool {
         let Some((_, latest)) = &self.stopping else { return false };
         let leader = self.core.leader();

@@ -210,6 +210,13 @@ async fn a_lone_member_answers_what_it_has_written() {
     assert_eq!(cluster.replica(1).read_index().await, Err(Unavailable::Stopped.into()));
 }
 
+#[test]
+fn a_panic_of_raft_is_fatal_with_its_words() {
+    let fatal = super::driver::caught("consensus", || panic!("to_commit {} is out of range", 7));
+    let text = fatal.map(|()| ()).expect_err("it panicked").to_string();
+    assert_eq!(text, "consensus: to_commit 7 is out of range");
+}
+
 #[tokio::test]
 async fn every_member_takes_writes_and_reads() {
     let cluster = Cluster::new(3);

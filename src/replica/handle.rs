@@ -25,6 +25,8 @@ pub struct ReplicaConfig {
     /// Ticks without a leader before an election, at least.
     pub election_ticks: usize,
     pub pre_vote: bool,
+    /// A lone voter leads at once instead of waiting for an election timeout.
+    pub initial_election_tick_advance: bool,
     /// Drawn anew at every start: elections and read requests are told apart by it.
     pub boot_seed: u64,
     /// Where the state machine stands.
@@ -41,6 +43,7 @@ impl ReplicaConfig {
             heartbeat: Duration::from_millis(100),
             election_ticks: 10,
             pre_vote: true,
+            initial_election_tick_advance: true,
             boot_seed: 0,
             applied: Index(0),
             catchup_entries: limits::CATCHUP_ENTRIES,
