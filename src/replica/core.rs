@@ -214,7 +214,8 @@ impl Core {
     /// A rejection may not move a follower's next index to or below what it has acknowledged
     /// (mended in raft-rs after 0.7.0). False when the rejection is stale.
     fn above_matched(&self, m: &mut eraftpb::Message) -> bool {
-        let Some(matched) = self.node.raft.prs().get(m.from).map(|progress| progress.matched) else {
+        let Some(matched) = self.node.raft.prs().get(m.from).map(|progress| progress.matched)
+        else {
             return false;
         };
         let log = &self.node.raft.raft_log;
@@ -267,9 +268,7 @@ impl Core {
     pub fn read_index(&mut self, context: Bytes) {
         let mut m = eraftpb::Message::default();
         m.set_msg_type(MessageType::MsgReadIndex);
-        let mut entry = eraftpb::Entry::default();
-        entry.data = context;
-        m.entries.push(entry);
+        m.entries.push(eraftpb::Entry { data: context, ..Default::default() });
         if self.admit(&mut m) {
             let _ = self.node.raft.step(m);
         }
@@ -394,7 +393,8 @@ impl Core {
             let conf_state = self.node.apply_conf_change(&cc)?;
             self.node.mut_store().set_configuration(index, conf_state);
         }
-        if self.role() == Role::Leader && !self.node.raft.prs().conf().voters().contains(self.id()) {
+        if self.role() == Role::Leader && !self.node.raft.prs().conf().voters().contains(self.id())
+        {
             // raft-rs goes on as the leader and fails when the next answer comes in. The others
             // hear of the commit once more, then elect among themselves.
             self.node.raft.bcast_append();

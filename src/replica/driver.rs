@@ -43,6 +43,7 @@ pub enum Event {
 }
 
 /// Why the driver woke up.
+#[expect(clippy::large_enum_variant, reason = "one is made and taken apart at a time")]
 enum Wake<R> {
     Tick,
     Saved(Result<Option<u64>, Fatal>),
@@ -99,7 +100,8 @@ impl<R: Reply> Driver<R> {
         transport: Arc<dyn Transport>,
         ends: Ends<R>,
     ) -> Self {
-        let retry = limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
+        let retry =
+            limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
         let retry = u32::try_from(retry).unwrap_or(u32::MAX);
         let next_tick = env.now() + config.heartbeat;
         Self {
@@ -154,7 +156,9 @@ impl<R: Reply> Driver<R> {
                     let number = number?;
                     caught("consensus, after a write", || self.saved(number))?;
                 }
-                Wake::Event(Some(event)) => caught("consensus, at an event", || self.events(event))??,
+                Wake::Event(Some(event)) => {
+                    caught("consensus, at an event", || self.events(event))??
+                }
                 Wake::SnapshotSent(id, ok) => {
                     caught("consensus, after a snapshot", || self.core.report_snapshot(id.0, ok))?;
                 }
@@ -314,7 +318,8 @@ impl<R: Reply> Driver<R> {
             reads_failed: self.reads.failed,
         };
         self.ends.status.send_if_modified(|status| {
-            let changed = (status.role, status.term, status.leader) != (now.role, now.term, now.leader);
+            let changed =
+                (status.role, status.term, status.leader) != (now.role, now.term, now.leader);
             if changed {
                 info!(role = ?now.role, term = %now.term, leader = %now.leader, "role");
             }
@@ -329,7 +334,8 @@ impl<R: Reply> Driver<R> {
         self.ticks += 1;
         // Ticks that were missed are not made up for: a process that was stopped does not hold an
         // election the moment it goes on.
-        self.next_tick = (self.next_tick + self.config.heartbeat).max(now + self.config.heartbeat / 2);
+        self.next_tick =
+            (self.next_tick + self.config.heartbeat).max(now + self.config.heartbeat / 2);
         self.timer = self.env.sleep_until(self.next_tick);
         self.core.tick();
         if let Some(context) = self.reads.tick() {

@@ -84,15 +84,18 @@ impl Cluster {
     pub fn create(&mut self, id: u64) {
         let flushed = State { conf_state: self.initial.clone(), ..Default::default() };
         let disk = Disk { flushed, ..Default::default() };
-        self.nodes.insert(id, Node {
-            core: None,
-            disk,
-            saves: VecDeque::new(),
-            state: State::default(),
-            received: BTreeMap::new(),
-            reads: Vec::new(),
-            was: (Role::Follower, 0),
-        });
+        self.nodes.insert(
+            id,
+            Node {
+                core: None,
+                disk,
+                saves: VecDeque::new(),
+                state: State::default(),
+                received: BTreeMap::new(),
+                reads: Vec::new(),
+                was: (Role::Follower, 0),
+            },
+        );
         self.start(id);
     }
 
@@ -465,7 +468,9 @@ pub fn describe(m: &raftpb::Message) -> String {
         _ => String::new(),
     };
     let context = match m.entries.first() {
-        Some(entry) if matches!(m.r#type(), Type::MsgReadIndex | Type::MsgReadIndexResp) => &entry.data,
+        Some(entry) if matches!(m.r#type(), Type::MsgReadIndex | Type::MsgReadIndexResp) => {
+            &entry.data
+        }
         _ => &m.context,
     };
     if !context.is_empty() {

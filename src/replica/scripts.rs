@@ -29,7 +29,8 @@ impl goldenscript::Runner for Script {
         let answer = self.command(&command.name, &mut args)?;
         args.reject_next()?;
         self.cluster.check_logs();
-        let mut output = self.cluster.trace.drain(..).fold(String::new(), |text, line| text + &line + "\n");
+        let mut output =
+            self.cluster.trace.drain(..).fold(String::new(), |text, line| text + &line + "\n");
         output += &answer;
         Ok(output)
     }
@@ -49,7 +50,8 @@ impl Script {
             "drop" => return self.drop_messages(args),
             "duplicate" => {
                 let matches = selection(args)?;
-                let copies: Vec<_> = cluster.network.iter().filter(|m| matches(m)).cloned().collect();
+                let copies: Vec<_> =
+                    cluster.network.iter().filter(|m| matches(m)).cloned().collect();
                 cluster.network.extend(copies);
             }
             "unreachable" => {
@@ -153,7 +155,8 @@ impl Script {
             let lost = count > 0 && matches(message);
             if lost {
                 count -= 1;
-                writeln!(dropped, "lost: {} {}", message.from, describe(message)).expect("a string");
+                writeln!(dropped, "lost: {} {}", message.from, describe(message))
+                    .expect("a string");
             }
             !lost
         });
