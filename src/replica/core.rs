@@ -160,6 +160,17 @@ impl Core {
         self.settle();
     }
 
+    /// Campaigns at once if nobody else has a vote. raft refuses while a conf change is not applied.
+    pub fn lead_alone(&mut self) {
+        let raft = &self.node.raft;
+        let alone = raft.promotable() && raft.prs().is_singleton();
+        if alone && self.role() != Role::Leader && self.may_campaign() {
+            // The only error there is means that nothing happens.
+            let _ = self.node.campaign();
+            self.settle();
+        }
+    }
+
     /// A message from a peer. What cannot be used is dropped, as the network might have done.
     pub fn step(&mut self, message: raftpb::Message) {
         if message.to != self.id() {
@@ -203,7 +214,8 @@ impl Core {
     /// A rejection may not move a follower's next index to or below what it has acknowledged
     /// (mended in raft-rs after 0.7.0). False when the rejection is stale.
     fn above_matched(&self, m: &mut eraftpb::Message) -> bool {
-        let Some(matched) = self.node.raft.prs().get(m.from).map(|progress| progress.matched) else {
+        let Some(matched) = self.node.raft.prs().get(m.from).map(|progress| progress.matched)
+        else {
             return false;
         };
         let log = &self.node.raft.raft_log;
@@ -256,9 +268,7 @@ impl Core {
     pub fn read_index(&mut self, context: Bytes) {
         let mut m = eraftpb::Message::default();
         m.set_msg_type(MessageType::MsgReadIndex);
-        let mut entry = eraftpb::Entry::default();
-        entry.data = context;
-        m.entries.push(entry);
+        m.entries.push(eraftpb::Entry { data: context, ..Default::default() });
         if self.admit(&mut m) {
             let _ = self.node.raft.step(m);
         }
@@ -383,7 +393,8 @@ impl Core {
             let conf_state = self.node.apply_conf_change(&cc)?;
             self.node.mut_store().set_configuration(index, conf_state);
         }
-        if self.role() == Role::Leader && !self.node.raft.prs().conf().voters().contains(self.id()) {
+        if self.role() == Role::Leader && !self.node.raft.prs().conf().voters().contains(self.id())
+        {
             // raft-rs goes on as the leader and fails when the next answer comes in. The others
             // hear of the commit once more, then elect among themselves.
             self.node.raft.bcast_append();
@@ -419,6 +430,11 @@ impl Core {
             **id != self.id() && prs.conf().voters().contains(**id) && progress.recent_active
         });
         voters.max_by_key(|(id, progress)| (progress.matched, **id)).map(|(id, _)| *id)
+    }
+
+    pub fn has_other_voters(&self) -> bool {
+        let voters = self.conf_state().voters;
+        voters.iter().any(|id| *id != self.id())
     }
 
     /// Ceases to lead without a successor; the others elect one.
@@ -537,9 +553,10 @@ impl Core {
     /// what distinguishes this election, so that a run can be repeated.
     fn settle(&mut self) {
         let raft = &mut self.node.raft;
-        let mut hash = splitmix64(self.boot_seed ^ raft.id);
-        hash = splitmix64(hash ^ raft.term);
-        hash = splitmix64(hash ^ raft.state as u64);
+        let mut hash = splitmix64(self.boot_seed);
+        for part in [raft.id, raft.term, raft.state as u64] {
+            hash = splitmix64(hash ^ part);
+        }
         let ticks = raft.election_timeout();
         raft.set_randomized_election_timeout(ticks + (hash % ticks as u64) as usize);
     }

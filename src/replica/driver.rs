@@ -28,6 +28,9 @@ const COMPACT_EVERY: u64 = 256;
 /// Ticks between two looks for handles that nobody waits at.
 const PRUNE_TICKS: u64 = 10;
 
+/// How long the end waits for the disk. What is not written then was not acknowledged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What other tasks tell the driver.
 pub enum Event {
     Step(raftpb::Message),
@@ -35,19 +38,30 @@ pub enum Event {
     ApplyConfChange(raftpb::ConfChange, oneshot::Sender<raftpb::ConfState>),
     Checkpoint(walpb::Snapshot, Index),
     Unreachable(MemberId),
-    SnapshotSent(MemberId, bool),
     TransferLeader(MemberId),
     Shutdown(oneshot::Sender<()>),
 }
 
 /// Why the driver woke up.
+#[expect(clippy::large_enum_variant, reason = "one is made and taken apart at a time")]
 enum Wake<R> {
     Tick,
     Saved(Result<Option<u64>, Fatal>),
     Event(Option<Event>),
+    SnapshotSent(MemberId, bool),
     Applied,
     Room(bool),
     Proposal(Proposal<R>),
+}
+
+/// The driver's ends of the channels.
+pub struct Ends<R> {
+    pub to_apply: mpsc::Sender<ToApply<R>>,
+    pub applied: watch::Receiver<Index>,
+    pub status: watch::Sender<Status>,
+    pub inbox: mpsc::Receiver<Event>,
+    pub snapshot_reports: mpsc::UnboundedReceiver<(MemberId, bool)>,
+    pub proposed: mpsc::Receiver<Proposal<R>>,
 }
 
 pub struct Driver<R> {
@@ -56,11 +70,7 @@ pub struct Driver<R> {
     core: Core,
     log: LogTask,
     transport: Arc<dyn Transport>,
-    to_apply: mpsc::Sender<ToApply<R>>,
-    applied: watch::Receiver<Index>,
-    status: watch::Sender<Status>,
-    inbox: mpsc::Receiver<Event>,
-    proposed: mpsc::Receiver<Proposal<R>>,
+    ends: Ends<R>,
     proposals: Proposals<R>,
     reads: Reads,
     /// Committed and not given to the applier for want of room. What it holds is in the log too, so
@@ -82,20 +92,16 @@ enum ToGive {
 }
 
 impl<R: Reply> Driver<R> {
-    #[expect(clippy::too_many_arguments, reason = "the ends of the channels that `start` makes")]
     pub fn new(
         env: Env,
         config: ReplicaConfig,
         core: Core,
         log: LogTask,
         transport: Arc<dyn Transport>,
-        to_apply: mpsc::Sender<ToApply<R>>,
-        applied: watch::Receiver<Index>,
-        status: watch::Sender<Status>,
-        inbox: mpsc::Receiver<Event>,
-        proposed: mpsc::Receiver<Proposal<R>>,
+        ends: Ends<R>,
     ) -> Self {
-        let retry = limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
+        let retry =
+            limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
         let retry = u32::try_from(retry).unwrap_or(u32::MAX);
         let next_tick = env.now() + config.heartbeat;
         Self {
@@ -108,7 +114,12 @@ impl<R: Reply> Driver<R> {
             changes: VecDeque::new(),
             ticks: 0,
             stopping: None,
-            env, config, core, log, transport, to_apply, applied, status, inbox, proposed,
+            env,
+            config,
+            core,
+            log,
+            transport,
+            ends,
         }
     }
 
@@ -116,11 +127,11 @@ impl<R: Reply> Driver<R> {
     pub async fn run(mut self, fatal: oneshot::Sender<Fatal>) {
         let result = self.work().await;
         let stopped = Unavailable::Stopped.into();
-        self.inbox.close();
-        self.proposed.close();
+        self.ends.inbox.close();
+        self.ends.proposed.close();
         self.proposals.refuse_all(&stopped);
         self.reads.refuse_all(&stopped);
-        while let Ok(proposal) = self.proposed.try_recv() {
+        while let Ok(proposal) = self.ends.proposed.try_recv() {
             proposal.refuse(Unavailable::Stopped);
         }
         if let Err(error) = result {
@@ -137,7 +148,7 @@ impl<R: Reply> Driver<R> {
         loop {
             caught("consensus", || self.turn())?;
             if self.is_done() {
-                return self.log.drain(self.env.now()).await;
+                return self.drain().await;
             }
             match self.wake().await {
                 Wake::Tick => caught("consensus, at a tick", || self.tick())?,
@@ -145,12 +156,29 @@ impl<R: Reply> Driver<R> {
                     let number = number?;
                     caught("consensus, after a write", || self.saved(number))?;
                 }
-                Wake::Event(Some(event)) => caught("consensus, at an event", || self.events(event))??,
+                Wake::Event(Some(event)) => {
+                    caught("consensus, at an event", || self.events(event))??
+                }
+                Wake::SnapshotSent(id, ok) => {
+                    caught("consensus, after a snapshot", || self.core.report_snapshot(id.0, ok))?;
+                }
                 Wake::Applied => caught("consensus, after applying", || self.note_applied())?,
-                Wake::Proposal(proposal) => self.take_proposals(proposal),
+                Wake::Proposal(proposal) => self.take_proposal(proposal),
                 Wake::Room(true) => {}
                 // Nobody holds a handle any more, or the applier has ended.
-                Wake::Event(None) | Wake::Room(false) => return self.log.drain(self.env.now()).await,
+                Wake::Event(None) | Wake::Room(false) => return self.drain().await,
+            }
+            caught("consensus", || self.sweep())?;
+        }
+    }
+
+    /// Writes what is queued, unless the disk is too slow for an end in order.
+    async fn drain(&mut self) -> Result<(), Fatal> {
+        match self.env.timeout(DRAIN_TIMEOUT, self.log.drain(self.env.now())).await {
+            Ok(result) => result,
+            Err(elapsed) => {
+                warn!(%elapsed, "the log is not written to its end");
+                Ok(())
             }
         }
     }
@@ -165,16 +193,36 @@ impl<R: Reply> Driver<R> {
             biased;
             () = &mut self.timer => Wake::Tick,
             number = self.log.finished() => Wake::Saved(number),
-            event = self.inbox.recv() => Wake::Event(event),
-            Ok(()) = self.applied.changed() => Wake::Applied,
-            permit = self.to_apply.reserve(), if to_give => Wake::Room(permit.is_ok()),
-            Some(proposal) = self.proposed.recv(), if room => Wake::Proposal(proposal),
+            Some((id, ok)) = self.ends.snapshot_reports.recv() => Wake::SnapshotSent(id, ok),
+            event = self.ends.inbox.recv() => Wake::Event(event),
+            Ok(()) = self.ends.applied.changed() => Wake::Applied,
+            permit = self.ends.to_apply.reserve(), if to_give => Wake::Room(permit.is_ok()),
+            Some(proposal) = self.ends.proposed.recv(), if room => Wake::Proposal(proposal),
+        }
+    }
+
+    /// Looks at what a busy inbox would keep from its turn, so that nothing starves.
+    fn sweep(&mut self) {
+        if self.ends.applied.has_changed().unwrap_or(false) {
+            self.note_applied();
+        }
+        for _ in 0..BURST {
+            if self.proposals.len() >= limits::PROPOSALS_MAX {
+                break;
+            }
+            match self.ends.proposed.try_recv() {
+                Ok(proposal) => self.take_proposal(proposal),
+                Err(_) => break,
+            }
         }
     }
 
     /// Does all that can be done now. The order within one output is that of raft's Ready contract.
     fn turn(&mut self) {
         let mut messages = Vec::new();
+        if self.config.initial_election_tick_advance {
+            self.core.lead_alone();
+        }
         loop {
             self.ask_reads();
             self.propose();
@@ -230,7 +278,7 @@ impl<R: Reply> Driver<R> {
     /// Gives the applier what it has room for. Only this task sends, so a permit once free stays free.
     fn give(&mut self) {
         while !self.committed.is_empty() {
-            let Ok(permit) = self.to_apply.try_reserve() else { return };
+            let Ok(permit) = self.ends.to_apply.try_reserve() else { return };
             let mut entries = Vec::new();
             let mut bytes = 0;
             while let Some(ToGive::Entry(entry)) = self.committed.front() {
@@ -269,8 +317,9 @@ impl<R: Reply> Driver<R> {
             reads_slow: self.reads.slow,
             reads_failed: self.reads.failed,
         };
-        self.status.send_if_modified(|status| {
-            let changed = (status.role, status.term, status.leader) != (now.role, now.term, now.leader);
+        self.ends.status.send_if_modified(|status| {
+            let changed =
+                (status.role, status.term, status.leader) != (now.role, now.term, now.leader);
             if changed {
                 info!(role = ?now.role, term = %now.term, leader = %now.leader, "role");
             }
@@ -285,7 +334,8 @@ impl<R: Reply> Driver<R> {
         self.ticks += 1;
         // Ticks that were missed are not made up for: a process that was stopped does not hold an
         // election the moment it goes on.
-        self.next_tick = (self.next_tick + self.config.heartbeat).max(now + self.config.heartbeat / 2);
+        self.next_tick =
+            (self.next_tick + self.config.heartbeat).max(now + self.config.heartbeat / 2);
         self.timer = self.env.sleep_until(self.next_tick);
         self.core.tick();
         if let Some(context) = self.reads.tick() {
@@ -295,6 +345,7 @@ impl<R: Reply> Driver<R> {
             self.proposals.prune();
         }
         self.yield_when_stalled(self.log.stalled_for(now));
+        self.hand_over();
         self.log.kick(now, true);
     }
 
@@ -322,7 +373,7 @@ impl<R: Reply> Driver<R> {
     }
 
     fn note_applied(&mut self) {
-        let index = self.applied.borrow_and_update().0;
+        let index = self.ends.applied.borrow_and_update().0;
         self.core.applied(index);
         if index >= self.core.first_index() + self.config.catchup_entries + COMPACT_EVERY
             || self.core.log_bytes() > limits::CATCHUP_BYTES_MAX
@@ -335,7 +386,7 @@ impl<R: Reply> Driver<R> {
     fn events(&mut self, first: Event) -> Result<(), Fatal> {
         self.event(first)?;
         for _ in 1..BURST {
-            match self.inbox.try_recv() {
+            match self.ends.inbox.try_recv() {
                 Ok(event) => self.event(event)?,
                 Err(_) => break,
             }
@@ -359,7 +410,6 @@ impl<R: Reply> Driver<R> {
                 self.log.push_mark(mark);
             }
             Event::Unreachable(id) => self.core.report_unreachable(id.0),
-            Event::SnapshotSent(id, ok) => self.core.report_snapshot(id.0, ok),
             Event::TransferLeader(to) => self.core.transfer_leader(to.0),
             Event::Shutdown(done) => self.begin_to_stop(done),
         }
@@ -383,16 +433,6 @@ impl<R: Reply> Driver<R> {
         Ok(conf_state)
     }
 
-    fn take_proposals(&mut self, first: Proposal<R>) {
-        self.take_proposal(first);
-        for _ in 1..BURST {
-            match self.proposed.try_recv() {
-                Ok(proposal) => self.take_proposal(proposal),
-                Err(_) => break,
-            }
-        }
-    }
-
     fn take_proposal(&mut self, proposal: Proposal<R>) {
         let gap = self.core.commit().saturating_sub(self.core.applied_index());
         if self.stopping.is_some() {
@@ -406,20 +446,27 @@ impl<R: Reply> Driver<R> {
 
     fn begin_to_stop(&mut self, done: oneshot::Sender<()>) {
         // Two election timeouts: one for the transfer, one for an election without it.
-        let latest = self.ticks + 2 * self.config.election_ticks as u64;
-        if self.core.role() == Role::Leader {
-            if let Some(to) = self.core.best_transferee() {
-                info!(to = %MemberId(to), "handing leadership over before the end");
-                self.core.transfer_leader(to);
-                self.stopping = Some((done, latest));
-                return;
-            }
-        }
-        self.stopping = Some((done, self.ticks));
+        let patience = match self.core.role() {
+            Role::Leader if self.core.has_other_voters() => 2 * self.config.election_ticks as u64,
+            _ => 0,
+        };
+        self.stopping = Some((done, self.ticks + patience));
+        self.hand_over();
     }
 
-    /// Whether it may end: another member leads, nobody else could, or it took too long. Until then
-    /// it goes on voting, which its successor may need.
+    /// Gives leadership away before the end.
+    fn hand_over(&mut self) {
+        let leads = self.core.role() == Role::Leader && !self.core.is_transferring();
+        if let (true, true, Some(to)) =
+            (self.stopping.is_some(), leads, self.core.best_transferee())
+        {
+            info!(to = %MemberId(to), "handing leadership over before the end");
+            self.core.transfer_leader(to);
+        }
+    }
+
+    /// Whether it may end: another member leads, or it took too long. Until then it goes on voting,
+    /// which its successor may need.
     fn is_done(&self) -> bool {
         let Some((_, latest)) = &self.stopping else { return false };
         let leader = self.core.leader();

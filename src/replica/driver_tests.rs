@@ -93,9 +93,10 @@ impl Transport for Network {
         for message in messages {
             // Over the wire and back, as it will be.
             let message = raftpb::Message::decode(&message.encode_to_vec()[..]).expect("encoded");
-            if let Some(to) = members.get(&message.to).filter(|_| {
-                !cut.contains(&message.from) && !cut.contains(&message.to)
-            }) {
+            if let Some(to) = members
+                .get(&message.to)
+                .filter(|_| !cut.contains(&message.from) && !cut.contains(&message.to))
+            {
                 to.step(message);
             }
         }
@@ -117,8 +118,7 @@ struct Cluster {
 impl Cluster {
     fn new(count: u64) -> Self {
         let env = env::tokio::env();
-        let mut cluster =
-            Self { env, network: Arc::default(), members: BTreeMap::new() };
+        let mut cluster = Self { env, network: Arc::default(), members: BTreeMap::new() };
         for id in 1..=count {
             cluster.start(id, (1..=count).collect());
         }
@@ -166,7 +166,8 @@ async fn apply(
         for committed in entries {
             let index = Index(committed.entry.index);
             if committed.entry.r#type() == raftpb::EntryType::EntryConfChange {
-                let change = raftpb::ConfChange::decode(&committed.entry.data[..]).expect("encoded");
+                let change =
+                    raftpb::ConfChange::decode(&committed.entry.data[..]).expect("encoded");
                 replica.apply_conf_change(change).await;
             }
             applied.lock().expect("no panic inside").push(committed.entry);
@@ -208,6 +209,13 @@ async fn a_lone_member_answers_what_it_has_written() {
     cluster.replica(1).shutdown().await;
     assert_eq!(propose(cluster.replica(1), 8).await, Err(Unavailable::Stopped.into()));
     assert_eq!(cluster.replica(1).read_index().await, Err(Unavailable::Stopped.into()));
+}
+
+#[test]
+fn a_panic_of_raft_is_fatal_with_its_words() {
+    let caught = super::driver::caught::<()>("consensus", || panic!("to_commit {} is too high", 7));
+    let text = caught.expect_err("it panicked").to_string();
+    assert_eq!(text, "consensus: to_commit 7 is too high");
 }
 
 #[tokio::test]

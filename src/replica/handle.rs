@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::core::{Boot, Core, CoreConfig, Role};
 use super::disk::{LogStore, LogTask};
-use super::driver::{Driver, Event};
+use super::driver::{Driver, Ends, Event};
 use super::proposals::{Proposal, Reply};
 use crate::env::Env;
 use crate::error::{Error, Fatal, Unavailable};
@@ -25,6 +25,8 @@ pub struct ReplicaConfig {
     /// Ticks without a leader before an election, at least.
     pub election_ticks: usize,
     pub pre_vote: bool,
+    /// A lone voter leads at once instead of waiting for an election timeout.
+    pub initial_election_tick_advance: bool,
     /// Drawn anew at every start: elections and read requests are told apart by it.
     pub boot_seed: u64,
     /// Where the state machine stands.
@@ -41,6 +43,7 @@ impl ReplicaConfig {
             heartbeat: Duration::from_millis(100),
             election_ticks: 10,
             pre_vote: true,
+            initial_election_tick_advance: true,
             boot_seed: 0,
             applied: Index(0),
             catchup_entries: limits::CATCHUP_ENTRIES,
@@ -109,6 +112,7 @@ pub struct Status {
 /// The handle of one member's consensus; clones are the same member.
 pub struct Replica<R> {
     inbox: mpsc::Sender<Event>,
+    snapshot_reports: mpsc::UnboundedSender<(MemberId, bool)>,
     proposals: mpsc::Sender<Proposal<R>>,
     applied: Arc<watch::Sender<Index>>,
     status: watch::Receiver<Status>,
@@ -119,6 +123,7 @@ impl<R> Clone for Replica<R> {
     fn clone(&self) -> Self {
         Self {
             inbox: self.inbox.clone(),
+            snapshot_reports: self.snapshot_reports.clone(),
             proposals: self.proposals.clone(),
             applied: self.applied.clone(),
             status: self.status.clone(),
@@ -156,18 +161,26 @@ pub(super) fn start_on<R: Reply>(
     };
     let core = super::driver::caught("start of consensus", || Core::new(&core_config, boot))??;
     let (inbox, events) = mpsc::channel(limits::REPLICA_INBOX);
+    let (snapshot_reports, reported) = mpsc::unbounded_channel();
     let (proposals, proposed) = mpsc::channel(limits::REPLICA_INBOX);
     let (to_apply, committed) = mpsc::channel(limits::COMMITTED_BATCHES);
     let (applied, applied_changes) = watch::channel(config.applied);
     let (status, status_changes) = watch::channel(Status::default());
     let (fatal, fatal_result) = oneshot::channel();
     let log = LogTask::new(env.rt.worker("log"), store);
-    let driver = Driver::new(
-        env.clone(), config, core, log, transport, to_apply, applied_changes, status, events, proposed,
-    );
+    let ends = Ends {
+        to_apply,
+        applied: applied_changes,
+        status,
+        inbox: events,
+        snapshot_reports: reported,
+        proposed,
+    };
+    let driver = Driver::new(env.clone(), config, core, log, transport, ends);
     env.spawn("replica", driver.run(fatal));
     let replica = Replica {
         inbox,
+        snapshot_reports,
         proposals,
         applied: Arc::new(applied),
         status: status_changes,
@@ -201,10 +214,11 @@ impl<R: Reply> Replica<R> {
         let _ = self.inbox.try_send(Event::Unreachable(id));
     }
 
-    /// A snapshot to this member has arrived or not. When the report is lost, the follower's next
-    /// answer does the same.
+    /// A snapshot to this member has arrived or not. Every snapshot message given to the transport is
+    /// reported, or the follower gets nothing more until the leader changes; so a report is not
+    /// dropped when the inbox is full. At most one snapshot is on its way to a follower.
     pub fn report_snapshot(&self, id: MemberId, ok: bool) {
-        let _ = self.inbox.try_send(Event::SnapshotSent(id, ok));
+        let _ = self.snapshot_reports.send((id, ok));
     }
 
     pub fn status(&self) -> watch::Receiver<Status> {

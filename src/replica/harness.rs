@@ -61,6 +61,8 @@ pub struct Cluster {
     boots: u64,
     /// What a member knows that has nothing on disk.
     initial: raftpb::ConfState,
+    /// What a read that was asked for must at least see: the last entry applied anywhere by then.
+    floors: BTreeMap<String, u64>,
 }
 
 impl Cluster {
@@ -82,15 +84,18 @@ impl Cluster {
     pub fn create(&mut self, id: u64) {
         let flushed = State { conf_state: self.initial.clone(), ..Default::default() };
         let disk = Disk { flushed, ..Default::default() };
-        self.nodes.insert(id, Node {
-            core: None,
-            disk,
-            saves: VecDeque::new(),
-            state: State::default(),
-            received: BTreeMap::new(),
-            reads: Vec::new(),
-            was: (Role::Follower, 0),
-        });
+        self.nodes.insert(
+            id,
+            Node {
+                core: None,
+                disk,
+                saves: VecDeque::new(),
+                state: State::default(),
+                received: BTreeMap::new(),
+                reads: Vec::new(),
+                was: (Role::Follower, 0),
+            },
+        );
         self.start(id);
     }
 
@@ -134,6 +139,21 @@ impl Cluster {
         let result = act(core);
         self.turn(id);
         Some(result)
+    }
+
+    /// Asks for a read index that may not be older than anything applied by now.
+    pub fn read(&mut self, id: u64, name: &str) {
+        self.floors.insert(name.to_owned(), self.committed_index());
+        self.act(id, |core| core.read_index(Bytes::copy_from_slice(name.as_bytes())));
+    }
+
+    /// The last entry that was applied anywhere.
+    pub fn committed_index(&self) -> u64 {
+        self.committed.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
+    pub fn is_running(&self, id: u64) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.core.is_some())
     }
 
     pub fn core(&self, id: u64) -> &Core {
@@ -188,6 +208,8 @@ impl Cluster {
         }
         for read in output.reads {
             let name = String::from_utf8_lossy(&read.context).into_owned();
+            let floor = self.floors.get(&name).copied().unwrap_or(0);
+            assert!(read.index >= floor, "{id} reads {name} at {}, below {floor}", read.index);
             self.trace.push(format!("{id} may read {name} at {}", read.index));
             self.nodes.get_mut(&id).expect("a known member").reads.push((name, read.index));
         }
@@ -242,42 +264,62 @@ impl Cluster {
         core.applied(entry.index);
     }
 
-    /// Makes the state machine durable and lets the log go up to `keep` entries below it.
+    /// Makes the state machine durable, lets the log on disk go below it, and the one in memory up to
+    /// `keep` entries below.
     pub fn flush(&mut self, id: u64, keep: u64) {
         let node = self.nodes.get_mut(&id).expect("a known member");
         node.disk.flushed = node.state.clone();
+        let (index, term) = (node.state.index, node.state.term);
+        // While a snapshot is on its way to the disk, the log on disk is still the old one.
+        if index > node.disk.start.0 && index <= node.durable_index() {
+            node.disk.start = (index, term);
+            node.disk.entries.retain(|entry| entry.index > index);
+        }
         node.core.as_mut().expect("running").compact(keep, usize::MAX);
     }
 
     /// Takes the message at `position` from the network and gives it to its receiver.
     pub fn deliver(&mut self, position: usize) {
+        let message = &self.network[position];
+        let (from, to) = (message.from, message.to);
+        let is_snapshot = message.r#type() == raftpb::MessageType::MsgSnap;
+        if self.cut.contains(&(from, to)) || !self.is_running(to) {
+            return self.lose(position);
+        }
+        if is_snapshot && !self.transfer_state(position) {
+            return self.lose(position);
+        }
+        let message = self.network.remove(position);
+        self.act(to, |core| core.step(message));
+        if is_snapshot {
+            self.act(from, |core| core.report_snapshot(to, true));
+        }
+    }
+
+    /// Loses the message at `position`; the transport tells its sender when it was a snapshot, whose
+    /// progress would stand still otherwise, and may tell for any other.
+    pub fn lose(&mut self, position: usize) {
         let message = self.network.remove(position);
         let (from, to) = (message.from, message.to);
-        let lost = self.cut.contains(&(from, to));
-        let running = |id: &u64| self.nodes.get(id).is_some_and(|node| node.core.is_some());
-        let arrives = !lost && running(&to);
         if message.r#type() == raftpb::MessageType::MsgSnap {
-            let arrives = arrives && self.transfer_state(&message);
-            if arrives {
-                self.act(to, |core| core.step(message));
-            }
-            self.act(from, |core| core.report_snapshot(to, arrives));
-            return;
-        }
-        if arrives {
-            self.act(to, |core| core.step(message));
+            self.act(from, |core| core.report_snapshot(to, false));
         } else {
             self.act(from, |core| core.report_unreachable(to));
         }
     }
 
     /// The bytes of a snapshot travel beside its message.
-    fn transfer_state(&mut self, message: &raftpb::Message) -> bool {
+    fn transfer_state(&mut self, position: usize) -> bool {
+        let message = &self.network[position];
         let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
         let index = metadata.expect("a snapshot has a position").index;
-        let state = self.nodes.get(&message.from).map(|sender| sender.state_at(index, metadata));
-        let Some(state) = state else { return false };
-        self.nodes.get_mut(&message.to).expect("running").received.insert(index, state);
+        let sender = &self.nodes[&message.from];
+        if sender.core.is_none() || sender.state.index < index {
+            return false;
+        }
+        let state = sender.state_at(index, metadata);
+        let to = message.to;
+        self.nodes.get_mut(&to).expect("running").received.insert(index, state);
         true
     }
 
@@ -285,7 +327,9 @@ impl Cluster {
     pub fn stabilize(&mut self) {
         loop {
             let ids: Vec<_> = self.nodes.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.persist(id));
+            for id in ids {
+                self.persist(id);
+            }
             if self.network.is_empty() {
                 break;
             }
@@ -424,7 +468,9 @@ pub fn describe(m: &raftpb::Message) -> String {
         _ => String::new(),
     };
     let context = match m.entries.first() {
-        Some(entry) if matches!(m.r#type(), Type::MsgReadIndex | Type::MsgReadIndexResp) => &entry.data,
+        Some(entry) if matches!(m.r#type(), Type::MsgReadIndex | Type::MsgReadIndexResp) => {
+            &entry.data
+        }
         _ => &m.context,
     };
     if !context.is_empty() {

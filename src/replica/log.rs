@@ -225,11 +225,7 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut e = Entry::default();
-        e.index = index;
-        e.term = term;
-        e.data = vec![0; 100].into();
-        e
+        Entry { index, term, data: vec![0; 100].into(), ..Default::default() }
     }
 
     fn log(start: (u64, u64), count: u64) -> Log {

@@ -78,7 +78,10 @@ pub fn from_wire(message: raftpb::Message) -> Result<eraftpb::Message, Malformed
 pub fn to_wire(mut m: eraftpb::Message) -> raftpb::Message {
     let snapshot = (m.get_msg_type() == eraftpb::MessageType::MsgSnapshot).then(|| {
         let metadata = m.take_snapshot().take_metadata();
-        raftpb::Snapshot { data: Default::default(), metadata: Some(snapshot_metadata_out(metadata)) }
+        raftpb::Snapshot {
+            data: Default::default(),
+            metadata: Some(snapshot_metadata_out(metadata)),
+        }
     });
     raftpb::Message {
         // The numbers of the types raft-rs knows are etcd's.
@@ -186,11 +189,12 @@ fn unwrap(mut wrapped: Bytes) -> Bytes {
 }
 
 pub fn hard_state_in(state: &raftpb::HardState) -> eraftpb::HardState {
-    let mut hs = eraftpb::HardState::default();
-    hs.term = state.term;
-    hs.vote = state.vote;
-    hs.commit = state.commit;
-    hs
+    eraftpb::HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..Default::default()
+    }
 }
 
 pub fn hard_state_out(hs: &eraftpb::HardState) -> raftpb::HardState {
@@ -198,13 +202,14 @@ pub fn hard_state_out(hs: &eraftpb::HardState) -> raftpb::HardState {
 }
 
 pub fn conf_state_in(state: raftpb::ConfState) -> eraftpb::ConfState {
-    let mut cs = eraftpb::ConfState::default();
-    cs.voters = state.voters;
-    cs.learners = state.learners;
-    cs.voters_outgoing = state.voters_outgoing;
-    cs.learners_next = state.learners_next;
-    cs.auto_leave = state.auto_leave;
-    cs
+    eraftpb::ConfState {
+        voters: state.voters,
+        learners: state.learners,
+        voters_outgoing: state.voters_outgoing,
+        learners_next: state.learners_next,
+        auto_leave: state.auto_leave,
+        ..Default::default()
+    }
 }
 
 /// Lists sorted, so that equal configurations have equal encodings.
@@ -223,9 +228,11 @@ pub fn conf_state_out(cs: eraftpb::ConfState) -> raftpb::ConfState {
 }
 
 pub fn snapshot_metadata_in(metadata: raftpb::SnapshotMetadata) -> eraftpb::SnapshotMetadata {
-    let mut meta = eraftpb::SnapshotMetadata::default();
-    meta.index = metadata.index;
-    meta.term = metadata.term;
+    let mut meta = eraftpb::SnapshotMetadata {
+        index: metadata.index,
+        term: metadata.term,
+        ..Default::default()
+    };
     meta.set_conf_state(conf_state_in(metadata.conf_state.unwrap_or_default()));
     meta
 }
@@ -259,8 +266,8 @@ pub fn conf_change_in(change: &raftpb::ConfChange) -> Option<eraftpb::ConfChange
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
 
@@ -270,7 +277,12 @@ mod tests {
 
     fn entries(first: u64, count: u64) -> Vec<raftpb::Entry> {
         (first..first + count)
-            .map(|index| raftpb::Entry { index, term: 1, data: Bytes::from_static(b"d"), r#type: 0 })
+            .map(|index| raftpb::Entry {
+                index,
+                term: 1,
+                data: Bytes::from_static(b"d"),
+                r#type: 0,
+            })
             .collect()
     }
 
@@ -298,7 +310,8 @@ mod tests {
         check(wire_message(Type::MsgSnap), Malformed::Snapshot);
         check(raftpb::Message { from: 0, ..wire_message(Type::MsgHeartbeat) }, Malformed::Sender);
         check(raftpb::Message { term: 0, ..wire_message(Type::MsgHeartbeat) }, Malformed::Term);
-        let hole = raftpb::Message { index: 4, entries: entries(6, 2), ..wire_message(Type::MsgApp) };
+        let hole =
+            raftpb::Message { index: 4, entries: entries(6, 2), ..wire_message(Type::MsgApp) };
         check(hole, Malformed::Entries);
     }
 
@@ -321,7 +334,8 @@ mod tests {
     #[test]
     fn a_conf_change_entry_keeps_its_payload() {
         for kind in 0..4 {
-            let change = raftpb::ConfChange { r#type: kind, id: 9, node_id: 5, ..Default::default() };
+            let change =
+                raftpb::ConfChange { r#type: kind, id: 9, node_id: 5, ..Default::default() };
             let entry = raftpb::Entry {
                 r#type: raftpb::EntryType::EntryConfChange.into(),
                 data: change.encode_to_vec().into(),
@@ -337,7 +351,8 @@ mod tests {
     fn conf_changes_are_translated_by_meaning() {
         use raftpb::ConfChangeType as Type;
         let check = |r#type: Type, node_id, expected: Option<eraftpb::ConfChangeType>| {
-            let change = raftpb::ConfChange { r#type: r#type.into(), node_id, ..Default::default() };
+            let change =
+                raftpb::ConfChange { r#type: r#type.into(), node_id, ..Default::default() };
             assert_eq!(conf_change_in(&change).map(|cc| cc.get_change_type()), expected);
         };
         check(Type::ConfChangeAddNode, 5, Some(eraftpb::ConfChangeType::AddNode));

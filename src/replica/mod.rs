@@ -1,4 +1,97 @@
-//! Consensus around raft-rs.
+//! Consensus: one replicated log, kept by raft-rs's state machine behind etcd's messages and files.
+//!
+//! A replica is a member's part in the log. It takes proposals and gives out committed entries, the
+//! same ones in the same order on every member. What entries mean is not known here: proposals carry
+//! bytes and an opaque reply handle, which comes back beside the committed entry.
+//!
+//! ```text
+//!              proposals   readers   peers' messages   applied, checkpoints
+//!                  |          |            |                   |
+//!                  v          v            v                   v
+//!  time ------> driver  (one task; owns everything below; waits for none of its neighbours)
+//!                  |
+//!                 core  raft-rs + log in memory; no I/O, no clock
+//!                  |
+//!      +-----------+-----------+------------------+
+//!      v           v           v                  v
+//!  transport   log task    applier            read indexes
+//!  (may drop)  (group      (permit first,
+//!               commit)     bounded)
+//! ```
+//!
+//! # The Ready contract
+//!
+//! raft-rs hands out its work as a `Ready` and wants it handled in an order (its `lib.rs`, seven steps).
+//! `core` carries the numbers in its comments:
+//!
+//! 1. Committed entries go to the applier. raft-rs gives out only what this member has persisted, so
+//!    the applier, and with it the client, never sees an entry that a crash here could take back.
+//! 2. Read states go to the readers.
+//! 3. A snapshot, 4. entries and 5. the hard state become readable through `Storage` at once and go to
+//!    the log task, which writes in the order given: snapshot mark, entries, hard state.
+//! 6. Messages. A leader's leave at once, in parallel with its own write (thesis 10.2.1). A follower's
+//!    wait for its write, but for those that say nothing about its disk (heartbeat answers, forwarded
+//!    requests).
+//! 7. `advance_append_async`, and later `on_persist_ready` when the write is durable, which moves the
+//!    leader's own match index and releases what waited. Where the state machine stands is told
+//!    separately (`advance_apply_to`).
+//!
+//! # Invariants
+//!
+//! * What a message says about this member's disk is true when the message leaves.
+//! * A leader counts its own log only up to what is durable. A lone voter answers nothing before its
+//!   fsync (etcd issue 14370).
+//! * A leader's messages leave only when its term is durable. With other voters that is so by the time
+//!   it is elected; a lone voter among learners would otherwise lead one term twice, with different
+//!   entries.
+//! * The driver awaits no disk, no peer and no applier: it ticks, answers heartbeats and takes votes
+//!   whatever the others do (etcd issue 13527). A leader whose write takes longer than an election
+//!   timeout hands over.
+//! * An entry is given to the applier once, in order, after the start's applied index. The hard state's
+//!   commit index is never cut to a page of committed entries (etcd PR 10063): pages are raft-rs's, by
+//!   `commit_since_index`.
+//! * A read index comes from a leader that has committed in its term and that a majority has confirmed
+//!   after the request was made. A request that comes too early is held, not dropped (etcd issue
+//!   12680).
+//! * The configuration in a snapshot is the one in force at the snapshot's index.
+//! * Nothing here is random but the boot seed: the election timeout is a pure function of seed, member,
+//!   term and role.
+//! * Queues are bounded: inboxes and proposals by count and bytes (refused with "too many requests"),
+//!   messages by dropping. Committed entries that wait for the applier share their bytes with the log.
+//!
+//! # raft-rs 0.7.0 and what its master has mended since (to March 2026)
+//!
+//! | change on master | here |
+//! |---|---|
+//! | next index above match index after a rejection (#557) | `Core::admit` drops a rejection of what is acknowledged and raises its hint |
+//! | unapplied conf changes scanned page by page (#530) | a scan clones handles, not data: entries share their bytes with the log in memory |
+//! | apply before persist, its upper bound and reset (#537, #543, #561) | not in 0.7.0, and not wanted: see invariant two |
+//! | `disable_proposal_forwarding` (#552) | forwarding is etcd's behaviour; what must not be forwarded is bound to a term |
+//! | log lines for dropped read requests (#569) | they are held by `Core` and asked again by `reads` |
+//! | byte arrays not cloned in public methods (#574), prost without protobuf (#579) | our entries enter and leave as shared `Bytes` |
+//! | documentation, lints, CI | nothing to do |
+//!
+//! Guards against what 0.7.0 does not survive, found by reading it:
+//! * A leader that is removed stays leader and panics at the next answer: it steps down when the change
+//!   is applied.
+//! * A snapshot that is not durable yet leaves a gap between the applied index and the log, and a
+//!   campaign would read in it: no campaign until it is durable.
+//! * A lone voter becomes leader on the spot and asserts that its log is durable: no campaign before.
+//! * A forwarded leader transfer that reaches a follower panics: only leaders take it.
+//! * A proposed conf change is decoded with raft-rs's own types, which do not know etcd's learner: the
+//!   payload travels wrapped inside of raft (`message`).
+//! * Empty proposals, holes between entries, messages without a term: refused in `message`.
+//!
+//! A panic that remains (an answer below the commit index, say: this member's disk has lost what it had
+//! acknowledged) ends the process as [`Fatal`](crate::error::Fatal) with raft's words.
+//!
+//! # Reading order
+//!
+//! `handle` (what others see), `driver` (the task), `core` (raft), `outbox` (what may be sent when),
+//! `message` (translation), `log` (in memory), `disk` (the log task), `proposals`, `reads`, `slog`.
+//! The stories are in `testscripts/`.
+//!
+//! Not here: the WAL's format (`wal`), the peers' connections (`peer`), the state (`apply`).
 
 pub mod core;
 mod disk;
@@ -15,6 +108,8 @@ mod slog;
 mod driver_tests;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod scripts;
 

@@ -77,9 +77,7 @@ mod tests {
         m.index = index;
         m.commit = commit;
         for offset in 1..=entries {
-            let mut entry = Entry::default();
-            entry.index = index + offset;
-            m.entries.push(entry);
+            m.entries.push(Entry { index: index + offset, ..Default::default() });
         }
         m
     }
@@ -95,7 +93,12 @@ mod tests {
 
     #[test]
     fn appends_that_continue_each_other_become_one() {
-        let merged = coalesce(vec![append(2, 4, 2, 3), append(3, 4, 1, 3), append(2, 6, 0, 5), append(2, 6, 1, 6)]);
+        let merged = coalesce(vec![
+            append(2, 4, 2, 3),
+            append(3, 4, 1, 3),
+            append(2, 6, 0, 5),
+            append(2, 6, 1, 6),
+        ]);
         assert_eq!(merged, vec![append(2, 4, 3, 6), append(3, 4, 1, 3)]);
     }
 

@@ -39,8 +39,14 @@ struct Round {
 impl Reads {
     pub fn new(member: u64, boot: u64, retry_ticks: u32) -> Self {
         Self {
-            member, boot, retry_ticks,
-            rounds: 0, waiting: Vec::new(), round: None, slow: 0, failed: 0,
+            member,
+            boot,
+            retry_ticks,
+            rounds: 0,
+            waiting: Vec::new(),
+            round: None,
+            slow: 0,
+            failed: 0,
         }
     }
 

@@ -29,7 +29,8 @@ impl goldenscript::Runner for Script {
         let answer = self.command(&command.name, &mut args)?;
         args.reject_next()?;
         self.cluster.check_logs();
-        let mut output = self.cluster.trace.drain(..).fold(String::new(), |text, line| text + &line + "\n");
+        let mut output =
+            self.cluster.trace.drain(..).fold(String::new(), |text, line| text + &line + "\n");
         output += &answer;
         Ok(output)
     }
@@ -49,7 +50,8 @@ impl Script {
             "drop" => return self.drop_messages(args),
             "duplicate" => {
                 let matches = selection(args)?;
-                let copies: Vec<_> = cluster.network.iter().filter(|m| matches(m)).cloned().collect();
+                let copies: Vec<_> =
+                    cluster.network.iter().filter(|m| matches(m)).cloned().collect();
                 cluster.network.extend(copies);
             }
             "unreachable" => {
@@ -67,8 +69,7 @@ impl Script {
             "change" => return self.change(args),
             "read" => {
                 let id = id(args)?;
-                let name = args.next_pos().ok_or("read MEMBER NAME")?.as_bytes().to_vec();
-                cluster.act(id, |core| core.read_index(name.into()));
+                cluster.read(id, args.next_pos().ok_or("read MEMBER NAME")?);
             }
             "transfer" => {
                 let (from, to) = (id(args)?, id(args)?);
@@ -154,7 +155,8 @@ impl Script {
             let lost = count > 0 && matches(message);
             if lost {
                 count -= 1;
-                writeln!(dropped, "lost: {} {}", message.from, describe(message)).expect("a string");
+                writeln!(dropped, "lost: {} {}", message.from, describe(message))
+                    .expect("a string");
             }
             !lost
         });
