@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
 //! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`validate`] (all that concerns more
-//! than one flag), [`log`] (etcd's log lines), `server` (what the server is started with),
+//! than one flag), [`log`] (etcd's log lines), [`server`] (what the server is started with),
 //! [`help`] (texts).
 
 pub mod cluster;
@@ -18,8 +18,8 @@ mod flags;
 mod go;
 pub mod help;
 pub mod log;
-pub mod urls;
 mod server;
+pub mod urls;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -49,16 +49,6 @@ pub enum ConfigError {
     /// The configuration contradicts itself or asks for what is not served: exit code 1.
     #[error("{0}")]
     Invalid(String),
-}
-
-impl ConfigError {
-    /// What the process ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::Invalid(_) => 1,
-        }
-    }
 }
 
 /// Something to log once the log is set up.

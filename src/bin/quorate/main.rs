@@ -1,0 +1,184 @@
+//! The server's program: reads the command line, sets up the log, starts a server on this machine and
+//! waits for a signal. Everything that a server does is in the library.
+//!
+//! Exit codes: 0 after `--help`, `--version` and an orderly stop by SIGTERM or SIGINT; 2 for a command
+//! line that does not parse; 1 for a configuration that cannot be served and for every failure at
+//! work, with one line at level error that says why; killed by SIGABRT after a panic.
+#![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
+
+mod notify;
+mod process;
+
+use std::env;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use quorate::config::log::{Settings, Zap};
+use quorate::config::{self, Command, Config, ConfigError, Notice, help};
+use quorate::error::Fatal;
+use quorate::server::Server;
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What background threads get to end after the server has stopped.
+const LINGER: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> =
+        env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    // In an image whose entry point is this program, etcd's documented commands begin with a path.
+    if arguments.first().is_some_and(|word| matches!(&**word, "etcd" | "/usr/local/bin/etcd")) {
+        arguments.remove(0);
+    }
+    let variables: Vec<(String, String)> = env::vars_os()
+        .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
+        .collect();
+    match config::parse(&arguments, &variables) {
+        Ok((Command::Print(text), _)) => {
+            // A reader that has gone away has seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok((Command::Run(config), notices)) => {
+            log_to_stderr(config.log);
+            let version = env!("CARGO_PKG_VERSION");
+            info!(version, etcd_version = help::ETCD_VERSION, args = ?arguments, "starting");
+            notices.iter().for_each(log_notice);
+            run(&config)
+        }
+        Err(ConfigError::Usage(text)) => {
+            eprint!("{text}\n{}", help::USAGE);
+            ExitCode::from(2)
+        }
+        Err(ConfigError::Invalid(text)) => {
+            log_to_stderr(Settings::default());
+            error!(error = text, "failed to verify flags");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(settings: Settings) {
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Zap::new(settings.format, SystemTime::now))
+        .with_writer(io::stderr);
+    tracing_subscriber::registry().with(settings.filter()).with(lines).init();
+    // A panic is a broken invariant. The other threads must not go on as if it held.
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::force_capture();
+        error!(%trace, "panic: {panic}");
+        std::process::abort();
+    }));
+}
+
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::UsedVariable { name, value } => info!(
+            variable_name = name,
+            variable_value = value,
+            "recognized and used environment variable"
+        ),
+        Notice::UnknownVariable { name, value } => warn!(
+            environment_variable = format!("{name}={value}"),
+            "unrecognized environment variable"
+        ),
+        Notice::IgnoredFlag(name) => {
+            warn!(flag_name = name, "flag is no longer supported - ignoring");
+        }
+        Notice::DefaultName => warn!(
+            "it isn't recommended to use default name, please set a value for --name: members with \
+             the same name are taken for one"
+        ),
+        Notice::DefaultDataDir(data_dir) => {
+            warn!(data_dir, "'data-dir' was empty; using default");
+        }
+        Notice::AdvertisesLocalhost(flag) => warn!(
+            flag,
+            "listening on every interface, but advertising localhost: other machines will not find \
+             this member"
+        ),
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    process::raise_file_limit();
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "starting the runtime failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(LINGER);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            error!(error = %fatal, "the member cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a server until it is told to stop.
+async fn serve(config: &Config) -> Result<(), Fatal> {
+    let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
+    if !has_log(&config.wal_dir()) {
+        config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
+    }
+    let starting = Server::start(quorate::env::tokio::env(), config.server_options());
+    let server = tokio::select! {
+        biased; // A member that waits for its cluster can be stopped, too.
+        () = stop.wait() => return Ok(()),
+        server = starting => server?,
+    };
+    server.member().metrics().add(Box::new(process::Process::new()));
+    notify::ready();
+    tokio::select! {
+        biased; // A member that cannot go on must not look as if it had been stopped.
+        fatal = server.fatal() => return Err(fatal),
+        () = stop.wait() => {}
+    }
+    tokio::select! {
+        biased; // An orderly stop that is done is done, however many signals came.
+        () = server.shutdown() => info!("stopped"),
+        () = stop.wait() => warn!("stopping at once"),
+    }
+    Ok(())
+}
+
+/// Whether a member has run here: it ignores the initial cluster then, as etcd does. A folder that
+/// cannot be read is met again, with its error, when the member opens it.
+fn has_log(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "wal"))
+}
+
+/// The signals that stop the server.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        let signal = tokio::select! {
+            biased; // Either will do.
+            _ = self.terminate.recv() => "terminated",
+            _ = self.interrupt.recv() => "interrupt",
+        };
+        info!(signal, "received signal; shutting down");
+    }
+}

@@ -1,0 +1,140 @@
+//! What the operating system says about this process, under the names that every Prometheus client
+//! library uses, and etcd's two for file descriptors. Linux only: elsewhere the page lacks them.
+
+use std::fs;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, IntGauge, Opts};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+/// Times in `/proc` are in 1/100 s on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// As many files as the system lets a process have: a connection is one, and so is a table file.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => debug!(limit = ?limit.maximum, "raised the limit of open files"),
+        Err(error) => warn!(%error, "raising the limit of open files failed"),
+    }
+}
+
+/// Reads `/proc` whenever the metrics are asked for.
+pub struct Process {
+    cpu_seconds: Counter,
+    start_seconds: IntGauge,
+    resident_bytes: IntGauge,
+    virtual_bytes: IntGauge,
+    open_files: [IntGauge; 2],
+    files_max: [IntGauge; 2],
+}
+
+impl Process {
+    pub fn new() -> Self {
+        let gauge = |name, help| IntGauge::new(name, help).expect("the names here are valid");
+        let cpu = Opts::new("process_cpu_seconds_total", "User and system CPU time, seconds.");
+        Self {
+            cpu_seconds: Counter::with_opts(cpu).expect("the name is valid"),
+            start_seconds: gauge("process_start_time_seconds", "Start, seconds since 1970."),
+            resident_bytes: gauge("process_resident_memory_bytes", "Resident memory, bytes."),
+            virtual_bytes: gauge("process_virtual_memory_bytes", "Virtual memory, bytes."),
+            open_files: [
+                gauge("process_open_fds", "Open file descriptors."),
+                gauge("os_fd_used", "Open file descriptors."),
+            ],
+            files_max: [
+                gauge("process_max_fds", "File descriptors that may be open."),
+                gauge("os_fd_limit", "File descriptors that may be open."),
+            ],
+        }
+    }
+
+    fn collectors(&self) -> impl Iterator<Item = &dyn Collector> {
+        let one: [&dyn Collector; 4] =
+            [&self.cpu_seconds, &self.start_seconds, &self.resident_bytes, &self.virtual_bytes];
+        let files = self.open_files.iter().chain(&self.files_max);
+        one.into_iter().chain(files.map(|gauge| gauge as &dyn Collector))
+    }
+
+    /// Leaves alone what cannot be read.
+    fn read(&self) -> Option<()> {
+        let files = fs::read_dir("/proc/self/fd").ok()?.count();
+        // The listing itself is one of them.
+        let files = i64::try_from(files).ok()? - 1;
+        self.open_files.iter().for_each(|gauge| gauge.set(files));
+        let limit = getrlimit(Resource::Nofile).current;
+        let limit = limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        self.files_max.iter().for_each(|gauge| gauge.set(limit));
+
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        self.resident_bytes.set(kilobytes(&status, "VmRSS:")? * 1024);
+        self.virtual_bytes.set(kilobytes(&status, "VmSize:")? * 1024);
+
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        let times = Times::parse(&stat)?;
+        self.cpu_seconds.inc_by((times.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+        let boot = fs::read_to_string("/proc/stat").ok()?;
+        let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim();
+        self.start_seconds.set(boot.parse::<i64>().ok()? + times.start_seconds as i64);
+        Some(())
+    }
+}
+
+impl Collector for Process {
+    fn desc(&self) -> Vec<&Desc> {
+        self.collectors().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _ = self.read();
+        self.collectors().flat_map(Collector::collect).collect()
+    }
+}
+
+fn kilobytes(status: &str, name: &str) -> Option<i64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
+/// The times of `/proc/self/stat`.
+struct Times {
+    cpu_seconds: f64,
+    /// Since the machine's boot.
+    start_seconds: f64,
+}
+
+impl Times {
+    /// The program's name, in parentheses, may hold anything; fields are counted behind it, where
+    /// the first is number 3 (`proc_pid_stat(5)`).
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let seconds = |number: usize| -> Option<f64> {
+            Some(fields.get(number - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND)
+        };
+        Some(Self { cpu_seconds: seconds(14)? + seconds(15)?, start_seconds: seconds(22)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 12300 20";
+        let times = Times::parse(stat).expect("a whole line");
+        assert!((times.cpu_seconds - 2.0).abs() < 1e-9);
+        assert!((times.start_seconds - 123.0).abs() < 1e-9);
+        assert!(Times::parse("7 (a").is_none());
+    }
+
+    #[test]
+    fn this_process_can_be_measured() {
+        let process = Process::new();
+        assert!(process.read().is_some());
+        assert!(process.resident_bytes.get() > 1 << 20);
+        assert!(process.open_files[0].get() > 2);
+    }
+}

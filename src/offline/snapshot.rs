@@ -1,0 +1,124 @@
+//! What a snapshot file holds, as `etcdutl snapshot status` tells it. Reads the whole file, and keeps
+//! the keys that live at its end in memory, as etcdutl does.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_proto::mvccpb::KeyValue;
+
+use crate::bbolt::{Database, Seal, check_seal};
+use crate::env::{Disk, Open};
+
+const KEY_BUCKET: &[u8] = b"key";
+/// A revision: main and sub, big-endian, with `_` between; a tombstone has one byte more.
+const REVISION_BYTES: usize = 17;
+
+/// The line that etcdutl prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// CRC-32C over names, keys and values of all buckets.
+    pub hash: u32,
+    pub revision: i64,
+    pub total_keys: usize,
+    pub total_bytes: u64,
+    /// Empty when the store does not say, as before 3.6.
+    pub version: String,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hash, revision, total_keys, total_bytes, version } = self;
+        write!(f, "{hash:x}, {revision}, {total_keys}, {}, {version}", human(*total_bytes))
+    }
+}
+
+pub fn status(disk: &dyn Disk, path: &Path) -> io::Result<Status> {
+    let file = disk.open(path, Open::Read)?;
+    if check_seal(&*file)? == Seal::Broken {
+        return Err(damaged("the hash at its end is not that of what stands before it"));
+    }
+    let database = Database::open(file)?;
+    let (mut hash, mut revision, mut live) = (0, 0, HashSet::new());
+    for bucket in database.buckets()? {
+        hash = crc32c::crc32c_append(hash, &bucket);
+        for row in database.iter(&bucket)?.into_iter().flatten() {
+            let (key, value) = row?;
+            hash = crc32c::crc32c_append(hash, &key);
+            hash = crc32c::crc32c_append(hash, &value);
+            if bucket == KEY_BUCKET {
+                revision = follow(&mut live, &key, value)?;
+            }
+        }
+    }
+    let version = database.get(b"meta", b"storageVersion")?.unwrap_or_default();
+    Ok(Status {
+        hash,
+        revision,
+        total_keys: live.len(),
+        total_bytes: database.used_bytes(),
+        version: String::from_utf8_lossy(&version).into_owned(),
+    })
+}
+
+/// Follows the keys through one revision and returns it.
+fn follow(live: &mut HashSet<Bytes>, revision: &[u8], value: Bytes) -> io::Result<i64> {
+    let main = revision.first_chunk().ok_or_else(|| damaged("a revision is too short"))?;
+    let key = KeyValue::decode(value).map_err(|_| damaged("a key's record does not decode"))?.key;
+    match revision.len() {
+        REVISION_BYTES => live.insert(key),
+        _ => live.remove(&key),
+    };
+    Ok(i64::from_be_bytes(*main))
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// SI units with two digits at least, as etcdutl shows sizes.
+fn human(bytes: u64) -> String {
+    if bytes < 10 {
+        return format!("{bytes} B");
+    }
+    let (mut value, mut units) = (bytes as f64, ["B", "kB", "MB", "GB", "TB", "PB", "EB"].iter());
+    let mut unit = units.next().expect("there are seven");
+    while value >= 1000.0 {
+        value /= 1000.0;
+        unit = units.next().expect("u64 ends at 18 EB");
+    }
+    let value = (value * 10.0 + 0.5).floor() / 10.0;
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_as_etcdutl_shows_them() {
+        let shown: Vec<_> =
+            [0, 9, 10, 999, 1000, 20_480, 9_949, 9_950, 2_147_483_648].map(human).into();
+        let wanted =
+            ["0 B", "9 B", "10 B", "999 B", "1.0 kB", "20 kB", "9.9 kB", "10 kB", "2.1 GB"];
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn keys_live_until_their_tombstone() {
+        let mut live = HashSet::new();
+        let record = |key: &'static str| {
+            Bytes::from(KeyValue { key: key.into(), ..KeyValue::default() }.encode_to_vec())
+        };
+        let revision =
+            |main: i64, tail: &[u8]| [&main.to_be_bytes()[..], b"_", &[0; 8], tail].concat();
+        assert_eq!(follow(&mut live, &revision(2, b""), record("a")).expect("valid"), 2);
+        assert_eq!(follow(&mut live, &revision(3, b""), record("b")).expect("valid"), 3);
+        assert_eq!(follow(&mut live, &revision(4, b"t"), record("a")).expect("valid"), 4);
+        assert_eq!(live.len(), 1);
+        assert!(follow(&mut live, b"short", record("a")).is_err());
+    }
+}
