@@ -31,7 +31,11 @@ impl Progress {
     fn resume(self, position: Position) -> Rev {
         let begin = Rev::first(position.cleaned.0.max(0));
         let next = self.next.unwrap_or(begin).max(begin);
-        if self.target == position.compacted.0 { next } else { next.min(Rev::first(self.target)).max(begin) }
+        if self.target == position.compacted.0 {
+            next
+        } else {
+            next.min(Rev::first(self.target)).max(begin)
+        }
     }
 }
 

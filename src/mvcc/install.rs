@@ -155,14 +155,11 @@ impl<'a> Install<'a> {
         Ok(position)
     }
 
+    /// The newest compaction that the stream speaks of.
     fn compacted(&self) -> Result<Option<i64>, Fatal> {
-        let named = |name: &[u8]| self.meta.iter().find(|(key, _)| key == name);
-        let mut newest = None;
-        for row in [named(meta::SCHEDULED_COMPACT), named(meta::FINISHED_COMPACT)] {
-            if let Some((_, value)) = row {
-                newest = newest.max(Some(RevKey::parse(value)?.0.main));
-            }
-        }
-        Ok(newest)
+        let names = [meta::SCHEDULED_COMPACT, meta::FINISHED_COMPACT];
+        let rows = self.meta.iter().filter(|(key, _)| names.contains(&&key[..]));
+        let mut mains = rows.map(|(_, value)| RevKey::parse(value).map(|(rev, _)| rev.main));
+        mains.try_fold(None, |newest, main| Ok(newest.max(Some(main?))))
     }
 }

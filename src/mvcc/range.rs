@@ -53,10 +53,7 @@ pub(super) fn range(
 }
 
 /// Every key of the range, whole.
-pub(super) fn all(
-    reader: Reader<'_>,
-    keys: &KeyRange,
-) -> Result<Vec<KeyValue>, Fatal> {
+pub(super) fn all(reader: Reader<'_>, keys: &KeyRange) -> Result<Vec<KeyValue>, Fatal> {
     let what = What::Whole;
     let page = Page { keys, rev: reader.revision, limit: None, what, total: Total::Unneeded };
     Ok(page.read(reader)?.0)
@@ -108,9 +105,7 @@ impl Page<'_> {
         match (self.what, found) {
             (What::Whole, Found::Newest(_, kv)) => Ok(kv.to_kv()),
             (What::Whole, Found::Older(_, outline)) => reader.fetch(outline.rev),
-            (What::Index, Found::Newest(_, kv)) => {
-                Ok(KvRef { value: &[], lease: 0, ..kv }.to_kv())
-            }
+            (What::Index, Found::Newest(_, kv)) => Ok(KvRef { value: &[], lease: 0, ..kv }.to_kv()),
             (What::Index, Found::Older(key, outline)) => Ok(KeyValue {
                 key: bytes::Bytes::copy_from_slice(key),
                 create_revision: outline.create,
@@ -150,9 +145,8 @@ fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
     if !has_filters(request) {
         return;
     }
-    let within = |value: i64, min: i64, max: i64| {
-        (max == 0 || value <= max) && (min == 0 || value >= min)
-    };
+    let within =
+        |value: i64, min: i64, max: i64| (max == 0 || value <= max) && (min == 0 || value >= min);
     kvs.retain(|kv| {
         within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
             && within(kv.create_revision, request.min_create_revision, request.max_create_revision)

@@ -155,8 +155,7 @@ impl<'a> Versions<'a> {
         let mut at = version_prefix(key);
         let prefix = at.len();
         push_version(&mut at, rev);
-        let cursor =
-            self.cursor.get_or_insert_with(|| self.reader.cursor(Cf::Versions, None));
+        let cursor = self.cursor.get_or_insert_with(|| self.reader.cursor(Cf::Versions, None));
         cursor.seek(&at)?;
         outline_here(cursor, &at[..prefix])
     }

@@ -53,6 +53,7 @@ impl<'a> KvRef<'a> {
                 Some((4, 0)) => reader.varint().map(|v| kv.version = v as i64),
                 Some((5, 2)) => reader.bytes().map(|v| kv.value = v),
                 Some((6, 0)) => reader.varint().map(|v| kv.lease = v as i64),
+                Some((1..=6, _)) => None,
                 // A later etcd's field.
                 Some((_, 0)) => reader.varint().map(|_| ()),
                 Some((_, 1)) => reader.take(8).map(|_| ()),
@@ -176,12 +177,16 @@ struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     /// Field number and wire type.
     fn tag(&mut self) -> Option<(u64, u64)> {
-        self.varint().map(|tag| (tag >> 3, tag & 7))
+        let tag = self.varint().filter(|tag| (8..=u64::from(u32::MAX)).contains(tag))?;
+        Some((tag >> 3, tag & 7))
     }
 
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for (i, byte) in self.0.iter().take(10).enumerate() {
+            if i == 9 && *byte > 1 {
+                return None;
+            }
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
                 self.0 = &self.0[i + 1..];

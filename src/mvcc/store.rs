@@ -236,8 +236,7 @@ impl Writer<'_> {
     pub fn publish(&mut self, position: Position) {
         let view = View { snapshot: self.store.shared.engine.snapshot(), position };
         self.base = view.clone();
-        let mut published =
-            self.store.shared.published.write().expect(LOCK);
+        let mut published = self.store.shared.published.write().expect(LOCK);
         *published = view;
     }
 }

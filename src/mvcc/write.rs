@@ -43,7 +43,10 @@ impl<'a> Write<'a> {
     /// applied index moves with it.
     pub fn start_entry(&mut self, index: Index, term: Term) {
         let Position { applied, term: before, .. } = self.position;
-        assert!(index > applied, "entry {index} after {applied}: entries are applied once, in order");
+        assert!(
+            index > applied,
+            "entry {index} after {applied}: entries are applied once, in order"
+        );
         assert!(term >= before, "entry {index} has term {term}, the one before it {before}");
         self.position.applied = index;
         self.position.term = term;
