@@ -76,6 +76,8 @@ struct Install<'a> {
     snapshot: Snapshot,
     overlay: Overlay,
     chunks: Chunks,
+    /// Of history so far.
+    bytes: u64,
     /// The last change.
     last: Option<Rev>,
     /// Held back to the end: it says where the state stands.
@@ -96,7 +98,7 @@ impl<'a> Install<'a> {
         writer.write(batch)?;
         let snapshot = store.engine().snapshot();
         let (overlay, chunks) = (Overlay::default(), Chunks::empty());
-        Ok(Self { writer, snapshot, overlay, chunks, last: None, meta: Vec::new() })
+        Ok(Self { writer, snapshot, overlay, chunks, bytes: 0, last: None, meta: Vec::new() })
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -119,7 +121,8 @@ impl<'a> Install<'a> {
             shared_kv(&record)?
         };
         let newest = self.reader().head(&kv.key)?;
-        change::record(&mut self.overlay, &mut self.chunks, rev, newest.as_ref(), &kv);
+        self.bytes +=
+            change::record(&mut self.overlay, &mut self.chunks, rev, newest.as_ref(), &kv);
         Ok(())
     }
 
@@ -146,6 +149,7 @@ impl<'a> Install<'a> {
         let last = self.last.map_or(Position::EMPTY.revision.0, |rev| rev.main);
         let compacted = self.compacted()?.unwrap_or(-1);
         batch.put(Cf::Meta, meta::REVISION, &last.max(compacted).to_be_bytes());
+        batch.put(Cf::Meta, meta::LIVE_BYTES, &self.bytes.to_be_bytes());
         self.writer.write(batch)?;
         self.writer.engine().flush()?;
         let position = Position::load(&self.writer.engine().snapshot())?;

@@ -263,7 +263,8 @@ impl<'a> Write<'a> {
             Some(chunks) => chunks,
             none => none.insert(self.writer.take_chunks()?),
         };
-        change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
+        self.position.live_bytes +=
+            change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
         self.changes += 1;
         let kind = if kv.version == 0 { EventType::Delete } else { EventType::Put };
         let prev_kv = self.before_revision(newest, &kv, rev.main)?;

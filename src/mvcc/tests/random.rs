@@ -241,6 +241,10 @@ fn check_derived(view: &View) {
         let rows: BTreeMap<Bytes, Bytes> = view.scan(cf).map(|row| row.expect("reads")).collect();
         assert_eq!(rows, expected, "{}", cf.name());
     }
+    let row = |row: Result<(Bytes, Bytes), _>| {
+        row.map_or(0, |(key, value): (Bytes, Bytes)| key.len() + value.len())
+    };
+    assert_eq!(view.live_bytes(), view.scan(Cf::Key).map(row).sum::<usize>() as u64);
     let alive = |states: &&Vec<Head>| states.last().is_some_and(|head| !head.is_tombstone());
     let alive = states.values().filter(alive).map(|states| states[0].kv.key.clone());
     let alive: Vec<Bytes> = alive.collect();
