@@ -83,6 +83,11 @@ struct Page<'a> {
 impl Page<'_> {
     /// The first keys up to the limit, and how many there are.
     fn read(&self, reader: Reader<'_>) -> Result<(Vec<KeyValue>, i64), Fatal> {
+        if let Some(key) = self.keys.single() {
+            let kv = reader.at(key, self.rev)?.map(|kv| self.trim(kv));
+            let count = i64::from(kv.is_some());
+            return Ok((kv.into_iter().collect(), count));
+        }
         let mut kvs = Vec::new();
         let mut arena = Arena::default();
         let mut full = false;
@@ -100,6 +105,13 @@ impl Page<'_> {
             _ => read,
         };
         Ok((kvs, count))
+    }
+
+    fn trim(&self, kv: KeyValue) -> KeyValue {
+        match self.what {
+            What::Whole => kv,
+            What::Index => KeyValue { value: Bytes::new(), lease: 0, ..kv },
+        }
     }
 
     fn take(
