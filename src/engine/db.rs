@@ -42,7 +42,6 @@ pub(super) struct Inner {
     db: DB,
 }
 
-
 impl Engine {
     /// Opens the database in `dir`, creating what is missing. Blocks; in the simulator it must not run
     /// on a simulated thread (RocksDB registers a timer that compares real and simulated clocks).
@@ -111,8 +110,7 @@ impl Engine {
 
 impl Inner {
     fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
-        let fail =
-            |source| EngineError { path: dir.display().to_string(), doing: "open", source };
+        let fail = |source| EngineError { path: dir.display().to_string(), doing: "open", source };
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let descriptors = Cf::ALL
             .map(|cf| ColumnFamilyDescriptor::new(cf.name(), options.family(cf, &cache)))

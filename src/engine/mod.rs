@@ -23,4 +23,4 @@ mod tests;
 pub use cf::Cf;
 pub use db::{Batch, Engine, EngineError};
 pub use options::Options;
-pub use snapshot::{Cursor, Snapshot};
+pub use snapshot::{Cursor, Pair, Snapshot};

@@ -68,6 +68,7 @@ impl Options {
         rocks.set_write_buffer_size(self.write_buffer_bytes);
         if self.mem.is_some() {
             rocks.set_disable_auto_compactions(true);
+            rocks.set_compression_type(DBCompressionType::None);
             // Fourteen nearly empty families, many times over: the default block of a megabyte adds up.
             rocks.set_arena_block_size(16 << 10);
             return rocks;

@@ -22,6 +22,9 @@ struct Moment {
     engine: Engine,
 }
 
+/// A key and its value, in the engine's memory.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// A position in one column family of a snapshot. Dropped in this order: iterator, then snapshot.
 pub struct Cursor {
     raw: DBRawIterator<'static>,
@@ -70,9 +73,7 @@ impl Snapshot {
         let raw = self.moment.snapshot.raw_iterator_cf_opt(&inner.family(cf), options);
         // SAFETY: as in `take`: the iterator points into the database and the snapshot, both kept by
         // `moment`, which the cursor drops after it.
-        let raw = unsafe {
-            std::mem::transmute::<DBRawIterator<'_>, DBRawIterator<'static>>(raw)
-        };
+        let raw = unsafe { std::mem::transmute::<DBRawIterator<'_>, DBRawIterator<'static>>(raw) };
         Cursor { raw, moment: Arc::clone(&self.moment) }
     }
 
@@ -121,7 +122,7 @@ impl Cursor {
     }
 
     /// The pair at the position; none at the end, or before the first seek.
-    pub fn entry(&self) -> Result<Option<(&[u8], &[u8])>, EngineError> {
+    pub fn entry(&self) -> Result<Option<Pair<'_>>, EngineError> {
         match self.raw.item() {
             Some(pair) => Ok(Some(pair)),
             None => {

@@ -12,18 +12,20 @@ use crate::types::LeaseId;
 
 /// Records a change: in history, as the newest state, the state it supersedes among the versions, its
 /// lease, and the count of keys. `newest` is the state so far; a `kv` of version 0 is a deletion, with
-/// key and mod revision only.
+/// key and mod revision only. Tells how many bytes of history that is.
 pub(super) fn record(
     overlay: &mut Overlay,
     chunks: &mut Chunks,
     rev: Rev,
     newest: Option<&Head>,
     kv: &KeyValue,
-) {
+) -> u64 {
     let lives = kv.version != 0;
     let (head, record) = Head::encode(rev.sub, kv);
     let record = if lives { record } else { tombstone(&kv.key) };
-    overlay.set(Cf::Key, RevKey::new(rev, !lives).to_bytes(), Some(record));
+    let key = RevKey::new(rev, !lives).to_bytes();
+    let bytes = (key.len() + record.len()) as u64;
+    overlay.set(Cf::Key, key, Some(record));
     overlay.set(Cf::Head, kv.key.clone(), Some(head));
     if let Some(old) = newest {
         assert!(old.rev < rev, "{rev:?} of {:?} comes after {:?}", kv.key, old.rev);
@@ -37,6 +39,7 @@ pub(super) fn record(
         (true, false) => chunks.adjust(overlay, &kv.key, -1),
         (true, true) | (false, false) => {}
     }
+    bytes
 }
 
 /// Moves a key from one lease to another; 0 is no lease.

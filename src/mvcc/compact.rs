@@ -9,6 +9,8 @@
 //! the one before, not as much as is stored: every change in (last compaction, C] gives up the states
 //! of its key before it; a deletion in [last compaction, C) gives up itself.
 
+use std::collections::BTreeSet;
+
 use super::keys::{Rev, RevKey, version_key};
 use super::reader::Versions;
 use super::record::{KvRef, Outline};
@@ -31,7 +33,11 @@ impl Progress {
     fn resume(self, position: Position) -> Rev {
         let begin = Rev::first(position.cleaned.0.max(0));
         let next = self.next.unwrap_or(begin).max(begin);
-        if self.target == position.compacted.0 { next } else { next.min(Rev::first(self.target)).max(begin) }
+        if self.target == position.compacted.0 {
+            next
+        } else {
+            next.min(Rev::first(self.target)).max(begin)
+        }
     }
 }
 
@@ -54,7 +60,9 @@ impl Store {
         }
         let mut batch = writer.batch();
         let from = self.progress().resume(position);
-        let next = sweep(&writer.base.reader(), &mut batch, from, target, changes_max)?;
+        let swept = sweep(&writer.base.reader(), &mut batch, from, target, changes_max)?;
+        let next = swept.next;
+        position.live_bytes -= swept.bytes;
         if next.is_none() {
             position.cleaned = position.compacted;
         }
@@ -64,27 +72,31 @@ impl Store {
     }
 }
 
-/// Looks at changes from `from` up to main revision `target`; tells where to go on, if not at the end.
+/// Looks at changes from `from` up to main revision `target`.
 fn sweep(
     reader: &super::reader::Reader<'_>,
     batch: &mut Batch,
     from: Rev,
     target: i64,
     changes_max: usize,
-) -> Result<Option<Rev>, Fatal> {
+) -> Result<Swept, Fatal> {
     let upper = RevKey::new(Rev::first(target + 1), false);
     let mut cursor = reader.cursor(Cf::Key, Some(upper.as_bytes()));
     cursor.seek(RevKey::new(from, false).as_bytes())?;
     let mut versions = Versions::new(*reader);
+    let mut swept = Swept::default();
     for _ in 0..changes_max {
-        let Some((key, record)) = cursor.entry()? else { return Ok(None) };
+        let Some((key, record)) = cursor.entry()? else { return Ok(swept) };
         let (rev, tombstone) = RevKey::parse(key)?;
         let kv = KvRef::parse(record)?;
-        for older in versions.before(kv.key, rev)? {
-            forget(batch, kv.key, older);
+        // Before a key's first state there can only be a deletion, which gives up itself.
+        if tombstone || kv.version != 1 {
+            // What was before a state that is gone already went with it.
+            versions.before(kv.key, rev, &mut |older| swept.forget(batch, kv.key, older))?;
         }
         if tombstone && rev.main < target {
-            forget(batch, kv.key, Outline { rev, create: 0, version: 0 });
+            let bytes = record.len() as u64;
+            swept.forget(batch, kv.key, Outline { rev, create: 0, version: 0, bytes });
             let newest = reader.head(kv.key)?;
             if newest.is_some_and(|head| head.rev == rev) {
                 batch.delete(Cf::Head, kv.key);
@@ -93,10 +105,29 @@ fn sweep(
         cursor.next()?;
     }
     let next = cursor.entry()?.map(|(key, _)| RevKey::parse(key)).transpose()?;
-    Ok(next.map(|(rev, _)| rev))
+    swept.next = next.map(|(rev, _)| rev);
+    Ok(swept)
 }
 
-fn forget(batch: &mut Batch, key: &[u8], state: Outline) {
-    batch.delete(Cf::Key, RevKey::new(state.rev, state.is_tombstone()).as_bytes());
-    batch.delete(Cf::Versions, &version_key(key, state.rev));
+/// What one step has done.
+#[derive(Default)]
+struct Swept {
+    /// Where to go on, if not at the end.
+    next: Option<Rev>,
+    /// What was deleted already: a deletion is found twice, by itself and by what came after it.
+    gone: BTreeSet<Rev>,
+    bytes: u64,
+}
+
+impl Swept {
+    /// Deletes a state; tells whether it was still there.
+    fn forget(&mut self, batch: &mut Batch, key: &[u8], state: Outline) -> bool {
+        let fresh = self.gone.insert(state.rev);
+        if fresh {
+            self.bytes += state.stored_bytes();
+            batch.delete(Cf::Key, RevKey::new(state.rev, state.is_tombstone()).as_bytes());
+            batch.delete(Cf::Versions, &version_key(key, state.rev));
+        }
+        fresh
+    }
 }

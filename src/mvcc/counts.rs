@@ -18,10 +18,12 @@ use crate::engine::{Cf, Snapshot};
 use crate::error::Fatal;
 use crate::limits::COUNT_CHUNK_KEYS;
 
+/// Tests cut small, to meet every edge.
+const CHUNK_KEYS: i64 = if cfg!(test) { 4 } else { COUNT_CHUNK_KEYS };
 /// Above this a chunk is cut up, so that cut ones are far from both limits.
-const CHUNK_MAX: i64 = 2 * COUNT_CHUNK_KEYS;
+const CHUNK_MAX: i64 = 2 * CHUNK_KEYS;
 /// Below this a chunk joins the one before it, if both fit in one.
-const CHUNK_MIN: i64 = COUNT_CHUNK_KEYS / 4;
+const CHUNK_MIN: i64 = CHUNK_KEYS / 2;
 
 /// Keys of the range that are alive at the revision.
 pub(super) fn count(reader: Reader<'_>, keys: &KeyRange, rev: i64) -> Result<i64, Fatal> {
@@ -33,7 +35,7 @@ pub(super) fn count(reader: Reader<'_>, keys: &KeyRange, rev: i64) -> Result<i64
         return Ok(now);
     }
     // When more changed since than there are keys, walking the keys is the shorter way.
-    match growth(reader, keys, rev, now.max(COUNT_CHUNK_KEYS))? {
+    match growth(reader, keys, rev, now.max(CHUNK_KEYS))? {
         Some(growth) => Ok(now - growth),
         None => walk(reader, keys, rev),
     }
@@ -171,7 +173,7 @@ impl Chunks {
             let Some((left, left_keys)) = self.rows.range_mut::<[u8], _>(before).next_back() else {
                 continue;
             };
-            if keys < CHUNK_MIN && *left_keys + keys <= COUNT_CHUNK_KEYS {
+            if keys < CHUNK_MIN && *left_keys + keys <= CHUNK_KEYS {
                 *left_keys += keys;
                 overlay.set(Cf::Counts, left.clone(), Some(row(*left_keys)));
                 overlay.set(Cf::Counts, start.clone(), None);
@@ -201,7 +203,7 @@ fn cut(
     let mut pieces = vec![(start.clone(), 0)];
     reader.walk(&keys, reader.revision, &mut |found| {
         let last = pieces.last_mut().expect("it began with one");
-        if last.1 < COUNT_CHUNK_KEYS {
+        if last.1 < CHUNK_KEYS {
             last.1 += 1;
         } else {
             pieces.push((Bytes::copy_from_slice(found.key()), 1));

@@ -76,6 +76,8 @@ struct Install<'a> {
     snapshot: Snapshot,
     overlay: Overlay,
     chunks: Chunks,
+    /// Of history so far.
+    bytes: u64,
     /// The last change.
     last: Option<Rev>,
     /// Held back to the end: it says where the state stands.
@@ -96,7 +98,7 @@ impl<'a> Install<'a> {
         writer.write(batch)?;
         let snapshot = store.engine().snapshot();
         let (overlay, chunks) = (Overlay::default(), Chunks::empty());
-        Ok(Self { writer, snapshot, overlay, chunks, last: None, meta: Vec::new() })
+        Ok(Self { writer, snapshot, overlay, chunks, bytes: 0, last: None, meta: Vec::new() })
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -119,7 +121,8 @@ impl<'a> Install<'a> {
             shared_kv(&record)?
         };
         let newest = self.reader().head(&kv.key)?;
-        change::record(&mut self.overlay, &mut self.chunks, rev, newest.as_ref(), &kv);
+        self.bytes +=
+            change::record(&mut self.overlay, &mut self.chunks, rev, newest.as_ref(), &kv);
         Ok(())
     }
 
@@ -146,6 +149,7 @@ impl<'a> Install<'a> {
         let last = self.last.map_or(Position::EMPTY.revision.0, |rev| rev.main);
         let compacted = self.compacted()?.unwrap_or(-1);
         batch.put(Cf::Meta, meta::REVISION, &last.max(compacted).to_be_bytes());
+        batch.put(Cf::Meta, meta::LIVE_BYTES, &self.bytes.to_be_bytes());
         self.writer.write(batch)?;
         self.writer.engine().flush()?;
         let position = Position::load(&self.writer.engine().snapshot())?;
@@ -155,14 +159,11 @@ impl<'a> Install<'a> {
         Ok(position)
     }
 
+    /// The newest compaction that the stream speaks of.
     fn compacted(&self) -> Result<Option<i64>, Fatal> {
-        let named = |name: &[u8]| self.meta.iter().find(|(key, _)| key == name);
-        let mut newest = None;
-        for row in [named(meta::SCHEDULED_COMPACT), named(meta::FINISHED_COMPACT)] {
-            if let Some((_, value)) = row {
-                newest = newest.max(Some(RevKey::parse(value)?.0.main));
-            }
-        }
-        Ok(newest)
+        let names = [meta::SCHEDULED_COMPACT, meta::FINISHED_COMPACT];
+        let rows = self.meta.iter().filter(|(key, _)| names.contains(&&key[..]));
+        let mut mains = rows.map(|(_, value)| RevKey::parse(value).map(|(rev, _)| rev.main));
+        mains.try_fold(None, |newest, main| Ok(newest.max(Some(main?))))
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::engine::{Batch, Cf, Cursor as EngineCursor, EngineError, Snapshot};
+use crate::engine::{Batch, Cf, Cursor as EngineCursor, EngineError, Pair, Snapshot};
 
 /// What a batch changes: a new value, or none for a deletion.
 #[derive(Default)]
@@ -113,7 +113,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The pair at the position; none at the end.
-    pub fn entry(&self) -> Result<Option<(&[u8], &[u8])>, EngineError> {
+    pub fn entry(&self) -> Result<Option<Pair<'_>>, EngineError> {
         if self.at == At::Base {
             return self.base.entry();
         }

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
+use bytes::{Bytes, BytesMut};
 use quorate_proto::etcdserverpb::{
     RangeRequest, RangeResponse, ResponseHeader,
     range_request::{SortOrder, SortTarget},
@@ -12,7 +13,6 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::interval::KeyRange;
 use super::reader::{Found, Reader};
-use super::record::KvRef;
 use super::{Halt, counts};
 use crate::error::Fatal;
 
@@ -53,10 +53,7 @@ pub(super) fn range(
 }
 
 /// Every key of the range, whole.
-pub(super) fn all(
-    reader: Reader<'_>,
-    keys: &KeyRange,
-) -> Result<Vec<KeyValue>, Fatal> {
+pub(super) fn all(reader: Reader<'_>, keys: &KeyRange) -> Result<Vec<KeyValue>, Fatal> {
     let what = What::Whole;
     let page = Page { keys, rev: reader.revision, limit: None, what, total: Total::Unneeded };
     Ok(page.read(reader)?.0)
@@ -86,14 +83,20 @@ struct Page<'a> {
 impl Page<'_> {
     /// The first keys up to the limit, and how many there are.
     fn read(&self, reader: Reader<'_>) -> Result<(Vec<KeyValue>, i64), Fatal> {
+        if let Some(key) = self.keys.single() {
+            let kv = reader.at(key, self.rev)?.map(|kv| self.trim(kv));
+            let count = i64::from(kv.is_some());
+            return Ok((kv.into_iter().collect(), count));
+        }
         let mut kvs = Vec::new();
+        let mut arena = Arena::default();
         let mut full = false;
         reader.walk(self.keys, self.rev, &mut |found| {
             if self.limit.is_some_and(|limit| kvs.len() >= limit) {
                 full = true;
                 return Ok(ControlFlow::Break(()));
             }
-            kvs.push(self.take(reader, found)?);
+            kvs.push(self.take(reader, &mut arena, found)?);
             Ok(ControlFlow::Continue(()))
         })?;
         let read = i64::try_from(kvs.len()).expect("a page is in memory");
@@ -104,21 +107,60 @@ impl Page<'_> {
         Ok((kvs, count))
     }
 
-    fn take(&self, reader: Reader<'_>, found: Found<'_>) -> Result<KeyValue, Fatal> {
-        match (self.what, found) {
-            (What::Whole, Found::Newest(_, kv)) => Ok(kv.to_kv()),
-            (What::Whole, Found::Older(_, outline)) => reader.fetch(outline.rev),
-            (What::Index, Found::Newest(_, kv)) => {
-                Ok(KvRef { value: &[], lease: 0, ..kv }.to_kv())
-            }
-            (What::Index, Found::Older(key, outline)) => Ok(KeyValue {
-                key: bytes::Bytes::copy_from_slice(key),
+    fn trim(&self, kv: KeyValue) -> KeyValue {
+        match self.what {
+            What::Whole => kv,
+            What::Index => KeyValue { value: Bytes::new(), lease: 0, ..kv },
+        }
+    }
+
+    fn take(
+        &self,
+        reader: Reader<'_>,
+        arena: &mut Arena,
+        found: Found<'_>,
+    ) -> Result<KeyValue, Fatal> {
+        let whole = self.what == What::Whole;
+        match found {
+            Found::Newest(_, kv) => Ok(KeyValue {
+                key: arena.copy(kv.key),
+                create_revision: kv.create,
+                mod_revision: kv.modified,
+                version: kv.version,
+                value: if whole { arena.copy(kv.value) } else { Bytes::new() },
+                lease: if whole { kv.lease } else { 0 },
+            }),
+            Found::Older(_, outline) if whole => reader.fetch(outline.rev),
+            Found::Older(key, outline) => Ok(KeyValue {
+                key: arena.copy(key),
                 create_revision: outline.create,
                 mod_revision: outline.rev.main,
                 version: outline.version,
                 ..KeyValue::default()
             }),
         }
+    }
+}
+
+/// Where the keys and values of a page are copied to, many to an allocation.
+#[derive(Default)]
+struct Arena {
+    piece: BytesMut,
+    /// Size of the last piece; the next one is larger, so that small pages stay small.
+    bytes: usize,
+}
+
+impl Arena {
+    const PIECE_BYTES: std::ops::RangeInclusive<usize> = 512..=64 << 10;
+
+    fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if self.piece.capacity() < bytes.len() {
+            self.bytes =
+                (self.bytes * 4).clamp(*Self::PIECE_BYTES.start(), *Self::PIECE_BYTES.end());
+            self.piece = BytesMut::with_capacity(self.bytes.max(bytes.len()));
+        }
+        self.piece.extend_from_slice(bytes);
+        self.piece.split().freeze()
     }
 }
 
@@ -150,9 +192,8 @@ fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
     if !has_filters(request) {
         return;
     }
-    let within = |value: i64, min: i64, max: i64| {
-        (max == 0 || value <= max) && (min == 0 || value >= min)
-    };
+    let within =
+        |value: i64, min: i64, max: i64| (max == 0 || value <= max) && (min == 0 || value >= min);
     kvs.retain(|kv| {
         within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
             && within(kv.create_revision, request.min_create_revision, request.max_create_revision)

@@ -155,26 +155,29 @@ impl<'a> Versions<'a> {
         let mut at = version_prefix(key);
         let prefix = at.len();
         push_version(&mut at, rev);
-        let cursor =
-            self.cursor.get_or_insert_with(|| self.reader.cursor(Cf::Versions, None));
+        let cursor = self.cursor.get_or_insert_with(|| self.reader.cursor(Cf::Versions, None));
         cursor.seek(&at)?;
         outline_here(cursor, &at[..prefix])
     }
 
-    /// The superseded states of `key` strictly before `rev`, newest first.
-    pub fn before(&mut self, key: &[u8], rev: Rev) -> Result<Vec<Outline>, Fatal> {
-        let mut found = Vec::new();
+    /// Shows the superseded states of `key` strictly before `rev`, newest first, while `visit` wants more.
+    pub fn before(
+        &mut self,
+        key: &[u8],
+        rev: Rev,
+        visit: &mut dyn FnMut(Outline) -> bool,
+    ) -> Result<(), Fatal> {
         let mut next = self.at_or_before(key, rev)?;
         let prefix = version_prefix(key);
         while let Some(outline) = next {
-            if outline.rev < rev {
-                found.push(outline);
+            if outline.rev < rev && !visit(outline) {
+                break;
             }
             let cursor = self.cursor.as_mut().expect("the first look placed it");
             cursor.next()?;
             next = outline_here(cursor, &prefix)?;
         }
-        Ok(found)
+        Ok(())
     }
 }
 

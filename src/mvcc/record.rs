@@ -4,13 +4,14 @@
 //! * `Cf::Key`: `mvccpb.KeyValue`; of a deletion only the key.
 //! * `Cf::Head`: the sub revision as varint, then the newest `KeyValue`; of a deletion key, mod
 //!   revision and version 0.
-//! * `Cf::Versions`: create revision and version as varints; version 0 is a deletion.
+//! * `Cf::Versions`: create revision, version and the length of the record in `Cf::Key` as varints;
+//!   version 0 is a deletion.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use quorate_proto::mvccpb::KeyValue;
 
-use super::keys::Rev;
+use super::keys::{Rev, RevKey};
 use crate::error::Fatal;
 
 /// A `KeyValue` as it lies in the engine's memory.
@@ -39,6 +40,8 @@ pub(super) struct Outline {
     pub create: i64,
     /// 0: a deletion.
     pub version: i64,
+    /// Length of its record in `Cf::Key`.
+    pub bytes: u64,
 }
 
 impl<'a> KvRef<'a> {
@@ -53,6 +56,7 @@ impl<'a> KvRef<'a> {
                 Some((4, 0)) => reader.varint().map(|v| kv.version = v as i64),
                 Some((5, 2)) => reader.bytes().map(|v| kv.value = v),
                 Some((6, 0)) => reader.varint().map(|v| kv.lease = v as i64),
+                Some((1..=6, _)) => None,
                 // A later etcd's field.
                 Some((_, 0)) => reader.varint().map(|_| ()),
                 Some((_, 1)) => reader.take(8).map(|_| ()),
@@ -103,6 +107,10 @@ pub(super) fn tombstone(key: &Bytes) -> Bytes {
     KeyValue { key: key.clone(), ..KeyValue::default() }.encode_to_vec().into()
 }
 
+fn tombstone_len(key: &Bytes) -> usize {
+    KeyValue { key: key.clone(), ..KeyValue::default() }.encoded_len()
+}
+
 fn share(owner: &Bytes, kv: KvRef<'_>) -> KeyValue {
     KeyValue {
         key: owner.slice_ref(kv.key),
@@ -124,7 +132,9 @@ impl Head {
 
     pub fn outline(&self) -> Outline {
         let KeyValue { create_revision: create, version, .. } = self.kv;
-        Outline { rev: self.rev, create, version }
+        let record =
+            if self.is_tombstone() { tombstone_len(&self.kv.key) } else { self.kv.encoded_len() };
+        Outline { rev: self.rev, create, version, bytes: record as u64 }
     }
 
     /// The record of `Cf::Head`, and the part of it that is the record of `Cf::Key` for a put.
@@ -144,14 +154,15 @@ impl Outline {
         let mut out = BytesMut::with_capacity(12);
         put_varint(&mut out, self.create as u64);
         put_varint(&mut out, self.version as u64);
+        put_varint(&mut out, self.bytes);
         out.freeze()
     }
 
     pub fn parse(rev: Rev, bytes: &[u8]) -> Result<Self, Fatal> {
         let mut reader = Fields(bytes);
-        match (reader.varint(), reader.varint()) {
-            (Some(create), Some(version)) => {
-                Ok(Self { rev, create: create as i64, version: version as i64 })
+        match (reader.varint(), reader.varint(), reader.varint()) {
+            (Some(create), Some(version), Some(bytes)) => {
+                Ok(Self { rev, create: create as i64, version: version as i64, bytes })
             }
             _ => Err(Fatal::new("versions", format!("{bytes:02x?} is not an outline"))),
         }
@@ -159,6 +170,11 @@ impl Outline {
 
     pub fn is_tombstone(&self) -> bool {
         self.version == 0
+    }
+
+    /// What it takes in `Cf::Key`, the key included.
+    pub fn stored_bytes(&self) -> u64 {
+        RevKey::new(self.rev, self.is_tombstone()).as_bytes().len() as u64 + self.bytes
     }
 }
 
@@ -176,12 +192,16 @@ struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     /// Field number and wire type.
     fn tag(&mut self) -> Option<(u64, u64)> {
-        self.varint().map(|tag| (tag >> 3, tag & 7))
+        let tag = self.varint().filter(|tag| (8..=u64::from(u32::MAX)).contains(tag))?;
+        Some((tag >> 3, tag & 7))
     }
 
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for (i, byte) in self.0.iter().take(10).enumerate() {
+            if i == 9 && *byte > 1 {
+                return None;
+            }
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
                 self.0 = &self.0[i + 1..];
@@ -237,7 +257,8 @@ mod tests {
 
     #[test]
     fn outlines_round_trip() {
-        let outline = Outline { rev: Rev { main: 7, sub: 3 }, create: 300, version: i64::MAX };
+        let outline =
+            Outline { rev: Rev { main: 7, sub: 3 }, create: 300, version: i64::MAX, bytes: 200 };
         assert_eq!(Outline::parse(outline.rev, &outline.encode()).expect("parses"), outline);
     }
 }

@@ -25,6 +25,9 @@ pub struct Position {
     pub applied: Index,
     /// Its term.
     pub term: Term,
+    /// What history takes: keys and values of `Cf::Key`. Counted, not measured, so it is the same for
+    /// the same entries and costs nothing to ask for.
+    pub live_bytes: u64,
 }
 
 /// The state; clones share it.
@@ -55,6 +58,7 @@ pub(super) mod meta {
     pub const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
     pub const OWN_PREFIX: &[u8] = b"quorate.";
     pub const REVISION: &[u8] = b"quorate.revision";
+    pub const LIVE_BYTES: &[u8] = b"quorate.live_bytes";
 }
 
 impl Position {
@@ -65,6 +69,7 @@ impl Position {
         cleaned: Revision(-1),
         applied: Index(0),
         term: Term(0),
+        live_bytes: 0,
     };
 
     /// Reads it from the snapshot. A handful of keys, however large the store is.
@@ -86,6 +91,7 @@ impl Position {
             cleaned: Revision(finished.unwrap_or(-1)),
             applied: Index(number(meta::CONSISTENT_INDEX)?.unwrap_or(0) as u64),
             term: Term(number(meta::TERM)?.unwrap_or(0) as u64),
+            live_bytes: number(meta::LIVE_BYTES)?.unwrap_or(0) as u64,
         })
     }
 }
@@ -130,6 +136,11 @@ impl Store {
 
     pub fn applied(&self) -> Index {
         self.position().applied
+    }
+
+    /// What history takes, compacted parts that are not deleted yet included; what quotas go by.
+    pub fn live_bytes(&self) -> u64 {
+        self.position().live_bytes
     }
 
     pub fn engine(&self) -> &Engine {
@@ -214,6 +225,9 @@ impl Writer<'_> {
         if position.revision != before.revision {
             number(meta::REVISION, position.revision.0 as u64);
         }
+        if position.live_bytes != before.live_bytes {
+            number(meta::LIVE_BYTES, position.live_bytes);
+        }
         if position.applied != before.applied {
             number(meta::CONSISTENT_INDEX, position.applied.0);
         }
@@ -236,9 +250,11 @@ impl Writer<'_> {
     pub fn publish(&mut self, position: Position) {
         let view = View { snapshot: self.store.shared.engine.snapshot(), position };
         self.base = view.clone();
-        let mut published =
-            self.store.shared.published.write().expect(LOCK);
-        *published = view;
+        let mut published = self.store.shared.published.write().expect(LOCK);
+        let old = std::mem::replace(&mut *published, view);
+        // Often the last holder of its snapshot: let go of it when readers need not wait.
+        drop(published);
+        drop(old);
     }
 }
 

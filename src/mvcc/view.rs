@@ -41,6 +41,11 @@ impl View {
         self.position.term
     }
 
+    /// What history takes ([`Position::live_bytes`]).
+    pub fn live_bytes(&self) -> u64 {
+        self.position.live_bytes
+    }
+
     /// Answers a Range; of the header only the revision is set. The request is valid
     /// ([`check_range`](super::check_range)).
     pub fn range(&self, request: &RangeRequest) -> Outcome<RangeResponse> {

@@ -43,7 +43,10 @@ impl<'a> Write<'a> {
     /// applied index moves with it.
     pub fn start_entry(&mut self, index: Index, term: Term) {
         let Position { applied, term: before, .. } = self.position;
-        assert!(index > applied, "entry {index} after {applied}: entries are applied once, in order");
+        assert!(
+            index > applied,
+            "entry {index} after {applied}: entries are applied once, in order"
+        );
         assert!(term >= before, "entry {index} has term {term}, the one before it {before}");
         self.position.applied = index;
         self.position.term = term;
@@ -260,7 +263,8 @@ impl<'a> Write<'a> {
             Some(chunks) => chunks,
             none => none.insert(self.writer.take_chunks()?),
         };
-        change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
+        self.position.live_bytes +=
+            change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
         self.changes += 1;
         let kind = if kv.version == 0 { EventType::Delete } else { EventType::Put };
         let prev_kv = self.before_revision(newest, &kv, rev.main)?;

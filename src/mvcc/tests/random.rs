@@ -1,0 +1,467 @@
+//! Random work on the store and on the model, batch by batch, with crashes that lose what was not
+//! flushed, compactions in pieces and installations in between; every answer, every event and every
+//! readable revision must agree.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::select;
+use quorate_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, RequestOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
+};
+use quorate_proto::mvccpb::{Event, KeyValue};
+
+use super::model::{Model, within};
+use super::{next_entry, open, place};
+use crate::engine::Cf;
+use crate::error::Refused;
+use crate::lease::Leases;
+use crate::mvcc::counts::Chunks;
+use crate::mvcc::keys::{RevKey, attached_key, version_key};
+use crate::mvcc::record::{Head, shared_kv};
+use crate::mvcc::{Store, View, Write, check_delete_range, check_put, check_range, check_txn};
+use crate::types::{Index, LeaseId, Revision};
+
+/// A log entry.
+#[derive(Clone, Debug)]
+enum Command {
+    Put(PutRequest),
+    Delete(DeleteRangeRequest),
+    Txn(TxnRequest),
+    Range(RangeRequest),
+    /// To so many revisions before the present.
+    Compact(i64),
+    Grant(i64),
+    Revoke(i64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Reply {
+    Put(PutResponse),
+    Delete(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Range(RangeResponse),
+    Done,
+    Refused(Refused),
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Batch(Vec<Command>),
+    Read(RangeRequest),
+    ReadTxn(TxnRequest),
+    Flush,
+    /// Loses what was not flushed; the log is applied again in batches of this size.
+    Crash(usize),
+    Sweep(usize),
+    Install,
+}
+
+struct World {
+    place: rocksdb::Env,
+    /// Gone only while it crashes.
+    store: Option<(Store, Leases)>,
+    model: Model,
+    /// With what the model answered and what happened.
+    log: Vec<(Command, Reply, Vec<Event>)>,
+    flushed: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let place = place();
+        let store = load(&place);
+        Self { place, store: Some(store), model: Model::new(), log: Vec::new(), flushed: 0 }
+    }
+
+    fn store(&self) -> &Store {
+        &self.store.as_ref().expect("it is not crashing").0
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Batch(commands) => {
+                let from = self.log.len();
+                for command in commands {
+                    let (reply, events) = play(&mut self.model, &command);
+                    self.log.push((command, reply, events));
+                }
+                self.apply(from..self.log.len());
+            }
+            Step::Read(request) => {
+                let ours = self.store().view().range(&request).expect("works");
+                assert_eq!(ours, self.model.range(&request), "{request:?}");
+            }
+            Step::ReadTxn(request) => {
+                let ours = self.store().view().txn(&request).expect("works");
+                assert_eq!(ours, self.model.clone().txn(&request), "{request:?}");
+            }
+            Step::Flush => {
+                assert_eq!(self.store().flush().expect("works"), Index(self.log.len() as u64));
+                self.flushed = self.log.len();
+            }
+            Step::Crash(batch) => {
+                self.store = None;
+                self.store = Some(load(&self.place));
+                assert_eq!(self.store().applied(), Index(self.flushed as u64));
+                let mut from = self.flushed;
+                while from < self.log.len() {
+                    let to = (from + batch).min(self.log.len());
+                    self.apply(from..to);
+                    from = to;
+                }
+            }
+            Step::Sweep(changes) => {
+                self.store().compact_step(changes).expect("works");
+            }
+            Step::Install => {
+                let view = self.store().view();
+                self.place = place();
+                let store = open(&self.place);
+                let position = store.install(view.export()).expect("works");
+                assert_eq!(
+                    (position.revision, position.applied),
+                    (view.revision(), view.applied())
+                );
+                assert_eq!(position.compacted, view.compact_revision());
+                let leases = Leases::load(&store).expect("works");
+                self.store = Some((store, leases));
+                self.flushed = self.log.len();
+            }
+        }
+        self.check();
+    }
+
+    /// Applies a stretch of the log as one batch.
+    fn apply(&mut self, entries: std::ops::Range<usize>) {
+        let (store, leases) = self.store.as_mut().expect("it is not crashing");
+        let mut write = store.begin();
+        for (command, reply, events) in &self.log[entries] {
+            next_entry(&mut write);
+            assert_eq!(&carry_out(&mut write, leases, command), reply, "{command:?}");
+            assert_eq!(&write.take_events(), events, "{command:?}");
+        }
+        write.commit().expect("commits");
+    }
+
+    fn check(&self) {
+        let view = self.store().view();
+        if view.applied() != Index(self.log.len() as u64) {
+            return;
+        }
+        assert_eq!(view.revision().0, self.model.revision());
+        assert_eq!(view.compact_revision().0, self.model.compacted);
+        for revision in self.model.compacted.max(1)..=self.model.revision() {
+            let everything = RangeRequest { revision, ..all() };
+            assert_eq!(view.range(&everything).expect("works"), self.model.range(&everything));
+        }
+        for lease in LEASES {
+            let attached = view.attached(LeaseId(lease)).expect("works");
+            assert_eq!(attached, self.model.attached(lease));
+        }
+        self.check_events(&view);
+        check_derived(&view);
+        if !self.store().compaction_pending() {
+            self.check_kept(&view);
+        }
+    }
+
+    /// In pieces, as a watcher reads them.
+    fn check_events(&self, view: &View) {
+        let mut from = self.model.compacted.max(0);
+        while from <= self.model.revision() {
+            let (to, wanted) =
+                (Revision(self.model.revision()), |key: &[u8]| within(key, b"a", b"b"));
+            let found = view.events(Revision(from), to, 3, true, &wanted).expect("works");
+            let found = found.expect("is not compacted");
+            let mut expected = Vec::new();
+            for main in from..found.next.0 {
+                let compacted = main == self.model.compacted;
+                let events = self.model.events[main as usize].iter().cloned();
+                let events = events.filter(|event| {
+                    event.kv.as_ref().is_some_and(|kv| wanted(&kv.key))
+                        && (!compacted || self.model.is_kept(main, event))
+                });
+                expected.extend(events.map(|event| {
+                    let prev_kv = event.prev_kv.filter(|_| !compacted);
+                    Event { prev_kv, ..event }
+                }));
+            }
+            assert_eq!(found.events, expected);
+            assert!(found.next.0 > from);
+            from = found.next.0;
+        }
+        let compacted =
+            view.events(Revision(self.model.compacted - 1), Revision(1), 1, false, &|_| true);
+        assert_eq!(compacted.expect("works"), Err(Refused::Compacted));
+    }
+
+    /// After the deletions of a compaction, history holds what it must and nothing else.
+    fn check_kept(&self, view: &View) {
+        let mut kept = Vec::new();
+        for (main, events) in self.model.events.iter().enumerate() {
+            for (sub, event) in events.iter().enumerate() {
+                if self.model.is_kept(main as i64, event) {
+                    let mark: &[u8] = if event.r#type == 1 { b"t" } else { b"" };
+                    let (main, sub) = (main as u64, sub as u64);
+                    kept.push([&main.to_be_bytes()[..], b"_", &sub.to_be_bytes(), mark].concat());
+                }
+            }
+        }
+        let stored = view.scan(Cf::Key).map(|row| row.expect("reads").0.to_vec());
+        assert_eq!(stored.collect::<Vec<_>>(), kept);
+    }
+}
+
+/// What is derived from history must be what history says, also in the middle of a compaction's
+/// deletions.
+fn check_derived(view: &View) {
+    let mut states: BTreeMap<Bytes, Vec<Head>> = BTreeMap::new();
+    for row in view.scan(Cf::Key) {
+        let (key, record) = row.expect("reads");
+        let rev = RevKey::parse(&key).expect("is a revision").0;
+        let kv = KeyValue { mod_revision: rev.main, ..shared_kv(&record).expect("is a record") };
+        states.entry(kv.key.clone()).or_default().push(Head { rev, kv });
+    }
+    let [mut heads, mut versions, mut attached] =
+        [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
+    for (key, states) in &states {
+        let (newest, older) = states.split_last().expect("it has one");
+        heads.insert(key.clone(), Head::encode(newest.rev.sub, &newest.kv).0);
+        for state in older {
+            versions.insert(version_key(key, state.rev).into(), state.outline().encode());
+        }
+        if newest.kv.lease != 0 {
+            attached.insert(attached_key(LeaseId(newest.kv.lease), key), Bytes::new());
+        }
+    }
+    for (cf, expected) in [(Cf::Head, heads), (Cf::Versions, versions), (Cf::Attached, attached)] {
+        let rows: BTreeMap<Bytes, Bytes> = view.scan(cf).map(|row| row.expect("reads")).collect();
+        assert_eq!(rows, expected, "{}", cf.name());
+    }
+    let row = |row: Result<(Bytes, Bytes), _>| {
+        row.map_or(0, |(key, value): (Bytes, Bytes)| key.len() + value.len())
+    };
+    assert_eq!(view.live_bytes(), view.scan(Cf::Key).map(row).sum::<usize>() as u64);
+    let alive = |states: &&Vec<Head>| states.last().is_some_and(|head| !head.is_tombstone());
+    let alive = states.values().filter(alive).map(|states| states[0].kv.key.clone());
+    let alive: Vec<Bytes> = alive.collect();
+    let chunks = Chunks::load(view.snapshot()).expect("works");
+    let starts: Vec<&Bytes> = chunks.rows().keys().collect();
+    for (i, (start, keys)) in chunks.rows().iter().enumerate() {
+        let inside =
+            |key: &&Bytes| *key >= start && starts.get(i + 1).is_none_or(|next| key < next);
+        assert_eq!(*keys, alive.iter().filter(inside).count() as i64, "{start:?}");
+    }
+}
+
+fn load(place: &rocksdb::Env) -> (Store, Leases) {
+    let store = open(place);
+    let leases = Leases::load(&store).expect("works");
+    (store, leases)
+}
+
+fn all() -> RangeRequest {
+    let zero = Bytes::from_static(b"\0");
+    RangeRequest { key: zero.clone(), range_end: zero, ..RangeRequest::default() }
+}
+
+fn play(model: &mut Model, command: &Command) -> (Reply, Vec<Event>) {
+    let before = model.revision();
+    let refused = Reply::Refused;
+    let reply = match command {
+        Command::Put(put) => model.put(put).map_or_else(refused, Reply::Put),
+        Command::Delete(delete) => Reply::Delete(model.delete_range(delete)),
+        Command::Txn(txn) => model.txn(txn).map_or_else(refused, Reply::Txn),
+        Command::Range(range) => model.range(range).map_or_else(refused, Reply::Range),
+        Command::Compact(back) => {
+            model.compact(before - back).map_or_else(refused, |()| Reply::Done)
+        }
+        Command::Grant(id) if model.leases.insert(*id) => Reply::Done,
+        Command::Grant(_) => Reply::Refused(Refused::LeaseExists),
+        Command::Revoke(id) if model.revoke(*id) => Reply::Done,
+        Command::Revoke(_) => Reply::Refused(Refused::LeaseNotFound),
+    };
+    let changed = model.revision() > before;
+    (reply, if changed { model.events[model.revision() as usize].clone() } else { Vec::new() })
+}
+
+fn carry_out(write: &mut Write<'_>, leases: &mut Leases, command: &Command) -> Reply {
+    let refused = Reply::Refused;
+    match command {
+        Command::Put(put) => write.put(put).expect("works").map_or_else(refused, Reply::Put),
+        Command::Delete(delete) => {
+            write.delete_range(delete).expect("works").map_or_else(refused, Reply::Delete)
+        }
+        Command::Txn(txn) => write.txn(txn).expect("works").map_or_else(refused, Reply::Txn),
+        Command::Range(range) => {
+            write.range(range).expect("works").map_or_else(refused, Reply::Range)
+        }
+        Command::Compact(back) => {
+            let to = write.revision().0 - back;
+            write.compact(to).expect("works").map_or_else(refused, |()| Reply::Done)
+        }
+        Command::Grant(id) => {
+            leases.grant(write, LeaseId(*id), 10).map_or_else(refused, |_| Reply::Done)
+        }
+        Command::Revoke(id) => {
+            let done = leases.revoke(write, LeaseId(*id)).expect("works");
+            done.map_or_else(refused, |()| Reply::Done)
+        }
+    }
+}
+
+const LEASES: [i64; 3] = [1, 2, 0x0123_4567_89ab_cdef];
+
+fn key() -> impl Strategy<Value = Bytes> {
+    let letter = select(vec![0_u8, b'a', b'b', 0xff]);
+    proptest::collection::vec(letter, 1..=2).prop_map(Bytes::from)
+}
+
+fn range_end() -> impl Strategy<Value = Bytes> {
+    prop_oneof![3 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 2 => key()]
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    select(vec!["", "1", "2", "3"]).prop_map(Bytes::from)
+}
+
+fn lease() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0), 1 => select(LEASES.to_vec())]
+}
+
+fn rarely() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.15)
+}
+
+fn put() -> impl Strategy<Value = PutRequest> {
+    (key(), value(), lease(), any::<bool>(), rarely(), rarely())
+        .prop_map(|(key, value, lease, prev_kv, ignore_value, ignore_lease)| PutRequest {
+            key,
+            value: if ignore_value { Bytes::new() } else { value },
+            lease: if ignore_lease { 0 } else { lease },
+            prev_kv,
+            ignore_value,
+            ignore_lease,
+        })
+        .prop_filter("valid", |put| check_put(put).is_ok())
+}
+
+fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
+    (key(), range_end(), any::<bool>())
+        .prop_map(|(key, range_end, prev_kv)| DeleteRangeRequest { key, range_end, prev_kv })
+        .prop_filter("valid", |delete| check_delete_range(delete).is_ok())
+}
+
+fn revision() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0), 4 => 1_i64..40, 1 => -3_i64..0]
+}
+
+fn bound() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => Just(0), 1 => 1_i64..30]
+}
+
+fn range() -> impl Strategy<Value = RangeRequest> {
+    let bounds = (bound(), bound(), bound(), bound());
+    let order = (0..3_i32, prop_oneof![2 => Just(0), 1 => 0..5_i32]);
+    let limit = prop_oneof![1 => Just(0_i64), 1 => 1_i64..8];
+    (key(), range_end(), limit, revision(), order, rarely(), rarely(), bounds)
+        .prop_map(|(key, range_end, limit, revision, order, keys_only, count_only, bounds)| {
+            RangeRequest {
+                key,
+                range_end,
+                limit,
+                revision,
+                sort_order: order.0,
+                sort_target: order.1,
+                serializable: false,
+                keys_only,
+                count_only,
+                min_mod_revision: bounds.0,
+                max_mod_revision: bounds.1,
+                min_create_revision: bounds.2,
+                max_create_revision: bounds.3,
+            }
+        })
+        .prop_filter("valid", |range| check_range(range).is_ok())
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let number = prop_oneof![Just(0_i64), 1_i64..20];
+    (0..4_i32, 0..5_i32, key(), range_end(), number, value()).prop_map(
+        |(result, target, key, range_end, number, value)| Compare {
+            result,
+            target,
+            key,
+            range_end,
+            target_union: Some(match target {
+                0 => TargetUnion::Version(number),
+                1 => TargetUnion::CreateRevision(number),
+                2 => TargetUnion::ModRevision(number),
+                3 => TargetUnion::Value(value),
+                _ => TargetUnion::Lease(number),
+            }),
+        },
+    )
+}
+
+fn txn() -> impl Strategy<Value = TxnRequest> {
+    let op = prop_oneof![
+        put().prop_map(Request::RequestPut),
+        delete().prop_map(Request::RequestDeleteRange),
+        range().prop_map(Request::RequestRange),
+    ];
+    let leaf = tree(op.clone().boxed());
+    let op = prop_oneof![4 => op, 1 => leaf.prop_map(Request::RequestTxn)];
+    tree(op.boxed()).prop_filter("valid", |txn| check_txn(txn, 16).is_ok())
+}
+
+fn tree(op: BoxedStrategy<Request>) -> impl Strategy<Value = TxnRequest> {
+    let op = op.prop_map(|request| RequestOp { request: Some(request) });
+    let ops = proptest::collection::vec(op, 0..4);
+    (proptest::collection::vec(compare(), 0..3), ops.clone(), ops)
+        .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
+}
+
+fn read_txn() -> impl Strategy<Value = TxnRequest> {
+    tree(range().prop_map(Request::RequestRange).boxed())
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        8 => put().prop_map(Command::Put),
+        4 => delete().prop_map(Command::Delete),
+        5 => txn().prop_map(Command::Txn),
+        2 => range().prop_map(Command::Range),
+        3 => (-1_i64..8).prop_map(Command::Compact),
+        2 => select(LEASES.to_vec()).prop_map(Command::Grant),
+        1 => select(LEASES.to_vec()).prop_map(Command::Revoke),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => proptest::collection::vec(command(), 1..8).prop_map(Step::Batch),
+        6 => range().prop_map(Step::Read),
+        2 => read_txn().prop_map(Step::ReadTxn),
+        2 => Just(Step::Flush),
+        1 => (1..10_usize).prop_map(Step::Crash),
+        3 => (1..8_usize).prop_map(Step::Sweep),
+        3 => Just(Step::Sweep(1000)),
+        1 => Just(Step::Install),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_agrees_with_the_model(steps in proptest::collection::vec(step(), 1..25)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+    }
+}
