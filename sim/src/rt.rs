@@ -99,11 +99,23 @@ impl Clock {
 
 /// Counts a process's tasks, so that a restart can wait until the last one is dropped.
 #[derive(Default)]
-pub(crate) struct Tasks(AtomicUsize);
+pub(crate) struct Tasks {
+    alive: AtomicUsize,
+    spawned: AtomicUsize,
+}
 
 impl Tasks {
     pub(crate) fn alive(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.alive.fetch_add(1, Ordering::Relaxed);
+        // madsim keeps a note of every task until it is asked for their number, which drops the notes
+        // of those that have ended.
+        if self.spawned.fetch_add(1, Ordering::Relaxed) % 4096 == 4095 {
+            madsim::runtime::Handle::current().metrics().num_tasks();
+        }
     }
 }
 
@@ -142,7 +154,7 @@ async fn wait_for(ended: oneshot::Receiver<()>) {
 
 impl Runtime for SimRuntime {
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        self.tasks.0.fetch_add(1, Ordering::Relaxed);
+        self.tasks.count();
         let ended = Arc::new(AtomicBool::new(false));
         let alive = Alive { tasks: Arc::clone(&self.tasks), ended: Arc::clone(&ended) };
         let abort = self.node.spawn(Tracked { task, _alive: alive }).abort_handle();
@@ -255,7 +267,7 @@ struct Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        self.tasks.0.fetch_sub(1, Ordering::Relaxed);
+        self.tasks.alive.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

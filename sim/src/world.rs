@@ -312,6 +312,8 @@ impl World {
         }
         self.0.wire.with(|state| state.end());
         self.hosts().clear();
+        // Lets the pump see it.
+        self.sleep(Duration::from_millis(1)).await;
     }
 }
 
