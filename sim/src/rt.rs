@@ -20,6 +20,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::off::Off;
 
+/// The simulation's own clock, which the hosts' clocks follow at their rates.
+#[allow(clippy::disallowed_methods, reason = "inside a simulation, madsim answers")]
+pub(crate) fn sim_now() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "inside a simulation, madsim answers")]
+fn sim_wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// What a host keeps through restarts of its process: its clock, the speed of its storage.
 pub(crate) struct Machine {
     clock: Mutex<Clock>,
@@ -30,7 +41,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(off: Off) -> Self {
-        let now = Instant::now();
+        let now = sim_now();
         let latency = (Duration::from_micros(30), Duration::from_millis(2));
         Self {
             clock: Mutex::new(Clock { sim: now, local: now, rate_ppm: 0, wall_ms: 0 }),
@@ -49,7 +60,7 @@ impl Machine {
     pub(crate) fn set_clock(&self, rate_ppm: i64, wall_ms: i64) {
         assert!(rate_ppm > -1_000_000, "a clock does not stand still or run backwards");
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let sim = Instant::now();
+        let sim = sim_now();
         *clock = Clock { sim, local: clock.local_at(sim), rate_ppm, wall_ms };
     }
 
@@ -58,14 +69,14 @@ impl Machine {
     }
 
     fn now(&self) -> Instant {
-        self.clock().local_at(Instant::now())
+        self.clock().local_at(sim_now())
     }
 
     /// The time one blocking job takes: short ones are far more frequent than long ones.
     async fn work(&self) {
         let (shortest, longest) = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         let share = madsim::rand::thread_rng().gen_range(0.0..1.0_f64).powi(4);
-        SimSleep::until(Instant::now() + shortest + (longest - shortest).mul_f64(share)).await;
+        SimSleep::until(sim_now() + shortest + (longest - shortest).mul_f64(share)).await;
     }
 }
 
@@ -190,7 +201,7 @@ impl Runtime for SimRuntime {
     fn wall(&self) -> SystemTime {
         let ahead = self.machine.clock().wall_ms;
         let distance = Duration::from_millis(ahead.unsigned_abs());
-        if ahead >= 0 { SystemTime::now() + distance } else { SystemTime::now() - distance }
+        if ahead >= 0 { sim_wall() + distance } else { sim_wall() - distance }
     }
 
     fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {

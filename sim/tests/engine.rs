@@ -43,6 +43,14 @@ async fn crashes(world: World) {
     }
 }
 
+/// Starts `run` on a thread of its own, as a test runner does.
+#[allow(clippy::disallowed_methods, reason = "outside the simulation")]
+fn beside<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(run)
+}
+
 #[test]
 fn a_crash_loses_what_was_not_flushed() {
     for seed in 0..3 {
@@ -52,7 +60,7 @@ fn a_crash_loses_what_was_not_flushed() {
 
 #[test]
 fn simulations_beside_each_other_open_engines() {
-    let runs: Vec<_> = (0..4).map(|_| std::thread::spawn(|| sim::run(1, crashes))).collect();
+    let runs: Vec<_> = (0..4).map(|_| beside(|| sim::run(1, crashes))).collect();
     for run in runs {
         run.join().expect("none disturbs another");
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use madsim::rand::Rng;
 
-use crate::rt::SimSleep;
+use crate::rt::{SimSleep, sim_now};
 use crate::trace::Digest;
 
 /// Connections that wait for `accept`.
@@ -170,7 +170,7 @@ impl Wire {
             pump: None,
             pump_until: None,
             wakes: Vec::new(),
-            digest: Digest::new(Instant::now()),
+            digest: Digest::new(sim_now()),
             over: false,
         })))
     }
@@ -349,7 +349,7 @@ impl State {
             }
             return;
         }
-        let mut at = Instant::now() + late;
+        let mut at = sim_now() + late;
         at += match link.0 == link.1 {
             true => between(LOOPBACK),
             false => between(self.latency) + self.delay.get(&link).copied().unwrap_or_default(),
@@ -468,7 +468,7 @@ impl End {
             fin_sent: false,
             fin_received: false,
             reset: false,
-            last_arrival: Instant::now(),
+            last_arrival: sim_now(),
             reader: None,
             writer: None,
         }
@@ -498,7 +498,7 @@ impl Future for Pump {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let over_or_next = self.wire.with(|state| {
-                let next = state.arrivals(Instant::now());
+                let next = state.arrivals(sim_now());
                 state.pump = Some(cx.waker().clone());
                 state.pump_until = next;
                 if state.over { Err(()) } else { Ok(next) }
