@@ -205,13 +205,8 @@ impl Runtime for SimRuntime {
     }
 
     fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
-        let machine = Arc::clone(&self.machine);
-        Box::pin(async move {
-            // The clock may have been slowed down meanwhile: then it is not yet time.
-            while machine.now() < at {
-                SimSleep::until(machine.clock().sim_at(at)).await;
-            }
-        })
+        let sleep = SimSleep::until(self.machine.clock().sim_at(at));
+        Box::pin(LocalSleep { machine: Arc::clone(&self.machine), at, sleep })
     }
 
     fn fill_random(&self, buf: &mut [u8]) {
@@ -279,6 +274,30 @@ impl Drop for Alive {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         self.tasks.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A sleep by the host's clock. Ready again when polled again, as tokio's is.
+struct LocalSleep {
+    machine: Arc<Machine>,
+    at: Instant,
+    sleep: SimSleep,
+}
+
+impl Future for LocalSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // The clock may have been slowed down meanwhile: then it is not yet time.
+        while self.machine.now() < self.at {
+            if Pin::new(&mut self.sleep).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.machine.now() < self.at {
+                self.sleep = SimSleep::until(self.machine.clock().sim_at(self.at));
+            }
+        }
+        Poll::Ready(())
     }
 }
 
