@@ -1,6 +1,8 @@
 //! Small wire helpers that several layers need: a request's id without decoding the request.
 //! No message types of its own.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -35,6 +37,24 @@ fn find_bytes<'a>(buf: &mut &'a [u8], wanted: u32) -> Option<&'a [u8]> {
         skip_field(wire_type, tag, buf, DecodeContext::default()).ok()?;
     }
     None
+}
+
+/// The value of a `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+pub fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
 }
 
 /// The encoding of `message`, in one allocation.

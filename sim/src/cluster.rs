@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate::client::Channel;
+use quorate::client::{self, Channel};
 use quorate::engine;
 use quorate::env::Env;
 use quorate::member;
@@ -113,10 +113,17 @@ impl Cluster {
 
     /// A channel from the host of `env` to one member, or to any of them in turn.
     pub fn channel(&self, env: &Env, member: Option<&str>) -> Channel {
-        match member {
-            Some(name) => Channel::new(env.clone(), [endpoint(name)]),
-            None => Channel::new(env.clone(), self.endpoints()),
-        }
+        let endpoints = match member {
+            Some(name) => vec![endpoint(name)],
+            None => self.endpoints(),
+        };
+        // Quicker than in production to notice a dead member: simulated time is dear.
+        let options = client::Options {
+            connect_timeout: Duration::from_secs(2),
+            keep_alive_interval: Duration::from_secs(2),
+            keep_alive_timeout: Duration::from_secs(2),
+        };
+        Channel::with_options(env.clone(), endpoints, options).expect("endpoints are host:port")
     }
 
     /// The member that a running member takes for the leader; none while there is no answer.

@@ -20,6 +20,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::off::Off;
 
+/// The simulation's own clock, which the hosts' clocks follow at their rates.
+#[allow(clippy::disallowed_methods, reason = "inside a simulation, madsim answers")]
+pub(crate) fn sim_now() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "inside a simulation, madsim answers")]
+fn sim_wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// What a host keeps through restarts of its process: its clock, the speed of its storage.
 pub(crate) struct Machine {
     clock: Mutex<Clock>,
@@ -30,7 +41,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(off: Off) -> Self {
-        let now = Instant::now();
+        let now = sim_now();
         let latency = (Duration::from_micros(30), Duration::from_millis(2));
         Self {
             clock: Mutex::new(Clock { sim: now, local: now, rate_ppm: 0, wall_ms: 0 }),
@@ -49,7 +60,7 @@ impl Machine {
     pub(crate) fn set_clock(&self, rate_ppm: i64, wall_ms: i64) {
         assert!(rate_ppm > -1_000_000, "a clock does not stand still or run backwards");
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let sim = Instant::now();
+        let sim = sim_now();
         *clock = Clock { sim, local: clock.local_at(sim), rate_ppm, wall_ms };
     }
 
@@ -58,14 +69,14 @@ impl Machine {
     }
 
     fn now(&self) -> Instant {
-        self.clock().local_at(Instant::now())
+        self.clock().local_at(sim_now())
     }
 
     /// The time one blocking job takes: short ones are far more frequent than long ones.
     async fn work(&self) {
         let (shortest, longest) = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         let share = madsim::rand::thread_rng().gen_range(0.0..1.0_f64).powi(4);
-        SimSleep::until(Instant::now() + shortest + (longest - shortest).mul_f64(share)).await;
+        SimSleep::until(sim_now() + shortest + (longest - shortest).mul_f64(share)).await;
     }
 }
 
@@ -99,11 +110,23 @@ impl Clock {
 
 /// Counts a process's tasks, so that a restart can wait until the last one is dropped.
 #[derive(Default)]
-pub(crate) struct Tasks(AtomicUsize);
+pub(crate) struct Tasks {
+    alive: AtomicUsize,
+    spawned: AtomicUsize,
+}
 
 impl Tasks {
     pub(crate) fn alive(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.alive.fetch_add(1, Ordering::Relaxed);
+        // madsim keeps a note of every task until it is asked for their number, which drops the notes
+        // of those that have ended.
+        if self.spawned.fetch_add(1, Ordering::Relaxed) % 4096 == 4095 {
+            madsim::runtime::Handle::current().metrics().num_tasks();
+        }
     }
 }
 
@@ -142,7 +165,7 @@ async fn wait_for(ended: oneshot::Receiver<()>) {
 
 impl Runtime for SimRuntime {
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        self.tasks.0.fetch_add(1, Ordering::Relaxed);
+        self.tasks.count();
         let ended = Arc::new(AtomicBool::new(false));
         let alive = Alive { tasks: Arc::clone(&self.tasks), ended: Arc::clone(&ended) };
         let abort = self.node.spawn(Tracked { task, _alive: alive }).abort_handle();
@@ -178,17 +201,12 @@ impl Runtime for SimRuntime {
     fn wall(&self) -> SystemTime {
         let ahead = self.machine.clock().wall_ms;
         let distance = Duration::from_millis(ahead.unsigned_abs());
-        if ahead >= 0 { SystemTime::now() + distance } else { SystemTime::now() - distance }
+        if ahead >= 0 { sim_wall() + distance } else { sim_wall() - distance }
     }
 
     fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
-        let machine = Arc::clone(&self.machine);
-        Box::pin(async move {
-            // The clock may have been slowed down meanwhile: then it is not yet time.
-            while machine.now() < at {
-                SimSleep::until(machine.clock().sim_at(at)).await;
-            }
-        })
+        let sleep = SimSleep::until(self.machine.clock().sim_at(at));
+        Box::pin(LocalSleep { machine: Arc::clone(&self.machine), at, sleep })
     }
 
     fn fill_random(&self, buf: &mut [u8]) {
@@ -255,7 +273,31 @@ struct Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        self.tasks.0.fetch_sub(1, Ordering::Relaxed);
+        self.tasks.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A sleep by the host's clock. Ready again when polled again, as tokio's is.
+struct LocalSleep {
+    machine: Arc<Machine>,
+    at: Instant,
+    sleep: SimSleep,
+}
+
+impl Future for LocalSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // The clock may have been slowed down meanwhile: then it is not yet time.
+        while self.machine.now() < self.at {
+            if Pin::new(&mut self.sleep).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.machine.now() < self.at {
+                self.sleep = SimSleep::until(self.machine.clock().sim_at(self.at));
+            }
+        }
+        Poll::Ready(())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::disk::SimDisk;
 use crate::net::socket::SimNet;
 use crate::net::wire::{Pump, Wire};
 use crate::off::Off;
-use crate::rt::{Machine, SimRuntime, SimSleep, Tasks};
+use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, sim_now};
 
 /// Simulated time after which a run that has not ended is a failure.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -132,7 +132,7 @@ impl World {
     fn new(seed: u64, off: Off) -> Self {
         Self(Arc::new(Inner {
             seed,
-            start: Instant::now(),
+            start: sim_now(),
             handle: Handle::current(),
             off,
             wire: Wire::new(),
@@ -312,6 +312,8 @@ impl World {
         }
         self.0.wire.with(|state| state.end());
         self.hosts().clear();
+        // Lets the pump see it.
+        self.sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -416,21 +418,21 @@ impl World {
 
     /// Simulated time since the world began.
     pub fn elapsed(&self) -> Duration {
-        self.0.start.elapsed()
+        sim_now() - self.0.start
     }
 
     pub async fn sleep(&self, duration: Duration) {
-        SimSleep::until(Instant::now() + duration).await;
+        SimSleep::until(sim_now() + duration).await;
     }
 
     /// Whether `condition` came true within `limit`; looked at every simulated millisecond.
     pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + limit;
+        let deadline = sim_now() + limit;
         loop {
             if condition() {
                 return true;
             }
-            if Instant::now() >= deadline {
+            if sim_now() >= deadline {
                 return false;
             }
             self.sleep(Duration::from_millis(1)).await;
@@ -450,7 +452,7 @@ impl World {
     /// Adds what a scenario saw to the digest.
     pub fn record(&self, evidence: &[u8]) {
         const RECORD: u64 = u64::MAX;
-        self.0.wire.with(|state| state.digest.add(Instant::now(), RECORD, evidence));
+        self.0.wire.with(|state| state.digest.add(sim_now(), RECORD, evidence));
     }
 
     /// Every packet that arrived and everything recorded, each with its simulated time. Two runs

@@ -160,6 +160,16 @@ fn syncing_one_folder_does_not_sync_another() {
 }
 
 #[test]
+fn created_folders_are_durable() {
+    each_seed(|world| async move {
+        let path = Path::new("/data/member/wal");
+        on_disk(&world, |disk| disk.create_dir_all(path).expect("space")).await;
+        world.power_off(HOST);
+        assert!(on_disk(&world, |disk| disk.exists(path)).await.expect("readable"));
+    });
+}
+
+#[test]
 fn a_rename_is_whole_whatever_is_lost() {
     each_seed(|world| async move {
         let write = |disk: &dyn Disk| {

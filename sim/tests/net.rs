@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate::env::{BoxConn, Env};
 use sim::{Process, World};
@@ -42,11 +42,11 @@ async fn dial(env: &Env) -> BoxConn {
 }
 
 /// One byte there and back, and how long it took.
-async fn ping(connection: &mut BoxConn) -> std::io::Result<Duration> {
-    let start = Instant::now();
+async fn ping(env: &Env, connection: &mut BoxConn) -> std::io::Result<Duration> {
+    let start = env.now();
     connection.write_all(b"x").await?;
     connection.read_exact(&mut [0]).await?;
-    Ok(start.elapsed())
+    Ok(env.now() - start)
 }
 
 /// A client that pings once, then waits a second and pings again; what the second one said.
@@ -55,9 +55,9 @@ async fn ping_around_a_fault(world: &World) -> Process<std::io::Result<Duration>
     world.sleep(seconds(1)).await;
     let client = |env: Env| async move {
         let mut connection = dial(&env).await;
-        ping(&mut connection).await.expect("all is well");
+        ping(&env, &mut connection).await.expect("all is well");
         env.sleep(seconds(1)).await;
-        ping(&mut connection).await
+        ping(&env, &mut connection).await
     };
     let client = world.start("client", client).await;
     world.sleep(Duration::from_millis(500)).await;
@@ -162,7 +162,7 @@ fn dialing_a_host_without_power_is_tried_again_until_it_answers() {
             let early = env.timeout(seconds(2), env.net.connect("server:7".to_owned())).await;
             assert!(early.is_err(), "no answer, so no error either");
             let start = env.now();
-            ping(&mut dial(&env).await).await.expect("all is well again");
+            ping(&env, &mut dial(&env).await).await.expect("all is well again");
             env.now() - start
         };
         let client = world.start("client", client).await;

@@ -97,6 +97,14 @@ async fn talk(env: Env, peer: &'static str) {
     }
 }
 
+/// Starts `run` on a thread of its own, as a test runner does.
+#[allow(clippy::disallowed_methods, reason = "outside the simulation")]
+fn beside<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(run)
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     // A first run may meet what is initialised once per process.
@@ -112,7 +120,7 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn runs_beside_each_other_do_not_meet() {
-    let beside: Vec<_> = (0..4).map(|_| std::thread::spawn(|| sim::run(3, chaos))).collect();
+    let beside: Vec<_> = (0..4).map(|_| beside(|| sim::run(3, chaos))).collect();
     let alone = sim::run(3, chaos);
     for run in beside {
         assert_eq!(run.join().expect("it runs"), alone);

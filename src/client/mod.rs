@@ -1,34 +1,49 @@
-//! The client used by the tools, the simulator and the benchmark: one HTTP/2 connection at a time
-//! to one of several endpoints, behind the generated gRPC clients. It connects when a call needs it
-//! and goes on to the next endpoint when one does not answer. It never repeats a call: whether that
-//! is safe is the caller's to know.
+//! The client used by the tools, the simulator and the benchmark: a connection to one of several
+//! endpoints, and the generated clients on it. It keeps no state of the cluster, repeats nothing that
+//! a server may have seen, and knows no more of the requests than their encoding.
+//!
+//! ```no_run
+//! # async fn example(env: quorate::env::Env) -> Result<(), Box<dyn std::error::Error>> {
+//! use quorate::client::{Client, Options};
+//! use quorate_proto::etcdserverpb::PutRequest;
+//!
+//! let client = Client::new(env, ["127.0.0.1:2379"], Options::default())?;
+//! let put = PutRequest { key: "greeting".into(), value: "hello".into(), ..Default::default() };
+//! client.kv().put(put).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: this file (the services), [`channel`] (the connection under them).
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod channel;
+
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::sync::Mutex;
-use tonic::Status;
-use tonic::body::Body;
+use http::HeaderValue;
+use quorate_proto::etcdserverpb::auth_client::AuthClient;
+use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
+use quorate_proto::health::health_client::HealthClient;
+use quorate_proto::v3electionpb::election_client::ElectionClient;
+use quorate_proto::v3lockpb::lock_client::LockClient;
 
 use crate::env::Env;
-use crate::env::hyper::{Exec, Timer};
 
-/// How a [`Channel`] behaves.
-#[derive(Clone, Debug)]
+pub use channel::{Channel, is_unsent};
+
+/// How the connection is made and watched. The defaults are what etcdctl's come to: gRPC's Go library
+/// raises its keep-alive of 2 s to 10 s, and servers take more frequent ones as an attack.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// For resolving, connecting and the HTTP/2 handshake with one endpoint.
+    /// For one endpoint.
     pub connect_timeout: Duration,
-    /// Ping the server after this time without a sign of life, and give the connection up when no
-    /// answer comes: without it a call over a broken network hangs until its own deadline.
+    /// Silence after which the server is asked for a sign of life, while a request or stream is open.
     pub keep_alive_interval: Duration,
+    /// Without a sign for this long, the connection is given up.
     pub keep_alive_timeout: Duration,
 }
 
@@ -36,139 +51,70 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),
-            keep_alive_interval: Duration::from_secs(2),
-            keep_alive_timeout: Duration::from_secs(2),
+            keep_alive_interval: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(6),
         }
     }
 }
 
-/// Carries gRPC calls; give a clone to each generated client. Clones share the connection.
+/// An endpoint that is not `host:port` or `http://host:port`, or no endpoint at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bad endpoint {0:?}: want host:port or http://host:port")]
+pub struct BadEndpoint(pub String);
+
+/// All services of a cluster over one connection; clones share it.
 #[derive(Clone)]
-pub struct Channel(Arc<Inner>);
-
-struct Inner {
-    env: Env,
-    options: Options,
-    state: Mutex<State>,
+pub struct Client {
+    channel: Channel,
 }
 
-struct State {
-    /// `host:port`, the one to try next in front.
-    endpoints: VecDeque<Authority>,
-    open: Option<(Authority, SendRequest<Body>)>,
-}
-
-impl Channel {
-    /// Connects lazily to one of `endpoints`, each `host:port`.
-    ///
-    /// # Panics
-    /// When an endpoint is not of that form, or there is none.
-    pub fn new<S: AsRef<str>>(env: Env, endpoints: impl IntoIterator<Item = S>) -> Self {
-        Self::with_options(env, endpoints, Options::default())
-    }
-
-    /// As [`Channel::new`].
-    ///
-    /// # Panics
-    /// As [`Channel::new`].
-    pub fn with_options<S: AsRef<str>>(
+impl Client {
+    /// Nothing is connected before the first request.
+    pub fn new<S: AsRef<str>>(
         env: Env,
         endpoints: impl IntoIterator<Item = S>,
         options: Options,
-    ) -> Self {
-        let endpoints: VecDeque<Authority> = endpoints
-            .into_iter()
-            .map(|endpoint| endpoint.as_ref().parse().expect("an endpoint is host:port"))
-            .collect();
-        assert!(!endpoints.is_empty(), "a channel needs an endpoint");
-        let state = Mutex::new(State { endpoints, open: None });
-        Self(Arc::new(Inner { env, options, state }))
+    ) -> Result<Self, BadEndpoint> {
+        Ok(Self { channel: Channel::with_options(env, endpoints, options)? })
+    }
+
+    /// The same connection, with `token` sent along with every request.
+    pub fn with_token(&self, token: HeaderValue) -> Self {
+        Self { channel: self.channel.with_header("token", token) }
+    }
+
+    /// The same connection; its streams end when the member they are on loses its leader.
+    pub fn require_leader(&self) -> Self {
+        let value = HeaderValue::from_static("true");
+        Self { channel: self.channel.with_header("hasleader", value) }
+    }
+
+    pub fn channel(&self) -> &Channel {
+        &self.channel
     }
 }
 
-impl Inner {
-    /// The open connection, or a new one to the first endpoint that takes it.
-    async fn sender(&self) -> Result<(Authority, SendRequest<Body>), Status> {
-        let mut state = self.state.lock().await;
-        if let Some(open) = state.open.as_ref().filter(|(_, sender)| !sender.is_closed()) {
-            return Ok(open.clone());
-        }
-        state.open = None;
-        let mut reason = Status::unavailable("no endpoint");
-        for _ in 0..state.endpoints.len() {
-            let endpoint = state.endpoints[0].clone();
-            let dial = self.dial(&endpoint);
-            match self.env.timeout(self.options.connect_timeout, dial).await {
-                Ok(Ok(sender)) => {
-                    state.open = Some((endpoint.clone(), sender.clone()));
-                    return Ok((endpoint, sender));
-                }
-                Ok(Err(error)) => reason = Status::unavailable(format!("{endpoint}: {error}")),
-                Err(_) => reason = Status::unavailable(format!("{endpoint}: connecting timed out")),
+/// Responses may be as large as etcd's client takes them.
+const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
+
+macro_rules! services {
+    ($($method:ident: $client:ident,)*) => {
+        impl Client {$(
+            pub fn $method(&self) -> $client<Channel> {
+                $client::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX)
             }
-            state.endpoints.rotate_left(1);
-        }
-        Err(reason)
-    }
-
-    async fn dial(&self, endpoint: &Authority) -> std::io::Result<SendRequest<Body>> {
-        let io = self.env.net.connect(endpoint.to_string()).await?;
-        let (sender, connection) = http2::Builder::new(Exec(self.env.rt.clone()))
-            .timer(Timer(self.env.rt.clone()))
-            .keep_alive_interval(self.options.keep_alive_interval)
-            .keep_alive_timeout(self.options.keep_alive_timeout)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(std::io::Error::other)?;
-        self.env.spawn("client connection", async move {
-            // Its end is seen by the calls it carries.
-            let _ = connection.await;
-        });
-        Ok(sender)
-    }
-
-    /// Tries another endpoint next time, unless that has happened already.
-    async fn give_up(&self, endpoint: &Authority) {
-        let mut state = self.state.lock().await;
-        if state.open.as_ref().is_some_and(|(open, sender)| open == endpoint && sender.is_closed())
-        {
-            state.open = None;
-            state.endpoints.rotate_left(1);
-        }
-    }
-
-    async fn call(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {
-        let (endpoint, mut sender) = self.sender().await?;
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(endpoint.clone());
-        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and a path");
-        let response = async {
-            sender.ready().await?;
-            sender.send_request(request).await
-        };
-        match response.await {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                self.give_up(&endpoint).await;
-                Err(Status::unavailable(format!("{endpoint}: {error}")))
-            }
-        }
-    }
+        )*}
+    };
 }
 
-impl tower::Service<Request<Body>> for Channel {
-    type Response = Response<Incoming>;
-    type Error = Status;
-    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let inner = self.0.clone();
-        Box::pin(async move { inner.call(request).await })
-    }
+services! {
+    kv: KvClient,
+    watch: WatchClient,
+    lease: LeaseClient,
+    cluster: ClusterClient,
+    maintenance: MaintenanceClient,
+    auth: AuthClient,
+    lock: LockClient,
+    election: ElectionClient,
+    health: HealthClient,
 }

@@ -124,7 +124,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Names (not paths) of the entries in `dir`, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// Creates `dir` and its parents, readable by the owner only (0700).
+    /// Creates `dir` and its parents, readable by the owner only (0700), and makes their names durable:
+    /// a log that is synced is worth nothing in a folder that is lost.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the folder's entries (creations, renames, removals) durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;

@@ -198,7 +198,18 @@ impl Disk for FileSystem {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        if dir.as_os_str().is_empty() || dir.is_dir() {
+            return Ok(());
+        }
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        self.create_dir_all(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            created => created?,
+        }
+        // The parent of a relative path of one name is called by no name.
+        self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! strike in the middle. What the calls do to the platter is in `tree`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use madsim::rand::Rng;
 use quorate::env::{Disk, File, Lock, Open};
@@ -92,15 +92,19 @@ impl Disk for ProcessDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut path = std::path::PathBuf::from("/");
+        let mut path = PathBuf::from("/");
         for name in names(dir)? {
+            let parent = path.clone();
             path.push(name);
-            self.operate(|platter| match platter.tree.create_folder(&path) {
+            let created = self.operate(|platter| match platter.tree.create_folder(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    platter.tree.list(&path).map(|_| ())
+                    platter.tree.list(&path).map(|_| false)
                 }
-                created => created.map(|_| ()),
+                created => created.map(|_| true),
             })?;
+            if created {
+                self.sync_dir(&parent)?;
+            }
         }
         Ok(())
     }

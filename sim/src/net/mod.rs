@@ -10,9 +10,11 @@
 //!   sender stops once its window is full.
 //! * A killed process is noticed at once, a host without power not at all: its kernel is gone. When
 //!   it is back it answers RST to connections that it does not know.
-//! * A reader that does not read stops its writer after [`wire::WINDOW_BYTES`].
+//! * A reader that does not read stops its writer after 256 KiB.
 //!
-//! Reading order: [`wire`] (packets and what they do), [`socket`] (the `Net` door onto it).
+//! Reading order: [`wire`] (packets and what they do), [`kernel`] (what a process asks for),
+//! [`socket`] (the `Net` door onto it).
 
+mod kernel;
 pub(crate) mod socket;
 pub(crate) mod wire;

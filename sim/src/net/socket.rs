@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate::env::{BoxConn, BoxFuture, Listener, Net};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::wire::{EndId, Phase, Wire};
-use crate::rt::SimSleep;
+use crate::rt::{SimSleep, sim_now};
 
 /// Waits between handshakes, in seconds; after the last one the dialer gives up, as Linux does.
 const SYN_WAITS_S: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -46,7 +46,7 @@ impl Net for SimNet {
             let connection = SimConn { wire: Arc::clone(&self.wire), id };
             for wait in SYN_WAITS_S {
                 self.wire.with(|state| state.send_syn(id));
-                let deadline = Instant::now() + Duration::from_secs(wait);
+                let deadline = sim_now() + Duration::from_secs(wait);
                 match (Dialing { connection: &connection, sleep: SimSleep::until(deadline) }).await
                 {
                     Some(Phase::Open) => return Ok(Box::new(connection) as BoxConn),

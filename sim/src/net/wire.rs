@@ -1,5 +1,5 @@
-//! Hosts, links, connection ends and the packets between them: what happens when. Who polls what is
-//! in `socket`.
+//! Hosts, links, connection ends and the packets between them: what arrives when, and what it does.
+//! What processes ask for is in `kernel`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -13,14 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use madsim::rand::Rng;
 
-use crate::rt::SimSleep;
+use crate::rt::{SimSleep, sim_now};
 use crate::trace::Digest;
 
-/// Bytes sent and not yet acknowledged at which a writer has to wait.
-pub(crate) const WINDOW_BYTES: usize = 256 * 1024;
-/// Bytes read before the reader acknowledges them: a part of the window, so that it never closes
-/// for good, and large, so that small messages cost no packet back.
-const ACK_BYTES: usize = WINDOW_BYTES / 4;
 /// Connections that wait for `accept`.
 const BACKLOG: usize = 128;
 const LOOPBACK: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(50));
@@ -28,13 +23,13 @@ const LOOPBACK: (Duration, Duration) = (Duration::from_micros(10), Duration::fro
 const RETRANSMISSION: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(600));
 /// A host's own ports, as Linux has them.
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+pub(super) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
 /// One end of a connection, whose host and port the [`End`] knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EndId {
-    connection: u64,
-    dialed: bool,
+    pub(super) connection: u64,
+    pub(super) dialed: bool,
 }
 
 impl EndId {
@@ -51,26 +46,28 @@ pub(crate) enum Phase {
 }
 
 /// What a host's kernel knows about its end of a connection.
-pub(crate) struct End {
+pub(super) struct End {
     host: IpAddr,
     peer_host: IpAddr,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    pub(crate) phase: Phase,
-    received: VecDeque<Bytes>,
-    consumed: usize,
-    in_flight: usize,
-    fin_sent: bool,
-    fin_received: bool,
-    reset: bool,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) phase: Phase,
+    pub(super) received: VecDeque<Bytes>,
+    /// Bytes read and not yet acknowledged.
+    pub(super) consumed: usize,
+    /// Bytes sent and not yet acknowledged.
+    pub(super) in_flight: usize,
+    pub(super) fin_sent: bool,
+    pub(super) fin_received: bool,
+    pub(super) reset: bool,
     /// When the newest packet of this direction arrives: the next one does not overtake it.
     last_arrival: Instant,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
 }
 
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     Syn { from: SocketAddr, to: SocketAddr },
     SynAck,
     Data(Bytes),
@@ -109,17 +106,18 @@ impl Ord for Flying {
     }
 }
 
-struct Host {
+pub(super) struct Host {
     powered: bool,
-    listeners: BTreeMap<u16, Bound>,
-    next_port: u16,
+    pub(super) listeners: BTreeMap<u16, Bound>,
+    pub(super) next_port: u16,
 }
 
-struct Bound {
-    number: u64,
-    ip: IpAddr,
-    backlog: VecDeque<EndId>,
-    acceptor: Option<Waker>,
+/// A listening socket.
+pub(super) struct Bound {
+    pub(super) number: u64,
+    pub(super) ip: IpAddr,
+    pub(super) backlog: VecDeque<EndId>,
+    pub(super) acceptor: Option<Waker>,
 }
 
 impl Bound {
@@ -132,9 +130,9 @@ impl Bound {
 pub(crate) struct Wire(Mutex<State>);
 
 pub(crate) struct State {
-    hosts: BTreeMap<IpAddr, Host>,
-    names: BTreeMap<String, IpAddr>,
-    ends: BTreeMap<EndId, End>,
+    pub(super) hosts: BTreeMap<IpAddr, Host>,
+    pub(super) names: BTreeMap<String, IpAddr>,
+    pub(super) ends: BTreeMap<EndId, End>,
     flying: BinaryHeap<Reverse<Flying>>,
     /// Stopped by a partition, oldest first.
     held: Vec<Packet>,
@@ -144,12 +142,12 @@ pub(crate) struct State {
     delay: BTreeMap<(IpAddr, IpAddr), Duration>,
     latency: (Duration, Duration),
     loss: f64,
-    numbers: u64,
+    pub(super) numbers: u64,
     /// Woken when a packet arrives earlier than the pump expects.
     pump: Option<Waker>,
     pump_until: Option<Instant>,
     /// Woken when the lock is free again.
-    wakes: Vec<Waker>,
+    pub(super) wakes: Vec<Waker>,
     pub(crate) digest: Digest,
     /// The simulation has ended: sockets that are dropped now have nobody to tell.
     over: bool,
@@ -172,7 +170,7 @@ impl Wire {
             pump: None,
             pump_until: None,
             wakes: Vec::new(),
-            digest: Digest::new(Instant::now()),
+            digest: Digest::new(sim_now()),
             over: false,
         })))
     }
@@ -214,7 +212,8 @@ impl State {
         self.over = true;
         self.ends.clear();
         self.hosts.clear();
-        self.pump = None;
+        // The pump ends when it sees that everything has.
+        self.wakes.extend(self.pump.take());
     }
 
     pub(crate) fn set_latency(&mut self, shortest: Duration, longest: Duration) {
@@ -312,222 +311,14 @@ impl State {
         }
     }
 
-    fn host(&mut self, ip: IpAddr) -> &mut Host {
+    pub(super) fn host(&mut self, ip: IpAddr) -> &mut Host {
         self.hosts.get_mut(&ip).expect("the host was added to the world")
-    }
-}
-
-/// What a process asks its kernel for.
-impl State {
-    /// The address for `name:port`, as `host` sees it.
-    pub(crate) fn resolve(&self, host: IpAddr, host_port: &str) -> Option<SocketAddr> {
-        let (name, port) = host_port.rsplit_once(':')?;
-        let port = port.parse().ok()?;
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let ip = match name.parse::<IpAddr>() {
-            Ok(ip) => ip,
-            Err(_) if name == "localhost" => host,
-            Err(_) => *self.names.get(name)?,
-        };
-        let own = ip.is_loopback() || ip.is_unspecified();
-        Some(SocketAddr::new(if own { host } else { ip }, port))
-    }
-
-    /// The bound address and the listener's number; `None` when the port is taken.
-    pub(crate) fn bind(&mut self, host: IpAddr, addr: SocketAddr) -> Option<(SocketAddr, u64)> {
-        let number = self.number();
-        let mut port = addr.port();
-        if port == 0 {
-            port = self.ephemeral_port(host);
-        }
-        let listeners = &mut self.host(host).listeners;
-        if listeners.contains_key(&port) {
-            return None;
-        }
-        let ip = addr.ip();
-        let bound = Bound { number, ip, backlog: VecDeque::new(), acceptor: None };
-        listeners.insert(port, bound);
-        Some((SocketAddr::new(addr.ip(), port), number))
-    }
-
-    /// The next connection of a listener; `Err` when the listener is gone.
-    pub(crate) fn accept(
-        &mut self,
-        host: IpAddr,
-        port: u16,
-        number: u64,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(EndId, SocketAddr), ()>> {
-        let listeners = self.hosts.get_mut(&host).map(|host| &mut host.listeners);
-        let bound = listeners.and_then(|listeners| listeners.get_mut(&port));
-        let Some(bound) = bound.filter(|bound| bound.number == number) else {
-            return Poll::Ready(Err(()));
-        };
-        // One that was reset while it waited is still handed out: its reader finds out.
-        match bound.backlog.pop_front() {
-            Some(id) => {
-                let remote = self.ends.get(&id).map(|end| end.remote);
-                Poll::Ready(remote.map(|remote| (id, remote)).ok_or(()))
-            }
-            None => {
-                bound.acceptor = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    pub(crate) fn unbind(&mut self, host: IpAddr, port: u16, number: u64) {
-        let listeners = &mut self.host(host).listeners;
-        if listeners.get(&port).is_none_or(|bound| bound.number != number) {
-            return;
-        }
-        let bound = listeners.remove(&port).expect("it was found above");
-        for id in bound.backlog {
-            self.abort(id);
-        }
-    }
-
-    /// A new connection's own end, which has sent nothing yet.
-    pub(crate) fn dial(&mut self, host: IpAddr, remote: SocketAddr) -> EndId {
-        let id = EndId { connection: self.number(), dialed: true };
-        let local = SocketAddr::new(host, self.ephemeral_port(host));
-        self.ends.insert(id, End::new(local, remote, Phase::Dialing));
-        id
-    }
-
-    pub(crate) fn send_syn(&mut self, id: EndId) {
-        if let Some(end) = self.ends.get(&id) {
-            let body = Body::Syn { from: end.local, to: end.remote };
-            self.send(id, body);
-        }
-    }
-
-    /// Where the dialing is; `None` when the host was killed meanwhile.
-    pub(crate) fn dialing(&mut self, id: EndId, cx: &mut Context<'_>) -> Option<Phase> {
-        let end = self.ends.get_mut(&id)?;
-        end.reader = Some(cx.waker().clone());
-        Some(end.phase)
-    }
-
-    /// Bytes read: 0 at the end of the stream. `Err` after a reset or a kill.
-    pub(crate) fn read(
-        &mut self,
-        id: EndId,
-        room: usize,
-        cx: &mut Context<'_>,
-        mut take: impl FnMut(&[u8]),
-    ) -> Poll<Result<usize, ()>> {
-        let Some(end) = self.ends.get_mut(&id) else { return Poll::Ready(Err(())) };
-        let mut read = 0;
-        while let Some(chunk) = end.received.front_mut() {
-            let n = chunk.len().min(room - read);
-            take(&chunk.split_to(n));
-            read += n;
-            if !chunk.is_empty() {
-                break;
-            }
-            end.received.pop_front();
-        }
-        if read > 0 {
-            end.consumed += read;
-            if end.consumed >= ACK_BYTES {
-                let consumed = std::mem::take(&mut end.consumed);
-                self.send(id, Body::Ack(consumed));
-            }
-            return Poll::Ready(Ok(read));
-        }
-        match (end.fin_received, end.reset) {
-            (true, _) => Poll::Ready(Ok(0)),
-            (false, true) => Poll::Ready(Err(())),
-            (false, false) => {
-                end.reader = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Bytes taken from `buf`, at least one. `Err` after a reset, a kill or a shutdown.
-    pub(crate) fn write(
-        &mut self,
-        id: EndId,
-        buf: &[u8],
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<usize, ()>> {
-        let Some(end) = self.ends.get_mut(&id) else { return Poll::Ready(Err(())) };
-        if end.reset || end.fin_sent {
-            return Poll::Ready(Err(()));
-        }
-        let mut room = buf.len().min(WINDOW_BYTES - end.in_flight);
-        if room == 0 {
-            if buf.is_empty() {
-                return Poll::Ready(Ok(0));
-            }
-            end.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        // Streams have no message borders: now and then one write becomes two packets.
-        if room > 1 && madsim::rand::thread_rng().gen_ratio(1, 16) {
-            room = madsim::rand::thread_rng().gen_range(1..room);
-        }
-        end.in_flight += room;
-        self.send(id, Body::Data(Bytes::copy_from_slice(&buf[..room])));
-        Poll::Ready(Ok(room))
-    }
-
-    /// No more bytes from this end.
-    pub(crate) fn shut_down(&mut self, id: EndId) {
-        if let Some(end) = self.ends.get_mut(&id).filter(|end| !end.fin_sent && !end.reset) {
-            end.fin_sent = true;
-            self.send(id, Body::Fin);
-        }
-    }
-
-    /// As Linux closes a socket: with RST if bytes were left unread, with FIN otherwise.
-    pub(crate) fn close(&mut self, id: EndId) {
-        let Some(end) = self.ends.get(&id) else { return };
-        if end.phase == Phase::Open && !end.received.is_empty() {
-            return self.abort(id);
-        }
-        if end.phase == Phase::Open {
-            self.shut_down(id);
-        }
-        self.remove_end(id);
-    }
-
-    fn abort(&mut self, id: EndId) {
-        if self.ends.get(&id).is_some_and(|end| end.phase == Phase::Open && !end.reset) {
-            self.send(id, Body::Rst);
-        }
-        self.remove_end(id);
-    }
-
-    fn remove_end(&mut self, id: EndId) {
-        if let Some(mut end) = self.ends.remove(&id) {
-            self.wakes.extend(end.reader.take());
-            self.wakes.extend(end.writer.take());
-        }
-    }
-
-    fn ephemeral_port(&mut self, host: IpAddr) -> u16 {
-        let host = self.host(host);
-        loop {
-            let port = host.next_port;
-            host.next_port = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
-            if !host.listeners.contains_key(&port) {
-                return port;
-            }
-        }
-    }
-
-    fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
     }
 }
 
 /// Packets on their way.
 impl State {
-    fn send(&mut self, from: EndId, body: Body) {
+    pub(super) fn send(&mut self, from: EndId, body: Body) {
         let end = self.ends.get(&from).expect("an end sends while it exists");
         let packet = Packet { to: from.peer(), from_host: end.host, to_host: end.peer_host, body };
         self.launch(packet, Some(from), Duration::ZERO);
@@ -558,7 +349,7 @@ impl State {
             }
             return;
         }
-        let mut at = Instant::now() + late;
+        let mut at = sim_now() + late;
         at += match link.0 == link.1 {
             true => between(LOOPBACK),
             false => between(self.latency) + self.delay.get(&link).copied().unwrap_or_default(),
@@ -664,7 +455,7 @@ impl State {
 }
 
 impl End {
-    fn new(local: SocketAddr, remote: SocketAddr, phase: Phase) -> Self {
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr, phase: Phase) -> Self {
         Self {
             host: local.ip(),
             peer_host: remote.ip(),
@@ -677,7 +468,7 @@ impl End {
             fin_sent: false,
             fin_received: false,
             reset: false,
-            last_arrival: Instant::now(),
+            last_arrival: sim_now(),
             reader: None,
             writer: None,
         }
@@ -707,7 +498,7 @@ impl Future for Pump {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let over_or_next = self.wire.with(|state| {
-                let next = state.arrivals(Instant::now());
+                let next = state.arrivals(sim_now());
                 state.pump = Some(cx.waker().clone());
                 state.pump_until = next;
                 if state.over { Err(()) } else { Ok(next) }

@@ -69,6 +69,8 @@ fn folders(disk: &dyn Disk, root: &Path) {
     assert_eq!(disk.list(&deep).expect("a folder"), ["x", "y", "z"], "sorted");
     assert_eq!(disk.list(&root.join("a")).expect("a folder"), ["b"]);
     assert_eq!(error(disk.list(&root.join("none"))), ErrorKind::NotFound);
+    let through_a_file = disk.create_dir_all(&deep.join("x").join("y"));
+    assert!(through_a_file.is_err(), "a file is no folder");
     disk.sync_dir(&deep).expect("a sound disk");
     assert_eq!(error(disk.remove(&deep)), ErrorKind::DirectoryNotEmpty);
     for name in ["x", "y", "z"] {

@@ -51,7 +51,7 @@ async fn half_close(env: &Env, listener: &mut dyn Listener, to: &str) {
 async fn back_pressure(env: &Env, listener: &mut dyn Listener, to: &str) {
     const BYTES: usize = 64 << 20;
     let (mut client, mut server) = pair(env, listener, to).await;
-    let sent: Vec<u8> = (0..BYTES).map(|n| (n * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..BYTES).map(|n| ((n * 31) >> 3) as u8).collect();
     let expected = sent.clone();
     let write = async move {
         client.write_all(&sent).await.expect("it is read in the end");

@@ -24,6 +24,9 @@ async fn time(env: &Env) {
     assert!(env.now() - before >= Duration::from_millis(20));
     assert!(env.wall().duration_since(wall).expect("it did not jump") >= Duration::from_millis(15));
     env.sleep_until(before).await;
+    let mut sleep = env.sleep(Duration::from_millis(1));
+    sleep.as_mut().await;
+    sleep.as_mut().await;
     let late = env.timeout(Duration::from_millis(5), std::future::pending::<()>()).await;
     assert_eq!(late, Err(Elapsed));
     let ready = env.timeout(Duration::ZERO, std::future::ready(1)).await;

@@ -1,0 +1,269 @@
+//! One HTTP/2 connection to one of several endpoints, made when needed and made anew when lost,
+//! behind the `tower` service that generated clients take.
+//!
+//! A request that was certainly not sent is tried once more on a new connection; any other failure is
+//! the caller's, who alone knows whether the request may happen twice.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http_body_util::BodyExt;
+use http_body_util::combinators::MapErr;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::sync::Mutex;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::{BadEndpoint, Options};
+use crate::codec;
+use crate::env::Env;
+use crate::env::hyper::{Exec, Timer};
+
+/// The connection, shared by clones. Dropping the last clone closes it once its streams have ended.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Arc<Shared>,
+    /// Sent along with every request.
+    headers: HeaderMap,
+}
+
+struct Shared {
+    env: Env,
+    endpoints: Vec<Authority>,
+    options: Options,
+    connection: Mutex<Option<Connection>>,
+    /// The endpoint that is connected to, or tried first.
+    current: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Connection {
+    sender: http2::SendRequest<Body>,
+    endpoint: usize,
+}
+
+impl Channel {
+    /// To one of `endpoints`, with the default options. Nothing is connected before the first request.
+    ///
+    /// # Panics
+    /// When an endpoint is not `host:port` or `http://host:port`, or there is none.
+    pub fn new<S: AsRef<str>>(env: Env, endpoints: impl IntoIterator<Item = S>) -> Self {
+        Self::with_options(env, endpoints, Options::default())
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn with_options<S: AsRef<str>>(
+        env: Env,
+        endpoints: impl IntoIterator<Item = S>,
+        options: Options,
+    ) -> Result<Self, BadEndpoint> {
+        let parsed: Result<Vec<_>, _> =
+            endpoints.into_iter().map(|text| authority(text.as_ref())).collect();
+        let endpoints = parsed?;
+        if endpoints.is_empty() {
+            return Err(BadEndpoint(String::new()));
+        }
+        let connection = Mutex::new(None);
+        let current = AtomicUsize::new(0);
+        let shared = Shared { env, endpoints, options, connection, current };
+        Ok(Self { shared: Arc::new(shared), headers: HeaderMap::new() })
+    }
+
+    /// The same connection with one more header on every request.
+    pub fn with_header(&self, name: &'static str, value: HeaderValue) -> Self {
+        let mut headers = self.headers.clone();
+        headers.insert(name, value);
+        Self { shared: Arc::clone(&self.shared), headers }
+    }
+
+    /// The endpoint in use, or tried first by the next request.
+    pub fn endpoint(&self) -> &str {
+        let current = self.shared.current.load(Ordering::Relaxed);
+        self.shared.endpoints[current].as_str()
+    }
+
+    /// Later requests go to the next endpoint; streams that are open stay where they are.
+    pub async fn next_endpoint(&self) {
+        let mut connection = self.shared.connection.lock().await;
+        *connection = None;
+        self.shared.advance(self.shared.current.load(Ordering::Relaxed));
+    }
+}
+
+/// Whether a request that failed with `status` certainly never left this process. Anything else may
+/// have had its effect.
+pub fn is_unsent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<Unsent>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Marks the statuses that [`is_unsent`] tells apart.
+#[derive(Debug)]
+struct Unsent;
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was not sent")
+    }
+}
+
+impl std::error::Error for Unsent {}
+
+type BodyError = fn(hyper::Error) -> Status;
+type Answer = Result<Response<MapErr<Incoming, BodyError>>, Status>;
+
+impl tower::Service<Request<Body>> for Channel {
+    type Response = Response<MapErr<Incoming, BodyError>>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let timeout = request.headers().get("grpc-timeout");
+        let timeout = timeout.and_then(|value| codec::grpc_timeout(value.to_str().ok()?));
+        Box::pin(async move {
+            // The server keeps the deadline too, but nobody hears it through a partition.
+            match timeout {
+                None => shared.send(request).await,
+                Some(timeout) => match shared.env.timeout(timeout, shared.send(request)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
+                },
+            }
+        })
+    }
+}
+
+impl Shared {
+    async fn send(&self, mut request: Request<Body>) -> Answer {
+        let mut again = true;
+        loop {
+            let Connection { mut sender, endpoint } = self.connected().await?;
+            address(&mut request, &self.endpoints[endpoint]);
+            let mut failure = match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(|body| body.map_err(lost as BodyError))),
+                Err(failure) => failure,
+            };
+            match failure.take_message() {
+                // The connection was found dead only now.
+                Some(unsent) if again => {
+                    request = unsent;
+                    again = false;
+                    self.forget(endpoint).await;
+                }
+                Some(_) => return Err(unsent(failure.into_error())),
+                None => return Err(lost(failure.into_error())),
+            }
+        }
+    }
+
+    /// The live connection, made by whoever needs it first while the others wait.
+    async fn connected(&self) -> Result<Connection, Status> {
+        let mut connection = self.connection.lock().await;
+        if let Some(live) = connection.as_ref().filter(|live| !live.sender.is_closed()) {
+            return Ok(live.clone());
+        }
+        if let Some(lost) = connection.take() {
+            self.advance(lost.endpoint);
+        }
+        let mut failure = String::new();
+        for _ in 0..self.endpoints.len() {
+            let endpoint = self.current.load(Ordering::Relaxed);
+            match self.connect(endpoint).await {
+                Ok(sender) => {
+                    let made = Connection { sender, endpoint };
+                    return Ok(connection.insert(made).clone());
+                }
+                Err(error) => {
+                    failure = format!("{}: {error}", self.endpoints[endpoint]);
+                    self.advance(endpoint);
+                }
+            }
+        }
+        Err(unsent(failure))
+    }
+
+    async fn connect(&self, endpoint: usize) -> Result<http2::SendRequest<Body>, String> {
+        let Options { connect_timeout, keep_alive_interval, keep_alive_timeout } = self.options;
+        let connect = self.env.net.connect(self.endpoints[endpoint].to_string());
+        let stream = match self.env.timeout(connect_timeout, connect).await {
+            Ok(stream) => stream.map_err(|error| error.to_string())?,
+            Err(elapsed) => return Err(elapsed.to_string()),
+        };
+        let rt = &self.env.rt;
+        let mut http = http2::Builder::new(Exec(Arc::clone(rt)));
+        http.timer(Timer(Arc::clone(rt)))
+            .keep_alive_interval(keep_alive_interval)
+            .keep_alive_timeout(keep_alive_timeout)
+            // etcd takes a ping without an open stream as an attack. A silent watch is an open one.
+            .keep_alive_while_idle(false);
+        let (sender, connection) =
+            http.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        drop(self.env.spawn("client", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection lost");
+            }
+        }));
+        Ok(sender)
+    }
+
+    /// Gives up the connection to `endpoint`, unless somebody has made another meanwhile.
+    async fn forget(&self, endpoint: usize) {
+        let mut connection = self.connection.lock().await;
+        if connection.as_ref().is_some_and(|live| live.sender.is_closed()) {
+            *connection = None;
+            self.advance(endpoint);
+        }
+    }
+
+    /// The endpoint after `failed` is tried first from now on.
+    fn advance(&self, failed: usize) {
+        self.current.store((failed + 1) % self.endpoints.len(), Ordering::Relaxed);
+    }
+}
+
+fn authority(endpoint: &str) -> Result<Authority, BadEndpoint> {
+    let bad = || BadEndpoint(endpoint.to_owned());
+    let host_port = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
+    let authority: Authority = host_port.parse().map_err(|_| bad())?;
+    authority.port_u16().map(|_| authority.clone()).ok_or_else(bad)
+}
+
+/// Generated clients name the method only.
+fn address(request: &mut Request<Body>, endpoint: &Authority) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(endpoint.clone());
+    *request.uri_mut() = Uri::from_parts(parts).expect("the method's path was a valid one");
+}
+
+fn lost(error: hyper::Error) -> Status {
+    Status::unavailable(format!("connection lost: {error}"))
+}
+
+fn unsent(error: impl fmt::Display) -> Status {
+    let mut status = Status::unavailable(format!("connection error: {error}"));
+    status.set_source(Arc::new(Unsent));
+    status
+}
