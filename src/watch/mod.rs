@@ -22,8 +22,8 @@
 //! * Nothing here knows consensus, storage engines or the transport of the stream.
 //!
 //! Reading order: [`span`] (what is watched), [`index`] (from a key to its watchers), [`record`] (events
-//! shared and encoded once), [`history`] (the past), [`link`] and [`hub`] (the present), [`watchers`],
-//! [`outbox`], [`session`] with [`requests`] and [`catchup`] (one stream), [`counters`].
+//! shared and encoded once), [`history`] and [`store`] (the past), [`link`] and [`hub`] (the present),
+//! [`watchers`], [`outbox`], [`session`] with [`requests`] and [`catchup`] (one stream), [`counters`].
 
 mod catchup;
 pub mod counters;

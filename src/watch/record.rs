@@ -56,7 +56,8 @@ pub fn key_of(event: &Event) -> &[u8] {
     event.kv.as_ref().map_or(&[], |kv| &kv.key)
 }
 
-fn bytes_of(event: &Event) -> usize {
+/// What keeping an event costs, bytes.
+pub fn bytes_of(event: &Event) -> usize {
     let size = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
     size_of::<Event>() + size(&event.kv) + size(&event.prev_kv)
 }

@@ -1,13 +1,15 @@
-//! The key space as the past that watchers read.
-
-use std::sync::Arc;
+//! The store as the history that sessions read.
 
 use quorate_proto::mvccpb::Event;
 
-use super::Publication;
 use super::history::{Ask, History, Page, ReadError};
-use crate::mvcc::Store;
+use super::{Publication, record};
+use crate::error::{Fatal, Refused};
+use crate::mvcc::{Store, View};
 use crate::types::Revision;
+
+/// Changes looked at between two looks at the bytes read so far.
+const CHANGES: usize = 128;
 
 impl History for Store {
     fn current(&self) -> Revision {
@@ -16,23 +18,104 @@ impl History for Store {
 
     fn read(&self, ask: &Ask) -> Result<Page, ReadError> {
         let view = self.view();
-        let (from, head) = (ask.from, view.revision());
-        let wanted = |key: &[u8]| (ask.wanted)(key);
-        let found = view.events(from, head, ask.revisions_max, ask.prev_kv, &wanted)?;
-        let Ok(found) = found else {
-            return Err(ReadError::Compacted(view.compact_revision()));
-        };
-        Ok(Page { publications: by_revision(found.events), next: found.next, head })
+        let head = view.revision();
+        let mut page = Page { publications: Vec::new(), next: ask.from, head };
+        let to = Revision(ask.from.0.saturating_add(ask.revisions_max as i64 - 1)).min(head);
+        let mut bytes = 0;
+        while page.next <= to && bytes < ask.bytes_max {
+            let events = match view.events(page.next, to, CHANGES, ask.prev_kv, &*ask.wanted)? {
+                Ok(events) => events,
+                Err(refused) => return Err(failure(refused, &view)),
+            };
+            bytes += events.events.iter().map(record::bytes_of).sum::<usize>();
+            for of_one in events.events.chunk_by(|one, other| revision(one) == revision(other)) {
+                let revision = revision(&of_one[0]);
+                page.publications.push(Publication { revision, events: of_one.into() });
+            }
+            assert!(events.next > page.next, "a read of history gets on");
+            page.next = events.next;
+        }
+        Ok(page)
     }
 }
 
-/// Ordered events, those of one revision together.
-fn by_revision(events: Vec<Event>) -> Vec<Publication> {
-    let revision = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-    let together = events.chunk_by(|a, b| revision(a) == revision(b));
-    let publication = |events: &[Event]| Publication {
-        revision: Revision(revision(&events[0])),
-        events: Arc::from(events),
-    };
-    together.map(publication).collect()
+fn revision(event: &Event) -> Revision {
+    Revision(event.kv.as_ref().map_or(0, |kv| kv.mod_revision))
+}
+
+fn failure(refused: Refused, view: &View) -> ReadError {
+    match refused {
+        Refused::Compacted => ReadError::Compacted(view.compact_revision()),
+        other => ReadError::Failed(Fatal::new("reading watch history", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use quorate_proto::etcdserverpb::PutRequest;
+
+    use super::*;
+    use crate::engine::{Engine, Options};
+    use crate::types::{Index, Term};
+
+    fn put(store: &Store, key: &str, value: &str) {
+        let mut write = store.begin();
+        write.start_entry(store.applied().next(), Term(1));
+        let request = PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..<_>::default()
+        };
+        write.put(&request).expect("the engine works").expect("a valid put");
+        write.commit().expect("the engine works");
+    }
+
+    fn ask(from: i64) -> Ask {
+        Ask {
+            from: Revision(from),
+            wanted: Arc::new(|key| key == b"a"),
+            prev_kv: true,
+            revisions_max: 1_000,
+            bytes_max: 1 << 20,
+        }
+    }
+
+    fn read(store: &Store, ask: &Ask) -> (Vec<i64>, i64) {
+        let page = store.read(ask).expect("not compacted");
+        assert_eq!(page.head, store.revision());
+        (page.publications.iter().map(|it| it.revision.0).collect(), page.next.0)
+    }
+
+    #[test]
+    fn reads_pages_of_whole_revisions() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let engine = Engine::open(dir.path(), &Options::default()).expect("a new engine");
+        let store = Store::open(engine).expect("a new store");
+        for number in 0..200 {
+            put(&store, if number % 2 == 0 { "a" } else { "b" }, "value");
+        }
+        assert_eq!(store.current(), Revision(201));
+        let all: Vec<i64> = (2..=200).step_by(2).collect();
+        assert_eq!(read(&store, &ask(1)), (all, 202));
+        assert_eq!(read(&store, &ask(201)), (vec![], 202));
+        assert_eq!(read(&store, &ask(300)), (vec![], 300));
+        assert_eq!(read(&store, &Ask { revisions_max: 3, ..ask(4) }), (vec![4, 6], 7));
+        // Bytes are looked at now and then: fewer revisions than there are, one at least.
+        let (revisions, next) = read(&store, &Ask { bytes_max: 1, ..ask(2) });
+        assert_eq!((revisions.first(), revisions.len() as i64), (Some(&2), (next - 2) / 2));
+        assert!(next < 202);
+
+        let page = store.read(&ask(4)).expect("not compacted");
+        let event = &page.publications[0].events[0];
+        assert_eq!(event.prev_kv.as_ref().map(|kv| kv.mod_revision), Some(2));
+
+        let mut write = store.begin();
+        write.start_entry(Index(900), Term(1));
+        write.compact(100).expect("the engine works").expect("a valid compaction");
+        write.commit().expect("the engine works");
+        assert!(matches!(store.read(&ask(99)), Err(ReadError::Compacted(Revision(100)))));
+        assert_eq!(read(&store, &Ask { revisions_max: 1, ..ask(100) }), (vec![100], 101));
+    }
 }
