@@ -197,8 +197,12 @@ impl Side {
     }
 }
 
-/// The first word of hexadecimal digits that is long enough to be an id.
+/// What is called `"ID"`, in decimal, or the first word of hexadecimal digits as long as an id.
 fn first_id(text: &str) -> Option<u64> {
+    if let Some((_, rest)) = text.split_once("\"ID\"") {
+        let digits = rest.trim_start_matches([' ', ':']);
+        return digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    }
     text.split(|c: char| !c.is_ascii_alphanumeric())
         .filter(|word| (12..=16).contains(&word.len()))
         .find_map(|word| u64::from_str_radix(word, 16).ok())
