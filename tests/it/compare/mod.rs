@@ -44,7 +44,8 @@ fn compare(release: &Release) {
     let mut commands = 0;
     for section in &script.sections {
         let dir = scratch();
-        let start = |kind: Kind, sub: &str| Side::start(kind, &dir.path().join(sub), section, release);
+        let start =
+            |kind: Kind, sub: &str| Side::start(kind, &dir.path().join(sub), section, release);
         let mut reference = start(Kind::Etcd(release.etcd.clone()), "reference");
         let mut subject = start(subject.clone(), "subject");
         for command in section.commands.iter().filter(|command| command.runs_on(release.name)) {
@@ -155,7 +156,9 @@ impl Side {
         let mut filled = text.to_owned();
         for (name, value) in &self.names {
             match value {
-                Value::Id(id) => filled = filled.replace(&format!("{{{name}}}"), &format!("{id:x}")),
+                Value::Id(id) => {
+                    filled = filled.replace(&format!("{{{name}}}"), &format!("{id:x}"))
+                }
                 Value::Text(text) => filled = filled.replace(&format!("{{{name}}}"), text),
                 Value::Revision(revision) => {
                     for delta in -9..=9 {
