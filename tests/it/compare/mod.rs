@@ -1,0 +1,270 @@
+//! The same etcdctl commands against a real etcd and against ours: what is printed, where, and the
+//! exit code must be the same, field by field. The commands are data, see `compare.txt`; a difference
+//! is allowed only where that file says which and why.
+//!
+//! Reading order: this file (running), [`script`] (the data file), [`fields`] (from output to fields).
+
+mod fields;
+mod script;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use self::fields::Fields;
+use self::script::{Command, Explained, Script, Section, Until};
+use super::etcdctl::{Etcdctl, Output, Release};
+use super::process::{Kind, Server, scratch};
+
+const SCRIPTS: &str = include_str!("../compare.txt");
+/// For a command that is repeated until its output is empty.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn etcdctl_3_4_sees_no_difference() {
+    compare(&Release::v3_4());
+}
+
+#[test]
+fn etcdctl_3_5_sees_no_difference() {
+    if let Some(release) = Release::v3_5() {
+        compare(&release);
+    }
+}
+
+/// Runs all scripts on both and fails with every difference that is not explained.
+fn compare(release: &Release) {
+    let script = Script::parse(SCRIPTS).expect("compare.txt follows its own rules");
+    let subject = match Kind::subject() {
+        Kind::Etcd(_) => Kind::Etcd(release.etcd.clone()),
+        Kind::Quorate => Kind::Quorate,
+    };
+    let mut report = Report::default();
+    let mut commands = 0;
+    for section in &script.sections {
+        let dir = scratch();
+        let start =
+            |kind: Kind, sub: &str| Side::start(kind, &dir.path().join(sub), section, release);
+        let mut reference = start(Kind::Etcd(release.etcd.clone()), "reference");
+        let mut subject = start(subject.clone(), "subject");
+        for command in section.commands.iter().filter(|command| command.runs_on(release.name)) {
+            let (got, expected) = std::thread::scope(|scope| {
+                let expected = scope.spawn(|| reference.run(command, &script));
+                (subject.run(command, &script), expected.join())
+            });
+            let expected = expected.expect("the real etcd answers");
+            report.add(command, release, &script, &expected, &got);
+            commands += 1;
+        }
+    }
+    assert!(commands > 0, "there is something to compare");
+    if subject == Kind::Quorate {
+        report.add_stale(&script, release);
+    }
+    assert!(
+        report.findings == 0,
+        "{} of {commands} commands differ from etcd {}:\n{}",
+        report.findings,
+        release.name,
+        report.text
+    );
+}
+
+/// One of the two servers, and what the commands so far have named.
+struct Side {
+    etcdctl: Etcdctl,
+    /// Names for values which differ from server to server.
+    names: BTreeMap<String, Value>,
+    server: Server,
+}
+
+enum Value {
+    /// Ids, printed in hexadecimal and in decimal.
+    Id(u64),
+    Text(String),
+    Revision(i64),
+}
+
+impl Side {
+    fn start(kind: Kind, dir: &Path, section: &Section, release: &Release) -> Self {
+        std::fs::create_dir_all(dir).expect("the scratch directory is writable");
+        let flags: Vec<&str> = section.flags.iter().map(String::as_str).collect();
+        let mut server = Server::single(kind, dir, &flags);
+        server.start();
+        let etcdctl = Etcdctl::new(release, &[server.endpoint()]);
+        let mut side = Self { etcdctl, names: BTreeMap::new(), server };
+        side.learn_ids();
+        let text = |text: String| Value::Text(text);
+        side.names.insert("client".into(), text(side.server.endpoint()));
+        side.names.insert("peer".into(), text(format!("127.0.0.1:{}", side.server.peer_port)));
+        side
+    }
+
+    fn learn_ids(&mut self) {
+        let header = self.header();
+        for (name, key) in [("cluster", "cluster_id"), ("member", "member_id")] {
+            let id = header[key].as_u64().expect("a header has both ids");
+            self.names.insert(name.into(), Value::Id(id));
+        }
+    }
+
+    fn header(&self) -> serde_json::Value {
+        let output = self.etcdctl.run(&["get", "/none", "-w", "json"], "");
+        let answer: serde_json::Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|e| panic!("the server does not answer ({e}): {output:?}"));
+        answer["header"].clone()
+    }
+
+    fn revision(&self) -> i64 {
+        self.header()["revision"].as_i64().expect("a header has a revision")
+    }
+
+    fn run(&mut self, command: &Command, script: &Script) -> (Output, Fields) {
+        if let Some(name) = &command.mark {
+            let revision = self.revision();
+            self.names.insert(name.clone(), Value::Revision(revision));
+        }
+        let args: Vec<String> = command.args.iter().map(|arg| self.fill_in(arg)).collect();
+        let stdin = self.fill_in(&command.stdin);
+        let output = match command.until {
+            Until::End => self.etcdctl.run(&args, &stdin),
+            Until::Lines(n) => self.etcdctl.start(&args, &stdin).stop_after(n),
+            Until::Silent => self.repeat_until_silent(&args),
+        };
+        if let Some(name) = &command.capture {
+            let id = first_id(&output.stdout)
+                .unwrap_or_else(|| panic!("no id in the output of {}: {output:?}", command.line));
+            self.names.insert(name.clone(), Value::Id(id));
+        }
+        let neutral = self.neutral(&output);
+        (output, Fields::new(&neutral, &script.masks))
+    }
+
+    fn repeat_until_silent(&self, args: &[String]) -> Output {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.etcdctl.run(args, "");
+            if output.stdout.is_empty() || Instant::now() > deadline {
+                return output;
+            }
+        }
+    }
+
+    /// Replaces `{name}`, `{name+n}` and `{name-n}`.
+    fn fill_in(&self, text: &str) -> String {
+        let mut filled = text.to_owned();
+        for (name, value) in &self.names {
+            match value {
+                Value::Id(id) => {
+                    filled = filled.replace(&format!("{{{name}}}"), &format!("{id:x}"))
+                }
+                Value::Text(text) => filled = filled.replace(&format!("{{{name}}}"), text),
+                Value::Revision(revision) => {
+                    for delta in -9..=9 {
+                        let written = match delta {
+                            0 => format!("{{{name}}}"),
+                            _ => format!("{{{name}{delta:+}}}"),
+                        };
+                        filled = filled.replace(&written, &(revision + delta).to_string());
+                    }
+                }
+            }
+        }
+        filled
+    }
+
+    /// The output with names in place of what differs from server to server.
+    fn neutral(&self, output: &Output) -> Output {
+        let rename = |text: &str| {
+            let mut text = text.to_owned();
+            for (name, value) in &self.names {
+                let name = format!("{{{name}}}");
+                match value {
+                    Value::Id(id) => {
+                        text = text.replace(&format!("{id:016x}"), &name);
+                        text = text.replace(&format!("{id:x}"), &name);
+                        text = text.replace(&id.to_string(), &name);
+                        // Go prints ids that are signed in C as negative numbers nowhere, but some
+                        // programs do.
+                        text = text.replace(&id.cast_signed().to_string(), &name);
+                    }
+                    Value::Text(value) => text = text.replace(value, &name),
+                    Value::Revision(_) => {}
+                }
+            }
+            text
+        };
+        let (stdout, stderr) = (rename(&output.stdout), rename(&output.stderr));
+        Output { code: output.code, stdout, stderr }
+    }
+}
+
+/// What is called `"ID"`, in decimal, or the first word of hexadecimal digits as long as an id.
+fn first_id(text: &str) -> Option<u64> {
+    if let Some((_, rest)) = text.split_once("\"ID\"") {
+        let digits = rest.trim_start_matches([' ', ':']);
+        return digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    }
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| (12..=16).contains(&word.len()))
+        .find_map(|word| u64::from_str_radix(word, 16).ok())
+}
+
+/// What was found, for people.
+#[derive(Default)]
+struct Report {
+    findings: usize,
+    text: String,
+    used: Vec<usize>,
+}
+
+impl Report {
+    fn add(
+        &mut self,
+        command: &Command,
+        release: &Release,
+        script: &Script,
+        expected: &(Output, Fields),
+        got: &(Output, Fields),
+    ) {
+        let mut differs = false;
+        for (path, ours, theirs) in got.1.differences(&expected.1) {
+            let explains = |e: &&Explained| e.explains(command, release.name, &path);
+            if let Some(explained) = script.explained.iter().find(explains) {
+                self.used.push(explained.line);
+                continue;
+            }
+            if !differs {
+                let line = command.line;
+                let _ = write!(self.text, "\nline {line}: etcdctl {}\n", command.args.join(" "));
+            }
+            differs = true;
+            let show = |value: &Option<String>| match value {
+                Some(value) => format!("{:?}", shorten(value)),
+                None => "nothing".into(),
+            };
+            let (theirs, ours) = (show(&theirs), show(&ours));
+            let _ = writeln!(self.text, "  {path}: etcd {theirs}, ours {ours}");
+        }
+        self.findings += usize::from(differs);
+    }
+
+    /// An explanation of what is no difference any more is a lie waiting to be believed.
+    fn add_stale(&mut self, script: &Script, release: &Release) {
+        for explained in script.explained.iter().filter(|e| e.release_is(release.name)) {
+            if !self.used.contains(&explained.line) {
+                self.findings += 1;
+                let line = explained.line;
+                let _ = writeln!(self.text, "\nline {line}: explains no difference");
+            }
+        }
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,217 @@
+//! Reads `compare.txt`. The rules are written down at the top of that file.
+
+use super::fields::Masks;
+
+#[derive(Debug, Default)]
+pub struct Script {
+    pub masks: Masks,
+    pub explained: Vec<Explained>,
+    pub sections: Vec<Section>,
+}
+
+/// A pair of fresh servers and what is asked of them, in order.
+#[derive(Debug)]
+pub struct Section {
+    pub flags: Vec<String>,
+    pub commands: Vec<Command>,
+}
+
+#[derive(Debug)]
+pub struct Command {
+    /// In the file, counted from 1.
+    pub line: usize,
+    pub args: Vec<String>,
+    pub stdin: String,
+    /// Gets the first id in the output as this name.
+    pub capture: Option<String>,
+    /// Gets the revision before the command as this name.
+    pub mark: Option<String>,
+    pub until: Until,
+    /// Only with this release.
+    pub only: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    End,
+    /// Stopped when so many lines are on standard output.
+    Lines(usize),
+    /// Repeated until it prints nothing.
+    Silent,
+}
+
+/// A difference that is meant.
+#[derive(Debug)]
+pub struct Explained {
+    pub line: usize,
+    /// `None` for every command.
+    command: Option<usize>,
+    release: String,
+    path: String,
+}
+
+impl Command {
+    pub fn runs_on(&self, release: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == release)
+    }
+}
+
+impl Explained {
+    pub fn explains(&self, command: &Command, release: &str, path: &str) -> bool {
+        self.command.is_none_or(|line| line == command.line)
+            && self.release_is(release)
+            && matches(&self.path, path)
+    }
+
+    pub fn release_is(&self, release: &str) -> bool {
+        self.release == "*" || self.release == release
+    }
+}
+
+/// `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).any(|i| rest.is_char_boundary(i) && matches(after, &rest[i..]))
+        }),
+    }
+}
+
+impl Script {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut script = Self::default();
+        let mut mark = None;
+        for (number, line) in (1..).zip(text.lines()) {
+            let read = script.line(number, line, &mut mark);
+            read.map_err(|why| format!("line {number}: {why}: {line}"))?;
+        }
+        Ok(script)
+    }
+
+    fn line(&mut self, number: usize, line: &str, mark: &mut Option<String>) -> Result<(), String> {
+        let (sign, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match sign {
+            "" | "#" | "##" => {}
+            "mask" => {
+                let (names, _) = rest.split_once(": ").ok_or("wants `: reason`")?;
+                self.masks.names.extend(names.split(',').map(|name| name.trim().to_owned()));
+            }
+            "hide" => match words(rest)?.as_slice() {
+                [start, end, _reason, ..] => {
+                    self.masks.between.push((start.clone(), end.clone()));
+                }
+                _ => return Err("wants start, end and a reason".into()),
+            },
+            "[server]" => {
+                self.sections.push(Section { flags: words(rest)?, commands: Vec::new() });
+            }
+            "@" => *mark = Some(rest.trim().to_owned()),
+            "~" => self.explain(number, rest)?,
+            "<" => {
+                let command = self.last().ok_or("no command above")?;
+                command.stdin.push_str(&repeated(rest)?);
+                command.stdin.push('\n');
+            }
+            _ if sign.starts_with('$') => {
+                let mut command = command(number, &sign[1..], rest)?;
+                command.mark = mark.take();
+                let section = self.sections.last_mut().ok_or("no [server] above")?;
+                section.commands.push(command);
+            }
+            _ => return Err("not understood".into()),
+        }
+        Ok(())
+    }
+
+    fn last(&mut self) -> Option<&mut Command> {
+        self.sections.last_mut()?.commands.last_mut()
+    }
+
+    fn explain(&mut self, line: usize, rest: &str) -> Result<(), String> {
+        let (what, reason) = rest.split_once(": ").ok_or("wants `: reason`")?;
+        if reason.trim().is_empty() {
+            return Err("wants a reason".into());
+        }
+        let (release, path) = what.trim().split_once(' ').ok_or("wants a release and a path")?;
+        let command = self.last().map(|command| command.line);
+        let (release, path) = (release.to_owned(), path.trim().to_owned());
+        self.explained.push(Explained { line, command, release, path });
+        Ok(())
+    }
+}
+
+fn command(line: usize, sign: &str, rest: &str) -> Result<Command, String> {
+    let mut args = words(rest)?;
+    let mut take_last = |arrow: &str| match args.iter().position(|word| word == arrow) {
+        Some(at) if at + 2 == args.len() => {
+            let value = args.pop();
+            args.pop();
+            Ok(value)
+        }
+        Some(_) => Err(format!("one word follows {arrow}")),
+        None => Ok(None),
+    };
+    let capture = take_last("=>")?;
+    let lines = take_last("|")?;
+    let (silent, only) = match sign.strip_prefix('?') {
+        Some(only) => (true, only),
+        None => (false, sign),
+    };
+    let until = match (silent, lines) {
+        (true, _) => Until::Silent,
+        (false, Some(lines)) => Until::Lines(lines.parse().map_err(|e| format!("{e}"))?),
+        (false, None) => Until::End,
+    };
+    let only = Some(only.to_owned()).filter(|only| !only.is_empty());
+    Ok(Command { line, args, stdin: String::new(), capture, mark: None, until, only })
+}
+
+/// Splits at spaces as a shell does: `'as it is'`, `"with \n \t \xff"`.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut chars = text.trim().chars().peekable();
+    while chars.peek().is_some() {
+        let mut word = String::new();
+        while let Some(c) = chars.next() {
+            match c {
+                ' ' => break,
+                '\'' => word.extend(chars.by_ref().take_while(|&c| c != '\'')),
+                '"' => loop {
+                    match chars.next().ok_or("a quote is open")? {
+                        '"' => break,
+                        '\\' => word.push(escaped(&mut chars)?),
+                        c => word.push(c),
+                    }
+                },
+                c => word.push(c),
+            }
+        }
+        while chars.next_if_eq(&' ').is_some() {}
+        words.push(repeated(&word)?);
+    }
+    Ok(words)
+}
+
+fn escaped(chars: &mut impl Iterator<Item = char>) -> Result<char, String> {
+    match chars.next() {
+        Some('n') => Ok('\n'),
+        Some('t') => Ok('\t'),
+        Some('x') => {
+            let digits: String = chars.by_ref().take(2).collect();
+            let byte = u8::from_str_radix(&digits, 16).map_err(|e| e.to_string())?;
+            Ok(char::from(byte))
+        }
+        Some(c @ ('"' | '\\')) => Ok(c),
+        other => Err(format!("unknown escape {other:?}")),
+    }
+}
+
+/// `@repeat(n,text)` is long without filling the file.
+fn repeated(word: &str) -> Result<String, String> {
+    let Some((before, rest)) = word.split_once("@repeat(") else { return Ok(word.to_owned()) };
+    let (inside, after) = rest.split_once(')').ok_or("wants a closing parenthesis")?;
+    let (times, text) = inside.split_once(',').ok_or("wants @repeat(n,text)")?;
+    let times: usize = times.parse().map_err(|e| format!("{e}"))?;
+    Ok(format!("{before}{}{after}", text.repeat(times)))
+}

@@ -1,0 +1,19 @@
+//! Tests of whole processes: the server's program, the real etcdctl, a real etcd beside it, real
+//! disks, `kill -9`. What one process does inside belongs to unit tests and to the simulator.
+//!
+//! Reading order: [`process`] (servers), [`etcdctl`] (the tool and the releases of etcd), [`client`]
+//! (gRPC without processes), [`load`] (writers and what they were promised), then the tests.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests stand outside the server, in the real world: its clock, files and sockets"
+)]
+
+mod client;
+mod cluster;
+mod compare;
+mod crash;
+mod etcdctl;
+mod load;
+mod process;
