@@ -52,7 +52,7 @@
 //! | state | [`mvcc`] the key space · [`lease`] |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
 //! | world | [`env`] |
-//! | words | [`types`] [`limits`] [`error`] [`codec`] [`metrics`] |
+//! | words | [`types`] [`limits`] [`error`] [`codec`] [`metrics`] [`plant`] |
 //!
 //! [`client`] stands beside: it knows words and world only. The wire types are the crate
 //! `quorate-proto`, the simulator is the crate `sim`.
@@ -62,6 +62,7 @@ pub mod codec;
 pub mod error;
 pub mod limits;
 pub mod metrics;
+pub mod plant;
 pub mod types;
 
 pub mod env;

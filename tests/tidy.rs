@@ -10,7 +10,7 @@ use syn::visit::Visit;
 
 /// The layer table of `src/lib.rs`, lowest row first: a module names modules of lower rows only.
 const ROWS: &[&[&str]] = &[
-    &["types", "limits", "metrics"],
+    &["types", "limits", "metrics", "plant"],
     &["error", "codec"],
     &["env"],
     &["wal", "engine", "bbolt"],

@@ -51,7 +51,8 @@
 //! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `world` (all of it
 //! together). On top of the world: [`cluster`] (real servers on its hosts) · [`workload`] (clients) ·
 //! [`history`] (what they were told) · [`check`] (the judges) · [`scenario`] (a run from beginning to
-//! verdict). `tests/chaos.rs` is what is played.
+//! verdict) · [`plays`] (what is played; `tests/chaos.rs` plays it, `tests/planted.rs` with mistakes in
+//! the server that the judges must see).
 
 #[cfg(not(madsim))]
 compile_error!(
@@ -65,6 +66,7 @@ mod entropy;
 pub mod history;
 mod net;
 mod off;
+pub mod plays;
 mod rt;
 pub mod scenario;
 mod trace;

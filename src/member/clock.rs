@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::plant;
 use crate::types::{LeaseId, Term};
 
 /// The deadlines of all leases in one leader's term; empty on everyone else.
@@ -60,7 +61,9 @@ impl LeaseClock {
         if deadline <= now {
             return None;
         }
-        self.set(id, now + ttl, ttl);
+        if !plant::is("lease-not-renewed") {
+            self.set(id, now + ttl, ttl);
+        }
         Some(ttl)
     }
 

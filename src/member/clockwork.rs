@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::{CLUSTER_VERSION, Member};
 use crate::error::{Error, Refused};
 use crate::limits;
+use crate::plant;
 use crate::replica::Role;
 use crate::types::{LeaseId, MemberId, Term};
 
@@ -117,7 +118,8 @@ async fn follow_leadership(member: &Member) {
     let mut clock = signals.clock();
     match member.stored_leases() {
         Ok(stored) => {
-            let leases = stored.into_iter().map(|lease| {
+            let known = stored.into_iter().filter(|_| !plant::is("lease-forgotten"));
+            let leases = known.map(|lease| {
                 let left = if lease.remaining_ttl > 0 { lease.remaining_ttl } else { lease.ttl };
                 (LeaseId(lease.id), seconds(left), seconds(lease.ttl))
             });

@@ -15,6 +15,7 @@ use super::{Store, View, change};
 use crate::engine::{Cf, EngineError, Snapshot};
 use crate::error::Fatal;
 use crate::limits::INSTALL_BATCH_BYTES;
+use crate::plant;
 use crate::types::Revision;
 
 impl View {
@@ -34,8 +35,9 @@ impl View {
         &self,
         cf: Cf,
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), EngineError>> + Send + use<> {
+        let left_out = plant::is("snapshot-without-leases") && cf == Cf::Lease;
         let own = move |key: &[u8]| cf == Cf::Meta && key.starts_with(meta::OWN_PREFIX);
-        let rows = self.snapshot.scan(cf, &[], None);
+        let rows = self.snapshot.scan(cf, &[], None).filter(move |_| !left_out);
         rows.filter(move |row| !matches!(row, Ok((key, _)) if own(key)))
     }
 }

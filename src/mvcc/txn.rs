@@ -18,6 +18,7 @@ use super::range::{self, Total};
 use super::reader::Reader;
 use super::{Halt, Write};
 use crate::error::{Fatal, Refused};
+use crate::plant;
 
 /// The branch taken by a txn, and by the txns among its operations, in their order.
 struct Path {
@@ -71,7 +72,7 @@ enum Target<'a, 'b> {
 fn decide(reader: Reader<'_>, txn: &TxnRequest) -> Result<Path, Fatal> {
     let mut succeeded = true;
     for compare in &txn.compare {
-        if !holds(reader, compare)? {
+        if !holds(reader, compare)? && !plant::is("txn-compares-ignored") {
             succeeded = false;
             break;
         }

@@ -19,6 +19,7 @@ use super::store::{Position, Writer};
 use super::{Halt, Outcome, change, settle, txn};
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
+use crate::plant;
 use crate::types::{Index, LeaseId, Revision, Term};
 
 /// An open batch. Dropped without a commit, it leaves no trace.
@@ -208,6 +209,9 @@ impl<'a> Write<'a> {
             lease,
         };
         let prev_kv = alive.filter(|_| request.prev_kv).cloned();
+        if plant::is("lost-write") && main % 50 == 0 {
+            return Ok(PutResponse { header: self.header(), prev_kv });
+        }
         self.change(newest, kv)?;
         Ok(PutResponse { header: self.header(), prev_kv })
     }

@@ -15,6 +15,7 @@ use super::outbox;
 use super::slog;
 use crate::error::Fatal;
 use crate::limits;
+use crate::plant;
 
 /// Read requests of followers held back while the leader has not committed in its term; a request
 /// beyond is dropped and asked again by its sender.
@@ -306,6 +307,9 @@ impl Core {
         //    is durable: alone among learners it has become leader without waiting for a vote.
         let term_is_durable = self.durable_term == self.node.raft.term;
         let mut later = ready.take_persisted_messages();
+        if plant::is("ack-before-fsync") {
+            now.append(&mut later);
+        }
         match ready.take_messages() {
             messages if term_is_durable => now.extend(messages),
             messages => later.extend(messages),
