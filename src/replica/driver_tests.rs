@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
-use quorate_proto::raftpb;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, Metadata, RequestHeader};
+use quorate_proto::{raftpb, walpb};
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Boot, Role};
@@ -18,7 +18,7 @@ use super::proposals::{Proposal, ProposalKind, Reply};
 use crate::env::{self, Env};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::types::{Index, MemberId, Term};
-use crate::wal::{Save, SaveStats};
+use crate::wal::{Save, SaveStats, Wal};
 
 /// A disk that can be told to stall or to fail.
 #[derive(Clone, Default)]
@@ -126,15 +126,19 @@ impl Cluster {
     }
 
     fn start(&mut self, id: u64, voters: Vec<u64>) {
+        let conf_state = raftpb::ConfState { voters, ..Default::default() };
+        let boot = Boot { conf_state, ..Default::default() };
+        let disk = Disk::default();
+        self.start_on(id, boot, disk.clone(), disk);
+    }
+
+    fn start_on(&mut self, id: u64, boot: Boot, store: impl LogStore, disk: Disk) {
         let config = ReplicaConfig {
             heartbeat: Duration::from_millis(10),
             boot_seed: id,
             ..ReplicaConfig::new(MemberId(id))
         };
-        let conf_state = raftpb::ConfState { voters, ..Default::default() };
-        let boot = Boot { conf_state, ..Default::default() };
-        let disk = Disk::default();
-        let store = Box::new(disk.clone());
+        let store = Box::new(store);
         let (replica, committed) =
             handle::start_on(self.env.clone(), config, boot, store, self.network.clone())
                 .expect("an empty log is a good start");
@@ -209,6 +213,35 @@ async fn a_lone_member_answers_what_it_has_written() {
     cluster.replica(1).shutdown().await;
     assert_eq!(propose(cluster.replica(1), 8).await, Err(Unavailable::Stopped.into()));
     assert_eq!(cluster.replica(1).read_index().await, Err(Unavailable::Stopped.into()));
+}
+
+#[tokio::test]
+async fn a_restarted_member_goes_on_from_its_log() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::new(0);
+    let (disk, dir) = (cluster.env.disk.clone(), dir.path().join("wal"));
+    let options = crate::wal::Options { segment_bytes: 4096, ..Default::default() };
+    let wal = Wal::create(disk.clone(), &dir, &Metadata::default(), options).expect("a new log");
+    let conf_state = raftpb::ConfState { voters: vec![1], ..Default::default() };
+    let boot = Boot { conf_state: conf_state.clone(), ..Default::default() };
+    cluster.start_on(1, boot, wal, Disk::default());
+    let many = (1..=200).map(|id| propose(cluster.replica(1), id));
+    let answers = futures::future::join_all(many).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    cluster.replica(1).shutdown().await;
+
+    let at = walpb::Snapshot::default();
+    let (wal, recovered) = Wal::open(disk, &dir, at, options).expect("the log is whole");
+    let last = recovered.entries.last().expect("not empty").index;
+    assert!(last > 200 && recovered.hard_state.commit == last, "{:?}", recovered.hard_state);
+    let (hard_state, entries) = (recovered.hard_state, recovered.entries);
+    let boot = Boot { hard_state, conf_state, entries, ..Default::default() };
+    cluster.start_on(1, boot, wal, Disk::default());
+    let index = propose(cluster.replica(1), 201).await.expect("committed");
+    // After its term's first entry.
+    assert_eq!(index.0, last + 2);
+    let applied = cluster.members[&1].applied.lock().expect("no panic inside").len();
+    assert_eq!(applied as u64, index.0);
 }
 
 #[test]
