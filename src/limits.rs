@@ -109,7 +109,9 @@ pub const SNAPSHOT_CHUNKS: usize = 4;
 /// A range for at most this many keys is read without leaving the caller's thread.
 pub const INLINE_RANGE_KEYS: i64 = 1_000;
 /// Revisions deleted in one step of a compaction, between which entries are applied.
-pub const COMPACT_STEP_REVISIONS: usize = 1_000;
+pub const COMPACT_STEP_REVISIONS: usize = 256;
+/// The same, after each batch of entries: what keeps a busy member's compaction going.
+pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.
 pub const COMPACTION_POLL: Duration = Duration::from_millis(10);
 /// Expired leases revoked at the same time.

@@ -23,4 +23,6 @@ mod tests;
 pub use cf::Cf;
 pub use db::{Batch, Engine, EngineError};
 pub use options::Options;
+/// Where an engine's files live; in memory, for tests and the simulator.
+pub use rocksdb::Env as Place;
 pub use snapshot::{Cursor, Pair, Snapshot};

@@ -5,6 +5,9 @@
 //! `leasepb.Lease`); which keys are attached stands in the engine only. Both change in the batch of the
 //! entry that changes them.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

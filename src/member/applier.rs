@@ -63,6 +63,10 @@ impl Applier {
                     Some(ToApply::Entries(entries)) => {
                         self.entries(entries).await?;
                         compacting = self.store.compaction_pending();
+                        if compacting {
+                            // Entries may come faster than the pause below can end.
+                            compacting = !self.store.compact_step(limits::COMPACT_STEP_BUSY)?;
+                        }
                     }
                     Some(ToApply::Snapshot(metadata, done)) => {
                         // The old state's flush must not land on top of the new state.

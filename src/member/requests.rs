@@ -166,7 +166,7 @@ impl Member {
             raft_term: raft.term.0,
             raft_applied_index: self.0.store.applied().0,
             errors,
-            db_size_in_use: signed(self.0.store.engine().live_bytes()),
+            db_size_in_use: signed(self.0.store.live_bytes()),
             is_learner: self.is_learner(),
             storage_version: super::CLUSTER_VERSION.into(),
             db_size_quota: self.0.options.quota_bytes.map_or(-1, signed),
@@ -199,7 +199,7 @@ impl Member {
     /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
     async fn check_quota(&self, cost: u64) -> Result<(), Error> {
         let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
-        if self.0.store.engine().live_bytes() + cost < quota {
+        if self.0.store.live_bytes() + cost < quota {
             return Ok(());
         }
         if !self.alarms().stands(AlarmType::Nospace) {

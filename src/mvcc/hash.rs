@@ -1,7 +1,6 @@
 //! Fingerprints that members compare, etcd's to the bit: of the history up to a revision (HashKV), and
 //! of the whole store (Hash). Follows etcd 3.7 `server/storage/mvcc/hash.go`.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::keys::{Rev, RevKey};
@@ -78,18 +77,19 @@ fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Halt> {
 /// revision asked for, the newest. 16 bytes for each key whose newest is that old.
 struct Kept {
     any: bool,
-    old: BTreeSet<Rev>,
+    /// Sorted.
+    old: Vec<Rev>,
 }
 
 impl Kept {
     /// If nothing at all is kept, etcd skips nothing.
     fn counts(&self, at: Rev, compacted: i64) -> bool {
-        at.main > compacted || !self.any || self.old.contains(&at)
+        at.main > compacted || !self.any || self.old.binary_search(&at).is_ok()
     }
 }
 
 fn kept(reader: Reader<'_>, rev: i64) -> Result<Kept, Fatal> {
-    let mut kept = Kept { any: false, old: BTreeSet::new() };
+    let mut kept = Kept { any: false, old: Vec::new() };
     let all = super::KeyRange::all();
     reader.walk(&all, rev, &mut |found| {
         kept.any = true;
@@ -98,9 +98,10 @@ fn kept(reader: Reader<'_>, rev: i64) -> Result<Kept, Fatal> {
             Found::Older(_, outline) => outline.rev,
         };
         if at.main <= reader.compacted {
-            kept.old.insert(at);
+            kept.old.push(at);
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    kept.old.sort_unstable();
     Ok(kept)
 }

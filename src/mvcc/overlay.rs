@@ -34,10 +34,6 @@ impl Overlay {
         self.bytes
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.families.iter().all(BTreeMap::is_empty)
-    }
-
     /// Moves everything into the engine's batch.
     pub fn write_to(&self, batch: &mut Batch) {
         for cf in Cf::ALL {

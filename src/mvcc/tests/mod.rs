@@ -13,16 +13,17 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 
 use super::{Store, Write};
-use crate::engine::{Engine, Options};
-use crate::types::{Index, Term};
+use crate::engine::{Cf, Engine, Options, Place};
+use crate::error::Refused;
+use crate::types::{Index, LeaseId, Term};
 
 /// A place for an engine that survives its handles.
-pub(super) fn place() -> rocksdb::Env {
-    rocksdb::Env::mem_env().expect("an environment in memory")
+pub(super) fn place() -> Place {
+    Place::mem_env().expect("an environment in memory")
 }
 
 /// Opens the store in a place; after its handles are dropped, only what was flushed is there.
-pub(super) fn open(place: &rocksdb::Env) -> Store {
+pub(super) fn open(place: &Place) -> Store {
     let options = Options::in_memory(place.clone());
     Store::open(Engine::open(Path::new("/db"), &options).expect("opens")).expect("loads")
 }
@@ -40,6 +41,25 @@ pub(super) fn entry<T>(store: &Store, apply: impl FnOnce(&mut Write<'_>) -> T) -
     let done = apply(&mut write);
     write.commit().expect("commits");
     done
+}
+
+/// As the lease table does it, which stands above the key space.
+pub(super) fn grant(write: &mut Write<'_>, id: i64) -> Result<(), Refused> {
+    if write.get_raw(Cf::Lease, &id.to_be_bytes()).expect("works").is_some() {
+        return Err(Refused::LeaseExists);
+    }
+    write.put_raw(Cf::Lease, &id.to_be_bytes(), b"");
+    Ok(())
+}
+
+/// Likewise.
+pub(super) fn revoke(write: &mut Write<'_>, id: i64) -> Result<(), Refused> {
+    if write.get_raw(Cf::Lease, &id.to_be_bytes()).expect("works").is_none() {
+        return Err(Refused::LeaseNotFound);
+    }
+    write.delete_attached(LeaseId(id)).expect("works");
+    write.delete_raw(Cf::Lease, &id.to_be_bytes());
+    Ok(())
 }
 
 pub(super) fn put(key: &'static str, value: &'static str) -> PutRequest {

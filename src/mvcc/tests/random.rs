@@ -14,10 +14,9 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::{Event, KeyValue};
 
 use super::model::{Model, within};
-use super::{next_entry, open, place};
-use crate::engine::Cf;
+use super::{grant, next_entry, open, place, revoke};
+use crate::engine::{Cf, Place};
 use crate::error::Refused;
-use crate::lease::Leases;
 use crate::mvcc::counts::Chunks;
 use crate::mvcc::keys::{RevKey, attached_key, version_key};
 use crate::mvcc::record::{Head, shared_kv};
@@ -60,9 +59,9 @@ enum Step {
 }
 
 struct World {
-    place: rocksdb::Env,
+    place: Place,
     /// Gone only while it crashes.
-    store: Option<(Store, Leases)>,
+    store: Option<Store>,
     model: Model,
     /// With what the model answered and what happened.
     log: Vec<(Command, Reply, Vec<Event>)>,
@@ -72,12 +71,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let place = place();
-        let store = load(&place);
+        let store = open(&place);
         Self { place, store: Some(store), model: Model::new(), log: Vec::new(), flushed: 0 }
     }
 
     fn store(&self) -> &Store {
-        &self.store.as_ref().expect("it is not crashing").0
+        self.store.as_ref().expect("it is not crashing")
     }
 
     fn step(&mut self, step: Step) {
@@ -104,7 +103,7 @@ impl World {
             }
             Step::Crash(batch) => {
                 self.store = None;
-                self.store = Some(load(&self.place));
+                self.store = Some(open(&self.place));
                 assert_eq!(self.store().applied(), Index(self.flushed as u64));
                 let mut from = self.flushed;
                 while from < self.log.len() {
@@ -126,8 +125,7 @@ impl World {
                     (view.revision(), view.applied())
                 );
                 assert_eq!(position.compacted, view.compact_revision());
-                let leases = Leases::load(&store).expect("works");
-                self.store = Some((store, leases));
+                self.store = Some(store);
                 self.flushed = self.log.len();
             }
         }
@@ -136,11 +134,11 @@ impl World {
 
     /// Applies a stretch of the log as one batch.
     fn apply(&mut self, entries: std::ops::Range<usize>) {
-        let (store, leases) = self.store.as_mut().expect("it is not crashing");
+        let store = self.store.as_ref().expect("it is not crashing");
         let mut write = store.begin();
         for (command, reply, events) in &self.log[entries] {
             next_entry(&mut write);
-            assert_eq!(&carry_out(&mut write, leases, command), reply, "{command:?}");
+            assert_eq!(&carry_out(&mut write, command), reply, "{command:?}");
             assert_eq!(&write.take_events(), events, "{command:?}");
         }
         write.commit().expect("commits");
@@ -257,12 +255,6 @@ fn check_derived(view: &View) {
     }
 }
 
-fn load(place: &rocksdb::Env) -> (Store, Leases) {
-    let store = open(place);
-    let leases = Leases::load(&store).expect("works");
-    (store, leases)
-}
-
 fn all() -> RangeRequest {
     let zero = Bytes::from_static(b"\0");
     RangeRequest { key: zero.clone(), range_end: zero, ..RangeRequest::default() }
@@ -288,7 +280,7 @@ fn play(model: &mut Model, command: &Command) -> (Reply, Vec<Event>) {
     (reply, if changed { model.events[model.revision() as usize].clone() } else { Vec::new() })
 }
 
-fn carry_out(write: &mut Write<'_>, leases: &mut Leases, command: &Command) -> Reply {
+fn carry_out(write: &mut Write<'_>, command: &Command) -> Reply {
     let refused = Reply::Refused;
     match command {
         Command::Put(put) => write.put(put).expect("works").map_or_else(refused, Reply::Put),
@@ -303,13 +295,8 @@ fn carry_out(write: &mut Write<'_>, leases: &mut Leases, command: &Command) -> R
             let to = write.revision().0 - back;
             write.compact(to).expect("works").map_or_else(refused, |()| Reply::Done)
         }
-        Command::Grant(id) => {
-            leases.grant(write, LeaseId(*id), 10).map_or_else(refused, |_| Reply::Done)
-        }
-        Command::Revoke(id) => {
-            let done = leases.revoke(write, LeaseId(*id)).expect("works");
-            done.map_or_else(refused, |()| Reply::Done)
-        }
+        Command::Grant(id) => grant(write, *id).map_or_else(refused, |()| Reply::Done),
+        Command::Revoke(id) => revoke(write, *id).map_or_else(refused, |()| Reply::Done),
     }
 }
 

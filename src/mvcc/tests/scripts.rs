@@ -17,10 +17,9 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::{Event, KeyValue};
 
-use super::{next_entry, open, place};
-use crate::engine::Cf;
+use super::{grant, next_entry, open, place, revoke};
+use crate::engine::{Cf, Place};
 use crate::error::Refused;
-use crate::lease::Leases;
 use crate::limits::TXN_OPS_MAX;
 use crate::mvcc::keys::RevKey;
 use crate::mvcc::record::KvRef;
@@ -31,8 +30,8 @@ type Output = Result<String, Box<dyn Error>>;
 type Done = Result<String, Refused>;
 
 struct Script {
-    place: rocksdb::Env,
-    state: Option<(Store, Leases)>,
+    place: Place,
+    state: Option<Store>,
 }
 
 impl goldenscript::Runner for Script {
@@ -55,13 +54,11 @@ impl Script {
 
     fn open(&mut self) {
         self.state = None;
-        let store = open(&self.place);
-        let leases = Leases::load(&store).expect("works");
-        self.state = Some((store, leases));
+        self.state = Some(open(&self.place));
     }
 
     fn store(&self) -> &Store {
-        &self.state.as_ref().expect("it is open").0
+        self.state.as_ref().expect("it is open")
     }
 
     fn command(&mut self, name: &str, args: &mut ArgumentConsumer) -> Output {
@@ -70,30 +67,25 @@ impl Script {
         match name {
             "put" | "del" | "txn" => {
                 let request = request(name, &words, &options)?;
-                Ok(self.entry(|write, _| apply(write, &request)))
+                Ok(self.entry(|write| apply(write, &request)))
             }
             "get" => Ok(self.get(&words, &options)),
             "compact" => {
                 let revision = words[0].parse()?;
-                Ok(self.entry(|write, _| {
-                    write.compact(revision).expect("works").map(|()| String::new())
-                }))
+                Ok(self
+                    .entry(|write| write.compact(revision).expect("works").map(|()| String::new())))
             }
             "step" => {
                 let done = self.store().compact_step(words[0].parse()?)?;
                 Ok(if done { "finished" } else { "goes on" }.to_owned())
             }
             "grant" => {
-                let (id, ttl) = (LeaseId(words[0].parse()?), words[1].parse()?);
-                Ok(self.entry(|write, leases| {
-                    leases.grant(write, id, ttl).map(|ttl| format!("ttl {ttl}"))
-                }))
+                let id = words[0].parse()?;
+                Ok(self.entry(|write| grant(write, id).map(|()| String::new())))
             }
             "revoke" => {
-                let id = LeaseId(words[0].parse()?);
-                Ok(self.entry(|write, leases| {
-                    leases.revoke(write, id).expect("works").map(|()| String::new())
-                }))
+                let id = words[0].parse()?;
+                Ok(self.entry(|write| revoke(write, id).map(|()| String::new())))
             }
             "attached" => {
                 let keys = self.store().view().attached(LeaseId(words[0].parse()?))?;
@@ -112,11 +104,10 @@ impl Script {
     }
 
     /// Applies one entry and shows its answer and its events.
-    fn entry(&mut self, apply: impl FnOnce(&mut Write<'_>, &mut Leases) -> Done) -> String {
-        let (store, leases) = self.state.as_mut().expect("it is open");
-        let mut write = store.begin();
+    fn entry(&mut self, apply: impl FnOnce(&mut Write<'_>) -> Done) -> String {
+        let mut write = self.store().begin();
         next_entry(&mut write);
-        let mut output = shown(apply(&mut write, leases));
+        let mut output = shown(apply(&mut write));
         for event in write.take_events() {
             writeln!(output, "event {}", show_event(&event)).expect("a string grows");
         }
