@@ -4,6 +4,7 @@
 //! Only what is really counted has a row. Rows marked "read when asked" are set from the member's
 //! state by the metrics page; all others by the layer that sees the event.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -16,8 +17,11 @@ use prometheus::{
 macro_rules! metrics {
     ($($(#[$doc:meta])* $field:ident: $kind:ident $args:tt, $name:literal, $help:literal;)*) => {
         /// Every metric of one server.
+        #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// One page at a time is made ready and written.
+            page: Mutex<()>,
             $($(#[$doc])* pub $field: metrics!(@type $kind),)*
         }
 
@@ -26,7 +30,7 @@ macro_rules! metrics {
             pub fn new() -> Self {
                 let registry = Registry::new();
                 $(let $field = register(&registry, metrics!(@make $kind $args, $name, $help));)*
-                Self { registry, $($field,)* }
+                Self { registry, page: Mutex::new(()), $($field,)* }
             }
         }
     };
@@ -89,6 +93,7 @@ metrics! {
 
     leader_changes: counter (), "etcd_server_leader_changes_seen_total",
         "Times that a leader was seen who had not been it before.";
+    /// Read when asked.
     proposals_pending: gauge (), "etcd_server_proposals_pending",
         "Proposals of this member that wait for an answer.";
     proposals_failed: counter (), "etcd_server_proposals_failed_total",
@@ -101,17 +106,15 @@ metrics! {
         "The last result of each check of /livez and /readyz: 1 is good.";
     healthchecks: counters ["type", "name", "status"], "etcd_server_healthchecks_total",
         "Results of the checks of /livez and /readyz.";
-    client_requests: counters ["type", "client_api_version"], "etcd_server_client_requests_total",
-        "gRPC calls by client version.";
     request_seconds: histograms {(0.001, 14) ["type", "success"]},
-        "etcd_server_request_duration_seconds", "From a request's arrival to its answer.";
+        "etcd_server_request_duration_seconds", "Proposals of this member, from their arrival to their answer.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",
         "1 while a leader's snapshot is being installed.";
     leases_expired: counter (), "etcd_debugging_server_lease_expired_total",
         "Leases that this member found expired.";
 
     wal_fsync_seconds: histogram (0.001, 14), "etcd_disk_wal_fsync_duration_seconds",
-        "fdatasync of the log.";
+        "One write to the log with its fdatasync.";
     wal_write_bytes: gauge (), "etcd_disk_wal_write_bytes_total", "Bytes written to the log.";
     commit_seconds: histogram (0.001, 14), "etcd_disk_backend_commit_duration_seconds",
         "Commit of one batch to the store.";
@@ -126,27 +129,27 @@ metrics! {
     leases_renewed: counter (), "etcd_debugging_lease_renewed_total",
         "Leases kept alive by this member as leader.";
 
+    /// Read when asked, as the next four.
     watch_streams: gauge (), "etcd_debugging_mvcc_watch_stream_total", "Open watch streams.";
     watchers: gauge (), "etcd_debugging_mvcc_watcher_total", "Watchers on all streams.";
     slow_watchers: gauge (), "etcd_debugging_mvcc_slow_watcher_total",
         "Watchers that read history to catch up.";
     pending_events: gauge (), "etcd_debugging_mvcc_pending_events_total",
         "Events on their way to a stream.";
-    events: gauge (), "etcd_debugging_mvcc_events_total", "Events given to streams.";
+    events: counter (), "etcd_debugging_mvcc_events_total", "Events given to streams.";
 
+    /// Read when asked, as the next four.
     peer_sent_bytes: counters ["To"], "etcd_network_peer_sent_bytes_total",
         "Bytes sent to a member.";
     peer_received_bytes: counters ["From"], "etcd_network_peer_received_bytes_total",
         "Bytes received from a member.";
     peer_sent_failures: counters ["To"], "etcd_network_peer_sent_failures_total",
         "Messages to a member that were not sent.";
-    active_peers: gauges ["Local", "Remote"], "etcd_network_active_peers",
-        "Members with whom there is a connection: 1 each.";
+    peer_received_failures: counters ["From"], "etcd_network_peer_received_failures_total",
+        "Messages from a member that were not received.";
+    known_peers: gauges ["Local", "Remote"], "etcd_network_known_peers",
+        "Other members: 1 each.";
 
-    grpc_started: counters ["grpc_type", "grpc_service", "grpc_method"],
-        "grpc_server_started_total", "gRPC calls begun.";
-    grpc_handled: counters ["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
-        "grpc_server_handled_total", "gRPC calls ended, by result.";
 }
 
 impl Metrics {
@@ -158,14 +161,22 @@ impl Metrics {
         self.registry.register(collector).expect("a collector's names are its own");
     }
 
-    /// All metrics in Prometheus' text format 0.0.4, sorted by name.
-    pub fn text(&self) -> String {
+    /// All metrics in Prometheus' text format 0.0.4, sorted by name; `refresh` sets before those that
+    /// are read when asked.
+    pub fn text(&self, refresh: impl FnOnce(&Self)) -> String {
+        let _one = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        refresh(self);
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)
             .expect("writing to memory does not fail");
         String::from_utf8(text).expect("names, helps and labels are UTF-8")
     }
+}
+
+/// Brings a counter up to a sum that is kept elsewhere.
+pub fn catch_up(counter: &IntCounter, sum: u64) {
+    counter.inc_by(sum.saturating_sub(counter.get()));
 }
 
 /// Observes a duration in seconds.
@@ -197,13 +208,13 @@ mod tests {
         one.puts.inc();
         one.server_id.with_label_values(&["8e9e05c52164694d"]).set(1);
         observe(&one.wal_fsync_seconds, Duration::from_micros(1500));
-        let text = one.text();
+        let text = one.text(|_| {});
         assert!(text.contains("\netcd_mvcc_put_total 1\n"), "{text}");
         assert!(text.contains("\netcd_server_id{server_id=\"8e9e05c52164694d\"} 1\n"), "{text}");
         let name = "etcd_disk_wal_fsync_duration_seconds";
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"0.001\"}} 0\n")), "{text}");
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"0.002\"}} 1\n")), "{text}");
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"8.192\"}} 1\n")), "{text}");
-        assert!(other.text().contains("\netcd_mvcc_put_total 0\n"));
+        assert!(other.text(|_| {}).contains("\netcd_mvcc_put_total 0\n"));
     }
 }

@@ -21,7 +21,8 @@ use crate::metrics::Metrics;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// What the endpoints ask of the server behind them.
 pub(crate) trait Served: Send + Sync {
@@ -88,8 +89,8 @@ impl Endpoints {
     }
 
     fn metrics(&self) -> Response<Body> {
-        self.0.refresh();
-        with_type(StatusCode::OK, PROMETHEUS, self.0.metrics().text())
+        let text = self.0.metrics().text(|_| self.0.refresh());
+        with_type(StatusCode::OK, PROMETHEUS, text)
     }
 }
 

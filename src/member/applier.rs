@@ -16,6 +16,7 @@ use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
 use crate::limits;
+use crate::metrics::{Metrics, observe};
 use crate::mvcc::Store;
 use crate::peer;
 use crate::replica::{Committed, Replica, ToApply};
@@ -32,6 +33,7 @@ pub(super) struct Applier {
     pub replica: Replica<Waiter>,
     pub hub: HubHandle,
     pub signals: Arc<Signals>,
+    pub metrics: Arc<Metrics>,
     pub snap_dir: std::path::PathBuf,
     pub conf_state: ConfState,
     pub term: Term,
@@ -116,12 +118,15 @@ impl Applier {
                 publications.push(Publication { revision: write.revision(), events: events.into() });
             }
             let outcome = outcome.map(|(answer, notice)| {
+                self.count(&answer);
                 notices.extend(notice);
                 answer
             });
             replies.extend(reply.map(|reply| (reply, outcome)));
         }
+        let began = self.env.now();
         write.commit()?;
+        observe(&self.metrics.commit_seconds, self.env.now() - began);
         self.tell(&notices, changed);
         if !publications.is_empty() {
             self.hub.publish(publications).await;
@@ -133,6 +138,15 @@ impl Applier {
             reply.answer(outcome);
         }
         Ok(())
+    }
+
+    fn count(&self, reply: &Reply) {
+        match reply {
+            Reply::Put(_) => self.metrics.puts.inc(),
+            Reply::DeleteRange(_) => self.metrics.deletes.inc(),
+            Reply::Txn(_) => self.metrics.txns.inc(),
+            Reply::Range(_) | Reply::LeaseGrant { .. } | Reply::Alarm(_) | Reply::Done => {}
+        }
     }
 
     /// Consensus takes the change when the member table did, and a change of nobody when not.
@@ -158,10 +172,14 @@ impl Applier {
         for notice in notices {
             match notice {
                 Notice::LeaseGranted(id, ttl) => {
+                    self.metrics.leases_granted.inc();
                     let ttl = Duration::from_secs(u64::try_from(*ttl).unwrap_or(0));
                     self.signals.clock().grant(now, *id, ttl);
                 }
-                Notice::LeaseRevoked(id) => self.signals.clock().revoke(*id),
+                Notice::LeaseRevoked(id) => {
+                    self.metrics.leases_revoked.inc();
+                    self.signals.clock().revoke(*id);
+                }
                 Notice::Alarms => drop(
                     self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())),
                 ),
@@ -200,8 +218,10 @@ impl Applier {
         let (store, path) = (self.store.clone(), peer::snapshot_path(&self.snap_dir, index));
         let env = self.env.clone();
         let disk = env.disk.clone();
+        self.metrics.apply_snapshots.set(1);
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
             .await?;
+        self.metrics.apply_snapshots.set(0);
         self.machine = StateMachine::load(&self.store)?;
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);

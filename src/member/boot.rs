@@ -86,6 +86,7 @@ impl Member {
             election_ticks: options.election_ticks(),
             pre_vote: options.pre_vote,
             catchup_entries: options.catchup_entries,
+            metrics: metrics.clone(),
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
@@ -97,6 +98,7 @@ impl Member {
             replica: replica.clone(),
             hub: hub.clone(),
             signals: signals.clone(),
+            metrics: metrics.clone(),
             snap_dir: options.snap_dir(),
             conf_state,
             term: store.position().term,

@@ -82,6 +82,7 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     match member.propose_in(request, Some(term)).await {
         Ok(_) => {
             debug!(lease = %id, "lease expired");
+            member.metrics().leases_expired.inc();
             true
         }
         Err(Error::Refused(Refused::LeaseNotFound)) => {
@@ -141,6 +142,7 @@ pub(super) async fn watch_leader(member: Member) {
         let leader = status.borrow_and_update().leader;
         if leader != last && leader != MemberId::NONE {
             member.0.signals.leader_elected(member.0.env.now());
+            member.metrics().leader_changes.inc();
             info!(%leader, "leader elected");
         }
         last = leader;

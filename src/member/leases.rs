@@ -90,6 +90,7 @@ impl Member {
             return None;
         }
         let ttl = clock.renew(self.0.env.now(), id);
+        self.metrics().leases_renewed.inc_by(ttl.is_some().into());
         Some(Ok(ttl.map_or(0, |ttl| ttl.as_secs() as i64)))
     }
 

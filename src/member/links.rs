@@ -79,6 +79,11 @@ impl Links {
         Ok(())
     }
 
+    /// What is counted about each other member.
+    pub fn stats(&self) -> Vec<(MemberId, Arc<peer::Stats>)> {
+        self.transport().stats()
+    }
+
     fn transport(&self) -> &peer::Transport {
         self.outgoing.0.get().expect("links are started before the member is handed out")
     }

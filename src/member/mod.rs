@@ -22,6 +22,7 @@ mod applier;
 mod boot;
 mod clock;
 mod clockwork;
+mod figures;
 pub mod identity;
 mod leases;
 mod links;
@@ -227,6 +228,11 @@ impl Member {
                 Err(_) => Err(Unavailable::Stopped.into()),
             }
         };
-        self.0.env.timeout(limit, wait).await.unwrap_or(Err(Unavailable::Timeout.into()))
+        let outcome = self.0.env.timeout(limit, wait).await;
+        let outcome = outcome.unwrap_or(Err(Unavailable::Timeout.into()));
+        if outcome.is_err() {
+            self.metrics().read_indexes_failed.inc();
+        }
+        outcome
     }
 }

@@ -11,6 +11,7 @@ use crate::apply::Reply;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
+use crate::metrics::observe;
 use crate::replica::{self, Proposal, ProposalKind};
 use crate::types::{MemberId, Term};
 
@@ -47,6 +48,7 @@ impl Member {
         term: Option<Term>,
     ) -> Result<Reply, Error> {
         let id = self.0.ids.next();
+        let kind = kind(&request);
         request.header = Some(RequestHeader { id, ..RequestHeader::default() });
         let data = codec::encode(&request);
         if data.len() > self.0.options.request_bytes_max {
@@ -67,10 +69,17 @@ impl Member {
             answer.await.unwrap_or(Err(Unavailable::Stopped.into()))
         };
         let limit = limits::request_timeout(self.0.options.election_timeout);
-        match self.0.env.timeout(limit, wait).await {
+        let outcome = match self.0.env.timeout(limit, wait).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.timeout_reason(started).into()),
+        };
+        if matches!(outcome, Err(Error::Unavailable(_))) {
+            self.metrics().proposals_failed.inc();
         }
+        let success = if outcome.is_ok() { "true" } else { "false" };
+        let seconds = self.metrics().request_seconds.with_label_values(&[kind, success]);
+        observe(&seconds, self.0.env.now() - started);
+        outcome
     }
 
     /// Why a request may have run out of time, as far as this member can tell.
@@ -103,4 +112,21 @@ impl Member {
 
     /// What a retry loop of a member's own proposals pauses.
     pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+}
+
+/// The request's name, as etcd's metrics have it.
+fn kind(request: &InternalRaftRequest) -> &'static str {
+    let kinds = [
+        (request.put.is_some(), "Put"),
+        (request.delete_range.is_some(), "DeleteRange"),
+        (request.txn.is_some(), "Txn"),
+        (request.compaction.is_some(), "Compaction"),
+        (request.lease_grant.is_some(), "LeaseGrant"),
+        (request.lease_revoke.is_some(), "LeaseRevoke"),
+        (request.lease_checkpoint.is_some(), "LeaseCheckpoint"),
+        (request.alarm.is_some(), "Alarm"),
+        (request.cluster_version_set.is_some(), "ClusterVersionSet"),
+        (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
+    ];
+    kinds.iter().find(|(is, _)| *is).map_or("Other", |(_, kind)| kind)
 }

@@ -36,6 +36,7 @@ impl Member {
             && !(1..=limits::INLINE_RANGE_KEYS).contains(&request.limit);
         let mut response = self.read(large, move |view| view.range(&request)).await?;
         response.header = self.complete(response.header);
+        self.metrics().ranges.inc();
         Ok(response)
     }
 

@@ -8,9 +8,10 @@ use quorate_proto::walpb;
 use tokio::sync::oneshot;
 
 use super::core;
-use crate::env::Worker;
+use crate::env::{Env, Worker};
 use crate::error::Fatal;
 use crate::limits;
+use crate::metrics::{Metrics, observe};
 use crate::types::Index;
 use crate::wal::{Save, SaveStats, Wal};
 
@@ -44,6 +45,8 @@ impl LogStore for Wal {
 }
 
 pub struct LogTask {
+    env: Env,
+    metrics: Arc<Metrics>,
     worker: Arc<dyn Worker>,
     /// Here while nothing is under way.
     store: Option<Box<dyn LogStore>>,
@@ -69,11 +72,17 @@ struct UnderWay {
 }
 
 impl LogTask {
-    pub fn new(worker: Arc<dyn Worker>, store: Box<dyn LogStore>) -> Self {
-        let store = Some(store);
-        // The first trip prepares.
-        let bytes_since_prepare = limits::WAL_SEGMENT_BYTES;
-        Self { worker, store, queued: Batch::default(), under_way: None, bytes_since_prepare }
+    pub fn new(env: Env, store: Box<dyn LogStore>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            worker: env.rt.worker("log"),
+            env,
+            metrics,
+            store: Some(store),
+            queued: Batch::default(),
+            under_way: None,
+            // The first trip prepares.
+            bytes_since_prepare: limits::WAL_SEGMENT_BYTES,
+        }
     }
 
     /// Queues what core wants saved.
@@ -141,11 +150,17 @@ impl LogTask {
     pub async fn finished(&mut self) -> Result<Option<u64>, Fatal> {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
         let result = (&mut under_way.result).await;
-        let number = under_way.number;
+        let (number, since) = (under_way.number, under_way.since);
         self.under_way = None;
         let (store, result) = result.map_err(|e| Fatal::new("the log's thread has ended", e))?;
         self.store = Some(store);
-        self.bytes_since_prepare += result?.bytes;
+        let stats = result?;
+        self.bytes_since_prepare += stats.bytes;
+        self.metrics.wal_write_bytes.add(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        if stats.fsync {
+            let trip = self.env.now().saturating_duration_since(since);
+            observe(&self.metrics.wal_fsync_seconds, trip);
+        }
         Ok(number)
     }
 

@@ -14,6 +14,7 @@ use super::proposals::{Proposal, Reply};
 use crate::env::Env;
 use crate::error::{Error, Fatal, Unavailable};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::types::{Index, MemberId, Term};
 use crate::wal::Wal;
 
@@ -33,6 +34,8 @@ pub struct ReplicaConfig {
     pub applied: Index,
     /// Applied entries kept in memory for followers that lag.
     pub catchup_entries: u64,
+    /// Where what happens is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl ReplicaConfig {
@@ -47,6 +50,7 @@ impl ReplicaConfig {
             boot_seed: 0,
             applied: Index(0),
             catchup_entries: limits::CATCHUP_ENTRIES,
+            metrics: Arc::new(Metrics::new()),
         }
     }
 
@@ -167,7 +171,7 @@ pub(super) fn start_on<R: Reply>(
     let (applied, applied_changes) = watch::channel(config.applied);
     let (status, status_changes) = watch::channel(Status::default());
     let (fatal, fatal_result) = oneshot::channel();
-    let log = LogTask::new(env.rt.worker("log"), store);
+    let log = LogTask::new(env.clone(), store, config.metrics.clone());
     let ends = Ends {
         to_apply,
         applied: applied_changes,
