@@ -14,6 +14,7 @@ mod client;
 mod cluster;
 mod compare;
 mod crash;
+mod errors;
 mod etcdctl;
 mod load;
 mod process;

@@ -21,8 +21,9 @@ pub struct Masks {
 pub struct Fields(BTreeMap<String, String>);
 
 impl Fields {
-    pub fn new(output: &Output, masks: &Masks) -> Self {
-        let mut collect = Collect { masks, fields: Self::default() };
+    /// `rename` is applied to every value.
+    pub fn new(output: &Output, masks: &Masks, rename: &dyn Fn(&str) -> String) -> Self {
+        let mut collect = Collect { masks, rename, fields: Self::default() };
         collect.put("code".into(), &output.code.map_or("stopped".into(), |code| code.to_string()));
         collect.stream("stdout", &output.stdout);
         collect.stream("stderr", &output.stderr);
@@ -43,6 +44,7 @@ impl Fields {
 
 struct Collect<'a> {
     masks: &'a Masks,
+    rename: &'a dyn Fn(&str) -> String,
     fields: Fields,
 }
 
@@ -108,7 +110,7 @@ impl Collect<'_> {
             unique = format!("{name}#{times}");
         }
         let value = self.masked(name, value);
-        self.fields.0.insert(format!("{stream}.{unique}"), value);
+        self.put(format!("{stream}.{unique}"), &value);
     }
 
     fn simple(&mut self, path: String, line: &str) {
@@ -129,7 +131,7 @@ impl Collect<'_> {
     }
 
     fn put(&mut self, path: String, value: &str) {
-        let mut value = value.to_owned();
+        let mut value = (self.rename)(value);
         for (start, end) in &self.masks.between {
             value = hide(&value, start, end);
         }

@@ -29,6 +29,8 @@ pub struct Command {
     pub until: Until,
     /// Only with this release.
     pub only: Option<String>,
+    /// Paths of fields that are not compared.
+    left_out: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub struct Explained {
 impl Command {
     pub fn runs_on(&self, release: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == release)
+    }
+
+    pub fn left_out(&self, path: &str) -> bool {
+        self.left_out.iter().any(|pattern| matches(pattern, path))
     }
 }
 
@@ -108,6 +114,11 @@ impl Script {
             }
             "@" => *mark = Some(rest.trim().to_owned()),
             "~" => self.explain(number, rest)?,
+            "!" => {
+                let (path, _) = rest.split_once(": ").ok_or("wants `: reason`")?;
+                let command = self.last().ok_or("no command above")?;
+                command.left_out.push(path.trim().to_owned());
+            }
             "<" => {
                 let command = self.last().ok_or("no command above")?;
                 command.stdin.push_str(&repeated(rest)?);
@@ -164,7 +175,8 @@ fn command(line: usize, sign: &str, rest: &str) -> Result<Command, String> {
         (false, None) => Until::End,
     };
     let only = Some(only.to_owned()).filter(|only| !only.is_empty());
-    Ok(Command { line, args, stdin: String::new(), capture, mark: None, until, only })
+    let (stdin, left_out) = (String::new(), Vec::new());
+    Ok(Command { line, args, stdin, capture, mark: None, until, only, left_out })
 }
 
 /// Splits at spaces as a shell does: `'as it is'`, `"with \n \t \xff"`.

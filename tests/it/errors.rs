@@ -1,0 +1,454 @@
+//! What must go wrong, and how: the text, the exit code, and that a later start finds everything.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use quorate_proto::etcdserverpb::request_op::Request as Op;
+use quorate_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
+};
+use tonic::{Code, Status};
+
+use super::client::Client;
+use super::crash::runtime;
+use super::etcdctl::Release;
+use super::process::{Cluster, Kind, Server, etcd_program, loudly, scratch};
+
+/// Flags, variables, exit code and what must be on standard error, of a real etcd too.
+type CommandLine<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a str);
+
+const COMMAND_LINES: &[CommandLine] = &[
+    (&["--nonsense"], &[], 2, "flag provided but not defined: -nonsense"),
+    (
+        &["--election-timeout=x"],
+        &[],
+        2,
+        "invalid value \"x\" for flag -election-timeout: parse error",
+    ),
+    (&["--pre-vote=x"], &[], 2, "invalid boolean value \"x\" for -pre-vote: parse error"),
+    (&["--max-txn-ops"], &[], 2, "flag needs an argument: -max-txn-ops"),
+    (
+        &["--listen-client-urls=127.0.0.1:1"],
+        &[],
+        2,
+        "invalid value \"127.0.0.1:1\" for flag -listen-client-urls",
+    ),
+    (&["--listen-client-urls=http://127.0.0.1"], &[], 2, "URL address does not have the form"),
+    (
+        &["--listen-client-urls=ftp://127.0.0.1:1"],
+        &[],
+        2,
+        "URL scheme must be http, https, unix, or unixs",
+    ),
+    (
+        &["--initial-cluster-state=old"],
+        &[],
+        2,
+        "invalid value \"old\" for flag -initial-cluster-state",
+    ),
+    (
+        &["--heartbeat-interval=100", "--election-timeout=200"],
+        &[],
+        1,
+        "should be at least as 5 times as",
+    ),
+    (&["--election-timeout=60000"], &[], 1, "is too long, and should be set less than 50000ms"),
+    (
+        &["--name=m0"],
+        &[("ETCD_NAME", "other")],
+        1,
+        "is shadowed by corresponding command-line flag (either unset environment variable or \
+         disable flag)",
+    ),
+    (&["stray"], &[], 1, "is not a valid flag"),
+    (&["--initial-cluster=other=http://127.0.0.1:1"], &[], 1, "couldn't find local name"),
+];
+
+#[test]
+fn command_lines_are_refused_as_etcd_does() {
+    // 3.5 is nearer to the texts of 3.7.
+    let reference = Release::v3_5().map_or_else(etcd_program, |release| release.etcd);
+    let mut wrong = String::new();
+    for kind in [Kind::Etcd(reference), Kind::subject()] {
+        for (flags, envs, code, text) in COMMAND_LINES {
+            let dir = scratch();
+            let mut server = Server::single(kind.clone(), dir.path(), flags);
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            server.envs = envs.iter().map(own).collect();
+            server.spawn();
+            let status = server.wait_exit();
+            if status.code() != Some(*code) || !server.output().contains(text) {
+                let output = server.output();
+                wrong += &format!("{kind:?} {flags:?} {envs:?}: {status}\n{output:.600}\n\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_is_named() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").expect("the scratch directory is writable");
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    server.data_dir = file.join("below");
+    server.spawn();
+    let status = server.wait_exit();
+    assert_eq!(status.code(), Some(1), "{}", server.output());
+    if server.kind != Kind::Quorate {
+        return;
+    }
+    let output = server.output().to_lowercase();
+    assert!(output.contains("not a directory"), "{output}");
+    assert!(output.contains(&file.display().to_string().to_lowercase()), "{output}");
+}
+
+#[test]
+fn a_data_directory_serves_one_process() {
+    let dir = scratch();
+    let mut first = Server::single(Kind::subject(), dir.path(), &[]);
+    first.start();
+    let mut second = Server::single(Kind::subject(), dir.path(), &[]);
+    second.spawn();
+    match second.kind {
+        Kind::Quorate => {
+            assert_eq!(second.wait_exit().code(), Some(1), "{}", second.output());
+            assert!(second.output().contains("is in use by another process"));
+        }
+        // etcd waits for the other to go.
+        Kind::Etcd(_) => {
+            second.wait_log("another etcd process is using");
+            second.kill();
+        }
+    }
+    runtime().block_on(async {
+        let mut client = Client::connect(&first.endpoint()).await;
+        client.put(b"key", b"value").await.expect("the first one is not disturbed");
+    });
+}
+
+#[test]
+fn a_stop_and_a_kill_keep_everything() {
+    let dir = scratch();
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    runtime().block_on(async {
+        server.start();
+        let mut written = Written::default();
+        written.put(&server, 50, 10).await.expect("a server that is ready takes writes");
+        if server.terminate().code() != Some(0) {
+            assert!(matches!(server.kind, Kind::Etcd(_)), "{}", server.output());
+        }
+        server.start();
+        written.check(&server).await;
+        written.put(&server, 50, 10).await.expect("a server that is ready takes writes");
+        server.restart();
+        written.check(&server).await;
+    });
+}
+
+/// Members whose tokens differ are of different clusters, however well their URLs match.
+#[test]
+fn members_of_other_clusters_are_kept_out() {
+    let dir = scratch();
+    let mut cluster = Cluster::new(&Kind::subject(), dir.path(), 2, &[]);
+    for (i, server) in cluster.servers.iter_mut().enumerate() {
+        server.flags.push(format!("--initial-cluster-token=token-{i}"));
+        server.spawn();
+    }
+    for server in &mut cluster.servers {
+        server.wait_log("cluster ID mismatch");
+        assert!(!server.has_logged("ready to serve"), "{} serves", server.name);
+    }
+}
+
+/// A damaged spot that was durable once is found, named and not repaired by forgetting.
+#[test]
+fn a_damaged_log_is_refused_and_left_alone() {
+    let dir = scratch();
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    runtime().block_on(async {
+        server.start();
+        let mut written = Written::default();
+        // More than one unsynced write can explain.
+        written.put(&server, 120, 100_000).await.expect("a server that is ready takes writes");
+        server.kill();
+        let wal = server.data_dir.join("member/wal");
+        let before = contents(&wal);
+        let (path, offset) = flip_in_the_middle(&wal, &before);
+        let damaged = contents(&wal);
+        server.spawn();
+        assert_eq!(server.wait_exit().success(), false, "{}", server.output());
+        if server.kind == Kind::Quorate {
+            let output = server.output();
+            assert!(
+                output.contains(&format!("{} is damaged at offset", path.display())),
+                "{output}"
+            );
+            assert!(contents(&wal) == damaged, "the damaged log was changed");
+        }
+        flip(&path, offset);
+        server.start();
+        written.check(&server).await;
+    });
+}
+
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = std::fs::read_dir(dir).expect("the log's directory is there").flatten();
+    let files = files.map(|file| file.path()).filter(|p| p.extension().is_some_and(|e| e == "wal"));
+    files.map(|path| (path.clone(), std::fs::read(path).expect("a log can be read"))).collect()
+}
+
+/// Damages the first segment half way to where its records end.
+fn flip_in_the_middle(wal: &Path, contents: &BTreeMap<PathBuf, Vec<u8>>) -> (PathBuf, u64) {
+    let (path, bytes) = contents.iter().next().unwrap_or_else(|| panic!("no log in {wal:?}"));
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("a log is not all zeroes");
+    let offset = (end / 2) as u64;
+    flip(path, offset);
+    (path.clone(), offset)
+}
+
+fn flip(path: &Path, offset: u64) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = file.expect("the log can be opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("the offset is inside");
+    file.write_all_at(&[byte[0] ^ 0x55], offset).expect("the disk takes a byte");
+}
+
+/// A server on a full disk says so and ends; with room again it has everything it acknowledged.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let dir = scratch();
+    let Some(disk) = SmallDisk::mount(dir.path(), "200m") else { return };
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    runtime().block_on(async {
+        server.start();
+        let mut written = Written::default();
+        let refused = written.put(&server, 10_000, 200_000).await;
+        let refused = refused.expect_err("2 GB do not fit");
+        assert_eq!(server.wait_exit().success(), false, "{refused}: {}", server.output());
+        let output = server.output().to_lowercase();
+        assert!(output.contains("no space left on device"), "{output}");
+        disk.grow("2g");
+        server.start();
+        written.check(&server).await;
+        written.put(&server, 10, 1000).await.expect("there is room again");
+    });
+}
+
+/// A file system in memory, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, loudly, without the right to mount.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "it"]).arg(at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            _ => {
+                loudly("SKIPPED: the full disk: mounting a small one takes root");
+                None
+            }
+        }
+    }
+
+    fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()), "remounting");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a test that failed may still have its server there.
+        let status = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()), "unmounting {:?}", self.0);
+    }
+}
+
+/// Keys that a server has acknowledged.
+#[derive(Default)]
+struct Written {
+    sizes: Vec<usize>,
+}
+
+impl Written {
+    /// Puts until all are there or one is refused.
+    async fn put(&mut self, server: &Server, keys: usize, bytes: usize) -> Result<(), Status> {
+        let mut client = Client::connect(&server.endpoint()).await;
+        for _ in 0..keys {
+            let key = format!("written/{:06}", self.sizes.len());
+            client.put(key.as_bytes(), &vec![b'x'; bytes]).await?;
+            self.sizes.push(bytes);
+        }
+        Ok(())
+    }
+
+    async fn check(&self, server: &Server) {
+        let mut client = Client::connect(&server.endpoint()).await;
+        for (i, size) in self.sizes.iter().enumerate() {
+            let key = format!("written/{i:06}");
+            let request = RangeRequest { key: key.clone().into(), ..Default::default() };
+            let answer = client.range(request).await.expect("a server that is ready reads");
+            let found = answer.kvs.first().map(|kv| kv.value.len());
+            assert_eq!(found, Some(*size), "{key} was acknowledged");
+        }
+    }
+}
+
+/// Requests that etcdctl does not send: code and text, of a real etcd too.
+#[test]
+fn raw_requests_are_refused_as_etcd_does() {
+    let reference = Release::v3_5().map_or_else(etcd_program, |release| release.etcd);
+    runtime().block_on(async {
+        for kind in [Kind::Etcd(reference), Kind::subject()] {
+            let dir = scratch();
+            let mut server = Server::single(kind, dir.path(), &[]);
+            server.start();
+            refuses_puts(&server).await;
+            refuses_ranges(&server).await;
+            refuses_txns(&server).await;
+            let mut client = Client::connect(&server.endpoint()).await;
+            let left = client.scan(b"k").await.expect("a server that is ready reads");
+            assert_eq!(left.count, 0, "nothing that was refused has happened");
+            client.put(b"k", b"v").await.expect("and it goes on");
+        }
+    });
+}
+
+fn put(key: &str, bytes: usize) -> PutRequest {
+    PutRequest { key: key.to_owned().into(), value: vec![b'v'; bytes].into(), ..Default::default() }
+}
+
+async fn refuses_puts(server: &Server) {
+    let cases = [
+        (put("", 1), Code::InvalidArgument, "etcdserver: key is not provided"),
+        (
+            PutRequest { ignore_value: true, ..put("k", 1) },
+            Code::InvalidArgument,
+            "etcdserver: value is provided",
+        ),
+        (
+            PutRequest { ignore_lease: true, lease: 7, ..put("k", 1) },
+            Code::InvalidArgument,
+            "etcdserver: lease is provided",
+        ),
+        (
+            PutRequest { ignore_lease: true, ..put("k", 1) },
+            Code::InvalidArgument,
+            "etcdserver: key not found",
+        ),
+        (
+            PutRequest { lease: 7, ..put("k", 1) },
+            Code::NotFound,
+            "etcdserver: requested lease not found",
+        ),
+        (put("k", 1_600_000), Code::InvalidArgument, "etcdserver: request is too large"),
+        (
+            put("k", 3_000_000),
+            Code::ResourceExhausted,
+            "grpc: received message larger than max (3000008 vs. 2097152)",
+        ),
+    ];
+    let mut client = Client::connect(&server.endpoint()).await;
+    for (request, code, text) in cases {
+        refused(server, client.kv.put(request).await, code, text);
+    }
+}
+
+async fn refuses_ranges(server: &Server) {
+    let all = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let cases = [
+        (RangeRequest::default(), Code::InvalidArgument, "etcdserver: key is not provided"),
+        (
+            RangeRequest { revision: 1000, ..all.clone() },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (
+            RangeRequest { revision: 1000, serializable: true, ..all.clone() },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+    ];
+    let mut client = Client::connect(&server.endpoint()).await;
+    for (request, code, text) in cases {
+        refused(server, client.kv.range(request).await, code, text);
+    }
+    if server.kind == Kind::Quorate {
+        // Older releases of etcd sort by key when they do not know what is asked.
+        let text = "etcdserver: invalid sort option";
+        let unknown =
+            [RangeRequest { sort_order: 9, ..all.clone() }, RangeRequest { sort_target: 9, ..all }];
+        for request in unknown {
+            let answer = client.kv.range(request).await;
+            refused(server, answer, Code::InvalidArgument, text);
+        }
+    }
+}
+
+async fn refuses_txns(server: &Server) {
+    let op = |op| RequestOp { request: Some(op) };
+    let puts = |keys: &[&str]| keys.iter().map(|key| op(Op::RequestPut(put(key, 1)))).collect();
+    let delete_all = DeleteRangeRequest { key: "a".into(), range_end: "z".into(), prev_kv: false };
+    let success = |success| TxnRequest { success, ..Default::default() };
+    let nested = |txn| op(Op::RequestTxn(txn));
+    let twice = "etcdserver: duplicate key given in txn request";
+    let many = vec!["k"; 129];
+    let deep = success(vec![op(Op::RequestPut(put("k", 1))), nested(success(puts(&["k"])))]);
+    let no_key = Compare { target: compare::CompareTarget::Version.into(), ..Default::default() };
+    let cases = [
+        (success(puts(&["k", "k"])), Code::InvalidArgument, twice),
+        (
+            TxnRequest { failure: puts(&["k1", "k2", "k1"]), ..Default::default() },
+            Code::InvalidArgument,
+            twice,
+        ),
+        (
+            success(vec![op(Op::RequestPut(put("k", 1))), op(Op::RequestDeleteRange(delete_all))]),
+            Code::InvalidArgument,
+            twice,
+        ),
+        (deep, Code::InvalidArgument, twice),
+        (
+            success(puts(&many)),
+            Code::InvalidArgument,
+            "etcdserver: too many operations in txn request",
+        ),
+        (success(puts(&[""])), Code::InvalidArgument, "etcdserver: key is not provided"),
+        (
+            TxnRequest { compare: vec![no_key], ..Default::default() },
+            Code::InvalidArgument,
+            "etcdserver: key is not provided",
+        ),
+        (
+            success(vec![RequestOp { request: None }]),
+            Code::InvalidArgument,
+            "etcdserver: key not found",
+        ),
+        (
+            success(vec![nested(success(puts(&[""])))]),
+            Code::InvalidArgument,
+            "etcdserver: key is not provided",
+        ),
+    ];
+    let mut client = Client::connect(&server.endpoint()).await;
+    for (request, code, text) in cases {
+        refused(server, client.kv.txn(request).await, code, text);
+    }
+}
+
+#[track_caller]
+fn refused<T>(server: &Server, answer: Result<T, Status>, code: Code, text: &str) {
+    let kind = &server.kind;
+    match answer {
+        Ok(_) => panic!("{kind:?} does what it should refuse with {text:?}"),
+        Err(status) => assert_eq!((status.code(), status.message()), (code, text), "{kind:?}"),
+    }
+}
