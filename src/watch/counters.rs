@@ -9,6 +9,8 @@ pub struct Counters {
     pub streams: Gauge,
     /// Watchers on all streams.
     pub watchers: Gauge,
+    /// Watchers that the hub knows, live ones and those that it is about to be told to forget.
+    pub hub_watchers: Gauge,
     /// Watchers that read history: new ones with a past to read, and those that fell behind.
     pub slow_watchers: Gauge,
     /// Events that are on their way to a stream, once for each watcher that takes them.

@@ -245,6 +245,7 @@ impl Hub {
         }
         tracing::debug!(session = id.0, %from, "watch stream fell behind");
         self.counters.lags.add(1);
+        self.counters.hub_watchers.sub(watchers.len());
         let _ = outlet.sender.send(ToSession::Lagging { from });
         for (slot, span) in watchers {
             self.index.remove(&span, (id, slot));
@@ -282,6 +283,7 @@ impl Hub {
         }
         // After the gap: who sees this has the gap too, and may tell the client how far it is.
         let _ = outlet.sender.send(ToSession::Joined);
+        self.counters.hub_watchers.add(joins.len());
         for join in joins {
             self.index.insert(&join.span, (id, join.slot), join.interest);
             outlet.watchers.insert(join.slot, join.span);
@@ -292,11 +294,13 @@ impl Hub {
         // It may be out already, when the session fell behind meanwhile.
         if let Some(span) = self.sessions.get_mut(&id).and_then(|it| it.watchers.remove(&slot)) {
             self.index.remove(&span, (id, slot));
+            self.counters.hub_watchers.sub(1);
         }
     }
 
     fn close(&mut self, id: SessionId) {
         let Some(outlet) = self.sessions.remove(&id) else { return };
+        self.counters.hub_watchers.sub(outlet.watchers.len());
         for (slot, span) in outlet.watchers {
             self.index.remove(&span, (id, slot));
         }

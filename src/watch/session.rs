@@ -305,8 +305,11 @@ impl Session {
         if self.watchers.len() == 0 {
             self.asked = None;
         } else if self.watchers.all_live() && self.settled >= asked {
-            self.asked = None;
             let settled = self.settled;
+            if self.watchers.iter_mut().any(|watcher| watcher.told() > settled) {
+                return; // The hub gets there in a moment: what history held is about to be published.
+            }
+            self.asked = None;
             if self.watchers.iter_mut().all(|watcher| watcher.start <= settled) {
                 self.outbox.push(settled, Response { watch_id: -1, ..Response::default() });
             }
@@ -322,7 +325,7 @@ impl Session {
             let live = watcher.state == State::Live && watcher.start <= self.settled;
             if watcher.progress_notify && quiet && live {
                 let response = Response { watch_id: watcher.id, ..Response::default() };
-                self.outbox.push(self.settled, response);
+                self.outbox.push(self.settled.max(watcher.told()), response);
             }
         }
     }

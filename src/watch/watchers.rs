@@ -49,6 +49,13 @@ impl Watcher {
     pub fn interest(&self) -> Interest {
         Interest { from: self.next, no_put: self.no_put, no_delete: self.no_delete }
     }
+
+    /// The revision that its client may have been told that it has. It can be above what the hub has
+    /// reached: history is read up to what is committed, and committed comes before published.
+    pub fn told(&self) -> Revision {
+        // What lies before a start in the future was never told.
+        if self.start < self.next { Revision(self.next.0 - 1) } else { Revision(0) }
+    }
 }
 
 /// All watchers of a session, by name and by slot.

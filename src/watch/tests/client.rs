@@ -155,7 +155,9 @@ impl Client {
         let span = Span::new(key, request.range_end.clone());
         if response.canceled {
             assert_eq!(response.watch_id, -1);
-            let fine = request.start_revision >= 0 && span.is_some() && request.watch_id == 0;
+            let denied = response.cancel_reason.starts_with("denied");
+            let fine =
+                !denied && request.start_revision >= 0 && span.is_some() && request.watch_id == 0;
             assert!(!fine, "refused without a reason: {request:?}");
             return;
         }
@@ -204,6 +206,7 @@ impl Client {
         let missing = self.expected(watched, revision);
         assert!(missing.is_empty(), "told progress {revision}, misses {missing:?}");
         assert!(revision >= watched.request.start_revision, "progress before the start");
+        assert!(revision + 1 >= watched.next, "progress {revision} below events that came before");
     }
 
     /// What the watcher has to receive up to revision `to`.

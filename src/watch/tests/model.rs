@@ -258,18 +258,20 @@ impl Run {
         let counters = self.hub.counters();
         let watchers: usize = self.clients.iter().map(|client| client.ids().len()).sum();
         assert_eq!(counters.watchers.get(), watchers as i64);
+        assert_eq!(counters.hub_watchers.get(), watchers as i64);
         assert_eq!(counters.slow_watchers.get(), 0);
         assert_eq!(counters.pending_events.get(), 0);
         assert_eq!(counters.streams.get(), STREAMS as i64);
         self.clients.clear();
         self.world.settle();
         assert_eq!(counters.watchers.get(), 0);
+        assert_eq!(counters.hub_watchers.get(), 0);
         assert_eq!(counters.streams.get(), 0);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
     fn keeps_every_guarantee(
