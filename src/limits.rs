@@ -104,6 +104,8 @@ pub const WATCH_RING_BYTES: usize = 16 << 20;
 pub const WATCH_ANSWERS: usize = 16;
 /// Answers that wait for one keep-alive stream's connection.
 pub const KEEP_ALIVE_ANSWERS: usize = 16;
+/// Client versions that are counted apart.
+pub const CLIENT_VERSIONS_MAX: usize = 64;
 /// Pieces of a snapshot on their way to a peer that may wait.
 pub const SNAPSHOT_CHUNKS: usize = 4;
 /// A range for at most this many keys is read without leaving the caller's thread.

@@ -1,13 +1,14 @@
 //! What a server counts about itself, under etcd's names. One registry a server, never a global one:
 //! many servers run in one process under the simulator. No clock: durations are handed in.
 //!
-//! Only what is really counted has a row. Rows marked "read when asked" are set from the member's
-//! state by the metrics page; all others by the layer that sees the event.
+//! Only what is really counted has a row. The fields of [`Metrics`] are fed by the layer that sees the
+//! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`] when
+//! the page is asked for.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -20,8 +21,6 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
-            /// One page at a time is made ready and written.
-            page: Mutex<()>,
             $($(#[$doc])* pub $field: metrics!(@type $kind),)*
         }
 
@@ -30,7 +29,7 @@ macro_rules! metrics {
             pub fn new() -> Self {
                 let registry = Registry::new();
                 $(let $field = register(&registry, metrics!(@make $kind $args, $name, $help));)*
-                Self { registry, page: Mutex::new(()), $($field,)* }
+                Self { registry, $($field,)* }
             }
         }
     };
@@ -57,57 +56,20 @@ macro_rules! metrics {
 }
 
 metrics! {
-    // Set once, at start.
-    version: gauges ["server_version"], "etcd_server_version",
-        "The etcd release whose behaviour this server has: 1 with its label.";
-    server_id: gauges ["server_id"], "etcd_server_id", "This member's id: 1 with its label.";
-
-    /// Read when asked.
-    has_leader: gauge (), "etcd_server_has_leader", "Whether a leader is known: 1 or 0.";
-    /// Read when asked.
-    is_leader: gauge (), "etcd_server_is_leader", "Whether this member leads: 1 or 0.";
-    /// Read when asked.
-    is_learner: gauge (), "etcd_server_is_learner", "Whether this member is a learner: 1 or 0.";
-    /// Read when asked.
-    committed: gauge (), "etcd_server_proposals_committed_total", "The commit index of the log.";
-    /// Read when asked.
-    applied: gauge (), "etcd_server_proposals_applied_total", "The applied index of the log.";
-    /// Read when asked.
-    quota_bytes: gauge (), "etcd_server_quota_backend_bytes", "Bound on live data, bytes.";
-    /// Read when asked.
-    cluster_version: gauges ["cluster_version"], "etcd_cluster_version",
-        "The version that all members agreed on: 1 with its label.";
-    /// Read when asked.
-    alarms: gauges ["server_id", "alarm_type"], "etcd_debugging_server_alarms",
-        "Alarms that stand: 1 each.";
-    /// Read when asked.
-    db_bytes: gauge (), "etcd_mvcc_db_total_size_in_bytes", "Bytes that the store takes on disk.";
-    /// Read when asked.
-    db_live_bytes: gauge (), "etcd_mvcc_db_total_size_in_use_in_bytes",
-        "Bytes of live data in the store.";
-    /// Read when asked.
-    revision: gauge (), "etcd_debugging_mvcc_current_revision", "The store's revision.";
-    /// Read when asked.
-    compact_revision: gauge (), "etcd_debugging_mvcc_compact_revision",
-        "The revision of the last compaction.";
-
     leader_changes: counter (), "etcd_server_leader_changes_seen_total",
         "Times that a leader was seen who had not been it before.";
-    /// Read when asked.
-    proposals_pending: gauge (), "etcd_server_proposals_pending",
-        "Proposals of this member that wait for an answer.";
     proposals_failed: counter (), "etcd_server_proposals_failed_total",
         "Proposals of this member that were not answered in time.";
-    read_indexes_failed: counter (), "etcd_server_read_indexes_failed_total",
-        "Rounds of asking for a read index that failed.";
     health_success: counter (), "etcd_server_health_success", "/health answered healthy.";
     health_failures: counter (), "etcd_server_health_failures", "/health answered unhealthy.";
     healthcheck: gauges ["type", "name"], "etcd_server_healthcheck",
         "The last result of each check of /livez and /readyz: 1 is good.";
     healthchecks: counters ["type", "name", "status"], "etcd_server_healthchecks_total",
         "Results of the checks of /livez and /readyz.";
+    client_requests: counters ["type", "client_api_version"], "etcd_server_client_requests_total",
+        "gRPC calls by client version.";
     request_seconds: histograms {(0.001, 14) ["type", "success"]},
-        "etcd_server_request_duration_seconds", "Proposals of this member, from their arrival to their answer.";
+        "etcd_server_request_duration_seconds", "Requests of this member's clients and its own.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",
         "1 while a leader's snapshot is being installed.";
     leases_expired: counter (), "etcd_debugging_server_lease_expired_total",
@@ -119,37 +81,27 @@ metrics! {
     commit_seconds: histogram (0.001, 14), "etcd_disk_backend_commit_duration_seconds",
         "Commit of one batch to the store.";
 
-    puts: counter (), "etcd_mvcc_put_total", "Puts applied.";
-    deletes: counter (), "etcd_mvcc_delete_total", "Delete ranges applied.";
-    ranges: counter (), "etcd_mvcc_range_total", "Ranges served.";
-    txns: counter (), "etcd_mvcc_txn_total", "Transactions applied.";
+    puts: counter (), "etcd_mvcc_put_total", "Puts applied, those of txns counted.";
+    put_bytes: gauge (), "etcd_debugging_mvcc_total_put_size_in_bytes",
+        "Bytes of keys and values put.";
+    deletes: counter (), "etcd_mvcc_delete_total", "Delete ranges applied, those of txns counted.";
+    ranges: counter (), "etcd_mvcc_range_total", "Ranges served, those of txns counted.";
+    txns: counter (), "etcd_mvcc_txn_total", "Transactions of more than one operation.";
 
     leases_granted: counter (), "etcd_debugging_lease_granted_total", "Leases granted.";
     leases_revoked: counter (), "etcd_debugging_lease_revoked_total", "Leases revoked.";
     leases_renewed: counter (), "etcd_debugging_lease_renewed_total",
         "Leases kept alive by this member as leader.";
+    lease_ttl: histogram (1.0, 24), "etcd_debugging_lease_ttl_total", "Time to live of leases granted.";
 
-    /// Read when asked, as the next four.
-    watch_streams: gauge (), "etcd_debugging_mvcc_watch_stream_total", "Open watch streams.";
-    watchers: gauge (), "etcd_debugging_mvcc_watcher_total", "Watchers on all streams.";
-    slow_watchers: gauge (), "etcd_debugging_mvcc_slow_watcher_total",
-        "Watchers that read history to catch up.";
-    pending_events: gauge (), "etcd_debugging_mvcc_pending_events_total",
-        "Events on their way to a stream.";
-    events: counter (), "etcd_debugging_mvcc_events_total", "Events given to streams.";
-
-    /// Read when asked, as the next four.
-    peer_sent_bytes: counters ["To"], "etcd_network_peer_sent_bytes_total",
-        "Bytes sent to a member.";
-    peer_received_bytes: counters ["From"], "etcd_network_peer_received_bytes_total",
-        "Bytes received from a member.";
-    peer_sent_failures: counters ["To"], "etcd_network_peer_sent_failures_total",
-        "Messages to a member that were not sent.";
-    peer_received_failures: counters ["From"], "etcd_network_peer_received_failures_total",
-        "Messages from a member that were not received.";
-    known_peers: gauges ["Local", "Remote"], "etcd_network_known_peers",
-        "Other members: 1 each.";
-
+    client_sent_bytes: counter (), "etcd_network_client_grpc_sent_bytes_total",
+        "Bytes of messages sent to gRPC clients.";
+    client_received_bytes: counter (), "etcd_network_client_grpc_received_bytes_total",
+        "Bytes of messages received from gRPC clients.";
+    grpc_started: counters ["grpc_type", "grpc_service", "grpc_method"],
+        "grpc_server_started_total", "gRPC calls begun.";
+    grpc_handled: counters ["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
+        "grpc_server_handled_total", "gRPC calls ended, by result.";
 }
 
 impl Metrics {
@@ -161,22 +113,98 @@ impl Metrics {
         self.registry.register(collector).expect("a collector's names are its own");
     }
 
-    /// All metrics in Prometheus' text format 0.0.4, sorted by name; `refresh` sets before those that
-    /// are read when asked.
-    pub fn text(&self, refresh: impl FnOnce(&Self)) -> String {
-        let _one = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        refresh(self);
+    /// All metrics and the given rows in Prometheus' text format 0.0.4, sorted by name.
+    pub fn text(&self, rows: Vec<Row>) -> String {
+        let mut families = self.registry.gather();
+        families.extend(rows.into_iter().map(|row| row.0).filter(|family| !family.get_metric().is_empty()));
+        families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .expect("writing to memory does not fail");
+        TextEncoder::new().encode(&families, &mut text).expect("writing to memory does not fail");
         String::from_utf8(text).expect("names, helps and labels are UTF-8")
     }
 }
 
-/// Brings a counter up to a sum that is kept elsewhere.
-pub fn catch_up(counter: &IntCounter, sum: u64) {
-    counter.inc_by(sum.saturating_sub(counter.get()));
+/// A metric with its values as of now. One without values is not shown.
+pub struct Row(MetricFamily);
+
+impl Row {
+    pub fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    pub fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    pub fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::HISTOGRAM)
+    }
+
+    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.into());
+        family.set_help(help.into());
+        family.set_field_type(kind);
+        Self(family)
+    }
+
+    /// The value of a gauge or counter without labels.
+    pub fn value(mut self, value: f64) -> Self {
+        self.add(&[], value);
+        self
+    }
+
+    /// Adds a value of a gauge or counter.
+    pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        let mut metric = labelled(labels);
+        if self.0.get_field_type() == MetricType::COUNTER {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.0.mut_metric().push(metric);
+    }
+
+    /// Adds the observations of a histogram: how many were at most `first`, twice that, and so on;
+    /// how many there were at all, and their sum.
+    pub fn add_observed(
+        &mut self,
+        labels: &[(&str, &str)],
+        first: Duration,
+        cumulative: &[u64],
+        count: u64,
+        sum: Duration,
+    ) {
+        let mut bound = first.as_secs_f64();
+        let bucket = |&count: &u64| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bound *= 2.0;
+            bucket
+        };
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(cumulative.iter().map(bucket).collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum.as_secs_f64());
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
+        self.0.mut_metric().push(metric);
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
 }
 
 /// Observes a duration in seconds.
@@ -206,15 +234,34 @@ mod tests {
     fn servers_count_apart_and_show_etcds_names() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.puts.inc();
-        one.server_id.with_label_values(&["8e9e05c52164694d"]).set(1);
         observe(&one.wal_fsync_seconds, Duration::from_micros(1500));
-        let text = one.text(|_| {});
+        let text = one.text(Vec::new());
         assert!(text.contains("\netcd_mvcc_put_total 1\n"), "{text}");
-        assert!(text.contains("\netcd_server_id{server_id=\"8e9e05c52164694d\"} 1\n"), "{text}");
         let name = "etcd_disk_wal_fsync_duration_seconds";
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"0.001\"}} 0\n")), "{text}");
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"0.002\"}} 1\n")), "{text}");
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"8.192\"}} 1\n")), "{text}");
-        assert!(other.text(|_| {}).contains("\netcd_mvcc_put_total 0\n"));
+        assert!(other.text(Vec::new()).contains("\netcd_mvcc_put_total 0\n"));
+    }
+
+    #[test]
+    fn rows_read_when_asked_stand_in_their_order() {
+        let metrics = Metrics::new();
+        let process = Row::counter("a_total", "Of the process.").value(0.5);
+        let mut sent = Row::counter("etcd_peer_total", "To members.");
+        sent.add(&[("To", "a8"), ("From", "b")], 3.0);
+        let mut trips = Row::histogram("zz_seconds", "Round trips.");
+        let ms = Duration::from_millis;
+        trips.add_observed(&[("To", "a8")], ms(500), &[1, 4], 5, ms(7_250));
+        let text = metrics.text(vec![trips, process, sent, Row::gauge("none", "Of nobody.")]);
+        assert!(text.starts_with("# HELP a_total Of the process.\n# TYPE a_total counter\na_total 0.5\n"));
+        assert!(text.contains("\netcd_peer_total{To=\"a8\",From=\"b\"} 3\n"), "{text}");
+        let last = "zz_seconds_bucket{To=\"a8\",le=\"0.5\"} 1\n\
+            zz_seconds_bucket{To=\"a8\",le=\"1\"} 4\n\
+            zz_seconds_bucket{To=\"a8\",le=\"+Inf\"} 5\n\
+            zz_seconds_sum{To=\"a8\"} 7.25\n\
+            zz_seconds_count{To=\"a8\"} 5\n";
+        assert!(text.ends_with(last), "{text}");
+        assert!(!text.contains("none"), "{text}");
     }
 }

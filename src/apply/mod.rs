@@ -105,6 +105,12 @@ impl StateMachine {
         })
     }
 
+    /// Shorter leases are raised to this at apply: another member's proposal may carry less.
+    #[must_use]
+    pub fn with_lease_ttl_min(self, ttl_min_s: i64) -> Self {
+        Self { leases: self.leases.with_ttl_min(ttl_min_s), ..self }
+    }
+
     pub fn leases(&self) -> &Leases {
         &self.leases
     }

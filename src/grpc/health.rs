@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::gate;
+use super::status::status;
 use crate::member::Member;
 
 /// How often a watched status is looked at.
@@ -55,13 +57,14 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let needs_leader = gate::needs_leader(request.metadata());
         let known = request.get_ref().service.is_empty();
         let (sender, stream) = mpsc::channel(1);
         let member = self.member.clone();
         let env = self.member.env().clone();
         self.member.env().spawn("health watch", async move {
             let mut last = None;
-            while !sender.is_closed() {
+            loop {
                 let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown as i32 };
                 let now = if known { Self::answer(&member) } else { unknown };
                 if last.as_ref() != Some(&now) {
@@ -70,7 +73,16 @@ impl health_server::Health for Health {
                         return;
                     }
                 }
-                env.sleep(WATCH_INTERVAL).await;
+                tokio::select! {
+                    biased; // A client that has gone needs no word of the end.
+                    () = sender.closed() => return,
+                    error = member.cut_off(needs_leader) => {
+                        let _ = sender.send(Ok(Self::answer(&member))).await;
+                        let _ = sender.send(Err(status(error))).await;
+                        return;
+                    }
+                    () = env.sleep(WATCH_INTERVAL) => {}
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -49,7 +49,12 @@ impl lease_server::Lease for Lease {
             let cut_off = member.cut_off(needs_leader);
             tokio::select! {
                 biased; // An answer that is due goes out before the stream is given up.
-                () = keep_alive(&member, requests, &answers) => {}
+                ended = keep_alive(&member, requests, &answers) => {
+                    if let Err(error) = ended {
+                        let _ = answers.send(Err(error)).await;
+                    }
+                }
+                () = answers.closed() => {}
                 error = cut_off => drop(answers.send(Err(status(error))).await),
             }
         };
@@ -72,22 +77,20 @@ impl lease_server::Lease for Lease {
     }
 }
 
-/// Answers each request in turn until the client stops, or goes away.
+/// Answers each request in turn until the client stops, goes away or cannot be answered.
 async fn keep_alive(
     member: &Member,
     mut requests: Streaming<LeaseKeepAliveRequest>,
     answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
-) {
-    while let Ok(Some(request)) = requests.message().await {
+) -> Result<(), Status> {
+    while let Some(request) = requests.message().await? {
         // The header is filled before the renewal, as etcd does.
-        let header = member.header();
-        let answer = member.keep_alive(LeaseId(request.id)).await;
-        let failed = answer.is_err();
-        let answer = answer
-            .map(|ttl| LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl })
-            .map_err(status);
-        if answers.send(answer).await.is_err() || failed {
-            return;
+        let header = Some(member.header());
+        let ttl = member.keep_alive(LeaseId(request.id)).await.map_err(status)?;
+        let answer = LeaseKeepAliveResponse { header, id: request.id, ttl };
+        if answers.send(Ok(answer)).await.is_err() {
+            break;
         }
     }
+    Ok(())
 }

@@ -2,12 +2,14 @@
 //! that wants a test of its own lives here, and nothing below knows tonic.
 //!
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`health`] are the
-//! services; [`status`] turns errors into codes and texts; [`gate`] is what every call passes first
-//! (size, deadline, `hasleader`). Services that are not here answer `Unimplemented`, as an unknown
-//! path does.
+//! services; [`status`] turns errors into codes and texts; [`gate`] is what every call passes first,
+//! with `calls` (which methods there are, and their counts) and `body` (sizes and deadlines of messages
+//! on their way). Services that are not here answer `Unimplemented`, as an unknown path does.
 //!
 //! [`Member`]: crate::member::Member
 
+mod body;
+mod calls;
 pub mod cluster;
 pub mod gate;
 pub mod health;

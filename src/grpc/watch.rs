@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, join};
 use http_body::Body as HttpBody;
 use quorate_proto::etcdserverpb::WatchRequest;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -73,9 +73,17 @@ impl StreamingService<WatchRequest> for Watch {
 impl Watch {
     fn serve(&self, request: Request<Streaming<WatchRequest>>) -> Responses {
         let needs_leader = gate::needs_leader(request.metadata());
-        // A stream that breaks ends as one that was closed: the session goes on until its answers
-        // find no reader.
-        let requests = request.into_inner().map_while(Result::ok);
+        // A stream that breaks, or brings what cannot be read, ends with the reason.
+        let (broken, breakage) = oneshot::channel();
+        let mut broken = Some(broken);
+        let requests = request.into_inner().map_while(move |request| match request {
+            Ok(request) => Some(request),
+            Err(error) => {
+                // The session has ended before: nobody needs the reason.
+                let _ = broken.take().map(|broken| broken.send(error));
+                None
+            }
+        });
         let (answers, stream) = mpsc::channel(limits::WATCH_ANSWERS);
         let member = self.member.clone();
         self.member.env().spawn("watch stream", async move {
@@ -93,6 +101,7 @@ impl Watch {
                 biased; // What is due goes out before the stream is given up.
                 _ = join(forward, session) => {}
                 () = answers.closed() => {}
+                Ok(error) = breakage => drop(answers.send(Err(error)).await),
                 error = cut_off => drop(answers.send(Err(status(error))).await),
             }
         });

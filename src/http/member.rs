@@ -2,11 +2,11 @@
 
 use quorate_proto::etcdserverpb::{AlarmMember, RangeRequest};
 
-use super::{Served, Versions};
+use super::{Served, Versions, rows};
 use crate::env::BoxFuture;
 use crate::error::Error;
 use crate::member::{CLUSTER_VERSION, ETCD_VERSION, Member};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Row};
 
 impl Served for Member {
     fn versions(&self) -> Versions {
@@ -50,7 +50,7 @@ impl Served for Member {
         Member::metrics(self)
     }
 
-    fn refresh(&self) {
-        self.refresh_metrics();
+    fn rows(&self) -> Vec<Row> {
+        rows::rows(self)
     }
 }

@@ -3,10 +3,11 @@
 //! behind [`Served`]; nothing here knows how it is found out.
 //!
 //! Reading order: this file (paths, methods), [`health`] (the checks), `member` (a member as what is
-//! served).
+//! served), `rows` (its state as metrics).
 
 mod health;
 mod member;
+mod rows;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use tonic::body::Body;
 
 use crate::env::BoxFuture;
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Row};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -33,8 +34,8 @@ pub(crate) trait Served: Send + Sync {
     /// Reads from the store: what this member has, or what the cluster agrees on.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>>;
     fn metrics(&self) -> &Metrics;
-    /// Brings the metrics that are read from the present state up to date.
-    fn refresh(&self);
+    /// The metrics that are read from the present state.
+    fn rows(&self) -> Vec<Row>;
 }
 
 /// The answer of `/version`.
@@ -89,7 +90,7 @@ impl Endpoints {
     }
 
     fn metrics(&self) -> Response<Body> {
-        let text = self.0.metrics().text(|_| self.0.refresh());
+        let text = self.0.metrics().text(self.0.rows());
         with_type(StatusCode::OK, PROMETHEUS, text)
     }
 }

@@ -61,8 +61,8 @@ impl Served for Fake {
         &self.metrics
     }
 
-    fn refresh(&self) {
-        self.metrics.has_leader.set(self.has_leader.into());
+    fn rows(&self) -> Vec<Row> {
+        vec![Row::gauge("etcd_server_has_leader", "").value(f64::from(u8::from(self.has_leader)))]
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::{debug, info};
 use super::Signals;
 use super::propose::Waiter;
 use super::snapshot;
+use super::tally;
 use crate::apply::membership::Membership;
 use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
@@ -37,6 +38,7 @@ pub(super) struct Applier {
     pub snap_dir: std::path::PathBuf,
     pub conf_state: ConfState,
     pub term: Term,
+    pub lease_ttl_min_s: i64,
     /// The state is flushed when this many entries were applied since the last time.
     pub flush_every: u64,
     pub catchup_entries: u64,
@@ -114,11 +116,13 @@ impl Applier {
                 }
             };
             let events = write.take_events();
+            if let Ok((reply, notice)) = &outcome {
+                tally::applied(&self.metrics, reply, notice.as_ref(), &events);
+            }
             if !events.is_empty() {
                 publications.push(Publication { revision: write.revision(), events: events.into() });
             }
             let outcome = outcome.map(|(answer, notice)| {
-                self.count(&answer);
                 notices.extend(notice);
                 answer
             });
@@ -138,15 +142,6 @@ impl Applier {
             reply.answer(outcome);
         }
         Ok(())
-    }
-
-    fn count(&self, reply: &Reply) {
-        match reply {
-            Reply::Put(_) => self.metrics.puts.inc(),
-            Reply::DeleteRange(_) => self.metrics.deletes.inc(),
-            Reply::Txn(_) => self.metrics.txns.inc(),
-            Reply::Range(_) | Reply::LeaseGrant { .. } | Reply::Alarm(_) | Reply::Done => {}
-        }
     }
 
     /// Consensus takes the change when the member table did, and a change of nobody when not.
@@ -172,14 +167,10 @@ impl Applier {
         for notice in notices {
             match notice {
                 Notice::LeaseGranted(id, ttl) => {
-                    self.metrics.leases_granted.inc();
                     let ttl = Duration::from_secs(u64::try_from(*ttl).unwrap_or(0));
                     self.signals.clock().grant(now, *id, ttl);
                 }
-                Notice::LeaseRevoked(id) => {
-                    self.metrics.leases_revoked.inc();
-                    self.signals.clock().revoke(*id);
-                }
+                Notice::LeaseRevoked(id) => self.signals.revoke(*id),
                 Notice::Alarms => drop(
                     self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())),
                 ),
@@ -222,7 +213,8 @@ impl Applier {
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
             .await?;
         self.metrics.apply_snapshots.set(0);
-        self.machine = StateMachine::load(&self.store)?;
+        self.machine =
+            StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;

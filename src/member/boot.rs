@@ -68,7 +68,8 @@ impl Member {
     /// [`Member::ready`] says when the cluster has taken notice.
     pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
         let Ground { lock, store, id, cluster, start } = Ground::open(&env, &options).await?;
-        let machine = StateMachine::load(&store)?;
+        let lease_ttl_min_s = options.lease_ttl_min_s();
+        let machine = StateMachine::load(&store)?.with_lease_ttl_min(lease_ttl_min_s);
         let conf_state = start.conf_state.clone();
         let applied = store.applied();
 
@@ -102,6 +103,7 @@ impl Member {
             snap_dir: options.snap_dir(),
             conf_state,
             term: store.position().term,
+            lease_ttl_min_s,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             flushed: applied,

@@ -73,6 +73,11 @@ impl LeaseClock {
         Some(deadline.saturating_duration_since(now))
     }
 
+    /// When the lease ends; `None` for an unknown one.
+    pub fn deadline(&self, id: LeaseId) -> Option<Instant> {
+        self.deadlines.get(&id).map(|(deadline, _)| *deadline)
+    }
+
     /// Leases that are over, soonest first, at most `max`.
     pub fn expired(&self, now: Instant, max: usize) -> Vec<LeaseId> {
         let over = self.order.iter().take_while(|(deadline, _)| *deadline <= now);

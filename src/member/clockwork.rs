@@ -86,7 +86,7 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
             true
         }
         Err(Error::Refused(Refused::LeaseNotFound)) => {
-            member.0.signals.clock().revoke(id);
+            member.0.signals.revoke(id);
             true
         }
         Err(error) => {
@@ -102,7 +102,7 @@ async fn follow_leadership(member: &Member) {
     let signals = &member.0.signals;
     if raft.role != Role::Leader {
         if signals.clock().term().is_some() {
-            signals.clock().follow();
+            signals.follow();
         }
         return;
     }

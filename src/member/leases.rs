@@ -16,20 +16,23 @@ use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::lease;
 use crate::limits;
 use crate::replica::Role;
-use crate::types::{LeaseId, MemberId};
+use crate::types::{LeaseId, MemberId, Term};
 
+/// What etcd counts for a lease.
+const LEASE_COST_BYTES: u64 = 64;
 /// Pause before asking again who leads.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 impl Member {
-    /// Grants a lease; the time to live is raised to what an election takes, as etcd does.
+    /// Grants a lease; apply raises the time to live to what an election takes, as etcd does.
     pub async fn lease_grant(&self, grant: LeaseGrantRequest) -> Result<LeaseGrantResponse, Error> {
+        self.check_quota(LEASE_COST_BYTES).await?;
         if grant.ttl > limits::LEASE_TTL_MAX_S {
             return Err(Refused::LeaseTtlTooLarge.into());
         }
-        // Chosen and raised here, not at apply: every member must come to the same.
+        // Chosen here, not at apply: every member must come to the same.
         let id = if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
-        let grant = LeaseGrantRequest { id, ttl: grant.ttl.max(self.ttl_min()) };
+        let grant = LeaseGrantRequest { id, ttl: grant.ttl };
         let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
         match self.propose(request).await? {
             Reply::LeaseGrant { id, ttl } => Ok(LeaseGrantResponse {
@@ -70,9 +73,15 @@ impl Member {
         Ok(response)
     }
 
-    /// All leases, by this member's own knowledge.
+    /// All leases, by this member's own knowledge; the leader's soonest to end first.
     pub async fn lease_leases(&self) -> Result<LeaseLeasesResponse, Error> {
-        let leases = self.fatal_stops(self.stored_leases())?;
+        let mut leases = self.fatal_stops(self.stored_leases())?;
+        let clock = self.0.signals.clock();
+        leases.sort_by_cached_key(|lease| {
+            let deadline = clock.deadline(LeaseId(lease.id));
+            (deadline.is_none(), deadline)
+        });
+        drop(clock);
         let leases = leases.into_iter().map(|lease| LeaseStatus { id: lease.id }).collect();
         Ok(LeaseLeasesResponse { header: Some(self.header()), leases })
     }
@@ -82,16 +91,44 @@ impl Member {
     /// not give. `None` when this member does not keep the time.
     pub(super) async fn renew_here(&self, id: LeaseId) -> Option<Result<i64, Error>> {
         let term = self.0.signals.clock().term()?;
-        if let Err(error) = self.linearizable().await {
-            return Some(Err(error));
+        match self.linearizable().await {
+            // The client shall ask another member.
+            Err(Error::Unavailable(Unavailable::Timeout)) => {
+                return Some(Err(Unavailable::NotPrimaryLessor.into()));
+            }
+            Err(error) => return Some(Err(error)),
+            Ok(()) => {}
         }
-        let mut clock = self.0.signals.clock();
-        if clock.term() != Some(term) || self.raft().term != term {
-            return None;
+        let patience = limits::request_timeout(self.0.options.election_timeout);
+        let decided = self.0.env.timeout(patience, self.renew_in(term, id)).await;
+        let ttl = decided.unwrap_or(None)?;
+        if ttl > Duration::ZERO {
+            self.0.metrics.leases_renewed.inc();
         }
-        let ttl = clock.renew(self.0.env.now(), id);
-        self.metrics().leases_renewed.inc_by(ttl.is_some().into());
-        Some(Ok(ttl.map_or(0, |ttl| ttl.as_secs() as i64)))
+        Some(Ok(ttl.as_secs() as i64))
+    }
+
+    /// Renews on the clock of `term`; zero when there is no such lease any more, `None` when the term
+    /// is over. A lease that is over but not revoked yet may still outlive this leader, so what
+    /// becomes of it is waited for.
+    async fn renew_in(&self, term: Term, id: LeaseId) -> Option<Duration> {
+        loop {
+            let changed = self.0.signals.clock_changed();
+            {
+                let mut clock = self.0.signals.clock();
+                if clock.term() != Some(term) || self.raft().term != term {
+                    return None;
+                }
+                let now = self.0.env.now();
+                if let Some(ttl) = clock.renew(now, id) {
+                    return Some(ttl);
+                }
+                if clock.remaining(now, id).is_none() {
+                    return Some(Duration::ZERO);
+                }
+            }
+            changed.await;
+        }
     }
 
     pub(super) async fn time_to_live_here(
@@ -169,13 +206,6 @@ impl Member {
             }
             self.0.env.sleep(LEADER_PAUSE).await;
         }
-    }
-
-    /// One and a half election timeouts, in whole seconds, rounded up.
-    fn ttl_min(&self) -> i64 {
-        let ticks = (3 * self.0.options.election_ticks()) / 2;
-        let least = self.0.options.heartbeat * u32::try_from(ticks).unwrap_or(u32::MAX);
-        least.as_millis().div_ceil(1000) as i64
     }
 
     /// A failure of the store stops the process; the client is told that the server stops.

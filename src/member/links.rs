@@ -79,9 +79,12 @@ impl Links {
         Ok(())
     }
 
-    /// What is counted about each other member.
-    pub fn stats(&self) -> Vec<(MemberId, Arc<peer::Stats>)> {
-        self.transport().stats()
+    /// Every peer, whether it is connected, and figures about it.
+    pub fn figures(&self) -> Vec<(MemberId, bool, Arc<peer::Stats>)> {
+        let transport = self.transport();
+        let connected = |id| transport.active_since(id).is_some();
+        let stats = transport.stats().into_iter();
+        stats.map(|(id, stats)| (id, connected(id), stats)).collect()
     }
 
     fn transport(&self) -> &peer::Transport {

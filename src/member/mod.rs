@@ -16,13 +16,12 @@
 //!
 //! Reading order: [`options`], [`identity`], `boot` (how a start is decided), `propose`, `applier`,
 //! `requests` (what the edge calls), `leases`, `clock` and `clockwork`, `snapshot`, `links`,
-//! `signals` (what the tasks tell each other).
+//! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
 mod applier;
 mod boot;
 mod clock;
 mod clockwork;
-mod figures;
 pub mod identity;
 mod leases;
 mod links;
@@ -31,6 +30,7 @@ mod propose;
 mod requests;
 mod signals;
 mod snapshot;
+mod tally;
 
 use std::sync::Arc;
 
@@ -46,10 +46,11 @@ use crate::error::{Error, Fatal, Unavailable};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::Store;
+use crate::peer;
 use crate::plant;
 use crate::replica::{Replica, Status};
 use crate::types::{ClusterId, MemberId, Revision};
-use crate::watch::HubHandle;
+use crate::watch::{self, HubHandle};
 use identity::RequestIds;
 use links::Links;
 use propose::Waiter;
@@ -103,6 +104,20 @@ impl Member {
 
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Proposals of this member that wait for an answer.
+    pub fn proposals_pending(&self) -> usize {
+        limits::PROPOSALS_MAX - self.0.proposals.available_permits()
+    }
+
+    pub fn watch_counters(&self) -> &watch::Counters {
+        self.0.hub.counters()
+    }
+
+    /// The other members, whether messages get through to each, and figures about it.
+    pub fn peers(&self) -> Vec<(MemberId, bool, Arc<peer::Stats>)> {
+        self.0.links.figures()
     }
 
     pub fn request_bytes_max(&self) -> usize {
@@ -228,11 +243,6 @@ impl Member {
                 Err(_) => Err(Unavailable::Stopped.into()),
             }
         };
-        let outcome = self.0.env.timeout(limit, wait).await;
-        let outcome = outcome.unwrap_or(Err(Unavailable::Timeout.into()));
-        if outcome.is_err() {
-            self.metrics().read_indexes_failed.inc();
-        }
-        outcome
+        self.0.env.timeout(limit, wait).await.unwrap_or(Err(Unavailable::Timeout.into()))
     }
 }

@@ -88,6 +88,13 @@ impl Options {
         self.member_dir().join("store")
     }
 
+    /// One and a half election timeouts, in whole seconds, rounded up.
+    pub fn lease_ttl_min_s(&self) -> i64 {
+        let ticks = (3 * self.election_ticks()) / 2;
+        let least = self.heartbeat * u32::try_from(ticks).unwrap_or(u32::MAX);
+        i64::try_from(least.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
     pub fn election_ticks(&self) -> usize {
         let ticks = self.election_timeout.as_millis() / self.heartbeat.as_millis().max(1);
         usize::try_from(ticks).unwrap_or(usize::MAX)

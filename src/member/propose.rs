@@ -1,17 +1,17 @@
 //! The front door of the log: a request gets an id and a place to wait for its answer, and goes to
 //! the replica. What a member does about itself comes through here too.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use tokio::sync::oneshot;
 
-use super::Member;
+use super::{Member, tally};
 use crate::apply::Reply;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
-use crate::metrics::observe;
+use crate::metrics::{Metrics, observe};
 use crate::replica::{self, Proposal, ProposalKind};
 use crate::types::{MemberId, Term};
 
@@ -35,6 +35,21 @@ impl replica::Reply for Waiter {
     }
 }
 
+/// Counts a failed proposal when it is dropped, unless told otherwise: a client that goes away drops
+/// the request too.
+struct Failure<'a> {
+    metrics: &'a Metrics,
+    is: bool,
+}
+
+impl Drop for Failure<'_> {
+    fn drop(&mut self) {
+        if self.is {
+            self.metrics.proposals_failed.inc();
+        }
+    }
+}
+
 impl Member {
     /// Proposes `request` and waits until it has been applied here.
     pub(super) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
@@ -48,7 +63,7 @@ impl Member {
         term: Option<Term>,
     ) -> Result<Reply, Error> {
         let id = self.0.ids.next();
-        let kind = kind(&request);
+        let kind = tally::kind(&request);
         request.header = Some(RequestHeader { id, ..RequestHeader::default() });
         let data = codec::encode(&request);
         if data.len() > self.0.options.request_bytes_max {
@@ -64,6 +79,7 @@ impl Member {
             reply: Some(Waiter(reply)),
         };
         let started = self.0.env.now();
+        let mut failure = Failure { metrics: &self.0.metrics, is: true };
         let wait = async {
             self.0.replica.propose(proposal).await?;
             answer.await.unwrap_or(Err(Unavailable::Stopped.into()))
@@ -73,17 +89,20 @@ impl Member {
             Ok(outcome) => outcome,
             Err(_) => Err(self.timeout_reason(started).into()),
         };
-        if matches!(outcome, Err(Error::Unavailable(_))) {
-            self.metrics().proposals_failed.inc();
-        }
-        let success = if outcome.is_ok() { "true" } else { "false" };
-        let seconds = self.metrics().request_seconds.with_label_values(&[kind, success]);
-        observe(&seconds, self.0.env.now() - started);
+        failure.is = matches!(outcome, Err(Error::Unavailable(_)));
+        self.observe_request(kind, started, outcome.is_ok());
         outcome
     }
 
+    /// Counts a request that has been answered.
+    pub(super) fn observe_request(&self, kind: &str, started: Instant, success: bool) {
+        let success = if success { "true" } else { "false" };
+        let histogram = self.0.metrics.request_seconds.with_label_values(&[kind, success]);
+        observe(&histogram, self.0.env.now() - started);
+    }
+
     /// Why a request may have run out of time, as far as this member can tell.
-    fn timeout_reason(&self, started: std::time::Instant) -> Unavailable {
+    fn timeout_reason(&self, started: Instant) -> Unavailable {
         let election = self.0.options.election_timeout;
         if self.0.signals.led_since().is_some_and(|elected| {
             started < elected && started + 2 * election > elected
@@ -99,7 +118,7 @@ impl Member {
         if lost { Unavailable::TimeoutConnectionLost } else { Unavailable::Timeout }
     }
 
-    fn reaches_quorum(&self, since: std::time::Instant) -> bool {
+    fn reaches_quorum(&self, since: Instant) -> bool {
         let members = self.0.signals.members.borrow().clone();
         let voters = members.members.iter().filter(|(_, m)| !m.is_learner);
         let (mut all, mut reached) = (0, 0);
@@ -112,21 +131,4 @@ impl Member {
 
     /// What a retry loop of a member's own proposals pauses.
     pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
-}
-
-/// The request's name, as etcd's metrics have it.
-fn kind(request: &InternalRaftRequest) -> &'static str {
-    let kinds = [
-        (request.put.is_some(), "Put"),
-        (request.delete_range.is_some(), "DeleteRange"),
-        (request.txn.is_some(), "Txn"),
-        (request.compaction.is_some(), "Compaction"),
-        (request.lease_grant.is_some(), "LeaseGrant"),
-        (request.lease_revoke.is_some(), "LeaseRevoke"),
-        (request.lease_checkpoint.is_some(), "LeaseCheckpoint"),
-        (request.alarm.is_some(), "Alarm"),
-        (request.cluster_version_set.is_some(), "ClusterVersionSet"),
-        (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
-    ];
-    kinds.iter().find(|(is, _)| *is).map_or("Other", |(_, kind)| kind)
 }

@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb::Member as MemberInfo;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{ETCD_VERSION, Member};
+use super::{ETCD_VERSION, Member, tally};
 use crate::apply::Reply;
 use crate::apply::membership::MemberRecord;
 use crate::error::{Error, Refused, Unavailable};
@@ -25,10 +25,17 @@ const PUT_OVERHEAD_BYTES: u64 = 256;
 
 impl Member {
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        mvcc::check_range(&request)?;
         if self.is_learner() && !request.serializable {
             return Err(Refused::NotSupportedForLearner.into());
         }
+        mvcc::check_range(&request)?;
+        let started = self.0.env.now();
+        let outcome = self.range_checked(request).await;
+        self.observe_request("Range", started, outcome.is_ok());
+        outcome
+    }
+
+    async fn range_checked(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         if !request.serializable {
             self.linearizable().await?;
         }
@@ -72,10 +79,10 @@ impl Member {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
         let mut response = if mvcc::is_read_only(&request) {
-            if !mvcc::is_serializable(&request) {
-                self.linearizable().await?;
-            }
-            self.read(true, move |view| view.txn(&request)).await?
+            let started = self.0.env.now();
+            let outcome = self.read_only_txn(request).await;
+            self.observe_request("ReadonlyTxn", started, outcome.is_ok());
+            outcome?
         } else {
             let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
             match self.propose(request).await? {
@@ -87,11 +94,20 @@ impl Member {
         Ok(response)
     }
 
+    async fn read_only_txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
+        if !mvcc::is_serializable(&request) {
+            self.linearizable().await?;
+        }
+        let response = self.read(true, move |view| view.txn(&request)).await?;
+        tally::read_only_txn(&self.0.metrics, &response);
+        Ok(response)
+    }
+
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
         let physical = request.physical;
         let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
         self.propose(request).await?;
-        while physical && self.0.store.compaction_pending() {
+        while physical && self.0.store.compaction_pending() && !self.is_stopping() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
         Ok(CompactionResponse { header: Some(self.header()) })
@@ -147,6 +163,17 @@ impl Member {
         Ok(HashResponse { header: Some(self.header()), hash })
     }
 
+    /// How many keys there are; `None` when the store cannot be read.
+    pub fn keys(&self) -> Option<i64> {
+        let all = RangeRequest {
+            key: bytes::Bytes::from_static(b"\0"),
+            range_end: bytes::Bytes::from_static(b"\0"),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        Some(self.0.store.view().range(&all).ok()?.ok()?.count)
+    }
+
     pub fn status(&self) -> StatusResponse {
         let raft = self.raft();
         let mut errors = Vec::new();
@@ -198,7 +225,7 @@ impl Member {
     }
 
     /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
-    async fn check_quota(&self, cost: u64) -> Result<(), Error> {
+    pub(super) async fn check_quota(&self, cost: u64) -> Result<(), Error> {
         let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
         if self.0.store.live_bytes() + cost < quota {
             return Ok(());
@@ -209,7 +236,8 @@ impl Member {
                 member_id: self.id().0,
                 alarm: AlarmType::Nospace as i32,
             };
-            self.alarm(alarm).await?;
+            // As in etcd the answer is the same when the alarm cannot be raised now.
+            let _ = self.alarm(alarm).await;
         }
         Err(Refused::NoSpace.into())
     }

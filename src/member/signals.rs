@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::clock::LeaseClock;
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
 use crate::error::Fatal;
-use crate::types::Index;
+use crate::types::{Index, LeaseId};
 
 pub(super) struct Signals {
     pub applied: watch::Sender<Index>,
@@ -19,6 +20,7 @@ pub(super) struct Signals {
     pub stopping: watch::Sender<bool>,
     pub ready: watch::Sender<bool>,
     clock: Mutex<LeaseClock>,
+    revoked: Notify,
     elected: Mutex<Option<Instant>>,
     fatal: Mutex<Option<Fatal>>,
     failed: Notify,
@@ -33,6 +35,7 @@ impl Signals {
             stopping: watch::Sender::new(false),
             ready: watch::Sender::new(false),
             clock: Mutex::default(),
+            revoked: Notify::new(),
             elected: Mutex::default(),
             fatal: Mutex::default(),
             failed: Notify::new(),
@@ -41,6 +44,23 @@ impl Signals {
 
     pub fn clock(&self) -> MutexGuard<'_, LeaseClock> {
         self.clock.lock().expect("nobody panics with the clock in hand")
+    }
+
+    /// A lease is gone: its time does not matter any more.
+    pub fn revoke(&self, id: LeaseId) {
+        self.clock().revoke(id);
+        self.revoked.notify_waiters();
+    }
+
+    /// This member does not lead any more: it does not keep the time of leases.
+    pub fn follow(&self) {
+        self.clock().follow();
+        self.revoked.notify_waiters();
+    }
+
+    /// Ready when a lease has gone, or the clock has ended, after this call.
+    pub fn clock_changed(&self) -> Notified<'_> {
+        self.revoked.notified()
     }
 
     pub fn leader_elected(&self, now: Instant) {

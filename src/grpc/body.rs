@@ -1,0 +1,188 @@
+//! The bodies of a call on their way through the gate: requests with a bound on each message,
+//! responses that count their result and end at the caller's deadline.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::calls::{Call, ReceivedBytes};
+use super::status::status;
+use crate::env::BoxFuture;
+use crate::error::{Error, Unavailable};
+
+/// A gRPC message's prefix: a compression flag and a length, big-endian.
+const PREFIX_BYTES: usize = 5;
+
+/// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
+/// library gives, as soon as its length has been read.
+pub(super) struct Limited<B> {
+    body: B,
+    limit: usize,
+    received_bytes: ReceivedBytes,
+    /// The part of a message's prefix that has been read, and the bytes of the message still to come.
+    prefix: Vec<u8>,
+    rest: usize,
+}
+
+impl<B> Limited<B> {
+    pub fn new(body: B, limit: usize, received_bytes: ReceivedBytes) -> Self {
+        Self { body, limit, received_bytes, prefix: Vec::with_capacity(PREFIX_BYTES), rest: 0 }
+    }
+
+    /// Follows the message boundaries through `data`.
+    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        while !data.is_empty() {
+            if self.rest > 0 {
+                let skip = self.rest.min(data.len());
+                self.rest -= skip;
+                data = &data[skip..];
+                continue;
+            }
+            let take = (PREFIX_BYTES - self.prefix.len()).min(data.len());
+            self.prefix.extend_from_slice(&data[..take]);
+            data = &data[take..];
+            if let [_, a, b, c, d] = self.prefix[..] {
+                self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
+                self.prefix.clear();
+                if self.rest > self.limit {
+                    return Err(Status::resource_exhausted(format!(
+                        "grpc: received message larger than max ({} vs. {})",
+                        self.rest, self.limit
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B> HttpBody for Limited<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(error)) => Some(Err(Status::from_error(error.into()))),
+            Some(Ok(frame)) => {
+                let checked = frame.data_ref().map_or(Ok(()), |data| {
+                    self.received_bytes.add(data.len());
+                    self.check(data)
+                });
+                Some(checked.map(|()| frame))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response body; the result of the call is in its trailers.
+pub(super) struct Answer {
+    body: Body,
+    call: Call,
+    /// When the caller has had enough: a stream ends then.
+    deadline: Option<BoxFuture<'static, ()>>,
+    over: bool,
+}
+
+impl Answer {
+    pub fn new(body: Body, call: Call, deadline: Option<BoxFuture<'static, ()>>) -> Self {
+        Self { body, call, deadline, over: false }
+    }
+
+    fn note(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.call.count_sent(data.len());
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.call.end(code(trailers).unwrap_or(Code::Unknown));
+        }
+    }
+}
+
+/// The result that these headers or trailers tell, if any.
+pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            match &frame {
+                Some(Ok(frame)) => self.note(frame),
+                Some(Err(error)) => self.call.end(error.code()),
+                None => self.call.end(Code::Ok),
+            }
+            return Poll::Ready(frame);
+        }
+        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+        if deadline.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.over = true;
+        self.body = Body::empty();
+        self.call.end(Code::DeadlineExceeded);
+        let mut trailers = HeaderMap::new();
+        let late = status(Error::from(Unavailable::DeadlineExceeded));
+        Poll::Ready(Some(late.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::grpc::calls::Calls;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn messages_are_bounded_across_frames() {
+        let calls = Calls::new(Arc::new(Metrics::new()));
+        let mut limited = Limited::new((), 4, calls.received_bytes());
+        assert!(limited.check(&[0, 0, 0]).is_ok());
+        assert!(limited.check(&[0, 4, 1, 2]).is_ok());
+        assert!(limited.check(&[3, 4, 0, 0, 0, 0]).is_ok());
+        let error = limited.check(&[5]).expect_err("five is above the limit of four");
+        assert_eq!(error.message(), "grpc: received message larger than max (5 vs. 4)");
+        assert_eq!(error.code(), tonic::Code::ResourceExhausted);
+    }
+}
