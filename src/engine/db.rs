@@ -39,8 +39,13 @@ pub(super) struct Inner {
     families: [&'static ColumnFamily; Cf::COUNT],
     unlogged: WriteOptions,
     path: PathBuf,
+    /// In the simulator, where RocksDB does nothing by itself.
+    compacts_on_flush: bool,
     db: DB,
 }
+
+/// Table files of one family, each from one flush, that a read may have to look into.
+const FILES_BEFORE_COMPACTION: u64 = 8;
 
 impl Engine {
     /// Opens the database in `dir`, creating what is missing. Blocks; in the simulator it must not run
@@ -79,7 +84,26 @@ impl Engine {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families: Vec<&ColumnFamily> = self.inner.families.to_vec();
-        self.inner.db.flush_cfs_opt(&families, &options).map_err(|e| self.inner.error("flush", e))
+        self.inner
+            .db
+            .flush_cfs_opt(&families, &options)
+            .map_err(|e| self.inner.error("flush", e))?;
+        if self.inner.compacts_on_flush {
+            self.compact_pile();
+        }
+        Ok(())
+    }
+
+    /// What RocksDB does by itself in production: merges the table files of those families that have
+    /// gathered many, without which reads come to cost as much as there were flushes.
+    fn compact_pile(&self) {
+        let files = properties::num_files_at_level(0);
+        for cf in self.inner.families {
+            let gathered = self.inner.db.property_int_value_cf(cf, &files).ok().flatten();
+            if gathered.is_some_and(|gathered| gathered >= FILES_BEFORE_COMPACTION) {
+                self.inner.db.compact_range_cf(cf, None::<&[u8]>, None::<&[u8]>);
+            }
+        }
     }
 
     /// Bytes in table files and in memory, what waits to be cleaned up included.
@@ -129,7 +153,8 @@ impl Inner {
         });
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        Ok(Self { families, unlogged, path: dir.to_owned(), db })
+        let compacts_on_flush = options.mem.is_some();
+        Ok(Self { families, unlogged, path: dir.to_owned(), compacts_on_flush, db })
     }
 
     pub(super) fn db(&self) -> &DB {
