@@ -154,7 +154,8 @@ impl Cluster {
     }
 
     /// Waits until every member answers a linearizable read, which takes a leader that all reach, and
-    /// all have the same hash at the same revision. Panics when that does not come to pass.
+    /// all have the same hash at one revision; clients may go on writing. Panics when that does not
+    /// come to pass.
     pub async fn settled(&self, env: &Env) {
         let start = env.now();
         loop {
@@ -174,15 +175,17 @@ impl Cluster {
         }
     }
 
-    /// `(revision, hash, compact revision)` of every member, as far as each has come.
+    /// `(revision, hash, compact revision)` of every member, all at the revision that the first one
+    /// was at: the read before it makes sure that each has come so far.
     async fn hashes(&self, env: &Env) -> Option<Vec<(i64, u32, i64)>> {
         let mut hashes = Vec::new();
+        let mut common = None;
         for name in &self.names {
             let limit = Duration::from_secs(3);
             let mut kv = KvClient::new(self.channel(env, Some(name)));
             let read = RangeRequest { key: "settled?".into(), ..Default::default() };
             let read = env.timeout(limit, kv.range(read)).await.ok()?.ok()?;
-            let revision = read.into_inner().header?.revision;
+            let revision = *common.get_or_insert(read.into_inner().header?.revision);
             let mut maintenance = MaintenanceClient::new(self.channel(env, Some(name)));
             let hash = maintenance.hash_kv(HashKvRequest { revision });
             let hash = env.timeout(limit, hash).await.ok()?.ok()?.into_inner();
