@@ -9,14 +9,18 @@ use sim::{World, plays, run};
 /// Fewer answers than this and a run has shown nothing.
 const ANSWERS_MIN: usize = 50;
 
-/// Plays `play` for every seed in turn.
+/// Plays `play` for every seed in turn, or for the one in `QUORATE_SEED`, whichever it is.
 fn seeds<F>(seeds: Range<u64>, play: impl Fn(World, u64) -> F + Send + Copy + 'static)
 where
     F: Future<Output = Summary> + 'static,
 {
+    let chosen = std::env::var("QUORATE_SEED").ok();
+    let chosen = chosen.map(|seed| seed.parse().expect("QUORATE_SEED is a number"));
+    let seeds = chosen.map_or(seeds, |seed: u64| seed..seed + 1);
     for seed in seeds {
         let summary = run(seed, move |world| play(world, seed));
         assert!(summary.answered >= ANSWERS_MIN, "seed {seed}: only {summary:?}");
+        println!("seed {seed}: {summary:?}");
     }
 }
 
