@@ -116,7 +116,9 @@ impl Metrics {
     /// All metrics and the given rows in Prometheus' text format 0.0.4, sorted by name.
     pub fn text(&self, rows: Vec<Row>) -> String {
         let mut families = self.registry.gather();
-        families.extend(rows.into_iter().map(|row| row.0).filter(|family| !family.get_metric().is_empty()));
+        families.extend(
+            rows.into_iter().map(|row| row.0).filter(|family| !family.get_metric().is_empty()),
+        );
         families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory does not fail");
@@ -254,7 +256,11 @@ mod tests {
         let ms = Duration::from_millis;
         trips.add_observed(&[("To", "a8")], ms(500), &[1, 4], 5, ms(7_250));
         let text = metrics.text(vec![trips, process, sent, Row::gauge("none", "Of nobody.")]);
-        assert!(text.starts_with("# HELP a_total Of the process.\n# TYPE a_total counter\na_total 0.5\n"));
+        assert!(
+            text.starts_with(
+                "# HELP a_total Of the process.\n# TYPE a_total counter\na_total 0.5\n"
+            )
+        );
         assert!(text.contains("\netcd_peer_total{To=\"a8\",From=\"b\"} 3\n"), "{text}");
         let last = "zz_seconds_bucket{To=\"a8\",le=\"0.5\"} 1\n\
             zz_seconds_bucket{To=\"a8\",le=\"1\"} 4\n\

@@ -46,9 +46,9 @@ impl Gate {
         if self.member.is_learner() && !served_by_learners(path) {
             return Some(status(Refused::NotSupportedForLearner.into()));
         }
-        let version = headers.get(CLIENT_VERSION).map_or(Ok("unknown"), |version| {
-            std::str::from_utf8(version.as_bytes())
-        });
+        let version = headers
+            .get(CLIENT_VERSION)
+            .map_or(Ok("unknown"), |version| std::str::from_utf8(version.as_bytes()));
         let Ok(version) = version else {
             return Some(status(Refused::InvalidClientApiVersion.into()));
         };

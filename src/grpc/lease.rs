@@ -66,7 +66,11 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        self.member.lease_time_to_live(request.into_inner()).await.map(Response::new).map_err(status)
+        self.member
+            .lease_time_to_live(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn lease_leases(

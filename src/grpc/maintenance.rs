@@ -1,5 +1,4 @@
-//! Service Maintenance: what looks at one member. Snapshot, MoveLeader and Downgrade are not served
-//! yet.
+//! Service Maintenance: what looks at one member. Downgrade is not served yet.
 
 use quorate_proto::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb::{
@@ -7,11 +6,13 @@ use quorate_proto::etcdserverpb::{
     DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
     MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
-use tokio_stream::Empty;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::status::{status, unserved};
-use crate::member::Member;
+use crate::member::{CLUSTER_VERSION, Member};
+use crate::types::MemberId;
 
 pub struct Maintenance {
     pub member: Member,
@@ -52,20 +53,39 @@ impl maintenance_server::Maintenance for Maintenance {
         self.member.hash_kv(request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    type SnapshotStream = Empty<Result<SnapshotResponse, Status>>;
+    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
 
     async fn snapshot(
         &self,
         _request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(unserved("Snapshot"))
+        let broken = |error| Status::internal(format!("snapshot: {error}"));
+        let (mut remaining, mut pieces) = self.member.backup().await.map_err(broken)?;
+        let (sender, stream) = mpsc::channel(1);
+        self.member.env().spawn("snapshot stream", async move {
+            while let Some(piece) = pieces.recv().await {
+                let response = piece.map_err(broken).map(|blob| {
+                    // The hash comes after the database and is not counted.
+                    remaining = remaining.saturating_sub(blob.len() as u64);
+                    let version = CLUSTER_VERSION.into();
+                    SnapshotResponse { header: None, remaining_bytes: remaining, blob, version }
+                });
+                if sender.send(response).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn move_leader(
         &self,
-        _request: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        Err(unserved("MoveLeader"))
+        let to = MemberId(request.into_inner().target_id);
+        self.member.move_leader(to).await.map_err(status)?;
+        // etcd's answer has no header.
+        Ok(Response::new(MoveLeaderResponse::default()))
     }
 
     async fn downgrade(

@@ -33,14 +33,22 @@ fn cluster(member: &Member) -> Vec<Row> {
         alarms.add(&[("server_id", &id), ("alarm_type", kind)], 1.0);
     }
     let mut rows = vec![
-        of("server_version", ETCD_VERSION, "etcd_server_version",
-            "The etcd release whose behaviour this server has: 1 with its label."),
+        of(
+            "server_version",
+            ETCD_VERSION,
+            "etcd_server_version",
+            "The etcd release whose behaviour this server has: 1 with its label.",
+        ),
         of("server_id", &id, "etcd_server_id", "This member's id: 1 with its label."),
         alarms,
     ];
     if let Some(version) = member.cluster_version() {
-        rows.push(of("cluster_version", &version, "etcd_cluster_version",
-            "The version that all members agreed on: 1 with its label."));
+        rows.push(of(
+            "cluster_version",
+            &version,
+            "etcd_cluster_version",
+            "The version that all members agreed on: 1 with its label.",
+        ));
     }
     rows
 }
@@ -50,22 +58,46 @@ fn consensus(member: &Member) -> Vec<Row> {
     let gauge = |name, help, value: f64| Row::gauge(name, help).value(value);
     let flag = |name, help, is| gauge(name, help, if is { 1.0 } else { 0.0 });
     vec![
-        flag("etcd_server_has_leader", "Whether a leader is known: 1 or 0.",
-            raft.leader != MemberId::NONE),
-        flag("etcd_server_is_leader", "Whether this member leads: 1 or 0.",
-            raft.role == Role::Leader),
-        flag("etcd_server_is_learner", "Whether this member is a learner: 1 or 0.",
-            member.is_learner()),
-        gauge("etcd_server_proposals_committed_total", "The commit index of the log.",
-            raft.commit.0 as f64),
-        gauge("etcd_server_proposals_applied_total", "The applied index of the log.",
-            member.store().applied().0 as f64),
-        gauge("etcd_server_proposals_pending", "Proposals of this member that wait for an answer.",
-            member.proposals_pending() as f64),
-        Row::counter("etcd_server_slow_read_indexes_total",
-            "Times that a read index was asked for again.").value(raft.reads_slow as f64),
-        Row::counter("etcd_server_read_indexes_failed_total",
-            "Rounds of asking for a read index that failed.").value(raft.reads_failed as f64),
+        flag(
+            "etcd_server_has_leader",
+            "Whether a leader is known: 1 or 0.",
+            raft.leader != MemberId::NONE,
+        ),
+        flag(
+            "etcd_server_is_leader",
+            "Whether this member leads: 1 or 0.",
+            raft.role == Role::Leader,
+        ),
+        flag(
+            "etcd_server_is_learner",
+            "Whether this member is a learner: 1 or 0.",
+            member.is_learner(),
+        ),
+        gauge(
+            "etcd_server_proposals_committed_total",
+            "The commit index of the log.",
+            raft.commit.0 as f64,
+        ),
+        gauge(
+            "etcd_server_proposals_applied_total",
+            "The applied index of the log.",
+            member.store().applied().0 as f64,
+        ),
+        gauge(
+            "etcd_server_proposals_pending",
+            "Proposals of this member that wait for an answer.",
+            member.proposals_pending() as f64,
+        ),
+        Row::counter(
+            "etcd_server_slow_read_indexes_total",
+            "Times that a read index was asked for again.",
+        )
+        .value(raft.reads_slow as f64),
+        Row::counter(
+            "etcd_server_read_indexes_failed_total",
+            "Rounds of asking for a read index that failed.",
+        )
+        .value(raft.reads_failed as f64),
     ]
 }
 
@@ -73,16 +105,27 @@ fn store(member: &Member) -> Vec<Row> {
     let (store, status) = (member.store(), member.status());
     let gauge = |name, help, value: i64| Row::gauge(name, help).value(value as f64);
     let mut rows = vec![
-        gauge("etcd_server_quota_backend_bytes", "Bound on live data, bytes.",
-            status.db_size_quota),
-        gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes that the store takes on disk.",
-            status.db_size),
-        gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of live data in the store.",
-            status.db_size_in_use),
-        gauge("etcd_debugging_mvcc_current_revision", "The store's revision.",
-            store.revision().0),
-        gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.",
-            store.compact_revision().0),
+        gauge(
+            "etcd_server_quota_backend_bytes",
+            "Bound on live data, bytes.",
+            status.db_size_quota,
+        ),
+        gauge(
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Bytes that the store takes on disk.",
+            status.db_size,
+        ),
+        gauge(
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Bytes of live data in the store.",
+            status.db_size_in_use,
+        ),
+        gauge("etcd_debugging_mvcc_current_revision", "The store's revision.", store.revision().0),
+        gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction.",
+            store.compact_revision().0,
+        ),
     ];
     if let Some(keys) = member.keys() {
         rows.push(gauge("etcd_debugging_mvcc_keys_total", "Keys in the store.", keys));
@@ -94,19 +137,33 @@ fn watch(member: &Member) -> Vec<Row> {
     let counters = member.watch_counters();
     let gauge = |name, help, value: i64| Row::gauge(name, help).value(value as f64);
     vec![
-        gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams.",
-            counters.streams.get()),
-        gauge("etcd_debugging_mvcc_watcher_total", "Watchers on all streams.",
-            counters.watchers.get()),
-        gauge("etcd_debugging_mvcc_slow_watcher_total",
-            "Watchers that read history to catch up.", counters.slow_watchers.get()),
-        gauge("etcd_debugging_mvcc_pending_events_total", "Events on their way to a stream.",
-            counters.pending_events.get()),
+        gauge(
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Open watch streams.",
+            counters.streams.get(),
+        ),
+        gauge(
+            "etcd_debugging_mvcc_watcher_total",
+            "Watchers on all streams.",
+            counters.watchers.get(),
+        ),
+        gauge(
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Watchers that read history to catch up.",
+            counters.slow_watchers.get(),
+        ),
+        gauge(
+            "etcd_debugging_mvcc_pending_events_total",
+            "Events on their way to a stream.",
+            counters.pending_events.get(),
+        ),
         Row::counter("etcd_debugging_mvcc_events_total", "Events given to streams.")
             .value(counters.events.get() as f64),
-        Row::counter("quorate_watch_lags_total",
-            "Times that a stream was too slow and its watchers went back to history.")
-            .value(counters.lags.get() as f64),
+        Row::counter(
+            "quorate_watch_lags_total",
+            "Times that a stream was too slow and its watchers went back to history.",
+        )
+        .value(counters.lags.get() as f64),
     ]
 }
 
@@ -124,10 +181,12 @@ fn peers(member: &Member) -> Vec<Row> {
         .collect();
     let local = member.id().to_string();
     let mut known = Row::gauge("etcd_network_known_peers", "Other members of the cluster: 1 each.");
-    let mut active = Row::gauge("etcd_network_active_peers",
-        "Members with whom there is a connection: 1 each.");
-    let mut lost = Row::counter("etcd_network_disconnected_peers_total",
-        "Times that the connection to a member was lost.");
+    let mut active =
+        Row::gauge("etcd_network_active_peers", "Members with whom there is a connection: 1 each.");
+    let mut lost = Row::counter(
+        "etcd_network_disconnected_peers_total",
+        "Times that the connection to a member was lost.",
+    );
     for (id, connected, stats) in &peers {
         let remote = id.to_string();
         let labels = [("Local", &*local), ("Remote", &*remote)];
@@ -136,12 +195,30 @@ fn peers(member: &Member) -> Vec<Row> {
         lost.add(&labels, stats.disconnected.get() as f64);
     }
     rows.extend([known, active, lost]);
-    rows.push(durations(&peers, "To", ROUND_TRIP_FIRST, |stats| &stats.round_trip,
-        "etcd_network_peer_round_trip_time_seconds", "Round trips to a member."));
-    rows.push(durations(&peers, "To", SNAPSHOT_FIRST, |stats| &stats.snapshot_send,
-        "etcd_network_snapshot_send_total_duration_seconds", "Sending a database to a member."));
-    rows.push(durations(&peers, "From", SNAPSHOT_FIRST, |stats| &stats.snapshot_receive,
-        "etcd_network_snapshot_receive_total_duration_seconds", "Receiving a database."));
+    rows.push(durations(
+        &peers,
+        "To",
+        ROUND_TRIP_FIRST,
+        |stats| &stats.round_trip,
+        "etcd_network_peer_round_trip_time_seconds",
+        "Round trips to a member.",
+    ));
+    rows.push(durations(
+        &peers,
+        "To",
+        SNAPSHOT_FIRST,
+        |stats| &stats.snapshot_send,
+        "etcd_network_snapshot_send_total_duration_seconds",
+        "Sending a database to a member.",
+    ));
+    rows.push(durations(
+        &peers,
+        "From",
+        SNAPSHOT_FIRST,
+        |stats| &stats.snapshot_receive,
+        "etcd_network_snapshot_receive_total_duration_seconds",
+        "Receiving a database.",
+    ));
     rows
 }
 
@@ -156,27 +233,76 @@ type Figure = (
 
 /// Label, kind, name, help and where the number is.
 const PEER_COUNTERS: &[Figure] = &[
-    ("To", Row::counter, "etcd_network_peer_sent_bytes_total", "Bytes sent to a member.",
-        |stats| stats.sent_bytes.get()),
-    ("From", Row::counter, "etcd_network_peer_received_bytes_total",
-        "Bytes received from a member.", |stats| stats.received_bytes.get()),
-    ("To", Row::counter, "etcd_network_peer_sent_failures_total",
-        "Messages to a member that were not sent.", |stats| stats.sent_failures.get()),
-    ("From", Row::counter, "etcd_network_peer_received_failures_total",
-        "Streams from a member that broke.", |stats| stats.received_failures.get()),
-    ("To", Row::gauge, "etcd_network_snapshot_send_inflights_total",
-        "Databases on their way to a member.", |stats| stats.snapshots_sending.get()),
-    ("To", Row::counter, "etcd_network_snapshot_send_success",
-        "Databases sent to a member.", |stats| stats.snapshots_sent.get()),
-    ("To", Row::counter, "etcd_network_snapshot_send_failures",
-        "Databases that did not reach a member.", |stats| stats.snapshot_send_failures.get()),
-    ("From", Row::gauge, "etcd_network_snapshot_receive_inflights_total",
-        "Databases on their way from a member.", |stats| stats.snapshots_receiving.get()),
-    ("From", Row::counter, "etcd_network_snapshot_receive_success",
-        "Databases received from a member.", |stats| stats.snapshots_received.get()),
-    ("From", Row::counter, "etcd_network_snapshot_receive_failures",
+    (
+        "To",
+        Row::counter,
+        "etcd_network_peer_sent_bytes_total",
+        "Bytes sent to a member.",
+        |stats| stats.sent_bytes.get(),
+    ),
+    (
+        "From",
+        Row::counter,
+        "etcd_network_peer_received_bytes_total",
+        "Bytes received from a member.",
+        |stats| stats.received_bytes.get(),
+    ),
+    (
+        "To",
+        Row::counter,
+        "etcd_network_peer_sent_failures_total",
+        "Messages to a member that were not sent.",
+        |stats| stats.sent_failures.get(),
+    ),
+    (
+        "From",
+        Row::counter,
+        "etcd_network_peer_received_failures_total",
+        "Streams from a member that broke.",
+        |stats| stats.received_failures.get(),
+    ),
+    (
+        "To",
+        Row::gauge,
+        "etcd_network_snapshot_send_inflights_total",
+        "Databases on their way to a member.",
+        |stats| stats.snapshots_sending.get(),
+    ),
+    (
+        "To",
+        Row::counter,
+        "etcd_network_snapshot_send_success",
+        "Databases sent to a member.",
+        |stats| stats.snapshots_sent.get(),
+    ),
+    (
+        "To",
+        Row::counter,
+        "etcd_network_snapshot_send_failures",
+        "Databases that did not reach a member.",
+        |stats| stats.snapshot_send_failures.get(),
+    ),
+    (
+        "From",
+        Row::gauge,
+        "etcd_network_snapshot_receive_inflights_total",
+        "Databases on their way from a member.",
+        |stats| stats.snapshots_receiving.get(),
+    ),
+    (
+        "From",
+        Row::counter,
+        "etcd_network_snapshot_receive_success",
+        "Databases received from a member.",
+        |stats| stats.snapshots_received.get(),
+    ),
+    (
+        "From",
+        Row::counter,
+        "etcd_network_snapshot_receive_failures",
         "Databases from a member that did not arrive.",
-        |stats| stats.snapshot_receive_failures.get()),
+        |stats| stats.snapshot_receive_failures.get(),
+    ),
 ];
 
 /// One histogram with a label for each peer.

@@ -120,7 +120,8 @@ impl Applier {
                 tally::applied(&self.metrics, reply, notice.as_ref(), &events);
             }
             if !events.is_empty() {
-                publications.push(Publication { revision: write.revision(), events: events.into() });
+                publications
+                    .push(Publication { revision: write.revision(), events: events.into() });
             }
             let outcome = outcome.map(|(answer, notice)| {
                 notices.extend(notice);
@@ -171,9 +172,9 @@ impl Applier {
                     self.signals.clock().grant(now, *id, ttl);
                 }
                 Notice::LeaseRevoked(id) => self.signals.revoke(*id),
-                Notice::Alarms => drop(
-                    self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())),
-                ),
+                Notice::Alarms => {
+                    drop(self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())))
+                }
                 Notice::Members => members = true,
             }
         }
@@ -184,9 +185,8 @@ impl Applier {
 
     fn begin_flush(&self) -> Flush {
         let (env, store) = (self.env.clone(), self.store.clone());
-        let done = Box::pin(async move {
-            env.blocking("flush", move || store.flush()).await.map(drop)
-        });
+        let done =
+            Box::pin(async move { env.blocking("flush", move || store.flush()).await.map(drop) });
         Flush {
             done,
             index: self.store.applied(),
@@ -213,8 +213,7 @@ impl Applier {
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
             .await?;
         self.metrics.apply_snapshots.set(0);
-        self.machine =
-            StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
+        self.machine = StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;
@@ -242,4 +241,3 @@ async fn finished(flush: &mut Option<Flush>) -> Result<Flush, Fatal> {
         }
     }
 }
-

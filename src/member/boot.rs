@@ -74,11 +74,8 @@ impl Member {
         let applied = store.applied();
 
         let metrics = Arc::new(Metrics::new());
-        let signals = Arc::new(Signals::new(
-            applied,
-            machine.members.clone(),
-            machine.alarms.clone(),
-        ));
+        let signals =
+            Arc::new(Signals::new(applied, machine.members.clone(), machine.alarms.clone()));
         let outgoing = Arc::new(Outgoing::default());
         let config = ReplicaConfig {
             boot_seed: env.random_u64(),
@@ -173,8 +170,7 @@ impl Ground {
         store: Store,
     ) -> Result<Self, Fatal> {
         let wal_dir = options.wal_dir();
-        let log = Wal::exists(&**disk, &wal_dir)
-            .map_err(|e| Fatal::new("looking for a log", e))?;
+        let log = Wal::exists(&**disk, &wal_dir).map_err(|e| Fatal::new("looking for a log", e))?;
         match decide(log, store.applied() > Index(0), options.initial_state) {
             Plan::Restart => Self::restart(disk, options, lock, store),
             Plan::Bootstrap => Self::bootstrap(disk, options, lock, store),
@@ -259,7 +255,9 @@ impl Ground {
         if last < applied.0 {
             return Err(Fatal::new(
                 format!("log in {}", dir.display()),
-                format!("ends at entry {last} but the state holds entry {applied}: the disk lost writes"),
+                format!(
+                    "ends at entry {last} but the state holds entry {applied}: the disk lost writes"
+                ),
             ));
         }
         let mut hard_state = recovered.hard_state;
@@ -327,7 +325,10 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     let lock = disk.lock(&path).map_err(|error| {
         let what = match error.kind() {
             std::io::ErrorKind::WouldBlock => {
-                format!("data directory {} is in use by another process", options.data_dir.display())
+                format!(
+                    "data directory {} is in use by another process",
+                    options.data_dir.display()
+                )
             }
             _ => format!("locking {}", path.display()),
         };

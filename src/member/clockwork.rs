@@ -67,7 +67,8 @@ pub(super) async fn leases(member: Member) {
                 continue;
             }
         }
-        let wake = next.filter(|at| *at > now).map_or(now + LEASE_PAUSE, |at| at.min(now + LEASE_PAUSE));
+        let wake =
+            next.filter(|at| *at > now).map_or(now + LEASE_PAUSE, |at| at.min(now + LEASE_PAUSE));
         env.sleep_until(wake).await;
     }
 }

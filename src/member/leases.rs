@@ -31,7 +31,8 @@ impl Member {
             return Err(Refused::LeaseTtlTooLarge.into());
         }
         // Chosen here, not at apply: every member must come to the same.
-        let id = if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
+        let id =
+            if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
         let grant = LeaseGrantRequest { id, ttl: grant.ttl };
         let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
         match self.propose(request).await? {
@@ -183,8 +184,7 @@ impl Member {
         H: Future<Output = Option<Result<T, Error>>>,
         R: Future<Output = Option<Result<T, Error>>>,
     {
-        let deadline =
-            self.0.env.now() + limits::request_timeout(self.0.options.election_timeout);
+        let deadline = self.0.env.now() + limits::request_timeout(self.0.options.election_timeout);
         loop {
             let raft = self.raft();
             let answer = if raft.role == Role::Leader {

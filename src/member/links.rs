@@ -69,9 +69,11 @@ impl Links {
         };
         let transport = peer::Transport::start(env.clone(), config, local);
         for address in &member.0.options.listen_peer {
-            let listener = env.net.listen(*address).await.map_err(|e| {
-                Fatal::new(format!("listening for peers on {address}"), e)
-            })?;
+            let listener = env
+                .net
+                .listen(*address)
+                .await
+                .map_err(|e| Fatal::new(format!("listening for peers on {address}"), e))?;
             let transport = transport.clone();
             env.spawn("peer port", async move { transport.serve(listener).await });
         }
@@ -264,7 +266,9 @@ impl Local for LocalMember {
         let Some(member) = self.member() else {
             return Box::pin(async { Err(io::Error::other("the member has stopped")) });
         };
-        Box::pin(async move { snapshot::source(&member.0.env, &member.0.store).await })
+        Box::pin(async move {
+            snapshot::source(&member.0.env, &member.0.store, snapshot::For::Member).await
+        })
     }
 
     fn is_removed(&self, id: MemberId) -> bool {
@@ -289,15 +293,19 @@ impl Local for LocalMember {
         serde_json::to_string(&members).expect("a member table is plain JSON")
     }
 
-    fn promote(&self, _id: MemberId, _: Option<String>) -> BoxFuture<'static, Result<String, Error>> {
+    fn promote(
+        &self,
+        _id: MemberId,
+        _: Option<String>,
+    ) -> BoxFuture<'static, Result<String, Error>> {
         // No learner is ever added by a member of this version.
         Box::pin(async { Err(Refused::MemberNotFound.into()) })
     }
 
     fn hash_kv(&self, revision: Revision) -> BoxFuture<'static, Result<HashKvResponse, Error>> {
-        self.ask(|member| async move {
-            member.hash_kv(HashKvRequest { revision: revision.0 }).await
-        })
+        self.ask(
+            |member| async move { member.hash_kv(HashKvRequest { revision: revision.0 }).await },
+        )
     }
 
     fn renew(&self, lease: LeaseId) -> BoxFuture<'static, Result<i64, Error>> {

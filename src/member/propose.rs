@@ -104,9 +104,12 @@ impl Member {
     /// Why a request may have run out of time, as far as this member can tell.
     fn timeout_reason(&self, started: Instant) -> Unavailable {
         let election = self.0.options.election_timeout;
-        if self.0.signals.led_since().is_some_and(|elected| {
-            started < elected && started + 2 * election > elected
-        }) {
+        if self
+            .0
+            .signals
+            .led_since()
+            .is_some_and(|elected| started < elected && started + 2 * election > elected)
+        {
             return Unavailable::TimeoutLeaderFail;
         }
         let leader = self.raft().leader;

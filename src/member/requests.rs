@@ -1,22 +1,26 @@
 //! What the edge calls: each client request, from a decoded message to a complete answer.
 
+use std::io;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::Member as MemberInfo;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
-    MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-    ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
+    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse,
+    InternalRaftRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RequestOp, ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
     alarm_request::AlarmAction, request_op::Request as Op,
 };
-use quorate_proto::etcdserverpb::Member as MemberInfo;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{ETCD_VERSION, Member, tally};
+use super::{ETCD_VERSION, Member, snapshot, tally};
 use crate::apply::Reply;
 use crate::apply::membership::MemberRecord;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, View};
+use crate::replica::Role;
 use crate::types::MemberId;
 use crate::watch;
 
@@ -172,6 +176,35 @@ impl Member {
             ..RangeRequest::default()
         };
         Some(self.0.store.view().range(&all).ok()?.ok()?.count)
+    }
+
+    /// A backup of this member's state: a bbolt file and its hash, as `etcdctl snapshot save` keeps it.
+    /// Tells the size of the database, bytes, and its pieces; the hash is the last one.
+    pub async fn backup(&self) -> io::Result<(u64, mpsc::Receiver<io::Result<Bytes>>)> {
+        let body = snapshot::source(&self.0.env, &self.0.store, snapshot::For::Backup).await?;
+        Ok((body.total_bytes.unwrap_or(0), body.chunks))
+    }
+
+    /// Hands leadership to another voter, and waits until it has it.
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
+        let raft = self.raft();
+        if raft.role != Role::Leader {
+            return Err(Refused::NotLeader.into());
+        }
+        if self.members().members.get(&to).is_none_or(|member| member.is_learner) {
+            return Err(Refused::BadLeaderTransferee.into());
+        }
+        let mut status = self.0.replica.status();
+        let moved = async {
+            self.0.replica.transfer_leader(to).await?;
+            match status.wait_for(|status| status.leader == to).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Unavailable::Stopped.into()),
+            }
+        };
+        let limit = limits::request_timeout(self.0.options.election_timeout);
+        let moved = self.0.env.timeout(limit, moved).await;
+        moved.unwrap_or(Err(Unavailable::TransferTimeout.into()))
     }
 
     pub fn status(&self) -> StatusResponse {

@@ -26,10 +26,7 @@ impl bbolt::Source for Buckets {
         Ok(Cf::BUCKETS.iter().map(|cf| Bytes::from_static(cf.name().as_bytes())).collect())
     }
 
-    fn scan(
-        &self,
-        bucket: &Bytes,
-    ) -> io::Result<bbolt::Scan> {
+    fn scan(&self, bucket: &Bytes) -> io::Result<bbolt::Scan> {
         let Some(cf) = Cf::BUCKETS.iter().find(|cf| cf.name().as_bytes() == bucket) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
         };
@@ -37,9 +34,21 @@ impl bbolt::Source for Buckets {
     }
 }
 
+/// What goes out: the pieces of a file, in order.
+type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
+
+/// Who a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Another member: the bare database.
+    Member,
+    /// A backup: the database, then its SHA-256 as a piece of its own.
+    Backup,
+}
+
 /// The state as it is now, position and configuration included. The file is made while it is read,
 /// in bounded memory.
-pub(super) async fn source(env: &Env, store: &Store) -> io::Result<SnapshotBody> {
+pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<SnapshotBody> {
     let view = store.view();
     let conf_state = StateMachine::conf_state(&view).map_err(io::Error::other)?;
     let metadata = SnapshotMetadata {
@@ -55,15 +64,19 @@ pub(super) async fn source(env: &Env, store: &Store) -> io::Result<SnapshotBody>
     let (sender, chunks) = mpsc::channel(limits::SNAPSHOT_CHUNKS);
     let pump_env = env.clone();
     env.spawn("send snapshot", async move {
-        let mut emit = plan.emit(buckets);
+        let database = plan.emit(buckets);
+        let mut pieces: Pieces = match whom {
+            For::Member => Box::new(database),
+            For::Backup => Box::new(bbolt::seal(database)),
+        };
         loop {
             let (back, chunk) = pump_env
                 .blocking("make snapshot", move || {
-                    let chunk = emit.next();
-                    (emit, chunk)
+                    let chunk = pieces.next();
+                    (pieces, chunk)
                 })
                 .await;
-            emit = back;
+            pieces = back;
             let Some(chunk) = chunk else { return };
             if sender.send(chunk).await.is_err() {
                 return;

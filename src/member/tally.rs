@@ -45,12 +45,7 @@ impl Operations {
 }
 
 /// Counts a request that was carried out.
-pub(super) fn applied(
-    metrics: &Metrics,
-    reply: &Reply,
-    notice: Option<&Notice>,
-    events: &[Event],
-) {
+pub(super) fn applied(metrics: &Metrics, reply: &Reply, notice: Option<&Notice>, events: &[Event]) {
     let mut operations = Operations::default();
     match reply {
         Reply::Range(_) => operations.ranges = 1,

@@ -74,9 +74,10 @@ impl Server {
         let mut listeners = Vec::new();
         for address in &options.listen_client {
             let listener = env.net.listen(*address).await;
-            listeners.push(listener.map_err(|e| {
-                Fatal::new(format!("listening for clients on {address}"), e)
-            })?);
+            listeners.push(
+                listener
+                    .map_err(|e| Fatal::new(format!("listening for clients on {address}"), e))?,
+            );
         }
         let member = Member::start(env.clone(), options.member.clone()).await?;
         member.ready().await?;
@@ -201,9 +202,5 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     let grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    if grpc {
-        gate.call(request).await
-    } else {
-        Ok(endpoints.answer(request).await)
-    }
+    if grpc { gate.call(request).await } else { Ok(endpoints.answer(request).await) }
 }
