@@ -299,7 +299,10 @@ impl FirstEntries {
         members.sort_by_key(|member| member.id);
         let own = members.iter().find(|member| member.name == options.name);
         let id = MemberId(own.map(|member| member.id).ok_or_else(|| {
-            Fatal::new(format!("member {}", options.name), "is not in the initial cluster")
+            let name = &options.name;
+            let why =
+                format!("couldn't find local name {name:?} in the initial cluster configuration");
+            Fatal::new("initial cluster", why)
         })?);
         Ok(Self {
             id,

@@ -102,7 +102,9 @@ fn a_data_directory_that_cannot_be_is_named() {
         return;
     }
     let output = server.output().to_lowercase();
-    assert!(output.contains("not a directory"), "{output}");
+    // Which of the two depends on how the folders are made.
+    let said = output.contains("not a directory") || output.contains("file exists");
+    assert!(said, "{output}");
     assert!(output.contains(&file.display().to_string().to_lowercase()), "{output}");
 }
 
@@ -180,7 +182,7 @@ fn a_damaged_log_is_refused_and_left_alone() {
         let (path, offset) = flip_in_the_middle(&wal, &before);
         let damaged = contents(&wal);
         server.spawn();
-        assert_eq!(server.wait_exit().success(), false, "{}", server.output());
+        assert!(!server.wait_exit().success(), "{}", server.output());
         if server.kind == Kind::Quorate {
             let output = server.output();
             assert!(
@@ -229,7 +231,7 @@ fn a_full_disk_loses_nothing() {
         let mut written = Written::default();
         let refused = written.put(&server, 10_000, 200_000).await;
         let refused = refused.expect_err("2 GB do not fit");
-        assert_eq!(server.wait_exit().success(), false, "{refused}: {}", server.output());
+        assert!(!server.wait_exit().success(), "{refused}: {}", server.output());
         let output = server.output().to_lowercase();
         assert!(output.contains("no space left on device"), "{output}");
         disk.grow("2g");
