@@ -88,7 +88,9 @@ where
 {
     for seed in 0..5 {
         sim::run(seed, move |world| async move {
-            ["a", "b", "client"].map(|name| world.add_host(name));
+            for name in ["a", "b", "client"] {
+                world.add_host(name);
+            }
             start(&world, "a", 1).await;
             start(&world, "b", 2).await;
             scenario(world).await;
@@ -220,7 +222,9 @@ fn endpoints_are_hosts_and_ports() {
 fn calls_are_the_same_bytes_at_the_same_times() {
     let digest = |seed| {
         sim::run(seed, |world| async move {
-            ["a", "b", "client"].map(|name| world.add_host(name));
+            for name in ["a", "b", "client"] {
+                world.add_host(name);
+            }
             start(&world, "a", 1).await;
             start(&world, "b", 2).await;
             let client = |env: Env| async move {

@@ -96,6 +96,11 @@ where
         }
         let env = self.member.env().clone();
         let deadline = deadline(headers).map(|duration| env.now() + duration);
+        if deadline.is_some_and(|at| at <= env.now()) {
+            let late = status(Error::from(Unavailable::DeadlineExceeded));
+            call.end(late.code());
+            return Box::pin(async move { Ok(late.into_http()) });
+        }
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let received = self.calls.received_bytes();
         let request = request.map(|body| Body::new(Limited::new(body, limit, received)));

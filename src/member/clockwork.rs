@@ -54,7 +54,9 @@ pub(super) async fn publish(member: Member) {
 /// Keeps the time of leases while this member leads, and ends those that are over.
 pub(super) async fn leases(member: Member) {
     let env = &member.0.env;
+    let mut status = member.0.replica.status();
     while !member.is_stopping() {
+        status.mark_unchanged();
         follow_leadership(&member).await;
         let now = env.now();
         let (term, expired, next) = {
@@ -69,7 +71,11 @@ pub(super) async fn leases(member: Member) {
         }
         let wake =
             next.filter(|at| *at > now).map_or(now + LEASE_PAUSE, |at| at.min(now + LEASE_PAUSE));
-        env.sleep_until(wake).await;
+        tokio::select! {
+            biased; // A change of leadership decides whether there is anything to wait for.
+            Ok(()) = status.changed() => {}
+            () = env.sleep_until(wake) => {}
+        }
     }
 }
 

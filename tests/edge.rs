@@ -1,0 +1,304 @@
+//! What a client sees of a single member over real gRPC and HTTP: texts, ends of streams, counts, an
+//! orderly stop. One process, real sockets on ports of the system's choice; state machine and
+//! consensus have tests of their own.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client stands outside the server, in the real world"
+)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::client::Channel;
+use quorate::env::tokio::env;
+use quorate::member::Options as MemberOptions;
+use quorate::server::{Options, Server};
+use quorate_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, PutRequest, PutResponse,
+    RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
+    lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
+};
+use quorate_proto::health::{HealthCheckRequest, health_client::HealthClient};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
+
+/// Nothing here takes long; what does not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct World {
+    server: Server,
+    channel: Channel,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn new(change: impl FnOnce(&mut MemberOptions)) -> Self {
+        let dir = TempDir::new().expect("a temporary folder");
+        let port = "127.0.0.1:0".parse().expect("an address");
+        let mut member = MemberOptions::single("edge", dir.path(), port);
+        // A small log: every test allocates a segment or two.
+        member.wal_segment_bytes = 8 << 20;
+        change(&mut member);
+        let server = Server::start(env(), Options::new(member, vec![port])).await;
+        let server = server.expect("a single member starts");
+        let channel = Channel::new(env(), [server.addresses()[0].to_string()]);
+        Self { server, channel, _dir: dir }
+    }
+
+    fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel.clone())
+    }
+
+    fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel.clone())
+    }
+
+    async fn watch(&self, timeout: Option<&'static str>) -> Watch {
+        let (requests, stream) = mpsc::channel(4);
+        requests.send(watch_on(b"w")).await.expect("there is room");
+        let mut request = Request::new(ReceiverStream::new(stream));
+        if let Some(timeout) = timeout {
+            let value = timeout.parse().expect("a header value");
+            request.metadata_mut().insert("grpc-timeout", value);
+        }
+        let responses = WatchClient::new(self.channel.clone()).watch(request).await;
+        let responses = responses.expect("the stream opens").into_inner();
+        let mut watch = Watch { requests, responses };
+        let created = watch.next().await.expect("an answer").expect("not the end");
+        assert!(created.created, "{created:?}");
+        watch
+    }
+
+    /// `GET path` over HTTP/1.1, with the head.
+    async fn get(&self, path: &str) -> String {
+        let address = self.server.addresses()[0];
+        let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("it reads");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.expect("it answers");
+        text
+    }
+}
+
+struct Watch {
+    requests: mpsc::Sender<WatchRequest>,
+    responses: Streaming<WatchResponse>,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<Option<WatchResponse>, Status> {
+        tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("it comes in time")
+    }
+
+    /// The status that the stream ends with, without another answer.
+    async fn end(&mut self) -> (Code, String) {
+        let end = self.next().await.expect_err("the stream ends with a status");
+        (end.code(), end.message().to_owned())
+    }
+}
+
+fn watch_on(key: &[u8]) -> WatchRequest {
+    let create =
+        WatchCreateRequest { key: Bytes::copy_from_slice(key), ..WatchCreateRequest::default() };
+    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+}
+
+fn put(value: usize) -> PutRequest {
+    let (key, value) = (Bytes::from_static(b"k"), vec![b'v'; value].into());
+    PutRequest { key, value, ..PutRequest::default() }
+}
+
+fn refusal<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>) -> (Code, String) {
+    let status = answer.expect_err("it is refused");
+    (status.code(), status.message().to_owned())
+}
+
+/// The same as a real etcd 3.4 answers, byte for byte.
+#[tokio::test]
+async fn large_late_and_unknown_requests_are_refused_in_etcds_words() {
+    let world = World::new(|_| {}).await;
+    let mut kv = world.kv();
+    let refused = |code, text: &str| (code, text.to_owned());
+    assert_eq!(
+        refusal(kv.put(put(1_572_864)).await),
+        refused(Code::InvalidArgument, "etcdserver: request is too large")
+    );
+    assert_eq!(
+        refusal(kv.put(put(2_097_153)).await),
+        refused(
+            Code::ResourceExhausted,
+            "grpc: received message larger than max (2097161 vs. 2097152)"
+        )
+    );
+    let mut late = Request::new(put(1));
+    late.metadata_mut().insert("grpc-timeout", "0m".parse().expect("a header value"));
+    assert_eq!(
+        refusal(kv.put(late).await),
+        refused(Code::DeadlineExceeded, "context deadline exceeded")
+    );
+    let mut version = Request::new(put(1));
+    let bytes = http::HeaderValue::from_bytes(b"\xff").expect("a header value");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("client-api-version", bytes);
+    *version.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+    assert_eq!(
+        refusal(kv.put(version).await),
+        refused(Code::InvalidArgument, "etcdserver: invalid client api version")
+    );
+    for (path, text) in [
+        ("/a.B/C", "unknown service a.B"),
+        ("/etcdserverpb.KV/Get", "unknown method Get for service etcdserverpb.KV"),
+    ] {
+        let mut grpc = tonic::client::Grpc::new(world.channel.clone());
+        grpc.ready().await.expect("a channel is always ready");
+        let codec = tonic_prost::ProstCodec::<PutRequest, PutResponse>::default();
+        let path = path.parse().expect("a path");
+        let answer = grpc.unary(Request::new(put(1)), path, codec).await;
+        assert_eq!(refusal(answer), refused(Code::Unimplemented, text));
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_its_deadline_and_at_what_cannot_be_read() {
+    let world = World::new(|_| {}).await;
+    let mut watch = world.watch(Some("300m")).await;
+    let late = (Code::DeadlineExceeded, "context deadline exceeded".to_owned());
+    assert_eq!(watch.end().await, late);
+
+    let mut watch = world.watch(None).await;
+    watch.requests.send(watch_on(&vec![b'k'; 3 << 20])).await.expect("the stream is open");
+    assert_eq!(watch.end().await.0, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn keep_alives_tell_what_became_of_a_lease() {
+    let world = World::new(|_| {}).await;
+    let mut lease = world.lease();
+    for (id, ttl) in [(3, 500), (2, 100), (1, 300)] {
+        let grant = lease.lease_grant(LeaseGrantRequest { id, ttl }).await;
+        assert_eq!(grant.expect("granted").into_inner().ttl, ttl);
+    }
+    let short = lease.lease_grant(LeaseGrantRequest { id: 4, ttl: -1 }).await;
+    assert_eq!(short.expect("granted").into_inner().ttl, 2, "raised to etcd's minimum");
+
+    let (requests, stream) = mpsc::channel(4);
+    let answers = lease.lease_keep_alive(ReceiverStream::new(stream)).await;
+    let mut answers = answers.expect("the stream opens").into_inner();
+    for (id, ttl) in [(99, 0), (2, 100)] {
+        requests.send(LeaseKeepAliveRequest { id }).await.expect("the stream is open");
+        let answer = answers.message().await.expect("an answer").expect("not the end");
+        assert_eq!((answer.id, answer.ttl), (id, ttl));
+    }
+    drop(requests);
+    assert_eq!(answers.message().await.expect("an orderly end"), None);
+
+    // The first keep-alive has waited for the leader to keep the time.
+    let leases = lease.lease_leases(LeaseLeasesRequest {}).await.expect("listed").into_inner();
+    let ids: Vec<i64> = leases.leases.iter().map(|lease| lease.id).collect();
+    assert_eq!(ids, [4, 2, 1, 3], "soonest to end first");
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_leases_and_puts_but_not_reads() {
+    let world = World::new(|member| member.quota_bytes = Some(1)).await;
+    let full = (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded".to_owned());
+    assert_eq!(refusal(world.kv().put(PutRequest::default()).await), full, "before the empty key");
+    let grant = LeaseGrantRequest { id: 1, ttl: 9_000_000_001 };
+    assert_eq!(refusal(world.lease().lease_grant(grant).await), full, "before the time to live");
+    let read = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    world.kv().range(read).await.expect("reads go on");
+    let health = world.get("/health").await;
+    assert!(health.contains(r#"{"health":"false","reason":"ALARM NOSPACE"}"#), "{health}");
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let world = World::new(|_| {}).await;
+    let mut kv = world.kv();
+    for _ in 0..3 {
+        kv.put(put(100)).await.expect("put");
+    }
+    kv.range(RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() })
+        .await
+        .expect("read");
+    let _ = kv.put(PutRequest::default()).await;
+    let watch = world.watch(None).await;
+    world.lease().lease_grant(LeaseGrantRequest { id: 1, ttl: 60 }).await.expect("granted");
+    let page = world.get("/metrics").await;
+    let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    for line in [
+        "etcd_server_has_leader 1",
+        "etcd_server_is_leader 1",
+        "etcd_server_proposals_pending 0",
+        "etcd_server_proposals_failed_total 0",
+        "etcd_server_leader_changes_seen_total 1",
+        "etcd_mvcc_put_total 3",
+        "etcd_mvcc_range_total 1",
+        "etcd_debugging_mvcc_total_put_size_in_bytes 303",
+        "etcd_debugging_mvcc_keys_total 1",
+        "etcd_debugging_mvcc_current_revision 4",
+        "etcd_debugging_lease_granted_total 1",
+        "etcd_debugging_mvcc_watch_stream_total 1",
+        "etcd_debugging_mvcc_watcher_total 1",
+        "etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"stream\"} 1",
+        "etcd_server_request_duration_seconds_count{success=\"true\",type=\"Put\"} 3",
+        &format!("grpc_server_started_total{{{put}}} 4"),
+        &format!("grpc_server_handled_total{{grpc_code=\"OK\",{put}}} 3"),
+        &format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{put}}} 1"),
+    ] {
+        assert!(page.contains(&format!("\n{line}\n")), "{line} is not on the page:\n{page}");
+    }
+    for counted in
+        ["etcd_disk_wal_fsync_duration_seconds", "etcd_disk_backend_commit_duration_seconds"]
+    {
+        assert!(!page.contains(&format!("\n{counted}_count 0\n")), "{counted}:\n{page}");
+    }
+    drop(watch);
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams_with_etcds_status_and_answers_what_is_under_way() {
+    let world = World::new(|_| {}).await;
+    let mut watches = [world.watch(None).await, world.watch(None).await];
+    let mut health = HealthClient::new(world.channel.clone())
+        .watch(HealthCheckRequest::default())
+        .await
+        .expect("the stream opens")
+        .into_inner();
+    let serving = health.message().await.expect("an answer").expect("not the end");
+    assert_eq!(serving.status, 1);
+    let puts: Vec<_> = (0..64)
+        .map(|_| {
+            let mut kv = world.kv();
+            tokio::spawn(async move { kv.put(put(10)).await })
+        })
+        .collect();
+    // As soon as one is answered, the others are on their way.
+    let mut puts = puts.into_iter();
+    let first = puts.next().expect("there are 64").await.expect("it does not panic");
+    first.expect("a server at work answers");
+    let World { server, _dir, .. } = world;
+    let stop = tokio::spawn(async move {
+        tokio::time::timeout(Duration::from_secs(3), server.shutdown()).await
+    });
+    let stopped = (Code::Unavailable, "etcdserver: server stopped".to_owned());
+    for watch in &mut watches {
+        assert_eq!(watch.end().await, stopped);
+    }
+    let turned = health.message().await.expect("health turns first").expect("not the end");
+    assert_eq!(turned.status, 2);
+    assert_eq!(health.message().await.expect_err("the end").message(), stopped.1);
+    for put in puts {
+        if let Err(status) = put.await.expect("it does not panic") {
+            // Not sent before the server took no more; never half done.
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        }
+    }
+    stop.await.expect("it does not panic").expect("a stop with streams open does not take long");
+}
