@@ -86,6 +86,9 @@ pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<Sn
     Ok(SnapshotBody { metadata, data: Bytes::new(), total_bytes, chunks })
 }
 
+/// Keys and values of one bucket.
+type Pairs = Box<dyn Iterator<Item = io::Result<(Cf, Bytes, Bytes)>>>;
+
 /// Replaces the state by the file's and removes the file. Interrupted, it leaves an empty state and
 /// the file, and the next start begins again.
 pub(super) fn install(
@@ -97,7 +100,7 @@ pub(super) fn install(
     let at = || format!("installing {}", path.display());
     let file = disk.open(path, Open::Read).map_err(|e| Fatal::new(at(), e))?;
     let database = Database::open(file).map_err(|e| Fatal::new(at(), e))?;
-    let mut pairs: Vec<Box<dyn Iterator<Item = io::Result<(Cf, Bytes, Bytes)>>>> = Vec::new();
+    let mut pairs: Vec<Pairs> = Vec::new();
     for cf in Cf::BUCKETS {
         let rows = database.iter(cf.name().as_bytes()).map_err(|e| Fatal::new(at(), e))?;
         if let Some(rows) = rows {

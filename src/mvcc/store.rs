@@ -229,7 +229,7 @@ impl Writer<'_> {
         if position.live_bytes != before.live_bytes {
             number(meta::LIVE_BYTES, position.live_bytes);
         }
-        let apart = plant::is("applied-index-apart") && position.applied.0 % 32 != 0;
+        let apart = plant::is("applied-index-apart") && !position.applied.0.is_multiple_of(32);
         if position.applied != before.applied && !apart {
             number(meta::CONSISTENT_INDEX, position.applied.0);
         }
