@@ -32,6 +32,7 @@ impl Config {
             heartbeat: self.heartbeat,
             election_timeout: self.election_timeout,
             pre_vote: self.pre_vote,
+            initial_election_tick_advance: self.initial_election_tick_advance,
             snapshot_count: self.snapshot_count,
             catchup_entries: self.catchup_entries,
             request_bytes_max: self.request_bytes_max,

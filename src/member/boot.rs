@@ -83,6 +83,7 @@ impl Member {
             heartbeat: options.heartbeat,
             election_ticks: options.election_ticks(),
             pre_vote: options.pre_vote,
+            initial_election_tick_advance: options.initial_election_tick_advance,
             catchup_entries: options.catchup_entries,
             metrics: metrics.clone(),
             ..ReplicaConfig::new(id)

@@ -25,6 +25,8 @@ pub struct Options {
     pub heartbeat: Duration,
     pub election_timeout: Duration,
     pub pre_vote: bool,
+    /// Start with most of the first election timeout already counted.
+    pub initial_election_tick_advance: bool,
     pub snapshot_count: u64,
     pub catchup_entries: u64,
     /// Size of one preallocated log segment, bytes.
@@ -60,6 +62,7 @@ impl Options {
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             pre_vote: true,
+            initial_election_tick_advance: true,
             snapshot_count: limits::SNAPSHOT_COUNT,
             catchup_entries: limits::CATCHUP_ENTRIES,
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES,
