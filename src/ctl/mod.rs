@@ -1,10 +1,16 @@
-//! `quoratectl`, the client's tool. It has etcdctl's command names; what it does not do yet it says,
-//! and etcdctl does it against a Quorate server as well. Prints nothing itself.
+//! `quoratectl`, the client's tool. It has etcdctl's command names, outputs and exit codes as far as it
+//! goes; what it does not do yet it says, and etcdctl does it against a Quorate server as well. Prints
+//! nothing itself.
+
+mod commands;
+
+use crate::env::Env;
 
 /// The API that the server speaks.
 const API_VERSION: &str = "3.7";
+const ENDPOINTS: &str = "127.0.0.1:2379";
 
-/// etcdctl's commands.
+/// etcdctl's commands that are not served.
 const COMMANDS: &[&str] = &[
     "alarm",
     "auth",
@@ -12,18 +18,14 @@ const COMMANDS: &[&str] = &[
     "compaction",
     "completion",
     "defrag",
-    "del",
     "downgrade",
     "elect",
-    "endpoint",
-    "get",
     "lease",
     "lock",
     "make-mirror",
     "member",
     "move-leader",
     "options",
-    "put",
     "role",
     "snapshot",
     "txn",
@@ -32,47 +34,93 @@ const COMMANDS: &[&str] = &[
 ];
 
 const USAGE: &str = "Usage:
-  quoratectl version    Show the version.
+  quoratectl [--endpoints HOST:PORT[,HOST:PORT...]] COMMAND
 
-Every other command of etcdctl is not served yet: use etcdctl.
+  put KEY VALUE       Store a value.
+  get KEY             Show a key and its value.
+  del KEY             Delete a key; shows how many there were.
+  endpoint health     Ask each endpoint for a read that the whole cluster agrees on.
+  endpoint status     Show what each endpoint says about itself.
+  version             Show the version.
+
+Flags of these commands, and every other command of etcdctl, are not served yet: use etcdctl.
 ";
 
-/// Runs one command: what goes to stdout, or to stderr with exit code 1.
-pub fn run(arguments: &[String]) -> Result<String, String> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+/// Runs one command: what goes to stdout, or to stderr with exit code 1. A failure may come with what
+/// was found out before it.
+pub async fn run(env: Env, arguments: &[String]) -> Result<String, Failure> {
+    let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let endpoints = take_endpoints(&mut words)?;
     match words[..] {
         [] | ["help" | "-h" | "--help", ..] => Ok(USAGE.into()),
         ["version"] => {
             let version = env!("CARGO_PKG_VERSION");
             Ok(format!("quoratectl version: {version}\nAPI version: {API_VERSION}\n"))
         }
-        _ => {
-            // Global flags may stand in front.
-            let command = words.iter().find(|word| !word.starts_with('-')).unwrap_or(&words[0]);
-            Err(match COMMANDS.contains(command) {
-                true => format!("Error: {command} is not served yet, use etcdctl\n"),
-                false => {
-                    format!("Error: unknown command \"{command}\" for \"quoratectl\"\n{USAGE}")
-                }
-            })
+        ["put" | "get" | "del" | "endpoint", ..] if words.iter().any(|w| w.starts_with('-')) => {
+            Err(format!("\"{}\": flags are not served yet, use etcdctl", words.join(" ")).into())
+        }
+        ["put", key, value] => commands::put(env, &endpoints, key, value).await,
+        ["get", key] => commands::get(env, &endpoints, key).await,
+        ["del", key] => commands::del(env, &endpoints, key).await,
+        ["endpoint", "health"] => commands::health(env, &endpoints).await,
+        ["endpoint", "status"] => commands::status(env, &endpoints).await,
+        ["put" | "get" | "del" | "endpoint", ..] => {
+            Err(format!("\"{}\" is not served yet, use etcdctl", words.join(" ")).into())
+        }
+        [command, ..] if COMMANDS.contains(&command) => {
+            Err(format!("{command} is not served yet, use etcdctl").into())
+        }
+        [command, ..] => {
+            Err(format!("unknown command \"{command}\" for \"quoratectl\"\n{USAGE}").into())
         }
     }
+}
+
+/// Why a command did not succeed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// What goes to stdout all the same.
+    pub found: String,
+    /// What goes to stderr, behind `Error: `.
+    pub why: String,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { found: String::new(), why }
+    }
+}
+
+/// Takes `--endpoints` from in front of the command.
+fn take_endpoints(words: &mut Vec<&str>) -> Result<Vec<String>, Failure> {
+    let mut endpoints = ENDPOINTS;
+    if let Some(value) = words.first().and_then(|word| word.strip_prefix("--endpoints=")) {
+        endpoints = value;
+        words.remove(0);
+    } else if words.first() == Some(&"--endpoints") {
+        endpoints = words.get(1).copied().ok_or_else(|| "--endpoints needs a value".to_owned())?;
+        words.drain(..2);
+    }
+    Ok(endpoints.split(',').map(str::to_owned).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_not_served_is_said() {
-        let run = |line: &str| run(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(
-            run("version").expect("served"),
-            "quoratectl version: 0.1.0\nAPI version: 3.7\n"
-        );
-        let error = run("--endpoints=a:1 put k v").expect_err("not served");
-        assert_eq!(error, "Error: put is not served yet, use etcdctl\n");
-        let error = run("putt k v").expect_err("unknown");
-        assert!(error.starts_with("Error: unknown command \"putt\" for \"quoratectl\"\n"));
+    async fn failure(line: &str) -> String {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        run(crate::env::tokio::env(), &words).await.expect_err(line).why
+    }
+
+    #[tokio::test]
+    async fn what_is_not_served_is_said() {
+        assert_eq!(failure("watch k").await, "watch is not served yet, use etcdctl");
+        assert_eq!(failure("put k").await, "\"put k\" is not served yet, use etcdctl");
+        let flags = failure("--endpoints=a:1 get k --prefix").await;
+        assert_eq!(flags, "\"get k --prefix\": flags are not served yet, use etcdctl");
+        assert!(failure("putt k v").await.starts_with("unknown command \"putt\""));
+        assert_eq!(failure("--endpoints").await, "--endpoints needs a value");
     }
 }
