@@ -27,8 +27,11 @@ impl Flow {
     }
 }
 
-/// etcd's services with their methods, the streaming ones apart.
-const SERVICES: &[(&str, &[&str], &[(&str, Flow)])] = &[
+/// A service's name, its unary methods and its streaming ones.
+type Service = (&'static str, &'static [&'static str], &'static [(&'static str, Flow)]);
+
+/// etcd's services.
+const SERVICES: &[Service] = &[
     (
         "etcdserverpb.KV",
         &["Range", "Put", "DeleteRange", "Txn", "Compact"],
