@@ -106,9 +106,10 @@ impl Engine {
         }
     }
 
-    /// Bytes in table files and in memory, what waits to be cleaned up included.
+    /// Bytes in table files and in memory. Files that are on their way out are not counted: when they
+    /// go is up to RocksDB's threads, and this figure is on the wire.
     pub fn total_bytes(&self) -> u64 {
-        self.sum(properties::TOTAL_SST_FILES_SIZE) + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
+        self.sum(properties::LIVE_SST_FILES_SIZE) + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
     }
 
     /// An estimate of the bytes that would remain if everything were cleaned up now.
