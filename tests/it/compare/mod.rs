@@ -96,6 +96,7 @@ impl Side {
         let mut side = Self { etcdctl, names: BTreeMap::new(), server };
         side.learn_ids();
         let text = |text: String| Value::Text(text);
+        side.names.insert("dir".into(), text(dir.display().to_string()));
         side.names.insert("client".into(), text(side.server.endpoint()));
         side.names.insert("peer".into(), text(format!("127.0.0.1:{}", side.server.peer_port)));
         side
