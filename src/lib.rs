@@ -52,7 +52,7 @@
 //! | state | [`mvcc`] the key space · [`lease`] |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
 //! | world | [`env`] |
-//! | words | [`types`] [`limits`] [`error`] [`codec`] [`metrics`] [`plant`] |
+//! | words | [`types`] [`limits`] [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
 //!
 //! [`client`] stands beside: it knows words and world only. The wire types are the crate
 //! `quorate-proto`, the simulator is the crate `sim`.
@@ -60,6 +60,7 @@
 // In the order of the table, lowest row first.
 pub mod codec;
 pub mod error;
+pub mod latest;
 pub mod limits;
 pub mod metrics;
 pub mod plant;

@@ -10,7 +10,7 @@ use syn::visit::Visit;
 
 /// The layer table of `src/lib.rs`, lowest row first: a module names modules of lower rows only.
 const ROWS: &[&[&str]] = &[
-    &["types", "limits", "metrics", "plant"],
+    &["types", "limits", "latest", "metrics", "plant"],
     &["error", "codec"],
     &["env"],
     &["wal", "engine", "bbolt"],
@@ -53,6 +53,7 @@ const DOORS: &[(&[&str], &str)] = &[
     (&["tokio", "time"], "Env::sleep, Env::timeout"),
     (&["tokio", "net"], "Env::net"),
     (&["tokio", "fs"], "Env::disk"),
+    (&["tokio", "sync", "watch"], "latest, which wakes in order"),
     (&["tokio", "process"], "nothing: a server starts no programs"),
     (&["tokio", "signal"], "Server::shutdown"),
     (&["tokio", "runtime"], "Env::rt"),

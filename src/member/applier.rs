@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_proto::raftpb::{ConfChange, ConfState, SnapshotMetadata};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::Signals;
@@ -16,6 +16,7 @@ use crate::apply::membership::Membership;
 use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
+use crate::latest;
 use crate::limits;
 use crate::metrics::{Metrics, observe};
 use crate::mvcc::Store;
@@ -227,7 +228,7 @@ impl Applier {
     }
 }
 
-fn publish(members: &watch::Sender<Arc<Membership>>, table: &Membership) {
+fn publish(members: &latest::Sender<Arc<Membership>>, table: &Membership) {
     members.send_replace(Arc::new(table.clone()));
 }
 

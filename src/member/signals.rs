@@ -4,21 +4,22 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, watch};
 
 use super::clock::LeaseClock;
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
 use crate::error::Fatal;
+use crate::latest;
 use crate::types::{Index, LeaseId};
 
 pub(super) struct Signals {
-    pub applied: watch::Sender<Index>,
-    pub members: watch::Sender<Arc<Membership>>,
-    pub alarms: watch::Sender<Arc<Alarms>>,
-    pub stopping: watch::Sender<bool>,
-    pub ready: watch::Sender<bool>,
+    pub applied: latest::Sender<Index>,
+    pub members: latest::Sender<Arc<Membership>>,
+    pub alarms: latest::Sender<Arc<Alarms>>,
+    pub stopping: latest::Sender<bool>,
+    pub ready: latest::Sender<bool>,
     clock: Mutex<LeaseClock>,
     revoked: Notify,
     elected: Mutex<Option<Instant>>,
@@ -29,11 +30,11 @@ pub(super) struct Signals {
 impl Signals {
     pub fn new(applied: Index, members: Membership, alarms: Alarms) -> Self {
         Self {
-            applied: watch::Sender::new(applied),
-            members: watch::Sender::new(Arc::new(members)),
-            alarms: watch::Sender::new(Arc::new(alarms)),
-            stopping: watch::Sender::new(false),
-            ready: watch::Sender::new(false),
+            applied: latest::Sender::new(applied),
+            members: latest::Sender::new(Arc::new(members)),
+            alarms: latest::Sender::new(Arc::new(alarms)),
+            stopping: latest::Sender::new(false),
+            ready: latest::Sender::new(false),
             clock: Mutex::default(),
             revoked: Notify::new(),
             elected: Mutex::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use quorate_proto::raftpb::{Message, MessageType};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
 use super::client::Client;
@@ -19,6 +19,7 @@ use super::local::Local;
 use super::server;
 use super::stats::Stats;
 use crate::env::{Env, Listener};
+use crate::latest;
 use crate::limits::{PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
 use crate::types::MemberId;
 
@@ -49,7 +50,7 @@ struct Shared {
     transfers: AtomicU64,
     /// Senders that were refused and why, so that a refusal which goes on is logged once.
     refused: Mutex<BTreeMap<String, (Mismatch, String)>>,
-    stopped: watch::Sender<bool>,
+    stopped: latest::Sender<bool>,
 }
 
 impl Transport {
@@ -64,7 +65,7 @@ impl Transport {
             snapshots: Arc::new(Semaphore::new(PEER_SNAPSHOTS_IN)),
             transfers: AtomicU64::new(0),
             refused: Mutex::default(),
-            stopped: watch::Sender::new(false),
+            stopped: latest::Sender::new(false),
         }));
         for (id, urls) in config.peers {
             transport.add(id, urls);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_proto::{raftpb, walpb};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::core::{Core, Output, Role};
@@ -18,6 +18,7 @@ use super::proposals::{Proposal, ProposalKind, Proposals, Reply, Terms};
 use super::reads::{Reader, Reads};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Unavailable};
+use crate::latest;
 use crate::limits;
 use crate::types::{Index, MemberId, Term};
 
@@ -57,8 +58,8 @@ enum Wake<R> {
 /// The driver's ends of the channels.
 pub struct Ends<R> {
     pub to_apply: mpsc::Sender<ToApply<R>>,
-    pub applied: watch::Receiver<Index>,
-    pub status: watch::Sender<Status>,
+    pub applied: latest::Receiver<Index>,
+    pub status: latest::Sender<Status>,
     pub inbox: mpsc::Receiver<Event>,
     pub snapshot_reports: mpsc::UnboundedReceiver<(MemberId, bool)>,
     pub proposed: mpsc::Receiver<Proposal<R>>,

@@ -157,7 +157,8 @@ impl Cluster {
         let (_, first) = self.members.iter().find(|(id, _)| **id != not).expect("another member");
         let mut status = first.replica.status();
         let known = |status: &Status| status.leader != MemberId::NONE && status.leader.0 != not;
-        status.wait_for(known).await.expect("the replica runs").leader.0
+        status.wait_for(known).await.expect("the replica runs");
+        status.borrow().leader.0
     }
 }
 

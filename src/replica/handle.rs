@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_proto::{raftpb, walpb};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::core::{Boot, Core, CoreConfig, Role};
 use super::disk::{LogStore, LogTask};
@@ -13,6 +13,7 @@ use super::driver::{Driver, Ends, Event};
 use super::proposals::{Proposal, Reply};
 use crate::env::Env;
 use crate::error::{Error, Fatal, Unavailable};
+use crate::latest;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::types::{Index, MemberId, Term};
@@ -118,8 +119,8 @@ pub struct Replica<R> {
     inbox: mpsc::Sender<Event>,
     snapshot_reports: mpsc::UnboundedSender<(MemberId, bool)>,
     proposals: mpsc::Sender<Proposal<R>>,
-    applied: Arc<watch::Sender<Index>>,
-    status: watch::Receiver<Status>,
+    applied: Arc<latest::Sender<Index>>,
+    status: latest::Receiver<Status>,
     fatal: Arc<Mutex<oneshot::Receiver<Fatal>>>,
 }
 
@@ -168,8 +169,8 @@ pub(super) fn start_on<R: Reply>(
     let (snapshot_reports, reported) = mpsc::unbounded_channel();
     let (proposals, proposed) = mpsc::channel(limits::REPLICA_INBOX);
     let (to_apply, committed) = mpsc::channel(limits::COMMITTED_BATCHES);
-    let (applied, applied_changes) = watch::channel(config.applied);
-    let (status, status_changes) = watch::channel(Status::default());
+    let (applied, applied_changes) = latest::channel(config.applied);
+    let (status, status_changes) = latest::channel(Status::default());
     let (fatal, fatal_result) = oneshot::channel();
     let log = LogTask::new(env.clone(), store, config.metrics.clone());
     let ends = Ends {
@@ -225,7 +226,7 @@ impl<R: Reply> Replica<R> {
         let _ = self.snapshot_reports.send((id, ok));
     }
 
-    pub fn status(&self) -> watch::Receiver<Status> {
+    pub fn status(&self) -> latest::Receiver<Status> {
         self.status.clone()
     }
 

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use tokio::sync::watch;
 use tonic::body::Body;
 use tower::Service;
 use tracing::{debug, info, warn};
@@ -28,6 +27,7 @@ use crate::env::{BoxConn, Env, Listener};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
 use crate::http::Endpoints;
+use crate::latest;
 use crate::member::{self, Member};
 
 /// What a server is started with; validated.
@@ -68,7 +68,7 @@ pub struct Server {
     env: Env,
     member: Member,
     addresses: Vec<SocketAddr>,
-    stop: Arc<watch::Sender<bool>>,
+    stop: Arc<latest::Sender<bool>>,
 }
 
 impl Server {
@@ -84,7 +84,7 @@ impl Server {
         }
         let member = Member::start(env.clone(), options.member.clone()).await?;
         member.ready().await?;
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = latest::channel(false);
         let mut addresses = Vec::new();
         for listener in listeners {
             let address = listener
@@ -116,8 +116,7 @@ impl Server {
     /// Takes no new connection, lets calls in flight end, hands leadership over and stops the member.
     pub async fn shutdown(self) {
         self.member.stopping();
-        // An error means that no port is open any more.
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         if self.env.timeout(DRAIN, self.stop.closed()).await.is_err() {
             warn!("some client calls were cut off at shutdown");
         }
@@ -132,11 +131,11 @@ struct Port {
     builder: auto::Builder<Exec>,
     gate: Gate,
     endpoints: Endpoints,
-    stopped: watch::Receiver<bool>,
+    stopped: latest::Receiver<bool>,
 }
 
 impl Port {
-    fn new(env: Env, options: &Options, member: Member, stopped: watch::Receiver<bool>) -> Self {
+    fn new(env: Env, options: &Options, member: Member, stopped: latest::Receiver<bool>) -> Self {
         let mut builder = auto::Builder::new(Exec(env.rt.clone()));
         builder.http1().timer(Timer(env.rt.clone()));
         builder
@@ -193,7 +192,7 @@ impl Port {
 }
 
 /// Waits for the word to stop, or for its giver to be gone.
-async fn stopped(signal: &mut watch::Receiver<bool>) {
+async fn stopped(signal: &mut latest::Receiver<bool>) {
     // An error means that the server itself has been dropped.
     let _ = signal.wait_for(|stop| *stop).await;
 }

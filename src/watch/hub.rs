@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::counters::Counters;
 use super::index::Index;
@@ -20,6 +20,7 @@ use super::record::Record;
 use super::span::{Interest, Span};
 use super::{Bounds, Publication};
 use crate::env::Env;
+use crate::latest;
 use crate::limits;
 use crate::plant;
 use crate::types::Revision;
@@ -29,7 +30,7 @@ use crate::types::Revision;
 pub struct HubHandle {
     inbox: mpsc::Sender<Applied>,
     control: mpsc::UnboundedSender<Control>,
-    reached: watch::Receiver<Revision>,
+    reached: latest::Receiver<Revision>,
     counters: Arc<Counters>,
     next_session: Arc<AtomicU64>,
     bounds: Bounds,
@@ -115,7 +116,7 @@ pub fn start(env: &Env, current: Revision) -> HubHandle {
 pub fn start_with(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
     let (inbox, applied) = mpsc::channel(limits::HUB_INBOX);
     let (control, controls) = mpsc::unbounded_channel();
-    let (reached_sender, reached) = watch::channel(current);
+    let (reached_sender, reached) = latest::channel(current);
     let counters = Arc::new(Counters::default());
     let seed = env.random_u64();
     let hub = Hub {
@@ -133,7 +134,7 @@ pub fn start_with(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
 struct Hub {
     /// The newest revision that every session has in its buffer, or was told that it missed. Moves
     /// only after the buffers were filled, so that who reads R here finds R there.
-    reached: watch::Sender<Revision>,
+    reached: latest::Sender<Revision>,
     index: Index<(SessionId, Slot)>,
     seed: u64,
     sessions: BTreeMap<SessionId, Outlet>,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::Bounds;
 use super::counters::Counters;
 use super::hub::{Control, Join, SessionId};
 use super::record::Record;
+use crate::latest;
 use crate::types::Revision;
 
 /// Names a watcher within its session. Never used again, unlike the client's watch ids.
@@ -110,7 +111,7 @@ pub(super) struct Link {
     id: SessionId,
     control: mpsc::UnboundedSender<Control>,
     inbox: mpsc::UnboundedReceiver<ToSession>,
-    reached: watch::Receiver<Revision>,
+    reached: latest::Receiver<Revision>,
     load: Arc<Load>,
 }
 
@@ -123,7 +124,7 @@ impl Link {
         id: SessionId,
         control: mpsc::UnboundedSender<Control>,
         inbox: mpsc::UnboundedReceiver<ToSession>,
-        reached: watch::Receiver<Revision>,
+        reached: latest::Receiver<Revision>,
         load: Arc<Load>,
     ) -> Self {
         Self { id, control, inbox, reached, load }
@@ -143,7 +144,7 @@ impl Link {
     }
 
     /// For waiting until the hub has moved on.
-    pub fn watch_reached(&self) -> watch::Receiver<Revision> {
+    pub fn watch_reached(&self) -> latest::Receiver<Revision> {
         self.reached.clone()
     }
 

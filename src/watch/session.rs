@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::StreamExt;
 use quorate_proto::etcdserverpb::WatchRequest;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::Bounds;
 use super::catchup::{StepResult, finish};
@@ -21,6 +21,7 @@ use super::record::Response;
 use super::watchers::{State, Watchers};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Error, Unavailable};
+use crate::latest;
 use crate::limits;
 use crate::types::Revision;
 
@@ -93,7 +94,7 @@ pub(super) struct Session {
     /// The client asked how far all watchers are, when this was the store's revision.
     asked: Option<Revision>,
     /// Tells when the hub has moved on, for an answer that waits for it.
-    reached: watch::Receiver<Revision>,
+    reached: latest::Receiver<Revision>,
     interval: Duration,
     /// Shapes the indexes of catch-up steps.
     pub seed: u64,
