@@ -19,6 +19,7 @@ use tower::Service;
 use super::body::{self, Answer, Limited};
 use super::calls::{Call, Calls};
 use super::status::status;
+use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -129,23 +130,9 @@ pub fn needs_leader(metadata: &MetadataMap) -> bool {
     metadata.get(HAS_LEADER).is_some_and(|value| value == "true")
 }
 
-/// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+/// The time that the caller gives.
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(TIMEOUT)?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
+    codec::grpc_timeout(headers.get(TIMEOUT)?.to_str().ok()?)
 }
 
 #[cfg(test)]
