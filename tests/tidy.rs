@@ -282,11 +282,11 @@ fn one_world(source: &Source) -> Vec<String> {
     }
     let mut complaints = Vec::new();
     each(&source.tokens, &mut |tokens, at| {
-        if let TokenTree::Ident(ident) = &tokens[at] {
-            if ident == "madsim" {
-                let line = ident.span().start().line;
-                complaints.push(source.complain(line, "`src` does not know the simulator"));
-            }
+        if let TokenTree::Ident(ident) = &tokens[at]
+            && ident == "madsim"
+        {
+            let line = ident.span().start().line;
+            complaints.push(source.complain(line, "`src` does not know the simulator"));
         }
     });
     complaints

@@ -52,7 +52,7 @@ pub async fn minority_cut_off(world: World, seed: u64) -> Summary {
 
 /// One member after the other loses its power in the middle of some disk operation.
 pub async fn power_fails(world: World, seed: u64) -> Summary {
-    let members = if seed % 2 == 0 { 1 } else { 3 };
+    let members = if seed.is_multiple_of(2) { 1 } else { 3 };
     let run = Run::begin(&world, Shape::small(members), Load::default()).await;
     for round in 0..6_u64 {
         let victim = format!("m{}", (seed + round) % members as u64);

@@ -4,14 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_proto::mvccpb::{Event, event::EventType};
+use quorate_proto::mvccpb::event::EventType;
 
 use crate::workload::leases::Held;
+use crate::workload::watch::Told;
 
 /// What does not fit, in words. `healthy` is since when the cluster has been whole, `now` the end of
 /// the run, `grace` what an expiry may take then.
 pub fn check(
-    seen: &[(Instant, Vec<Event>)],
+    seen: &[Told],
     held: &[Held],
     healthy: Instant,
     now: Instant,
@@ -45,8 +46,9 @@ pub fn check(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any instant will do: only differences count")]
 mod tests {
-    use quorate_proto::mvccpb::KeyValue;
+    use quorate_proto::mvccpb::{Event, KeyValue};
 
     use super::*;
 
@@ -61,7 +63,7 @@ mod tests {
             vec![(start + at, vec![event])]
         };
         let said = |seen: &[(Instant, Vec<Event>)], now| {
-            check(seen, &[held.clone()], start, start + now, 2 * s).len()
+            check(seen, std::slice::from_ref(&held), start, start + now, 2 * s).len()
         };
         assert_eq!(said(&gone(6 * s), 9 * s), 0);
         assert_eq!(said(&gone(4 * s), 9 * s), 1, "early");

@@ -2,14 +2,13 @@
 //! resumable. A watcher that resumes after what it has seen must in the end have seen every event
 //! once, in order, and each revision whole in one response.
 
-use std::time::Instant;
-
 use quorate_proto::mvccpb::Event;
 
 use super::replay::Log;
+use crate::workload::watch::Told;
 
 /// What does not fit, in words.
-pub fn check(log: &Log, seen: &[(Instant, Vec<Event>)]) -> Vec<String> {
+pub fn check(log: &Log, seen: &[Told]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut told: Vec<(i64, Vec<Event>)> = Vec::new();
     for (_, events) in seen {
@@ -54,7 +53,10 @@ pub fn check(log: &Log, seen: &[(Instant, Vec<Event>)]) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any instant will do: only differences count")]
 mod tests {
+    use std::time::Instant;
+
     use quorate_proto::mvccpb::KeyValue;
 
     use super::*;
@@ -76,15 +78,15 @@ mod tests {
             let seen: Vec<_> = responses.iter().map(|events| (now, events.to_vec())).collect();
             check(&log, &seen).join("; ")
         };
-        let (two, three, four) = (event("a", 2), [event("a", 3), event("b", 3)], event("a", 4));
-        assert_eq!(said(&[&[two.clone()], &three, &[four.clone()]]), "");
-        let missed = said(&[&[two.clone()], &[four.clone()]]);
+        let (two, three, four) = ([event("a", 2)], [event("a", 3), event("b", 3)], [event("a", 4)]);
+        assert_eq!(said(&[&two, &three, &four]), "");
+        let missed = said(&[&two, &four]);
         assert!(missed.contains("revision 3 was not told"), "{missed}");
-        let split = said(&[&[two.clone()], &three[..1], &three[1..], &[four.clone()]]);
+        let split = said(&[&two, &three[..1], &three[1..], &four]);
         assert!(split.contains("in two responses"), "{split}");
-        let half = said(&[&[two.clone()], &three[..1], &[four.clone()]]);
+        let half = said(&[&two, &three[..1], &four]);
         assert!(half.contains("revision 3: told"), "{half}");
-        let twice = said(&[&[two.clone()], &three, &[four.clone()], &[four.clone(), two]]);
+        let twice = said(&[&two, &three, &four, &[four[0].clone(), two[0].clone()]]);
         assert!(twice.contains("revision 2 came after 4"), "{twice}");
     }
 }

@@ -19,12 +19,15 @@ use super::Stop;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What one watcher has seen: when, and in one response which events.
+/// When a response came, and the events in it.
+pub type Told = (Instant, Vec<Event>);
+
+/// What one watcher has seen.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<(Instant, Vec<Event>)>>>);
+pub struct Seen(Arc<Mutex<Vec<Told>>>);
 
 impl Seen {
-    pub fn responses(&self) -> Vec<(Instant, Vec<Event>)> {
+    pub fn responses(&self) -> Vec<Told> {
         self.0.lock().expect("a list of responses").clone()
     }
 
