@@ -2,7 +2,7 @@
 //! server CPU for each request and resident memory, as ratios, because machines differ. Rounds are
 //! interleaved (etcd, ours, etcd, ours, ...) and medians taken, because machines drift.
 //!
-//! `cargo bench --bench versus -- [--seconds 5] [--rounds 3] [--scenario put-256]`; `ETCD` names the
+//! `cargo bench -p quorate --bench versus -- [--seconds 5] [--rounds 3] [--scenario put-256]`; `ETCD` names the
 //! etcd to compare with, `QUORATE_BIN` another server of ours.
 
 #![allow(
