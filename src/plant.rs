@@ -1,6 +1,8 @@
 //! Planted faults: mistakes that real systems made, switched on by name, to prove that the simulator's
-//! checkers see them. Only the simulator's build has the switch (feature `plant`, which nothing but the
-//! crate `sim` asks for); everywhere else [`is`] is the constant `false` and the mistake is not compiled.
+//! checkers see them. The switch is the feature `plant`, which nothing but the crate `sim` asks for:
+//! programs built with `-p quorate`, as `ci/serve` and the image are, do not have it, there [`is`] is the
+//! constant `false` and the mistake is not compiled. Cargo gives it to programs that it builds together
+//! with `sim`; nothing in them turns it on.
 //!
 //! The switch belongs to a thread, as a simulation does: runs beside each other do not disturb each
 //! other, and a server on real threads never has one.

@@ -344,7 +344,8 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
 }
 
 /// Syncs the folders above `dir`, each of which names the next: a log that is durable in a folder
-/// that is not would be gone after a power cut.
+/// that is not would be gone after a power cut. Also those that were there: a start before this one may
+/// have made them and been killed before it synced.
 fn make_durable(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
     for folder in dir.ancestors().skip(1) {
         let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
