@@ -95,10 +95,16 @@ table! {
         MemberNotFound: NotFound, "etcdserver: member not found";
         MemberNotLearner: FailedPrecondition, "etcdserver: can only promote a learner member";
         LearnerNotReady: FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+        TooManyLearners: FailedPrecondition, "etcdserver: too many learner members in cluster";
+        NotEnoughStarted: Unknown, "etcdserver: re-configuration failed due to not enough started members";
         RequestTooLarge: InvalidArgument, "etcdserver: request is too large";
         NotLeader: FailedPrecondition, "etcdserver: not leader";
         BadLeaderTransferee: FailedPrecondition, "etcdserver: bad leader transferee";
         NotSupportedForLearner: FailedPrecondition, "etcdserver: rpc not supported for learner";
+        SessionExpired: Unknown, "mutex: session is expired";
+        ElectionNotLeader: Unknown, "election: not leader";
+        ElectionNoLeader: Unknown, "election: no leader";
+        MissingLeaderKey: Unknown, "\"leader\" field must be provided";
         Corrupt: DataLoss, "etcdserver: corrupt cluster";
     }
 }
@@ -117,6 +123,7 @@ table! {
         Unhealthy: Unavailable, "etcdserver: unhealthy cluster";
         TooManyRequests: Unknown, "etcdserver: too many requests";
         NotPrimaryLessor: Unknown, "not a primary lessor";
+        LostWatcher: Unknown, "lost watcher waiting for delete";
         WatchCanceled: Cancelled, "etcdserver: watch canceled";
         Canceled: Cancelled, "etcdserver: request canceled";
         DeadlineExceeded: DeadlineExceeded, "context deadline exceeded";
@@ -155,7 +162,17 @@ pub struct Fatal {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// This member was removed from its cluster, which never takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the member has been permanently removed from the cluster")]
+pub struct Removed;
+
 impl Fatal {
+    /// Whether the process ends because it belongs to no cluster any more: nothing is broken.
+    pub fn is_removal(&self) -> bool {
+        self.source.is::<Removed>()
+    }
+
     pub fn new(
         context: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

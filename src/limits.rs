@@ -11,6 +11,8 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 pub const TXN_OPS_MAX: usize = 128;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.
 pub const QUOTA_BYTES: u64 = 2 << 30;
+/// Learners in a cluster (`--max-learners`).
+pub const LEARNERS_MAX: usize = 1;
 /// Largest lease TTL, seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 

@@ -72,6 +72,10 @@ metrics! {
         "etcd_server_request_duration_seconds", "Requests of this member's clients and its own.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",
         "1 while a leader's snapshot is being installed.";
+    learners_promoted: counter (), "etcd_server_learner_promote_successes",
+        "Learners that became voters while this member led.";
+    promotions_failed: counters ["Reason"], "etcd_server_learner_promote_failures",
+        "Promotions that were refused while this member led, by reason.";
     leases_expired: counter (), "etcd_debugging_server_lease_expired_total",
         "Leases that this member found expired.";
 

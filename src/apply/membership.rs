@@ -1,39 +1,58 @@
 //! The replicated member table: who belongs to the cluster, who never may again, and the cluster
-//! version. Pure state in etcd's buckets; which members consensus counts is the replica's matter.
+//! version. Pure state in etcd's buckets; which members consensus counts is the replica's matter, and
+//! whether it is wise to ask for a change is judged where it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
 use crate::mvcc::{Store, Write};
+use crate::plant;
 use crate::types::MemberId;
 
 /// A member as etcd stores it: JSON in bucket `members` and in the context of configuration changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
     pub id: u64,
-    #[serde(rename = "peerURLs", default)]
+    #[serde(rename = "peerURLs", default, deserialize_with = "null_is_none")]
     pub peer_urls: Vec<String>,
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
     /// Empty until the member has started and published itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "clientURLs",
+        default,
+        deserialize_with = "null_is_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub client_urls: Vec<String>,
 }
 
-/// The context of a configuration change: a member, and whether a learner becomes a voter.
+impl MemberRecord {
+    /// A member that has not started has told nobody its name.
+    pub fn is_started(&self) -> bool {
+        !self.name.is_empty()
+    }
+}
+
+/// The context of a change that adds: a member, and whether it is a learner that becomes a voter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeContext {
     #[serde(flatten)]
     pub member: MemberRecord,
     #[serde(rename = "isPromote", default)]
     pub is_promote: bool,
+}
+
+/// Go writes a list that was never made as `null`.
+fn null_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// The table, small enough to be copied whole to whoever wants to read it.
@@ -44,6 +63,9 @@ pub struct Membership {
     pub removed: BTreeSet<MemberId>,
     /// `major.minor.0`, once the cluster has agreed on one.
     pub cluster_version: Option<String>,
+    /// Learners that there may be at a time. Not replicated: as in etcd it must be the same on all
+    /// members.
+    pub learners_max: usize,
 }
 
 const CLUSTER_VERSION: &[u8] = b"clusterVersion";
@@ -68,10 +90,27 @@ impl Membership {
         Ok(table)
     }
 
+    /// Those whose votes count.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberRecord> {
+        self.members.values().filter(|member| !member.is_learner)
+    }
+
+    pub fn learners(&self) -> usize {
+        self.members.values().filter(|member| member.is_learner).count()
+    }
+
+    /// All members, by id.
+    pub fn list(&self) -> Vec<MemberRecord> {
+        self.members.values().cloned().collect()
+    }
+
     /// Carries out a committed configuration change. `Refused` leaves the table as it was, and the
     /// caller must then give consensus a change of nobody.
     pub fn apply(&mut self, write: &mut Write<'_>, change: &ConfChange) -> Result<(), Refused> {
         let id = MemberId(change.node_id);
+        if self.removed.contains(&id) {
+            return Err(Refused::MemberNotFound);
+        }
         match change.r#type() {
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
                 let context = context(change)?;
@@ -112,19 +151,14 @@ impl Membership {
 
     fn add(&mut self, write: &mut Write<'_>, member: MemberRecord) -> Result<(), Refused> {
         let id = MemberId(member.id);
-        if self.removed.contains(&id) {
-            return Err(Refused::MemberNotFound);
-        }
-        if let Some(known) = self.members.get(&id) {
-            // The bootstrap entries come again when a log is replayed from its beginning.
-            return if known.peer_urls == member.peer_urls {
-                Ok(())
-            } else {
-                Err(Refused::MemberExists)
-            };
+        if self.members.contains_key(&id) {
+            return Err(Refused::MemberExists);
         }
         if self.url_taken(id, &member.peer_urls) {
             return Err(Refused::PeerUrlExists);
+        }
+        if member.is_learner && self.learners() >= self.learners_max {
+            return Err(Refused::TooManyLearners);
         }
         put(write, &member);
         self.members.insert(id, member);
@@ -133,16 +167,27 @@ impl Membership {
 
     fn promote(&mut self, write: &mut Write<'_>, id: MemberId) -> Result<(), Refused> {
         let record = self.members.get_mut(&id).ok_or(Refused::MemberNotFound)?;
+        if !record.is_learner {
+            return Err(Refused::MemberNotLearner);
+        }
         record.is_learner = false;
         let record = record.clone();
-        put(write, &record);
+        if !plant::is("promotion-not-stored") {
+            put(write, &record);
+        }
         Ok(())
     }
 
+    /// The last voter stays: without one nothing is ever committed again, and no member could carry
+    /// this change out.
     fn remove(&mut self, write: &mut Write<'_>, id: MemberId) -> Result<(), Refused> {
-        if self.members.remove(&id).is_none() {
+        if !self.members.contains_key(&id) {
             return Err(Refused::MemberNotFound);
         }
+        if self.voters().all(|voter| voter.id == id.0) {
+            return Err(Refused::NotEnoughStarted);
+        }
+        self.members.remove(&id);
         self.removed.insert(id);
         write.delete_raw(Cf::Members, key(id).as_bytes());
         write.put_raw(Cf::MembersRemoved, key(id).as_bytes(), REMOVED);
@@ -155,6 +200,9 @@ impl Membership {
         id: MemberId,
         urls: Vec<String>,
     ) -> Result<(), Refused> {
+        if !self.members.contains_key(&id) {
+            return Err(Refused::MemberNotFound);
+        }
         if self.url_taken(id, &urls) {
             return Err(Refused::PeerUrlExists);
         }
@@ -194,16 +242,38 @@ fn parse_key(key: &[u8]) -> Result<MemberId, Fatal> {
 
 /// The configuration change that adds `member`, as it stands in the log.
 pub fn add_change(member: &MemberRecord) -> ConfChange {
-    let context = ChangeContext { member: member.clone(), is_promote: false };
     let kind = if member.is_learner {
         ConfChangeType::ConfChangeAddLearnerNode
     } else {
         ConfChangeType::ConfChangeAddNode
     };
-    ConfChange {
-        id: 0,
-        r#type: kind as i32,
-        node_id: member.id,
-        context: Bytes::from(serde_json::to_vec(&context).expect("a context is plain JSON")),
-    }
+    change(kind, MemberId(member.id), json(member))
 }
+
+/// The change that makes a learner a voter.
+pub fn promote_change(id: MemberId) -> ConfChange {
+    let member = MemberRecord { id: id.0, ..MemberRecord::default() };
+    let context = ChangeContext { member, is_promote: true };
+    change(ConfChangeType::ConfChangeAddNode, id, json(&context))
+}
+
+/// The change that gives a member other peer URLs.
+pub fn update_change(id: MemberId, peer_urls: Vec<String>) -> ConfChange {
+    let member = MemberRecord { id: id.0, peer_urls, ..MemberRecord::default() };
+    change(ConfChangeType::ConfChangeUpdateNode, id, json(&member))
+}
+
+pub fn remove_change(id: MemberId) -> ConfChange {
+    change(ConfChangeType::ConfChangeRemoveNode, id, Bytes::new())
+}
+
+fn change(kind: ConfChangeType, id: MemberId, context: Bytes) -> ConfChange {
+    ConfChange { id: 0, r#type: kind as i32, node_id: id.0, context }
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("a context is plain JSON").into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -291,6 +291,29 @@ const SERVED: &[Flag] = &[
         set!(pre_vote, go::bool),
         "Ask whether an election could be won before starting one."
     ),
+    served!(
+        Clustering,
+        "strict-reconfig-check",
+        bool,
+        "true",
+        set!(strict_reconfig_check, go::bool),
+        "Refuse changes of the membership that would endanger the quorum."
+    ),
+    served!(
+        Clustering,
+        "max-learners",
+        "1",
+        set!(learners_max, go::uint_as),
+        "Learners that the cluster may have; must be the same on all members."
+    ),
+    served!(
+        Clustering,
+        "force-new-cluster",
+        bool,
+        "false",
+        set!(force_new_cluster, go::bool),
+        "Unsafe: begin a cluster of this member alone, with the data that it has."
+    ),
     served!(Logging, "logger", "zap", set!(logger, text), "Log format family; only 'zap'."),
     served!(
         Logging,
@@ -307,6 +330,20 @@ const SERVED: &[Flag] = &[
         "Least severe level logged: debug, info, warn, error, panic or fatal."
     ),
     served!(Logging, "log-format", "json", set!(log_format, text), "'json' or 'console'."),
+    served!(
+        Clustering,
+        "auto-compaction-retention",
+        "0",
+        set!(auto_compaction_retention, text),
+        "What auto-compaction keeps: hours or a duration like 30m, or a number of revisions; 0: all."
+    ),
+    served!(
+        Clustering,
+        "auto-compaction-mode",
+        "periodic",
+        set!(auto_compaction_mode, text),
+        "How the retention is read: 'periodic' (time) or 'revision' (number)."
+    ),
     served!(
         Features,
         "watch-progress-notify-interval",
@@ -371,11 +408,7 @@ const NOT_SERVED: &[Flag] = &[
     off("discovery-fallback", &["exit"]),
     off("discovery-srv", EMPTY),
     off("discovery-srv-name", EMPTY),
-    off_bool("strict-reconfig-check", TRUE),
-    off("auto-compaction-retention", &["", "0"]),
-    off("auto-compaction-mode", &["periodic", "revision"]),
     off("v2-deprecation", &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
-    off("max-learners", &["1"]),
     off("cert-file", EMPTY),
     off("key-file", EMPTY),
     off("client-cert-file", EMPTY),
@@ -422,7 +455,6 @@ const NOT_SERVED: &[Flag] = &[
     off("compaction-sleep-interval", ZERO),
     off("downgrade-check-time", &["5s"]),
     off("bootstrap-defrag-threshold-megabytes", ZERO),
-    off_bool("force-new-cluster", FALSE),
     off_bool("unsafe-no-fsync", FALSE),
     off("config-file", EMPTY),
 ];

@@ -29,6 +29,9 @@ impl Config {
                 true => InitialState::Existing,
                 false => InitialState::New,
             },
+            force_new_cluster: self.force_new_cluster,
+            strict_reconfig_check: self.strict_reconfig_check,
+            learners_max: self.learners_max,
             heartbeat: self.heartbeat,
             election_timeout: self.election_timeout,
             pre_vote: self.pre_vote,
@@ -37,6 +40,7 @@ impl Config {
             catchup_entries: self.catchup_entries,
             request_bytes_max: self.request_bytes_max,
             txn_ops_max: self.txn_ops_max,
+            auto_compaction: self.auto_compaction,
             quota_bytes: self.quota_bytes,
             watch_progress_interval: self.progress_interval,
             ..member::Options::single(&self.name, &self.data_dir, self.listen_peer[0])

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::member::compactor::AutoCompaction;
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -138,13 +139,30 @@ fn what_is_not_served_is_refused() {
     assert_eq!(invalid("--cert-file server.crt"), text("cert-file"));
     assert_eq!(invalid("--client-cert-auth"), text("client-cert-auth"));
     assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
-    assert_eq!(invalid("--auto-compaction-retention 1"), text("auto-compaction-retention"));
     let variable = run("", &[("ETCD_CONFIG_FILE", "x.yml")]).expect_err("a file");
     assert_eq!(variable.to_string(), text("config-file"));
     // These ask for what happens anyway.
-    config("--client-cert-auth=false --auto-compaction-retention 0 --cert-file= --metrics basic");
+    config("--client-cert-auth=false --cert-file= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
+}
+
+#[test]
+fn auto_compaction_keeps_time_or_revisions() {
+    let kept = |line| config(line).auto_compaction;
+    let minutes = |minutes: u64| Some(AutoCompaction::Age(Duration::from_secs(60 * minutes)));
+    assert_eq!(kept(""), None);
+    assert_eq!(kept("--auto-compaction-retention 0s"), None);
+    assert_eq!(kept("--auto-compaction-retention 2"), minutes(120));
+    assert_eq!(kept("--auto-compaction-retention 5m"), minutes(5));
+    let by_number = "--auto-compaction-mode revision --auto-compaction-retention 1000";
+    assert_eq!(kept(by_number), Some(AutoCompaction::Count(1000)));
+    assert_eq!(invalid("--auto-compaction-mode="), "undefined auto-compaction-mode");
+    assert_eq!(invalid("--auto-compaction-mode x"), "unknown auto-compaction-mode \"x\"");
+    assert_eq!(
+        invalid("--auto-compaction-retention x"),
+        "error parsing CompactionRetention: time: invalid duration \"x\""
+    );
 }
 
 #[test]

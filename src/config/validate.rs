@@ -10,6 +10,7 @@ use super::log;
 use super::urls::{Url, join};
 use super::{ConfigError, Notice, Values, flags, go};
 use crate::limits;
+use crate::member::compactor::AutoCompaction;
 
 const ELECTION_MS_MAX: u64 = 50_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -30,6 +31,8 @@ pub struct Config {
     pub election_timeout: Duration,
     pub initial_election_tick_advance: bool,
     pub pre_vote: bool,
+    /// `None` keeps every revision.
+    pub auto_compaction: Option<AutoCompaction>,
     pub listen_peer: Vec<SocketAddr>,
     pub listen_client: Vec<SocketAddr>,
     pub advertise_peer: Vec<Url>,
@@ -38,6 +41,9 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
     pub joins_existing: bool,
+    pub force_new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub learners_max: usize,
     /// Live bytes; `None` for no bound.
     pub quota_bytes: Option<u64>,
     pub request_bytes_max: usize,
@@ -87,6 +93,8 @@ pub(super) fn validate(
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
+    let auto_compaction =
+        auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
     let or = |value, default| if value == 0 { default } else { value };
     Ok(Config {
@@ -99,6 +107,7 @@ pub(super) fn validate(
         election_timeout: Duration::from_millis(values.election_ms),
         initial_election_tick_advance: values.initial_election_tick_advance,
         pre_vote: values.pre_vote,
+        auto_compaction,
         listen_peer,
         listen_client,
         advertise_peer: values.advertise_peer,
@@ -106,6 +115,9 @@ pub(super) fn validate(
         initial_cluster,
         initial_cluster_token: values.initial_cluster_token,
         joins_existing: values.initial_state == "existing",
+        force_new_cluster: values.force_new_cluster,
+        strict_reconfig_check: values.strict_reconfig_check,
+        learners_max: values.learners_max,
         quota_bytes: match values.quota_bytes {
             0 => Some(limits::QUOTA_BYTES),
             bytes => u64::try_from(bytes).ok(),
@@ -177,6 +189,36 @@ fn check_times(values: &Values) -> Result<(), ConfigError> {
         return Ok(());
     };
     Err(ConfigError::Invalid(why))
+}
+
+/// What auto-compaction keeps. A bare number is hours, or revisions; a duration is Go's, in nanoseconds
+/// where revisions are meant, as in etcd.
+fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {
+    let by_age = match mode {
+        "periodic" => true,
+        "revision" => false,
+        "" => return Err(ConfigError::Invalid("undefined auto-compaction-mode".into())),
+        _ => {
+            let mode = go::quote(mode);
+            return Err(ConfigError::Invalid(format!("unknown auto-compaction-mode {mode}")));
+        }
+    };
+    let age = match (retention.parse::<u32>(), by_age) {
+        (Ok(0), _) => return Ok(None),
+        (Ok(revisions), false) => return Ok(Some(AutoCompaction::Count(revisions.into()))),
+        (Ok(hours), true) => Duration::from_secs(3600) * hours,
+        (Err(_), _) => go::duration(retention).map_err(|_| {
+            ConfigError::Invalid(format!(
+                "error parsing CompactionRetention: time: invalid duration {}",
+                go::quote(retention)
+            ))
+        })?,
+    };
+    let kept = match by_age {
+        true => AutoCompaction::Age(age),
+        false => AutoCompaction::Count(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)),
+    };
+    Ok(Some(kept).filter(|_| !age.is_zero()))
 }
 
 /// A request becomes one log entry, which must fit what may be uncommitted at a time.

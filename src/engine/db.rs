@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -40,7 +41,9 @@ pub(super) struct Inner {
     unlogged: WriteOptions,
     path: PathBuf,
     /// In the simulator, where RocksDB does nothing by itself.
-    compacts_on_flush: bool,
+    simulated: bool,
+    /// Bytes of all batches so far.
+    written: AtomicU64,
     db: DB,
 }
 
@@ -63,6 +66,7 @@ impl Engine {
     pub fn write(&self, batch: Batch) -> Result<(), EngineError> {
         debug_assert!(Arc::ptr_eq(&self.inner, &batch.engine.inner), "a batch of another engine");
         let inner = &self.inner;
+        inner.written.fetch_add(batch.bytes() as u64, Relaxed);
         inner.db.write_opt(batch.changes, &inner.unlogged).map_err(|e| inner.error("write", e))
     }
 
@@ -88,7 +92,7 @@ impl Engine {
             .db
             .flush_cfs_opt(&families, &options)
             .map_err(|e| self.inner.error("flush", e))?;
-        if self.inner.compacts_on_flush {
+        if self.inner.simulated {
             self.compact_pile();
         }
         Ok(())
@@ -109,13 +113,22 @@ impl Engine {
     /// Bytes in table files and in memory. Files that are on their way out are not counted: when they
     /// go is up to RocksDB's threads, and this figure is on the wire.
     pub fn total_bytes(&self) -> u64 {
-        self.sum(properties::LIVE_SST_FILES_SIZE) + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
+        self.size(properties::LIVE_SST_FILES_SIZE)
     }
 
     /// An estimate of the bytes that would remain if everything were cleaned up now.
     pub fn live_bytes(&self) -> u64 {
-        self.sum(properties::ESTIMATE_LIVE_DATA_SIZE)
-            + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
+        self.size(properties::ESTIMATE_LIVE_DATA_SIZE)
+    }
+
+    /// Bytes in files, by that property, and in memory. In the simulator, what was written since the
+    /// engine was opened: sizes of skip lists and of table files depend on thread addresses and on
+    /// random identifiers inside of RocksDB.
+    fn size(&self, files: &rocksdb::properties::PropName) -> u64 {
+        match self.inner.simulated {
+            true => self.inner.written.load(Relaxed),
+            false => self.sum(files) + self.sum(properties::CUR_SIZE_ALL_MEM_TABLES),
+        }
     }
 
     /// Where it lives.
@@ -154,8 +167,8 @@ impl Inner {
         });
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        let compacts_on_flush = options.mem.is_some();
-        Ok(Self { families, unlogged, path: dir.to_owned(), compacts_on_flush, db })
+        let (path, simulated) = (dir.to_owned(), options.mem.is_some());
+        Ok(Self { families, unlogged, path, simulated, written: AtomicU64::new(0), db })
     }
 
     pub(super) fn db(&self) -> &DB {

@@ -1,4 +1,4 @@
-//! Service Cluster. Listing only: membership changes are not served yet.
+//! Service Cluster.
 
 use quorate_proto::etcdserverpb::cluster_server;
 use quorate_proto::etcdserverpb::{
@@ -8,8 +8,9 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
-use super::status::{status, unserved};
+use super::status::status;
 use crate::member::Member;
+use crate::types::MemberId;
 
 pub struct Cluster {
     pub member: Member,
@@ -19,23 +20,24 @@ pub struct Cluster {
 impl cluster_server::Cluster for Cluster {
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(unserved("MemberAdd"))
+        self.member.member_add(request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn member_remove(
         &self,
-        _request: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(unserved("MemberRemove"))
+        let id = MemberId(request.into_inner().id);
+        self.member.member_remove(id).await.map(Response::new).map_err(status)
     }
 
     async fn member_update(
         &self,
-        _request: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(unserved("MemberUpdate"))
+        self.member.member_update(request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn member_list(
@@ -48,8 +50,9 @@ impl cluster_server::Cluster for Cluster {
 
     async fn member_promote(
         &self,
-        _request: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(unserved("MemberPromote"))
+        let id = MemberId(request.into_inner().id);
+        self.member.member_promote(id).await.map(Response::new).map_err(status)
     }
 }

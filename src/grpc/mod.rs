@@ -1,21 +1,24 @@
 //! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. No logic
 //! that wants a test of its own lives here, and nothing below knows tonic.
 //!
-//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`health`] are the
-//! services; [`status`] turns errors into codes and texts; [`gate`] is what every call passes first,
-//! with `calls` (which methods there are, and their counts) and `body` (sizes and deadlines of messages
-//! on their way). Services that are not here answer `Unimplemented`, as an unknown path does.
+//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`lock`], [`election`]
+//! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
+//! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
+//! and `body` (sizes and deadlines of messages on their way). Services that are not here answer `Unimplemented`, as an unknown path does.
 //!
 //! [`Member`]: crate::member::Member
 
 mod body;
 mod calls;
 pub mod cluster;
+pub mod election;
 pub mod gate;
 pub mod health;
 pub mod kv;
 pub mod lease;
+pub mod lock;
 pub mod maintenance;
+mod recipe;
 pub mod status;
 pub mod watch;
 
@@ -24,6 +27,8 @@ use quorate_proto::etcdserverpb::{
     maintenance_server::MaintenanceServer,
 };
 use quorate_proto::health::health_server::HealthServer;
+use quorate_proto::v3electionpb::election_server::ElectionServer;
+use quorate_proto::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
 use crate::member::Member;
@@ -48,6 +53,14 @@ pub fn routes(member: &Member) -> Routes {
         )
         .add_service(
             MaintenanceServer::new(maintenance::Maintenance { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            LockServer::new(lock::Lock { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            ElectionServer::new(election::Election { member: member.clone() })
                 .max_decoding_message_size(unlimited),
         )
         .add_service(

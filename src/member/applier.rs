@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_proto::raftpb::{ConfChange, ConfState, SnapshotMetadata};
+use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, SnapshotMetadata};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -12,17 +12,16 @@ use super::Signals;
 use super::propose::Waiter;
 use super::snapshot;
 use super::tally;
-use crate::apply::membership::Membership;
 use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
-use crate::latest;
 use crate::limits;
 use crate::metrics::{Metrics, observe};
 use crate::mvcc::Store;
 use crate::peer;
+use crate::plant;
 use crate::replica::{Committed, Replica, ToApply};
-use crate::types::{Index, Term};
+use crate::types::{Index, MemberId, Term};
 use crate::watch::{HubHandle, Publication};
 
 /// Pause between two steps of a compaction, so that entries go first.
@@ -40,6 +39,9 @@ pub(super) struct Applier {
     pub conf_state: ConfState,
     pub term: Term,
     pub lease_ttl_min_s: i64,
+    pub learners_max: usize,
+    /// Whose state this is.
+    pub member: MemberId,
     /// The state is flushed when this many entries were applied since the last time.
     pub flush_every: u64,
     pub catchup_entries: u64,
@@ -107,13 +109,15 @@ impl Applier {
             self.term = term;
             let outcome: Outcome = match Command::decode(&entry)? {
                 Command::Nothing => Ok((Reply::Done, None)),
+                Command::Request(_) if self.passes_over(index) => Ok((Reply::Done, None)),
                 Command::Request(request) => self.machine.apply(&mut write, *request)?,
                 Command::Change(change) => {
                     let refused = self.machine.change(&mut write, &change).err();
                     self.conf_state = self.reconfigure(change, refused).await?;
                     StateMachine::remember_conf_state(&mut write, &self.conf_state);
                     changed = true;
-                    refused.map_or(Ok((Reply::Done, Some(Notice::Members))), |r| Err(r.into()))
+                    let members = Reply::Members(self.machine.members.list());
+                    refused.map_or(Ok((members, Some(Notice::Members))), |r| Err(r.into()))
                 }
             };
             let events = write.take_events();
@@ -152,7 +156,10 @@ impl Applier {
         change: ConfChange,
         refused: Option<Refused>,
     ) -> Result<ConfState, Fatal> {
+        let ghost =
+            plant::is("ghost-voter") && change.r#type() == ConfChangeType::ConfChangeRemoveNode;
         let change = match refused {
+            None if ghost => ConfChange { node_id: 0, ..change },
             Some(refused) => {
                 info!(?change, %refused, "configuration change refused");
                 ConfChange { node_id: 0, ..change }
@@ -161,6 +168,14 @@ impl Applier {
         };
         let state = self.replica.apply_conf_change(change).await;
         Ok(state.unwrap_or_else(|| self.conf_state.clone()))
+    }
+
+    /// Two mistakes that the simulator plants: an entry that some members, or one after a long page,
+    /// take for done.
+    fn passes_over(&self, index: Index) -> bool {
+        let own = self.member.0.is_multiple_of(2) && index.0.is_multiple_of(50);
+        let page = index.0 > self.store.applied().0 + 8;
+        (plant::is("apply-depends-on-member") && own) || (plant::is("page-taken-for-all") && page)
     }
 
     fn tell(&self, notices: &[Notice], reconfigured: bool) {
@@ -180,14 +195,29 @@ impl Applier {
             }
         }
         if members {
-            publish(&self.signals.members, &self.machine.members);
+            self.tell_members();
         }
+    }
+
+    /// Tells of the member table; a member that is no longer in it comes to its end.
+    fn tell_members(&self) {
+        let members = &self.machine.members;
+        self.signals.members.send_replace(Arc::new(members.clone()));
+        if members.removed.contains(&self.member) {
+            self.signals.removed.send_replace(true);
+        }
+    }
+
+    fn load(&self) -> Result<StateMachine, Fatal> {
+        let machine = StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
+        Ok(machine.with_learners_max(self.learners_max))
     }
 
     fn begin_flush(&self) -> Flush {
         let (env, store) = (self.env.clone(), self.store.clone());
-        let done =
-            Box::pin(async move { env.blocking("flush", move || store.flush()).await.map(drop) });
+        let flush =
+            move || if plant::is("flush-skipped") { Ok(store.applied()) } else { store.flush() };
+        let done = Box::pin(async move { env.blocking("flush", flush).await.map(drop) });
         Flush {
             done,
             index: self.store.applied(),
@@ -214,11 +244,11 @@ impl Applier {
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
             .await?;
         self.metrics.apply_snapshots.set(0);
-        self.machine = StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
+        self.machine = self.load()?;
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;
-        publish(&self.signals.members, &self.machine.members);
+        self.tell_members();
         self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
         self.hub.restored(self.store.revision()).await;
         self.replica.applied(index, self.term);
@@ -226,10 +256,6 @@ impl Applier {
         info!(%index, revision = %self.store.revision(), "snapshot installed");
         Ok(())
     }
-}
-
-fn publish(members: &latest::Sender<Arc<Membership>>, table: &Membership) {
-    members.send_replace(Arc::new(table.clone()));
 }
 
 /// Waits for the flush under way; for ever when there is none.

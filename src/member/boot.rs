@@ -14,14 +14,15 @@ use tracing::{info, warn};
 
 use super::applier::Applier;
 use super::identity::{RequestIds, cluster_id, member_id};
+use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
 use super::signals::Signals;
-use super::{InitialState, Inner, Member, Options, clockwork, snapshot};
+use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
 use crate::apply::StateMachine;
 use crate::apply::membership::{MemberRecord, add_change};
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
-use crate::error::Fatal;
+use crate::error::{Fatal, Removed};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::Store;
@@ -69,7 +70,10 @@ impl Member {
     pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
         let Ground { lock, store, id, cluster, start } = Ground::open(&env, &options).await?;
         let lease_ttl_min_s = options.lease_ttl_min_s();
-        let machine = StateMachine::load(&store)?.with_lease_ttl_min(lease_ttl_min_s);
+        let machine = StateMachine::load(&store)?
+            .with_lease_ttl_min(lease_ttl_min_s)
+            .with_learners_max(options.learners_max);
+        check_membership(&machine, id, &options)?;
         let conf_state = start.conf_state.clone();
         let applied = store.applied();
 
@@ -102,6 +106,8 @@ impl Member {
             conf_state,
             term: store.position().term,
             lease_ttl_min_s,
+            learners_max: options.learners_max,
+            member: id,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             flushed: applied,
@@ -144,9 +150,13 @@ impl Member {
         env.spawn("replica watch", async move { signals.stop_with(replica.fatal().await) });
         env.spawn("peers", super::links::follow_members(self.clone()));
         env.spawn("publish", clockwork::publish(self.clone()));
+        env.spawn("removal watch", clockwork::end_when_removed(self.clone()));
         env.spawn("leases", clockwork::leases(self.clone()));
         env.spawn("leader watch", clockwork::watch_leader(self.clone()));
         env.spawn("cluster version", clockwork::cluster_version(self.clone()));
+        if let Some(mode) = self.0.options.auto_compaction {
+            env.spawn("auto compaction", compactor::run(self.clone(), mode));
+        }
         Ok(())
     }
 }
@@ -159,26 +169,39 @@ impl Ground {
         let engine =
             env.blocking_outside("open store", move || Engine::open(&dir, &chosen)).await?;
         let store = Store::open(engine)?;
+        let (disk, wal_dir) = (env.disk.clone(), options.wal_dir());
+        let log = env.blocking("look for a log", move || Wal::exists(&*disk, &wal_dir)).await;
+        let log = log.map_err(|e| Fatal::new("looking for a log", e))?;
+        let plan = decide(log, store.applied() > Index(0), options.initial_state);
+        let joining = match plan {
+            Plan::Join => Some(join::find(env, options).await?),
+            Plan::Bootstrap => {
+                let own = FirstEntries::new(options)?.id;
+                join::refuse_again(env, options, own).await?;
+                None
+            }
+            Plan::Restart | Plan::Orphan => None,
+        };
         let (disk, chosen) = (env.disk.clone(), options.clone());
-        env.blocking("open log", move || Self::on(&disk, &chosen, lock, store)).await
+        env.blocking("open log", move || Self::on(plan, joining, &disk, &chosen, lock, store)).await
     }
 
-    /// Finds out what the log and the state say, and does what follows. Blocks.
+    /// Does what follows from what the log and the state say. Blocks.
     fn on(
+        plan: Plan,
+        joining: Option<Joining>,
         disk: &Arc<dyn Disk>,
         options: &Options,
         lock: Box<dyn Lock>,
         store: Store,
     ) -> Result<Self, Fatal> {
-        let wal_dir = options.wal_dir();
-        let log = Wal::exists(&**disk, &wal_dir).map_err(|e| Fatal::new("looking for a log", e))?;
-        match decide(log, store.applied() > Index(0), options.initial_state) {
+        match plan {
             Plan::Restart => Self::restart(disk, options, lock, store),
             Plan::Bootstrap => Self::bootstrap(disk, options, lock, store),
-            Plan::Join => Err(Fatal::new(
-                "initial-cluster-state existing",
-                "joining a cluster that runs already is not served yet",
-            )),
+            Plan::Join => {
+                let joining = joining.expect("the peers were asked when this was planned");
+                Self::join(disk, options, joining, lock, store)
+            }
             Plan::Orphan => Err(Fatal::new(
                 format!("data directory {}", options.data_dir.display()),
                 "there is a state but no log; the log directory is missing or another one was meant",
@@ -197,6 +220,29 @@ impl Ground {
         let dir = options.wal_dir();
         let wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
         Self::begin(first, wal, lock, store)
+    }
+
+    /// Makes an empty log under the id that the cluster has given. Who the members are comes with the
+    /// leader's entries or snapshot, as everything else.
+    fn join(
+        disk: &Arc<dyn Disk>,
+        options: &Options,
+        Joining { id, cluster }: Joining,
+        lock: Box<dyn Lock>,
+        store: Store,
+    ) -> Result<Self, Fatal> {
+        let metadata = Metadata { node_id: id.0, cluster_id: cluster.0 };
+        let dir = options.wal_dir();
+        let wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
+        info!(%id, %cluster, "joining a cluster");
+        let start = replica::Start {
+            hard_state: HardState::default(),
+            conf_state: ConfState::default(),
+            snapshot: (Index(0), Term(0)),
+            entries: Vec::new(),
+            wal,
+        };
+        Ok(Self { lock, store, id, cluster, start })
     }
 
     /// Writes the first entries into a log that holds none.
@@ -243,7 +289,8 @@ impl Ground {
         let id = MemberId(recovered.metadata.node_id);
         let cluster = ClusterId(recovered.metadata.cluster_id);
         let begin = recovered.snapshot.index;
-        if begin == 0 && recovered.hard_state.commit == 0 {
+        let untouched = begin == 0 && recovered.entries.is_empty();
+        if untouched && options.initial_state == InitialState::New {
             // The very first start ended before its first write to the log was durable.
             let first = FirstEntries::new(options)?;
             if (first.id, first.cluster) != (id, cluster) {
@@ -264,15 +311,31 @@ impl Ground {
         let mut hard_state = recovered.hard_state;
         // A commit index alone is not synced, so the state may be ahead of it.
         hard_state.commit = hard_state.commit.max(applied.0).min(last);
-        let start = replica::Start {
+        let mut start = replica::Start {
             hard_state,
             conf_state: StateMachine::conf_state(&store.view())?,
             snapshot: (Index(begin), Term(recovered.snapshot.term)),
             entries: recovered.entries,
             wal,
         };
+        if options.force_new_cluster {
+            alone::force(id, applied, &mut start)?;
+        }
         Ok(Self { lock, store, id, cluster, start })
     }
+}
+
+/// What stands in the table of members must allow this one to go on.
+fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> Result<(), Fatal> {
+    let members = &machine.members;
+    if members.removed.contains(&id) {
+        return Err(Fatal::new(format!("data directory {}", options.data_dir.display()), Removed));
+    }
+    if members.learners() > members.learners_max {
+        let why = "membership: too many learner members in cluster";
+        return Err(Fatal::new(format!("--max-learners={}", members.learners_max), why));
+    }
+    Ok(())
 }
 
 /// What a new cluster's log begins with, the same on every member.

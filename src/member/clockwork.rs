@@ -2,6 +2,7 @@
 //! cluster's version. Each is a proposal through the front door; the decisions are small and the
 //! state they change is changed by apply.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,7 +13,9 @@ use quorate_proto::membershippb::{
 use tracing::{debug, info, warn};
 
 use super::{CLUSTER_VERSION, Member};
-use crate::error::{Error, Refused};
+use crate::apply::membership::Membership;
+use crate::error::{Error, Fatal, Refused, Removed};
+use crate::latest;
 use crate::limits;
 use crate::plant;
 use crate::replica::Role;
@@ -20,10 +23,15 @@ use crate::types::{LeaseId, MemberId, Term};
 
 /// The longest time between two looks at the leases.
 const LEASE_PAUSE: Duration = Duration::from_millis(500);
+/// Between a member's own removal and its end, as etcd has it.
+const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
 /// How often a leader looks whether the cluster's version can rise.
 const VERSION_PAUSE: Duration = Duration::from_secs(4);
 
-/// Proposes this member's name and client URLs until the cluster has taken them.
+/// Proposes this member's name and client URLs until the cluster has taken them. A member that joins
+/// may hear of that by a leader's snapshot, which answers no proposals. What it has heard may as well
+/// be an old entry of its own log, from before it was started again: only the leader's word for its
+/// being up to date makes it serve.
 pub(super) async fn publish(member: Member) {
     let options = &member.0.options;
     let request = InternalRaftRequest {
@@ -36,9 +44,21 @@ pub(super) async fn publish(member: Member) {
         }),
         ..InternalRaftRequest::default()
     };
+    let mut members = member.0.signals.members.subscribe();
+    let is_known = |members: &Arc<Membership>| {
+        let own = members.members.get(&member.id());
+        own.is_some_and(|own| {
+            (&own.name, &own.client_urls) == (&options.name, &options.advertise_client_urls)
+        })
+    };
     while !member.is_stopping() {
-        match member.propose(request.clone()).await {
-            Ok(_) => {
+        let published = tokio::select! {
+            biased; // The answer is the usual way to know.
+            answer = member.propose(request.clone()) => answer.map(drop),
+            Ok(()) = renewed(&mut members, is_known) => member.linearizable().await,
+        };
+        match published {
+            Ok(()) => {
                 info!(name = %options.name, "published local member to cluster");
                 member.0.signals.ready.send_replace(true);
                 return;
@@ -49,6 +69,15 @@ pub(super) async fn publish(member: Member) {
             }
         }
     }
+}
+
+/// Waits until the table has changed and is as wanted.
+async fn renewed(
+    members: &mut latest::Receiver<Arc<Membership>>,
+    wanted: impl Fn(&Arc<Membership>) -> bool,
+) -> Result<(), latest::Closed> {
+    members.changed().await?;
+    members.wait_for(wanted).await
 }
 
 /// Keeps the time of leases while this member leads, and ends those that are over.
@@ -63,6 +92,8 @@ pub(super) async fn leases(member: Member) {
             let clock = member.0.signals.clock();
             (clock.term(), clock.expired(now, limits::LEASE_REVOKES_AT_ONCE), clock.next_deadline())
         };
+        let last = expired.last().copied().filter(|_| plant::is("revoke-batch-takes-last"));
+        let expired: Vec<_> = expired.into_iter().map(|id| last.unwrap_or(id)).collect();
         if let (Some(term), false) = (term, expired.is_empty()) {
             let done = join_all(expired.into_iter().map(|id| expire(&member, id, term))).await;
             if done.iter().all(|done| *done) {
@@ -86,7 +117,8 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     let revoke = LeaseRevokeRequest { id: id.0 };
     let request =
         InternalRaftRequest { lease_revoke: Some(revoke), ..InternalRaftRequest::default() };
-    match member.propose_in(request, Some(term)).await {
+    let only_in = Some(term).filter(|_| !plant::is("stale-leader-revokes"));
+    match member.propose_in(request, only_in).await {
         Ok(_) => {
             debug!(lease = %id, "lease expired");
             member.metrics().leases_expired.inc();
@@ -139,6 +171,17 @@ async fn follow_leadership(member: &Member) {
 
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+/// Ends this member some time after it has carried out its own removal, so that whoever asked for it
+/// hears the answer and the others learn of the commit.
+pub(super) async fn end_when_removed(member: Member) {
+    let mut removed = member.0.signals.removed.subscribe();
+    if removed.wait_for(|removed| *removed).await.is_ok() {
+        info!("this member was removed; it ends");
+        member.0.env.sleep(REMOVAL_PAUSE).await;
+        member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
+    }
 }
 
 /// Tracks when a leader was elected, for the text of timeouts.

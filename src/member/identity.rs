@@ -21,6 +21,37 @@ pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
     MemberId(first_eight(hash))
 }
 
+/// The id of a member that is added to a running cluster: as [`member_id`], over the time in seconds
+/// instead of the token, so that the URLs of a removed member may come back under another id.
+pub fn added_member_id(peer_urls: &[String], now: SystemTime) -> MemberId {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    member_id(peer_urls, &seconds.to_string())
+}
+
+/// The peer URLs of a member to be added, in etcd's order; `None` when one of them is not what etcd
+/// takes (`client/pkg/types`, `NewURLs`).
+pub fn peer_urls(given: &[String]) -> Option<Vec<String>> {
+    let mut urls = given.iter().map(|url| peer_url(url.trim())).collect::<Option<Vec<_>>>()?;
+    urls.sort();
+    (!urls.is_empty()).then_some(urls)
+}
+
+fn peer_url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once(':')?;
+    let scheme = scheme.to_ascii_lowercase();
+    let address = match scheme.as_str() {
+        "http" | "https" => rest.strip_prefix("//")?,
+        "unix" | "unixs" => return Some(format!("{scheme}:{rest}")),
+        _ => return None,
+    };
+    // IPv6 addresses stand in brackets.
+    let port = match address.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once("]:")?.1,
+        None => address.split_once(':')?.1,
+    };
+    port.bytes().all(|c| c.is_ascii_digit()).then(|| format!("{scheme}:{rest}"))
+}
+
 /// The id of a cluster: SHA-1 over its initial members' ids in ascending order, the first eight bytes.
 pub fn cluster_id(members: impl IntoIterator<Item = MemberId>) -> ClusterId {
     let mut ids: Vec<_> = members.into_iter().collect();
@@ -70,6 +101,30 @@ mod tests {
         let id = member_id(&["http://localhost:2380".into()], "etcd-cluster");
         assert_eq!(id.to_string(), "8e9e05c52164694d");
         assert_eq!(cluster_id([id]).to_string(), "cdf818194e3a8c32");
+    }
+
+    #[test]
+    fn an_added_member_has_an_id_of_its_time() {
+        let at = |seconds: u64| {
+            let now = UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
+            added_member_id(&["http://127.0.0.1:2380".into()], now)
+        };
+        assert_eq!(at(1_700_000_000), member_id(&["http://127.0.0.1:2380".into()], "1700000000"));
+        assert_ne!(at(1_700_000_000), at(1_700_000_001));
+    }
+
+    #[test]
+    fn peer_urls_are_checked_as_etcd_checks_them() {
+        let check = |given: &[&str]| {
+            let given: Vec<String> = given.iter().map(|url| (*url).to_owned()).collect();
+            peer_urls(&given).map(|urls| urls.join(" "))
+        };
+        let list = check(&[" http://b:2380", "https://[::1]:1", "HTTP://a:1", "unix://sock"]);
+        assert_eq!(list.as_deref(), Some("http://a:1 http://b:2380 https://[::1]:1 unix://sock"));
+        for bad in ["", "a:1", "http://a", "http://a:1/", "http://a:1/p", "ftp://a:1", "http:a:1"] {
+            assert_eq!(check(&[bad]), None, "{bad}");
+        }
+        assert_eq!(check(&[]), None);
     }
 
     #[test]

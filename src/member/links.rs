@@ -15,11 +15,12 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::Message;
 
-use super::{CLUSTER_VERSION, ETCD_VERSION, Inner, Member, snapshot};
+use super::{CLUSTER_VERSION, ETCD_VERSION, Inner, Member, Options, snapshot};
+use crate::apply::membership::MemberRecord;
 use crate::codec;
 use crate::env::BoxFuture;
-use crate::error::{Error, Fatal, Refused, Unavailable};
-use crate::peer::{self, Identity, Local, PeerConfig, SnapshotBody};
+use crate::error::{Error, Fatal, Removed, Unavailable};
+use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody};
 use crate::replica;
 use crate::types::{LeaseId, MemberId, Revision};
 
@@ -27,6 +28,8 @@ use crate::types::{LeaseId, MemberId, Revision};
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// For connecting to a peer, beside an election timeout, as etcd has it.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A promotion is a write: it may take as long as one.
+const PROMOTE_TIMEOUT: Duration = Duration::from_secs(7);
 /// etcd's cluster version while some member has not been heard of.
 const UNDECIDED_VERSION: &str = "3.0.0";
 
@@ -65,7 +68,7 @@ impl Links {
             identity,
             peers: Vec::new(),
             snapshot_dir: member.0.options.snap_dir(),
-            dial_timeout: DIAL_TIMEOUT + member.0.options.election_timeout,
+            dial_timeout: dial_timeout(&member.0.options),
         };
         let transport = peer::Transport::start(env.clone(), config, local);
         for address in &member.0.options.listen_peer {
@@ -91,6 +94,11 @@ impl Links {
 
     fn transport(&self) -> &peer::Transport {
         self.outgoing.0.get().expect("links are started before the member is handed out")
+    }
+
+    /// Since when messages get through to a member; `None` while they do not.
+    pub fn active_since(&self, id: MemberId) -> Option<Instant> {
+        self.transport().active_since(id)
     }
 
     pub fn connected_since(&self, id: MemberId, since: Instant) -> bool {
@@ -127,6 +135,27 @@ impl Links {
         }
         let response = LeaseInternalResponse::decode(answer.body).ok()?;
         response.lease_time_to_live_response.map(Ok)
+    }
+
+    /// A promotion by the leader; `None` when it has no URL that answers.
+    pub async fn promote_at(
+        &self,
+        leader: MemberId,
+        id: MemberId,
+    ) -> Option<Result<Vec<MemberRecord>, CallError>> {
+        let transport = self.transport();
+        let mut last = None;
+        for url in transport.urls(leader)? {
+            let answer = match transport.client().promote(&url, id, None, PROMOTE_TIMEOUT).await {
+                Ok(json) => serde_json::from_slice(&json).map_err(|e| io::Error::other(e).into()),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(CallError::Io(_)) => last = Some(answer),
+                answer => return Some(answer),
+            }
+        }
+        last
     }
 
     async fn call(&self, to: MemberId, path: &str, body: bytes::Bytes) -> Option<peer::Answer> {
@@ -183,7 +212,12 @@ impl Member {
     }
 }
 
-fn parse_version(text: &str) -> Option<(u64, u64)> {
+/// How long connecting to a peer may take.
+pub(super) fn dial_timeout(options: &Options) -> Duration {
+    DIAL_TIMEOUT + options.election_timeout
+}
+
+pub(super) fn parse_version(text: &str) -> Option<(u64, u64)> {
     let mut parts = text.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
@@ -277,8 +311,7 @@ impl Local for LocalMember {
 
     fn told_removed(&self, by: MemberId) {
         if let Some(member) = self.member() {
-            let reason = format!("member {by} says so");
-            member.0.signals.stop_with(Fatal::new("removed from the cluster", reason));
+            member.0.signals.stop_with(Fatal::new(format!("told by member {by}"), Removed));
         }
     }
 
@@ -295,11 +328,13 @@ impl Local for LocalMember {
 
     fn promote(
         &self,
-        _id: MemberId,
+        id: MemberId,
         _: Option<String>,
     ) -> BoxFuture<'static, Result<String, Error>> {
-        // No learner is ever added by a member of this version.
-        Box::pin(async { Err(Refused::MemberNotFound.into()) })
+        self.ask(move |member| async move {
+            let members = member.promote_here(id).await?;
+            Ok(serde_json::to_string(&members).expect("a member table is plain JSON"))
+        })
     }
 
     fn hash_kv(&self, revision: Revision) -> BoxFuture<'static, Result<HashKvResponse, Error>> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::compactor::AutoCompaction;
 use crate::engine;
 use crate::limits;
 
@@ -21,6 +22,12 @@ pub struct Options {
     pub initial_cluster: Vec<(String, Vec<String>)>,
     pub initial_cluster_token: String,
     pub initial_state: InitialState,
+    /// Begin a cluster of this member alone, with the state and the log that it has.
+    pub force_new_cluster: bool,
+    /// Refuse changes of the membership that would endanger the quorum.
+    pub strict_reconfig_check: bool,
+    /// Learners that there may be at a time; the same on all members.
+    pub learners_max: usize,
     /// One tick.
     pub heartbeat: Duration,
     pub election_timeout: Duration,
@@ -35,6 +42,8 @@ pub struct Options {
     pub txn_ops_max: usize,
     /// Bytes of live data above which writes are refused; `None` for no bound.
     pub quota_bytes: Option<u64>,
+    /// `None` keeps every revision until a client compacts.
+    pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_interval: Duration,
     pub engine: engine::Options,
 }
@@ -59,6 +68,9 @@ impl Options {
             initial_cluster: vec![(name.into(), vec![url])],
             initial_cluster_token: "etcd-cluster".into(),
             initial_state: InitialState::New,
+            force_new_cluster: false,
+            strict_reconfig_check: true,
+            learners_max: limits::LEARNERS_MAX,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             pre_vote: true,
@@ -69,6 +81,7 @@ impl Options {
             request_bytes_max: limits::REQUEST_BYTES_MAX,
             txn_ops_max: limits::TXN_OPS_MAX,
             quota_bytes: Some(limits::QUOTA_BYTES),
+            auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
             engine: engine::Options::default(),
         }

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use quorate_proto::raftpb::ConfChange;
 use tokio::sync::oneshot;
 
 use super::{Member, tally};
@@ -69,15 +71,29 @@ impl Member {
         if data.len() > self.0.options.request_bytes_max {
             return Err(Refused::RequestTooLarge.into());
         }
+        let started = self.0.env.now();
+        let outcome = self.submit(id, data, ProposalKind::Normal, term).await;
+        self.observe_request(kind, started, outcome.is_ok());
+        outcome
+    }
+
+    /// Proposes a configuration change and waits until it has been applied here.
+    pub(super) async fn propose_change(&self, mut change: ConfChange) -> Result<Reply, Error> {
+        change.id = self.0.ids.next();
+        let data = codec::encode(&change);
+        self.submit(change.id, data, ProposalKind::ConfChange, None).await
+    }
+
+    async fn submit(
+        &self,
+        id: u64,
+        data: Bytes,
+        kind: ProposalKind,
+        only_in_term: Option<Term>,
+    ) -> Result<Reply, Error> {
         let _permit = self.0.proposals.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal {
-            id,
-            data,
-            kind: ProposalKind::Normal,
-            only_in_term: term,
-            reply: Some(Waiter(reply)),
-        };
+        let proposal = Proposal { id, data, kind, only_in_term, reply: Some(Waiter(reply)) };
         let started = self.0.env.now();
         let mut failure = Failure { metrics: &self.0.metrics, is: true };
         let wait = async {
@@ -90,7 +106,6 @@ impl Member {
             Err(_) => Err(self.timeout_reason(started).into()),
         };
         failure.is = matches!(outcome, Err(Error::Unavailable(_)));
-        self.observe_request(kind, started, outcome.is_ok());
         outcome
     }
 
@@ -123,11 +138,10 @@ impl Member {
 
     fn reaches_quorum(&self, since: Instant) -> bool {
         let members = self.0.signals.members.borrow().clone();
-        let voters = members.members.iter().filter(|(_, m)| !m.is_learner);
         let (mut all, mut reached) = (0, 0);
-        for (id, _) in voters {
+        for id in members.voters().map(|member| MemberId(member.id)) {
             all += 1;
-            reached += usize::from(*id == self.id() || self.0.links.connected_since(*id, since));
+            reached += usize::from(id == self.id() || self.0.links.connected_since(id, since));
         }
         reached > all / 2
     }

@@ -3,20 +3,18 @@
 use std::io;
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::Member as MemberInfo;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    InternalRaftRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RequestOp, ResponseHeader, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
-    alarm_request::AlarmAction, request_op::Request as Op,
+    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
+    StatusResponse, TxnRequest, TxnResponse, WatchRequest, alarm_request::AlarmAction,
+    request_op::Request as Op,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use super::{ETCD_VERSION, Member, snapshot, tally};
 use crate::apply::Reply;
-use crate::apply::membership::MemberRecord;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, View};
@@ -132,16 +130,6 @@ impl Member {
         let history = std::sync::Arc::new(self.0.store.clone());
         let (env, hub) = (self.0.env.clone(), self.0.hub.clone());
         watch::run(env, hub, history, requests, responses, options).await;
-    }
-
-    pub async fn member_list(&self, linearizable: bool) -> Result<MemberListResponse, Error> {
-        if linearizable {
-            self.linearizable().await?;
-        }
-        let members = self.members().members.values().map(member_info).collect();
-        // Cluster answers carry no revision.
-        let header = Some(ResponseHeader { revision: 0, ..self.header() });
-        Ok(MemberListResponse { header, members })
     }
 
     pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
@@ -291,15 +279,5 @@ fn op_cost(op: &RequestOp) -> u64 {
         Some(Op::RequestPut(put)) => put_cost(put),
         Some(Op::RequestTxn(txn)) => txn_cost(txn),
         _ => 0,
-    }
-}
-
-fn member_info(record: &MemberRecord) -> MemberInfo {
-    MemberInfo {
-        id: record.id,
-        name: record.name.clone(),
-        peer_urls: record.peer_urls.clone(),
-        client_urls: record.client_urls.clone(),
-        is_learner: record.is_learner,
     }
 }

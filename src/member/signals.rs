@@ -20,6 +20,8 @@ pub(super) struct Signals {
     pub alarms: latest::Sender<Arc<Alarms>>,
     pub stopping: latest::Sender<bool>,
     pub ready: latest::Sender<bool>,
+    /// This member has carried out its own removal.
+    pub removed: latest::Sender<bool>,
     clock: Mutex<LeaseClock>,
     revoked: Notify,
     elected: Mutex<Option<Instant>>,
@@ -35,6 +37,7 @@ impl Signals {
             alarms: latest::Sender::new(Arc::new(alarms)),
             stopping: latest::Sender::new(false),
             ready: latest::Sender::new(false),
+            removed: latest::Sender::new(false),
             clock: Mutex::default(),
             revoked: Notify::new(),
             elected: Mutex::default(),

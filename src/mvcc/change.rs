@@ -8,6 +8,7 @@ use super::keys::{Rev, RevKey, attached_key, version_key};
 use super::overlay::Overlay;
 use super::record::{Head, tombstone};
 use crate::engine::Cf;
+use crate::plant;
 use crate::types::LeaseId;
 
 /// Records a change: in history, as the newest state, the state it supersedes among the versions, its
@@ -36,6 +37,7 @@ pub(super) fn record(
     attach(overlay, &kv.key, before.map_or(0, |head| head.kv.lease), kv.lease);
     match (before.is_some(), lives) {
         (false, true) => chunks.adjust(overlay, &kv.key, 1),
+        (true, false) if plant::is("count-forgets-deletes") => {}
         (true, false) => chunks.adjust(overlay, &kv.key, -1),
         (true, true) | (false, false) => {}
     }
@@ -47,7 +49,8 @@ fn attach(overlay: &mut Overlay, key: &[u8], from: i64, to: i64) {
     if from == to {
         return;
     }
-    if from != 0 {
+    let stays = plant::is("lease-detach-forgotten") && to == 0;
+    if from != 0 && !stays {
         overlay.set(Cf::Attached, attached_key(LeaseId(from), key), None);
     }
     if to != 0 {

@@ -17,6 +17,7 @@ use super::record::{KvRef, Outline};
 use super::{Position, Store};
 use crate::engine::{Batch, Cf};
 use crate::error::Fatal;
+use crate::plant;
 
 /// How far the deletions of the current compaction are. Not stored: whoever starts over finds less
 /// to delete.
@@ -94,13 +95,19 @@ fn sweep(
             // What was before a state that is gone already went with it.
             versions.before(kv.key, rev, &mut |older| swept.forget(batch, kv.key, older))?;
         }
-        if tombstone && rev.main < target {
+        let kept_until = target + i64::from(plant::is("compaction-drops-tombstone"));
+        if tombstone && rev.main < kept_until {
             let bytes = record.len() as u64;
             swept.forget(batch, kv.key, Outline { rev, create: 0, version: 0, bytes });
             let newest = reader.head(kv.key)?;
             if newest.is_some_and(|head| head.rev == rev) {
                 batch.delete(Cf::Head, kv.key);
             }
+        }
+        if plant::is("compaction-goes-too-far") && !tombstone && rev.main == target {
+            let bytes = record.len() as u64;
+            let (create, version) = (kv.create, kv.version);
+            swept.forget(batch, kv.key, Outline { rev, create, version, bytes });
         }
         cursor.next()?;
     }

@@ -15,6 +15,7 @@ use super::interval::KeyRange;
 use super::reader::{Found, Reader};
 use super::{Halt, counts};
 use crate::error::Fatal;
+use crate::plant;
 
 /// Whether `count` must be all keys of the range. Otherwise counting may end with the page, which
 /// spares the way to the end of the range.
@@ -42,10 +43,11 @@ pub(super) fn range(
     filter(&mut kvs, request);
     sort(&mut kvs, request);
     let limit = usize::try_from(request.limit).unwrap_or(0);
-    let more = limit > 0 && kvs.len() > limit;
-    if more {
+    let cut = limit > 0 && kvs.len() > limit;
+    if cut {
         kvs.truncate(limit);
     }
+    let more = cut && !plant::is("more-forgotten");
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
@@ -189,7 +191,7 @@ pub(super) fn has_filters(request: &RangeRequest) -> bool {
 }
 
 fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
-    if !has_filters(request) {
+    if !has_filters(request) || plant::is("range-filter-ignored") {
         return;
     }
     let within =
@@ -202,7 +204,8 @@ fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
 
 fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
     let target = request.sort_target();
-    if target == SortTarget::Key && request.sort_order() != SortOrder::Descend {
+    let natural = target == SortTarget::Key && request.sort_order() != SortOrder::Descend;
+    if natural || plant::is("sort-ignored") {
         return;
     }
     let compare = |a: &KeyValue, b: &KeyValue| -> Ordering {

@@ -12,6 +12,7 @@ use super::overlay::{Cursor, Overlay};
 use super::record::{Head, KvRef, Outline, shared_kv};
 use crate::engine::{Cf, Snapshot};
 use crate::error::{Fatal, Refused};
+use crate::plant;
 
 /// One consistent state to read from.
 #[derive(Clone, Copy)]
@@ -56,11 +57,12 @@ impl<'a> Reader<'a> {
     /// The revision to read at for a requested one: not above the present, not below the compaction;
     /// nothing or less means the present (etcd 3.7 `mvcc.rangeKeys`).
     pub fn resolve(&self, requested: i64) -> Result<i64, Refused> {
-        if requested > self.revision {
+        if requested > self.revision && !plant::is("future-revision-served") {
             return Err(Refused::FutureRevision);
         }
         let at = if requested <= 0 { self.revision } else { requested };
-        if at < self.compacted { Err(Refused::Compacted) } else { Ok(at) }
+        let kept = at >= self.compacted || plant::is("compacted-revision-served");
+        if !kept { Err(Refused::Compacted) } else { Ok(at) }
     }
 
     /// The newest state of a key, which may be its deletion.
@@ -123,7 +125,7 @@ fn show(
     visit: &mut dyn FnMut(Found<'_>) -> Result<ControlFlow<()>, Fatal>,
 ) -> Result<ControlFlow<()>, Fatal> {
     let (sub, kv) = KvRef::parse_head(bytes)?;
-    if kv.modified <= rev {
+    if kv.modified <= rev || plant::is("old-read-gets-newest") {
         let alive = kv.version != 0;
         return if alive { visit(Found::Newest(sub, kv)) } else { Ok(ControlFlow::Continue(())) };
     }

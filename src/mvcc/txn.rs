@@ -149,6 +149,7 @@ fn check(
     let mut nested = path.nested.iter();
     for op in branch(txn, path.succeeded) {
         match (&op.request, write) {
+            (Some(Request::RequestRange(_)), _) if plant::is("txn-half-done") => {}
             (Some(Request::RequestRange(range)), _) => check_revision(reader, range.revision)?,
             (Some(Request::RequestTxn(txn)), _) => {
                 let path = nested.next().expect("the path was decided on the same txn");
@@ -213,6 +214,7 @@ impl Target<'_, '_> {
             Self::Read(reader) => *reader,
             Self::Write(write) => write.reader(),
         };
-        range::range(reader, request, Total::Counted)
+        let overlay = reader.overlay.filter(|_| !plant::is("txn-own-writes-unseen"));
+        range::range(Reader { overlay, ..reader }, request, Total::Counted)
     }
 }

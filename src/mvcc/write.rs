@@ -79,7 +79,8 @@ impl<'a> Write<'a> {
     /// Deletes every key attached to the lease, in key order, under one main revision; tells how many.
     pub fn delete_attached(&mut self, lease: LeaseId) -> Result<usize, Fatal> {
         let keys = self.attached(lease)?;
-        for key in &keys {
+        for key in keys.iter().skip(usize::from(plant::is("lease-leaves-a-key") && keys.len() > 1))
+        {
             if let Some(head) = self.reader().head(key)?.filter(|head| !head.is_tombstone()) {
                 self.delete_one(key, head)?;
             }
@@ -200,11 +201,13 @@ impl<'a> Write<'a> {
         let value = inherited(request.ignore_value)?.map_or(&request.value, |kv| &kv.value);
         let lease = inherited(request.ignore_lease)?.map_or(request.lease, |kv| kv.lease);
         let main = self.position.revision.0 + 1;
+        let reborn = plant::is("version-not-reset") && alive.is_none() && newest.is_some();
+        let recreated = plant::is("create-revision-forgotten") && main % 16 == 0;
         let kv = KeyValue {
             key: request.key.clone(),
-            create_revision: alive.map_or(main, |kv| kv.create_revision),
+            create_revision: alive.filter(|_| !recreated).map_or(main, |kv| kv.create_revision),
             mod_revision: main,
-            version: alive.map_or(0, |kv| kv.version) + 1,
+            version: alive.map_or(i64::from(reborn), |kv| kv.version) + 1,
             value: value.clone(),
             lease,
         };
@@ -221,7 +224,10 @@ impl<'a> Write<'a> {
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Fatal> {
         let keys = KeyRange::new(&request.key, &request.range_end);
-        let doomed = self.alive(&keys)?;
+        let mut doomed = self.alive(&keys)?;
+        if plant::is("delete-range-leaves-last") && doomed.len() > 1 {
+            doomed.pop();
+        }
         let deleted = i64::try_from(doomed.len()).expect("they are in memory");
         let mut prev_kvs = Vec::new();
         for head in doomed {
@@ -291,6 +297,7 @@ impl<'a> Write<'a> {
                 }
                 self.reader().at(&kv.key, main - 1)
             }
+            Some(_) if plant::is("watch-prev-kv-lost") && main % 8 == 0 => Ok(None),
             Some(head) => Ok((!head.is_tombstone()).then_some(head.kv)),
             None => Ok(None),
         }

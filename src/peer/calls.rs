@@ -72,6 +72,33 @@ impl Client {
         found.filter(|found| found.id == lease).ok_or_else(|| unexpected(&answer))
     }
 
+    /// The members of the cluster as the peer at `url` knows them, as JSON, and whose cluster it is.
+    pub async fn members(
+        &self,
+        url: &str,
+        limit: Duration,
+    ) -> Result<(ClusterId, Bytes), CallError> {
+        let answer = self.get(url, "/members", limit).await?;
+        let cluster = identity::header(&answer.headers, &CLUSTER).and_then(identity::parse_id);
+        match cluster {
+            Some(cluster) if answer.status == StatusCode::OK => {
+                Ok((ClusterId(cluster.0), answer.body))
+            }
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Whether a downgrade is under way. A peer answers this only when it has made sure that it holds
+    /// all that is committed, so any answer says that it is up to date (etcd 3.5 and later).
+    pub async fn downgrade_enabled(&self, url: &str, limit: Duration) -> Result<bool, CallError> {
+        let answer = self.get(url, "/downgrade/enabled", limit).await?;
+        match (answer.status, answer.body.trim_ascii()) {
+            (StatusCode::OK, b"true") => Ok(true),
+            (StatusCode::OK, b"false") => Ok(false),
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
     /// Has the leader make a learner a voter, on behalf of the client whom `token` authenticates.
     /// The members afterwards, as JSON.
     pub async fn promote(

@@ -567,6 +567,7 @@ async fn other_paths_answer_as_etcd_does() {
     check(&members, 200, "[]\n");
     assert_eq!(identity::header(&members.headers, &CLUSTER), Some("c1"));
     check(&get("/downgrade/enabled").await, 200, "false");
+    assert_eq!(client.downgrade_enabled(&a.url, LONG).await.ok(), Some(false));
     check(&get("/leases").await, 405, "Method Not Allowed\n");
     check(&get("/health").await, 404, "404 page not found\n");
 

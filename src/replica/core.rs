@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quorate_proto::raftpb;
 use raft::eraftpb::{self, EntryType, MessageType};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::{Progress, ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::log::Log;
 use super::message;
@@ -20,6 +20,9 @@ use crate::plant;
 /// Read requests of followers held back while the leader has not committed in its term; a request
 /// beyond is dropped and asked again by its sender.
 const HELD_READS_MAX: usize = 1_024;
+/// Forwarded conf changes that wait for one under way; a change beyond is dropped, and its proposer
+/// runs out of time.
+const HELD_CHANGES_MAX: usize = 64;
 
 pub struct CoreConfig {
     pub id: u64,
@@ -106,6 +109,8 @@ pub struct Core {
     restored: Option<raftpb::SnapshotMetadata>,
     /// Read requests that came before this leader has committed in its term.
     held_reads: Vec<eraftpb::Message>,
+    /// Forwarded conf changes that came while another was under way, oldest first.
+    held_changes: VecDeque<eraftpb::Message>,
 }
 
 struct Unsaved {
@@ -148,6 +153,7 @@ impl Core {
             released: Vec::new(),
             restored: None,
             held_reads: Vec::new(),
+            held_changes: VecDeque::new(),
         };
         core.settle();
         Ok(core)
@@ -204,8 +210,17 @@ impl Core {
             MessageType::MsgTransferLeader => leader,
             MessageType::MsgTimeoutNow => self.may_campaign(),
             // etcd never makes one; joint consensus is not ours to enter.
-            MessageType::MsgPropose => {
-                m.entries.iter().all(|e| e.get_entry_type() != EntryType::EntryConfChangeV2)
+            MessageType::MsgPropose if proposes(m, EntryType::EntryConfChangeV2) => false,
+            // raft would append an empty entry in its place, of which its proposer never hears.
+            MessageType::MsgPropose
+                if leader
+                    && proposes(m, EntryType::EntryConfChange)
+                    && self.conf_change_pending() =>
+            {
+                if self.held_changes.len() < HELD_CHANGES_MAX {
+                    self.held_changes.push_back(std::mem::take(m));
+                }
+                false
             }
             MessageType::MsgAppendResponse if leader && m.reject => self.above_matched(m),
             _ => true,
@@ -280,6 +295,7 @@ impl Core {
     /// contract, see [`super`].
     pub fn ready(&mut self) -> Option<Output> {
         self.release_reads();
+        self.release_changes();
         let nothing = self.released.is_empty() && self.restored.is_none();
         if nothing && !self.node.has_ready() {
             return None;
@@ -323,6 +339,9 @@ impl Core {
             let (term, snapshot) = (self.node.raft.term, save.snapshot.clone());
             let unsaved = Unsaved { number, covers: number, term, snapshot, messages: later };
             self.unsaved.push_back(unsaved);
+            if plant::is("leader-counts-unsynced") {
+                self.node.on_persist_ready(number);
+            }
         } else if let Some(newest) = self.unsaved.back_mut() {
             newest.covers = number;
             newest.messages.extend(later);
@@ -348,7 +367,10 @@ impl Core {
         Save {
             number: ready.number(),
             snapshot: metadata.map(|m| message::snapshot_metadata_out(m.clone())),
-            hard_state: ready.hs().map(message::hard_state_out),
+            hard_state: ready
+                .hs()
+                .filter(|_| !plant::is("vote-not-kept"))
+                .map(message::hard_state_out),
             entries: ready.entries().iter().cloned().map(message::entry_out).collect(),
             must_sync: ready.must_sync(),
         }
@@ -411,10 +433,28 @@ impl Core {
     /// Keeps at most `entries` applied entries, and of those no more than fit `bytes` with the ones
     /// not applied.
     pub fn compact(&mut self, entries: u64, bytes: usize) {
+        let awaited = self.awaited();
         let log = self.node.mut_store();
-        let index = log.applied().saturating_sub(entries).max(log.index_to_fit(bytes));
+        let index = log.applied().saturating_sub(entries).min(awaited).max(log.index_to_fit(bytes));
         log.compact(index.min(log.applied()));
         log.forget_configurations(log.applied());
+    }
+
+    /// The index from which on some follower will want entries soon: it is being sent a snapshot, or
+    /// has been sent one and is being asked whether it can go on from there. Without them it would be
+    /// sent one snapshot after the other, each older than the log when it arrives (etcd 3.7 pauses
+    /// compaction, `server/etcdserver/server.go`, `inflightSnapshots`).
+    fn awaited(&self) -> u64 {
+        if self.node.raft.state != StateRole::Leader {
+            return u64::MAX;
+        }
+        let of = |progress: &Progress| match progress.state {
+            ProgressState::Snapshot => Some(progress.pending_snapshot),
+            ProgressState::Probe if progress.recent_active => Some(progress.next_idx - 1),
+            _ => None,
+        };
+        let followers = self.node.raft.prs().iter();
+        followers.filter_map(|(_, progress)| of(progress)).min().unwrap_or(u64::MAX)
     }
 
     /// What the log in memory costs.
@@ -520,6 +560,11 @@ impl Core {
         self.role() == Role::Leader && self.node.raft.has_pending_conf()
     }
 
+    /// What a member of the configuration has acknowledged of this leader's log.
+    pub fn matched(&self, id: u64) -> Option<u64> {
+        self.node.raft.prs().get(id).map(|progress| progress.matched)
+    }
+
     /// Entries of the log after `start`, as far as they are in memory.
     pub fn entries(&self, start: u64) -> Vec<raftpb::Entry> {
         let context = raft::GetEntriesContext::empty(false);
@@ -550,6 +595,20 @@ impl Core {
                 let _ = self.node.raft.step(m);
             }
             self.settle();
+        }
+    }
+
+    /// Gives raft the next conf change that was held when none is under way. A member that lost the
+    /// lead drops them: whoever proposed them cannot know what became of them, as after any change of
+    /// leadership.
+    fn release_changes(&mut self) {
+        if self.role() != Role::Leader {
+            self.held_changes.clear();
+        } else if !self.is_transferring() && !self.conf_change_pending() {
+            if let Some(m) = self.held_changes.pop_front() {
+                let _ = self.node.step(m);
+                self.settle();
+            }
         }
     }
 
@@ -587,6 +646,10 @@ fn open_log(config: &CoreConfig, boot: Boot) -> Result<Log, String> {
     }
     let conf_state = message::conf_state_in(boot.conf_state);
     Ok(Log::new(hard_state, conf_state, boot.snapshot, entries, config.applied))
+}
+
+fn proposes(m: &eraftpb::Message, kind: EntryType) -> bool {
+    m.entries.iter().any(|entry| entry.get_entry_type() == kind)
 }
 
 fn read_state_out(state: raft::ReadState) -> ReadState {

@@ -13,13 +13,14 @@ use tracing::{debug, info, warn};
 
 use super::core::{Core, Output, Role};
 use super::disk::LogTask;
-use super::handle::{Committed, ReplicaConfig, Status, ToApply, Transport};
+use super::handle::{Committed, Progress, ReplicaConfig, Status, ToApply, Transport};
 use super::proposals::{Proposal, ProposalKind, Proposals, Reply, Terms};
 use super::reads::{Reader, Reads};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Unavailable};
 use crate::latest;
 use crate::limits;
+use crate::plant;
 use crate::types::{Index, MemberId, Term};
 
 /// Events of one kind handled between two looks at the clock.
@@ -40,6 +41,7 @@ pub enum Event {
     Checkpoint(walpb::Snapshot, Index),
     Unreachable(MemberId),
     TransferLeader(MemberId),
+    Progress(MemberId, oneshot::Sender<Option<Progress>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -272,6 +274,9 @@ impl<R: Reply> Driver<R> {
             if batch.is_empty() || self.core.propose_all(batch.clone()).is_err() {
                 break;
             }
+            if plant::is("proposal-sent-twice") && batch.len() > 1 {
+                let _ = self.core.propose_all(batch.clone());
+            }
             self.proposals.taken(&batch);
         }
     }
@@ -412,6 +417,10 @@ impl<R: Reply> Driver<R> {
             }
             Event::Unreachable(id) => self.core.report_unreachable(id.0),
             Event::TransferLeader(to) => self.core.transfer_leader(to.0),
+            Event::Progress(of, reply) => {
+                // Whoever has asked may have given up.
+                let _ = reply.send(self.progress(of));
+            }
             Event::Shutdown(done) => self.begin_to_stop(done),
         }
         Ok(())
@@ -432,6 +441,11 @@ impl<R: Reply> Driver<R> {
         );
         self.conf_state = Arc::new(conf_state.clone());
         Ok(conf_state)
+    }
+
+    fn progress(&self, of: MemberId) -> Option<Progress> {
+        let own = self.core.matched(self.core.id()).filter(|_| self.core.role() == Role::Leader)?;
+        Some(Progress { matched: self.core.matched(of.0).map(Index), own: Index(own) })
     }
 
     fn take_proposal(&mut self, proposal: Proposal<R>) {

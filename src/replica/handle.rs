@@ -114,6 +114,15 @@ pub struct Status {
     pub reads_failed: u64,
 }
 
+/// How far a member's log has come, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What the member has acknowledged; `None` when it is not in the configuration.
+    pub matched: Option<Index>,
+    /// What the leader has on its own disk.
+    pub own: Index,
+}
+
 /// The handle of one member's consensus; clones are the same member.
 pub struct Replica<R> {
     inbox: mpsc::Sender<Event>,
@@ -233,6 +242,13 @@ impl<R: Reply> Replica<R> {
     /// Asks for leadership to be handed to `to`; [`Self::status`] tells whether it was.
     pub async fn transfer_leader(&self, to: MemberId) -> Result<(), Error> {
         self.send(Event::TransferLeader(to)).await
+    }
+
+    /// How far the log of `id` has come; `None` when this member does not lead.
+    pub async fn progress(&self, id: MemberId) -> Result<Option<Progress>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Progress(id, reply)).await?;
+        answer.await.map_err(|_| Unavailable::Stopped.into())
     }
 
     /// Called by the applier once for every conf change entry, in order; with node id 0 when the

@@ -53,6 +53,8 @@
 //! * A read index comes from a leader that has committed in its term and that a majority has confirmed
 //!   after the request was made. A request that comes too early is held, not dropped (etcd issue
 //!   12680).
+//! * One configuration change is under way at a time. Those that come meanwhile wait, this member's own
+//!   and forwarded ones alike: none becomes an empty entry whose proposer waits for nothing.
 //! * The configuration in a snapshot is the one in force at the snapshot's index.
 //! * Nothing here is random but the boot seed: the election timeout is a pure function of seed, member,
 //!   term and role.
@@ -114,5 +116,7 @@ mod schedules;
 mod scripts;
 
 pub use core::Role;
-pub use handle::{Committed, Replica, ReplicaConfig, Start, Status, ToApply, Transport, start};
+pub use handle::{
+    Committed, Progress, Replica, ReplicaConfig, Start, Status, ToApply, Transport, start,
+};
 pub use proposals::{Proposal, ProposalKind, Reply};

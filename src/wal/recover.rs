@@ -14,6 +14,7 @@ use super::segment::{self, Name};
 use super::table::{Action, Place, decide};
 use super::{Options, Repair};
 use crate::env::{Disk, File, Open};
+use crate::plant;
 
 /// What the files hold.
 pub(super) struct Scan {
@@ -95,6 +96,8 @@ fn read_segment(
                     (true, false, true) => Place::LastHead,
                 };
                 return match decide(stop.tail, place, stop.after) {
+                    Action::Cut if plant::is("torn-tail-refused") => Err(reader.damaged(stop.what)),
+                    Action::Refuse if plant::is("damaged-log-cut") => Ok((Action::Cut, stop.used)),
                     Action::Refuse if stop.what.is_empty() => Err(reader.damaged("no records")),
                     Action::Refuse => Err(reader.damaged(stop.what)),
                     Action::Clean if head.peek().is_some() => Err(reader.damaged("no records")),

@@ -12,6 +12,7 @@ use super::span::Span;
 use super::watchers::{State, Watcher};
 use crate::error::{Refused, Unavailable};
 use crate::limits;
+use crate::plant;
 use crate::types::Revision;
 
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
@@ -67,6 +68,7 @@ impl Session {
         }
         let id = self.watchers.free_id(request.watch_id).ok_or(DUPLICATE_ID)?;
         let start = Revision(request.start_revision);
+        let late = i64::from(plant::is("watch-begins-late"));
         // From now on, or from a revision that is still to come: nothing to read first.
         let ready = start.0 == 0 || start > current;
         Ok(Watcher {
@@ -79,7 +81,7 @@ impl Session {
             progress_notify: request.progress_notify,
             quiet: true,
             start,
-            next: if start.0 == 0 { current.next() } else { start },
+            next: if start.0 == 0 { Revision(current.0 + 1 + late) } else { start },
             state: if ready { State::Ready } else { State::Behind },
             open_response: 0,
         })

@@ -23,6 +23,7 @@ use crate::env::{BoxFuture, Env};
 use crate::error::{Error, Unavailable};
 use crate::latest;
 use crate::limits;
+use crate::plant;
 use crate::types::Revision;
 
 /// Decides whether the client may watch `(key, range_end)`, given as they are watched: in etcd's
@@ -232,17 +233,19 @@ impl Session {
                 let current = self.history.current();
                 assert!(current >= reached, "history is never behind the hub");
                 let slots = self.joining.take().unwrap_or_default();
-                self.fall_behind(slots, Revision(0));
+                let gap = if plant::is("watch-gap-skipped") { reached.next() } else { Revision(0) };
+                self.fall_behind(slots, gap);
             }
             ToSession::Lagging { from } => {
                 let slots: Vec<_> = self.watchers.in_state(State::Live).collect();
+                let from = Revision(from.0 + i64::from(plant::is("slow-watcher-skips")));
                 self.fall_behind(slots, from);
             }
         }
     }
 
     /// Sends watchers back to history, where they go on at `from` or where they are, if that is later.
-    fn fall_behind(&mut self, slots: Vec<Slot>, from: Revision) {
+    pub(super) fn fall_behind(&mut self, slots: Vec<Slot>, from: Revision) {
         for slot in slots {
             let Some(watcher) = self.watchers.get_mut(slot) else { continue };
             watcher.next = watcher.next.max(from);
@@ -302,6 +305,11 @@ impl Session {
     /// progress to tell: then there is none, as in etcd.
     fn answer_progress(&mut self) {
         let Some(asked) = self.asked else { return };
+        if plant::is("progress-from-the-head") {
+            self.asked = None;
+            let head = self.history.current();
+            return self.outbox.push(head, Response { watch_id: -1, ..Response::default() });
+        }
         self.settle();
         if self.watchers.len() == 0 {
             self.asked = None;

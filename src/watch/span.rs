@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use quorate_proto::mvccpb::{Event, event::EventType};
 
+use crate::plant;
 use crate::types::Revision;
 
 /// Where a range of keys ends. Ordered by how far it reaches.
@@ -52,6 +53,9 @@ impl Span {
     /// from `key` on. `None` when the range holds no key.
     pub fn new(key: Bytes, range_end: Bytes) -> Option<Self> {
         if range_end.is_empty() {
+            return Some(Self::Key(key));
+        }
+        if range_end[..] == [0] && plant::is("open-watch-sees-one-key") {
             return Some(Self::Key(key));
         }
         if range_end[..] == [0] {

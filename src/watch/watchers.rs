@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::counters::Counters;
 use super::link::Slot;
 use super::span::{Interest, Span};
+use crate::plant;
 use crate::types::Revision;
 
 /// One watcher of a client.
@@ -47,7 +48,13 @@ pub(super) enum State {
 
 impl Watcher {
     pub fn interest(&self) -> Interest {
-        Interest { from: self.next, no_put: self.no_put, no_delete: self.no_delete }
+        let again = i64::from(plant::is("watch-tells-twice"));
+        let filters = !plant::is("watch-filter-ignored");
+        Interest {
+            from: Revision(self.next.0 - again),
+            no_put: self.no_put && filters,
+            no_delete: self.no_delete && filters,
+        }
     }
 
     /// The revision that its client may have been told that it has. It can be above what the hub has
@@ -86,6 +93,9 @@ impl Watchers {
     /// The id for a new watcher: the one asked for unless it is taken, or with 0 the next free one,
     /// counting from 0.
     pub fn free_id(&mut self, asked: i64) -> Option<i64> {
+        if asked != 0 && plant::is("watch-id-not-counted") {
+            return Some(self.next_id);
+        }
         if asked != 0 {
             return (!self.by_id.contains_key(&asked)).then_some(asked);
         }

@@ -80,7 +80,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(channel: &Channel, endpoint: &str) -> Self {
-        let origin: Uri = format!("http://{endpoint}").parse().expect("host and port make a URI");
+        let origin = origin(endpoint);
         let kv = KvClient::with_origin(channel.clone(), origin.clone());
         let maintenance = MaintenanceClient::with_origin(channel.clone(), origin);
         Self { kv: kv.max_decoding_message_size(usize::MAX), maintenance }
@@ -118,6 +118,11 @@ impl Client {
         let request = HashKvRequest { revision };
         within(self.maintenance.hash_kv(request)).await
     }
+}
+
+/// What requests to this endpoint are addressed to.
+pub fn origin(endpoint: &str) -> Uri {
+    format!("http://{endpoint}").parse().expect("host and port make a URI")
 }
 
 /// A server that was killed can leave a call without an end.

@@ -118,13 +118,13 @@ async fn leader(cluster: &Cluster) -> usize {
 
 /// Puts at a steady rate, none waiting for another: a put that is lost with the leader is answered only
 /// after the request timeout and must not hide that others go through.
-struct Probe {
+pub struct Probe {
     moments: Arc<Mutex<Vec<Instant>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Probe {
-    async fn start(endpoints: &[String]) -> Self {
+    pub async fn start(endpoints: &[String]) -> Self {
         let mut clients = Vec::new();
         for endpoint in endpoints {
             clients.push(Client::connect(endpoint).await);
@@ -148,7 +148,7 @@ impl Probe {
     }
 
     /// Waits for an acknowledgement after `since`.
-    async fn acknowledged_since(&self, since: Instant) {
+    pub async fn acknowledged_since(&self, since: Instant) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.moments.lock().expect("no probe panics").last().is_none_or(|m| *m < since) {
             assert!(Instant::now() < deadline, "no put is acknowledged any more");
@@ -157,7 +157,7 @@ impl Probe {
     }
 
     /// The longest time without an acknowledgement that ended after `since`.
-    fn longest_pause(&self, since: Instant) -> Duration {
+    pub fn longest_pause(&self, since: Instant) -> Duration {
         let moments = self.moments.lock().expect("no probe panics");
         let pairs = moments.windows(2).filter(|pair| pair[1] > since);
         pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::process::{etcd_program, loudly};
+use super::process::{etcd_program, loudly, program};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,16 +25,7 @@ pub struct Release {
 impl Release {
     /// Debian's packages etcd-server and etcd-client, or what `ETCD` and `ETCDCTL` name.
     pub fn v3_4() -> Self {
-        let etcdctl = std::env::var_os("ETCDCTL");
-        let etcdctl = etcdctl.map_or_else(|| PathBuf::from("/usr/bin/etcdctl"), PathBuf::from);
-        let etcd = etcd_program();
-        for program in [&etcd, &etcdctl] {
-            assert!(
-                program.exists(),
-                "{} is missing: install etcd-server and etcd-client, or set ETCD and ETCDCTL",
-                program.display()
-            );
-        }
+        let (etcd, etcdctl) = (etcd_program(), program("ETCDCTL", "etcdctl"));
         Self { name: "3.4", etcd, etcdctl }
     }
 

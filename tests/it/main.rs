@@ -12,9 +12,12 @@
 
 mod client;
 mod cluster;
+mod compaction;
 mod compare;
 mod crash;
 mod errors;
 mod etcdctl;
 mod load;
+mod members;
 mod process;
+mod recipes;

@@ -44,9 +44,21 @@ impl Kind {
     }
 }
 
-/// The etcd of the system, or the one that `ETCD` names.
+/// The etcd on the path, or the one that `ETCD` names.
 pub fn etcd_program() -> PathBuf {
-    std::env::var_os("ETCD").map_or_else(|| PathBuf::from("/usr/bin/etcd"), PathBuf::from)
+    program("ETCD", "etcd")
+}
+
+/// The program that the environment variable names, or else the one called `name` on the path.
+pub fn program(variable: &str, name: &str) -> PathBuf {
+    if let Some(chosen) = std::env::var_os(variable) {
+        return chosen.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|p| p.is_file());
+    found.unwrap_or_else(|| {
+        panic!("{name} is missing: install etcd-server and etcd-client, or set {variable}")
+    })
 }
 
 /// A directory on the disk that cargo builds on: /tmp may be memory, where fsync costs nothing.
@@ -103,6 +115,24 @@ impl Server {
         server.initial_cluster = format!("m0={}", server.peer_url());
         server.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         server
+    }
+
+    /// A member in `dir` that is to join a cluster, once it has been told which: [`Self::join`].
+    pub fn joining(kind: Kind, dir: &Path, name: &str) -> Self {
+        let mut server = Self::new(kind, dir, name);
+        server.flags.push("--initial-cluster-state=existing".into());
+        server
+    }
+
+    /// Names the members of the cluster to join, as that cluster names them; one that has not started
+    /// has no name, and is this one.
+    pub fn join(&mut self, members: impl Iterator<Item = (String, Vec<String>)>) {
+        let own = self.peer_url();
+        let mut listed = vec![format!("{}={own}", self.name)];
+        for (name, urls) in members.filter(|(_, urls)| !urls.contains(&own)) {
+            listed.extend(urls.iter().map(|url| format!("{name}={url}")));
+        }
+        self.initial_cluster = listed.join(",");
     }
 
     fn new(kind: Kind, dir: &Path, name: &str) -> Self {

@@ -1,9 +1,10 @@
 //! The server's program: reads the command line, sets up the log, starts a server on this machine and
 //! waits for a signal. Everything that a server does is in the library.
 //!
-//! Exit codes: 0 after `--help`, `--version` and an orderly stop by SIGTERM or SIGINT; 2 for a command
-//! line that does not parse; 1 for a configuration that cannot be served and for every failure at
-//! work, with one line at level error that says why; killed by SIGABRT after a panic.
+//! Exit codes: 0 after `--help`, `--version`, an orderly stop by SIGTERM or SIGINT and the removal of
+//! the member from its cluster; 2 for a command line that does not parse; 1 for a configuration that
+//! cannot be served and for every failure at work, with one line at level error that says why; killed
+//! by SIGABRT after a panic.
 #![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
 
 mod notify;
@@ -118,6 +119,11 @@ fn run(config: &Config) -> ExitCode {
     runtime.shutdown_timeout(LINGER);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) if fatal.is_removal() => {
+            warn!(error = %fatal, "server error");
+            warn!("data-dir used by this member must be removed");
+            ExitCode::SUCCESS
+        }
         Err(fatal) => {
             error!(error = %fatal, "the member cannot go on");
             ExitCode::FAILURE

@@ -66,6 +66,15 @@ impl MemDisk {
         });
     }
 
+    /// An fsync has failed: what was not durable is in the kernel's memory, and never gets to the disk
+    /// unless it is written again. The disk works again.
+    pub(super) fn forget_unsynced(&self) {
+        self.state(|state| {
+            state.operations_left = None;
+            state.inodes.iter_mut().for_each(|inode| inode.pending.clear());
+        });
+    }
+
     pub(super) fn read(&self, path: &Path) -> Vec<u8> {
         self.state(|state| state.inodes[state.names.files[path]].data.clone())
     }

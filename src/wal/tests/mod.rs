@@ -198,3 +198,21 @@ fn after_a_failure_nothing_is_written() {
     assert!(matches!(wal.prepare(), Err(WalError::Poisoned(_))));
     assert_eq!(disk.operations(), before);
 }
+
+/// The process before was told that its fsync failed; the next one finds in the kernel's memory what
+/// is not on the disk, and must not rely on it as it is.
+#[test]
+fn what_was_recovered_survives_the_next_power_cut() {
+    let disk = MemDisk::default();
+    let mut wal = create(&disk).expect("a sound disk");
+    wal.save(&[save(vec![entry(1, 1, 10)], state(1, 1))]).expect("a sound disk");
+    disk.fail_after(1);
+    wal.save(&[save(vec![entry(2, 1, 10)], state(1, 1))]).expect_err("its fsync fails");
+    disk.forget_unsynced();
+    let (wal, recovered) = open(&disk, at(0)).expect("nothing is wrong with what is read");
+    assert_eq!(recovered.entries.len(), 2);
+    drop(wal);
+    disk.crash(|_| 0);
+    let (_, again) = open(&disk, at(0)).expect("what was recovered was durable");
+    assert_eq!(again.entries, recovered.entries);
+}

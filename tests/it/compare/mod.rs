@@ -182,6 +182,8 @@ impl Side {
             let name = format!("{{{name}}}");
             match value {
                 Value::Id(id) => {
+                    // etcdctl pads some ids, with zeros or with spaces behind another one.
+                    text = text.replace(&format!(" {id:16x}"), &format!(" {name}"));
                     for written in [format!("{id:016x}"), format!("{id:x}"), id.to_string()] {
                         text = text.replace(&written, &name);
                     }
