@@ -1,42 +1,73 @@
 //! A cluster of real servers on simulated hosts: the whole [`Server`], started as the program starts
-//! it, and channels for clients. What is done to the hosts is the scenario's matter.
+//! it, and channels for clients. What is done to the hosts is the nemesis's matter; how members come
+//! and go is in [`crate::members`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures::future::join_all;
 use quorate::client::{self, Channel};
 use quorate::engine;
 use quorate::env::Env;
+use quorate::error::Fatal;
 use quorate::member;
 use quorate::server::{self, Server};
 use quorate_proto::etcdserverpb::HashKvRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{RangeRequest, StatusRequest, StatusResponse};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
 
-const CLIENT_PORT: u16 = 2379;
-const PEER_PORT: u16 = 2380;
-/// How long a healed cluster may take to settle.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// One look at whether it has.
+pub const CLIENT_PORT: u16 = 2379;
+pub const PEER_PORT: u16 = 2380;
+/// What a member gets to say how it is.
+const STATUS_LIMIT: Duration = Duration::from_millis(500);
+/// One look at whether a cluster has settled, and what each question in it may take.
 const LOOK: Duration = Duration::from_millis(200);
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
+/// What a server gets to stop in good order.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// What it gets to bring its state to disk.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// What differs between clusters; small bounds make rare paths common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub members: usize,
+    /// Members beside those that vote.
+    pub learners: usize,
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    pub pre_vote: bool,
     pub snapshot_count: u64,
     pub catchup_entries: u64,
     pub wal_segment_bytes: u64,
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    pub watch_progress_interval: Duration,
 }
 
 impl Shape {
     /// Members with bounds small enough that segments are cut and states flushed all the time.
     pub fn small(members: usize) -> Self {
-        Self { members, snapshot_count: 200, catchup_entries: 100, wal_segment_bytes: 64 << 10 }
+        let defaults = member::Options::single("m0", "/data", ([0, 0, 0, 0], PEER_PORT).into());
+        Self {
+            members,
+            learners: 0,
+            heartbeat: defaults.heartbeat,
+            election_timeout: defaults.election_timeout,
+            pre_vote: defaults.pre_vote,
+            snapshot_count: 200,
+            catchup_entries: 100,
+            wal_segment_bytes: 64 << 10,
+            request_bytes_max: defaults.request_bytes_max,
+            txn_ops_max: defaults.txn_ops_max,
+            watch_progress_interval: defaults.watch_progress_interval,
+        }
     }
 }
 
@@ -45,72 +76,261 @@ impl Shape {
 pub struct Cluster {
     world: World,
     shape: Shape,
-    names: Vec<String>,
-    /// Why servers ended by themselves, which none should.
-    ended: Arc<Mutex<Vec<String>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// In the order in which they came.
+    pub(crate) hosts: Vec<String>,
+    /// Gone for good: their disks are not to be trusted.
+    pub(crate) retired: BTreeSet<String>,
+    /// Hosts whose members joined when the cluster was there already.
+    pub(crate) joined: BTreeSet<String>,
+    /// Hosts whose members somebody has asked to remove: they may end by themselves.
+    pub(crate) leaving: BTreeSet<String>,
+    /// Ids that somebody has asked to remove.
+    pub(crate) removed: BTreeSet<u64>,
+    /// Calls about the membership so far, so that each goes to another member.
+    pub(crate) asked: usize,
+    /// Hosts whose members do not vote.
+    pub(crate) learners: BTreeSet<String>,
+    /// Hosts whose disks are broken on purpose: their servers may end with an error.
+    pub(crate) excused: BTreeSet<String>,
+    /// Servers that ended by themselves: host and why.
+    ended: Vec<(String, String)>,
+    /// Hosts on which a server is being started, or was told to stop and may still be at it.
+    starting: BTreeSet<String>,
+    stopping: BTreeSet<String>,
+    /// To running servers.
+    orders: BTreeMap<String, mpsc::Sender<Order>>,
 }
 
 impl Cluster {
     /// Adds the hosts; nothing runs yet.
     pub fn new(world: &World, shape: Shape) -> Self {
-        let names: Vec<_> = (0..shape.members).map(|n| format!("m{n}")).collect();
-        for name in &names {
-            world.add_host(name);
+        let hosts: Vec<_> = (0..shape.members).map(|n| format!("m{n}")).collect();
+        for host in &hosts {
+            world.add_host(host);
         }
-        Self { world: world.clone(), shape, names, ended: Arc::default() }
+        let state = State { hosts, ..State::default() };
+        Self { world: world.clone(), shape, state: Arc::new(Mutex::new(state)) }
     }
 
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    pub fn names(&self) -> &[String] {
-        &self.names
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Every host that is or was a member's.
+    pub fn hosts(&self) -> Vec<String> {
+        self.state().hosts.clone()
+    }
+
+    /// The hosts of the members that there are.
+    pub fn names(&self) -> Vec<String> {
+        let state = self.state();
+        state.hosts.iter().filter(|host| !state.retired.contains(*host)).cloned().collect()
     }
 
     /// Where clients connect.
     pub fn endpoints(&self) -> Vec<String> {
-        self.names.iter().map(|name| endpoint(name)).collect()
+        self.voters().iter().map(|host| endpoint(host)).collect()
     }
 
+    /// The hosts of the members that vote, and so serve everything.
+    pub fn voters(&self) -> Vec<String> {
+        let names = self.names();
+        let state = self.state();
+        names.into_iter().filter(|host| !state.learners.contains(host)).collect()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("what is known of the members")
+    }
+}
+
+/// Starting and stopping.
+impl Cluster {
     pub async fn start_all(&self) {
-        for name in &self.names {
-            self.start(name).await;
+        for host in self.names() {
+            self.start(&host).await;
         }
     }
 
-    /// Starts, or restarts, the server on one host.
-    pub async fn start(&self, name: &str) {
-        let options = self.options(name);
-        let (ended, host) = (self.ended.clone(), name.to_owned());
-        let process = self
-            .world
-            .start(name, move |env| async move {
-                let fatal = match Server::start(env, options).await {
-                    Ok(server) => server.fatal().await,
-                    Err(fatal) => fatal,
-                };
-                let mut ended = ended.lock().expect("a list of texts");
-                ended.push(format!("{host}: {fatal}"));
-            })
-            .await;
-        drop(process);
+    /// Starts the server on one host, unless it runs or is being started.
+    pub async fn start(&self, host: &str) {
+        let Some(_starting) = Starting::mark(self, host) else { return };
+        let options = self.options(host);
+        let (to_server, orders) = mpsc::channel(1);
+        self.state().orders.insert(host.to_owned(), to_server);
+        let (cluster, host_name) = (self.clone(), host.to_owned());
+        let serve = move |env| async move {
+            let served = if cluster.state().joined.contains(&host_name) {
+                cluster.serve_joining(env, &host_name, options, orders).await
+            } else {
+                serve(env, options, orders).await
+            };
+            let mut state = cluster.state();
+            match served {
+                Err(fatal) if fatal.is_removal() && state.leaving.contains(&host_name) => {}
+                Err(_) if state.excused.contains(&host_name) => {}
+                Err(fatal) => state.ended.push((host_name, fatal.to_string())),
+                Ok(()) => {}
+            }
+        };
+        drop(self.world.start(host, serve).await);
     }
 
-    fn options(&self, name: &str) -> server::Options {
+    /// Stops the server on one host in good order, or kills it when that takes too long.
+    pub async fn stop(&self, host: &str) {
+        let orders = {
+            let mut state = self.state();
+            state.stopping.insert(host.to_owned());
+            state.orders.remove(host)
+        };
+        if orders.is_some_and(|orders| orders.try_send(Order::Stop).is_ok()) {
+            self.world.wait_until(STOP_LIMIT, || !self.world.is_running(host)).await;
+        }
+        self.world.kill(host);
+        self.state().stopping.remove(host);
+    }
+
+    /// Brings to an end what nobody waits for any more.
+    pub async fn finish_stops(&self) {
+        let stopping = self.state().stopping.clone();
+        for host in stopping {
+            self.stop(&host).await;
+        }
+    }
+
+    /// Makes a running server bring its state to disk as it is now, so that it can be looked at.
+    pub async fn flush(&self, host: &str) {
+        let orders = self.state().orders.get(host).cloned();
+        let (done, mut flushed) = oneshot::channel();
+        if orders.is_some_and(|orders| orders.try_send(Order::Flush(done)).is_ok()) {
+            // A server that is still starting takes no orders.
+            let over = || !matches!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+            self.world.wait_until(FLUSH_LIMIT, over).await;
+        }
+    }
+
+    fn options(&self, host: &str) -> server::Options {
         let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let url = |name: &str| vec![format!("http://{name}:{PEER_PORT}")];
-        let mut member = member::Options::single(name, "/data", address(PEER_PORT));
-        member.advertise_peer_urls = url(name);
-        member.advertise_client_urls = vec![format!("http://{}", endpoint(name))];
-        member.initial_cluster = self.names.iter().map(|n| (n.clone(), url(n))).collect();
+        let url = |host: &str| vec![peer_url(host)];
+        let mut member = member::Options::single(host, "/data", address(PEER_PORT));
+        // Room for a new learner, and for one that is to replace a voter.
+        member.learners_max = self.shape.learners + 2;
+        member.advertise_peer_urls = url(host);
+        member.advertise_client_urls = vec![format!("http://{}", endpoint(host))];
+        let first = (0..self.shape.members).map(|n| format!("m{n}"));
+        member.initial_cluster = first.map(|name| (name.clone(), url(&name))).collect();
+        member.heartbeat = self.shape.heartbeat;
+        member.election_timeout = self.shape.election_timeout;
+        member.pre_vote = self.shape.pre_vote;
         member.snapshot_count = self.shape.snapshot_count;
         member.catchup_entries = self.shape.catchup_entries;
         member.wal_segment_bytes = self.shape.wal_segment_bytes;
-        member.engine = engine::Options::in_memory(self.world.mem_env(name));
+        member.request_bytes_max = self.shape.request_bytes_max;
+        member.txn_ops_max = self.shape.txn_ops_max;
+        member.watch_progress_interval = self.shape.watch_progress_interval;
+        member.engine = engine::Options::in_memory(self.world.mem_env(host));
         server::Options::new(member, vec![address(CLIENT_PORT)])
     }
+}
 
+/// Of two who start one server, the second leaves it to the first.
+struct Starting<'a> {
+    cluster: &'a Cluster,
+    host: &'a str,
+}
+
+impl<'a> Starting<'a> {
+    fn mark(cluster: &'a Cluster, host: &'a str) -> Option<Self> {
+        let free = !cluster.world.is_running(host);
+        let marked = free && cluster.state().starting.insert(host.to_owned());
+        marked.then_some(Self { cluster, host })
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.cluster.state().starting.remove(self.host);
+    }
+}
+
+/// What a running server is told.
+pub(crate) enum Order {
+    /// Bring the state to disk, and say when that is done.
+    Flush(oneshot::Sender<()>),
+    /// Stop in good order.
+    Stop,
+}
+
+/// Serves until told to stop; the error with which the server ended, if it did.
+pub(crate) async fn serve(
+    env: Env,
+    options: server::Options,
+    orders: mpsc::Receiver<Order>,
+) -> Result<(), Fatal> {
+    until_stopped(Server::start(env, options).await?, orders).await
+}
+
+pub(crate) async fn until_stopped(
+    server: Server,
+    mut orders: mpsc::Receiver<Order>,
+) -> Result<(), Fatal> {
+    loop {
+        let order = tokio::select! {
+            biased; // A server that cannot go on takes no orders.
+            fatal = server.fatal() => return Err(fatal),
+            order = orders.recv() => order,
+        };
+        match order {
+            Some(Order::Flush(done)) => {
+                server.member().store().flush()?;
+                // Who asked may have gone.
+                let _ = done.send(());
+            }
+            Some(Order::Stop) => {
+                server.shutdown().await;
+                return Ok(());
+            }
+            // Nobody will tell it to stop any more.
+            None => return Err(server.fatal().await),
+        }
+    }
+}
+
+/// What was done to members on purpose, and what they did by themselves.
+impl Cluster {
+    /// The member's disk is broken on purpose: its server may end with an error.
+    pub fn excuse(&self, host: &str) {
+        self.state().excused.insert(host.to_owned());
+    }
+
+    /// The disk is sound again.
+    pub fn expect_sound(&self, host: &str) {
+        self.state().excused.remove(host);
+    }
+
+    /// The member does not come back.
+    pub fn retire(&self, host: &str) {
+        self.world.kill(host);
+        self.state().retired.insert(host.to_owned());
+    }
+
+    /// Servers that ended by themselves on sound disks: host and why.
+    pub fn ended(&self) -> Vec<(String, String)> {
+        self.state().ended.clone()
+    }
+}
+
+/// What members say.
+impl Cluster {
     /// A channel from the host of `env` to one member, or to any of them in turn.
     pub fn channel(&self, env: &Env, member: Option<&str>) -> Channel {
         let endpoints = match member {
@@ -126,86 +346,87 @@ impl Cluster {
         Channel::with_options(env.clone(), endpoints, options).expect("endpoints are host:port")
     }
 
-    /// The member that a running member takes for the leader; none while there is no answer.
+    /// The member that says of itself, in the newest term, that it leads; none while nobody does.
     pub async fn leader(&self, env: &Env) -> Option<String> {
-        for name in self.running() {
-            let Some(status) = self.status(env, &name).await else { continue };
-            for other in self.running() {
-                let Some(theirs) = self.status(env, &other).await else { continue };
-                let header = theirs.header.expect("every answer has a header");
-                if status.leader != 0 && header.member_id == status.leader {
-                    return Some(other);
-                }
-            }
-        }
-        None
-    }
-
-    fn running(&self) -> Vec<String> {
-        self.names.iter().filter(|name| self.world.is_running(name)).cloned().collect()
+        let running = self.names().into_iter().filter(|host| self.world.is_running(host));
+        let asked = running.map(|host| async move {
+            let status = self.status(env, &host).await?;
+            let leads = status.header.is_some_and(|header| header.member_id == status.leader);
+            leads.then_some((status.raft_term, host))
+        });
+        let leaders = join_all(asked).await.into_iter().flatten();
+        leaders.max().map(|(_, host)| host)
     }
 
     /// A member's own account of itself.
-    pub async fn status(&self, env: &Env, name: &str) -> Option<StatusResponse> {
-        let mut client = MaintenanceClient::new(self.channel(env, Some(name)));
-        let call = client.status(StatusRequest {});
-        let answer = env.timeout(Duration::from_secs(2), call).await;
+    pub async fn status(&self, env: &Env, host: &str) -> Option<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.channel(env, Some(host)));
+        let answer = env.timeout(STATUS_LIMIT, client.status(StatusRequest {})).await;
         answer.ok()?.ok().map(tonic::Response::into_inner)
     }
 
-    /// Waits until every member answers a linearizable read, which takes a leader that all reach, and
-    /// all have the same hash at one revision; clients may go on writing. Panics when that does not
-    /// come to pass.
-    pub async fn settled(&self, env: &Env) {
-        let start = env.now();
+    /// Waits until every voter answers a linearizable read, which takes a leader that all reach, and
+    /// all have the same hash at one revision; clients may go on writing. Learners answer neither, and
+    /// need only say that they are there. What there is instead, when that does not come to pass within
+    /// `limit`.
+    pub async fn settled(&self, env: &Env, limit: Duration) -> Result<(), String> {
+        let deadline = env.now() + limit;
         loop {
-            self.assert_none_ended();
-            if let Some(hashes) = self.hashes(env).await
-                && hashes.windows(2).all(|pair| pair[0] == pair[1])
-            {
-                return;
+            let hashes = self.hashes(env).await;
+            let equal = |hashes: &[Hash]| hashes.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            match hashes {
+                Ok(hashes) if equal(&hashes) => return Ok(()),
+                Ok(hashes) if env.now() >= deadline => {
+                    return Err(format!("the members differ: {hashes:?}"));
+                }
+                Err(host) if env.now() >= deadline => {
+                    return Err(format!("{host} does not answer a linearizable read"));
+                }
+                Ok(_) | Err(_) => env.sleep(LOOK).await,
             }
-            let waited = env.now() - start;
-            assert!(
-                waited < PATIENCE,
-                "the members differ or do not answer: {:?}",
-                self.hashes(env).await
-            );
-            env.sleep(LOOK).await;
         }
     }
 
-    /// `(revision, hash, compact revision)` of every member, all at the revision that the first one
-    /// was at: the read before it makes sure that each has come so far.
-    async fn hashes(&self, env: &Env) -> Option<Vec<(i64, u32, i64)>> {
+    /// Of every member at the revision that the first one was at: the read before it makes sure that
+    /// each has come so far. The first host that did not answer, otherwise.
+    async fn hashes(&self, env: &Env) -> Result<Vec<Hash>, String> {
         let mut hashes = Vec::new();
         let mut common = None;
-        for name in &self.names {
-            let limit = Duration::from_secs(3);
-            let mut kv = KvClient::new(self.channel(env, Some(name)));
-            let read = RangeRequest { key: "settled?".into(), ..Default::default() };
-            let read = env.timeout(limit, kv.range(read)).await.ok()?.ok()?;
-            let revision = *common.get_or_insert(read.into_inner().header?.revision);
-            let mut maintenance = MaintenanceClient::new(self.channel(env, Some(name)));
-            let hash = maintenance.hash_kv(HashKvRequest { revision });
-            let hash = env.timeout(limit, hash).await.ok()?.ok()?.into_inner();
-            hashes.push((revision, hash.hash, hash.compact_revision));
+        for host in self.names() {
+            if self.status(env, &host).await.is_some_and(|status| status.is_learner) {
+                continue;
+            }
+            let hash = self.hash(env, &host, &mut common).await;
+            hashes.push((host.clone(), hash.ok_or(host)?));
         }
-        Some(hashes)
+        Ok(hashes)
     }
 
-    /// No server may have ended by itself.
-    pub fn assert_none_ended(&self) {
-        let ended = self.ended.lock().expect("a list of texts");
-        assert!(ended.is_empty(), "servers ended by themselves: {ended:?}");
-    }
-
-    /// Takes note that servers ended, where a scenario breaks disks on purpose.
-    pub fn forgive_ended(&self) -> Vec<String> {
-        std::mem::take(&mut *self.ended.lock().expect("a list of texts"))
+    async fn hash(
+        &self,
+        env: &Env,
+        host: &str,
+        common: &mut Option<i64>,
+    ) -> Option<(i64, u32, i64)> {
+        let channel = self.channel(env, Some(host));
+        let mut kv = KvClient::new(channel.clone());
+        let read = RangeRequest { key: "settled?".into(), ..Default::default() };
+        let read = env.timeout(LOOK_LIMIT, kv.range(read)).await.ok()?.ok()?;
+        let revision = *common.get_or_insert(read.into_inner().header?.revision);
+        let mut maintenance = MaintenanceClient::new(channel);
+        let hash = maintenance.hash_kv(HashKvRequest { revision });
+        let hash = env.timeout(LOOK_LIMIT, hash).await.ok()?.ok()?.into_inner();
+        Some((revision, hash.hash, hash.compact_revision))
     }
 }
 
-fn endpoint(name: &str) -> String {
-    format!("{name}:{CLIENT_PORT}")
+/// A host, and the revision, hash and compact revision of its member.
+type Hash = (String, (i64, u32, i64));
+
+fn endpoint(host: &str) -> String {
+    format!("{host}:{CLIENT_PORT}")
+}
+
+pub(crate) fn peer_url(host: &str) -> String {
+    format!("http://{host}:{PEER_PORT}")
 }

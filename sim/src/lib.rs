@@ -48,11 +48,15 @@
 //! # Map
 //!
 //! `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
-//! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `world` (all of it
-//! together). On top of the world: [`cluster`] (real servers on its hosts) · [`workload`] (clients) ·
-//! [`history`] (what they were told) · [`check`] (the judges) · [`scenario`] (a run from beginning to
-//! verdict) · [`plays`] (what is played; `tests/chaos.rs` plays it, `tests/planted.rs` with mistakes in
-//! the server that the judges must see).
+//! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world`
+//! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members`
+//! (how they come and go) · [`workload`] (clients) · [`nemesis`] (faults) · [`observe`] (what members say
+//! of themselves) · [`evidence`], [`history`] (what was seen) · [`check`] (the judges) · [`offline`] (the
+//! same for the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by
+//! [`swarm`]) · [`play`] (from beginning to [`verdict`]) · [`story`] (what happened, for people) ·
+//! [`report`] (the story in lines, and as a page) · [`shrink`] (a smaller plan that fails alike). All of
+//! it: [`units`] (times and sizes as plans write them) · [`dice`] (numbers from the seed). The commands
+//! are in `main.rs`.
 
 #[cfg(not(madsim))]
 compile_error!(
@@ -61,17 +65,31 @@ compile_error!(
 
 pub mod check;
 pub mod cluster;
+pub mod dice;
 mod disk;
 mod entropy;
+pub mod evidence;
 pub mod history;
+mod members;
+pub mod nemesis;
 mod net;
+pub mod observe;
 mod off;
-pub mod plays;
+pub mod offline;
+mod panics;
+pub mod plan;
+pub mod play;
+pub mod report;
 mod rt;
-pub mod scenario;
+pub mod score;
+pub mod shrink;
+pub mod story;
+pub mod swarm;
 mod trace;
+pub mod units;
+pub mod verdict;
 pub mod workload;
 mod world;
 
-pub use disk::{DiskFaults, SimDisk};
+pub use disk::{Contents, DiskFaults, Harm, Side, SimDisk};
 pub use world::{Process, World, run, run_for};

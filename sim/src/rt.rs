@@ -5,19 +5,21 @@
 //! process killed during that time never did the work, and nothing can be half done except through
 //! the disk's own power cut.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use madsim::rand::{Rng, RngCore};
+use madsim::rand::RngCore;
 use madsim::runtime::NodeHandle;
 use quorate::env::{Abort, BoxFuture, Job, Runtime, Worker};
 use quorate::limits;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dice::Dice;
 use crate::off::Off;
 
 /// The simulation's own clock, which the hosts' clocks follow at their rates.
@@ -31,21 +33,40 @@ fn sim_wall() -> SystemTime {
     SystemTime::now()
 }
 
+thread_local! {
+    /// The number of the host whose task is being polled; 0 is none.
+    static POLLED: Cell<u8> = const { Cell::new(0) };
+}
+
+/// The number of the host that is at work now, if any is.
+pub(crate) fn host_at_work() -> Option<u8> {
+    Some(POLLED.get()).filter(|host| *host > 0)
+}
+
 /// What a host keeps through restarts of its process: its clock, the speed of its storage.
 pub(crate) struct Machine {
+    /// The host's number in its world, from 1 on.
+    number: u8,
     clock: Mutex<Clock>,
     /// Shortest and longest time of one blocking job.
     latency: Mutex<(Duration, Duration)>,
+    /// The same of a worker's jobs, where they differ.
+    worker_latency: Mutex<Option<(Duration, Duration)>>,
+    /// What processes of this host draw, and its latencies.
+    dice: Mutex<Dice>,
     off: Off,
 }
 
 impl Machine {
-    pub(crate) fn new(off: Off) -> Self {
+    pub(crate) fn new(number: u8, off: Off, dice: Dice) -> Self {
         let now = sim_now();
         let latency = (Duration::from_micros(30), Duration::from_millis(2));
         Self {
+            number,
             clock: Mutex::new(Clock { sim: now, local: now, rate_ppm: 0, wall_ms: 0 }),
             latency: Mutex::new(latency),
+            worker_latency: Mutex::new(None),
+            dice: Mutex::new(dice),
             off,
         }
     }
@@ -55,6 +76,10 @@ impl Machine {
         *self.latency.lock().unwrap_or_else(PoisonError::into_inner) = (shortest, longest);
     }
 
+    pub(crate) fn set_worker_latency(&self, latency: Option<(Duration, Duration)>) {
+        *self.worker_latency.lock().unwrap_or_else(PoisonError::into_inner) = latency;
+    }
+
     /// From now on the monotonic clock runs `rate_ppm` millionths too fast, and the wall clock is
     /// `wall_ms` ahead. The monotonic clock never jumps.
     pub(crate) fn set_clock(&self, rate_ppm: i64, wall_ms: i64) {
@@ -62,6 +87,10 @@ impl Machine {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let sim = sim_now();
         *clock = Clock { sim, local: clock.local_at(sim), rate_ppm, wall_ms };
+    }
+
+    fn dice(&self) -> MutexGuard<'_, Dice> {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> Clock {
@@ -74,8 +103,21 @@ impl Machine {
 
     /// The time one blocking job takes: short ones are far more frequent than long ones.
     async fn work(&self) {
-        let (shortest, longest) = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = madsim::rand::thread_rng().gen_range(0.0..1.0_f64).powi(4);
+        let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take(latency).await;
+    }
+
+    /// The time one job of a worker takes.
+    async fn work_through(&self) {
+        let worker = *self.worker_latency.lock().unwrap_or_else(PoisonError::into_inner);
+        match worker {
+            Some(latency) => self.take(latency).await,
+            None => self.work().await,
+        }
+    }
+
+    async fn take(&self, (shortest, longest): (Duration, Duration)) {
+        let share = self.dice().share().powi(4);
         SimSleep::until(sim_now() + shortest + (longest - shortest).mul_f64(share)).await;
     }
 }
@@ -168,7 +210,8 @@ impl Runtime for SimRuntime {
         self.tasks.count();
         let ended = Arc::new(AtomicBool::new(false));
         let alive = Alive { tasks: Arc::clone(&self.tasks), ended: Arc::clone(&ended) };
-        let abort = self.node.spawn(Tracked { task, _alive: alive }).abort_handle();
+        let abort = self.node.spawn(Tracked { host: self.machine.number, task, _alive: alive });
+        let abort = abort.abort_handle();
         Box::new(Task { abort, ended })
     }
 
@@ -185,7 +228,7 @@ impl Runtime for SimRuntime {
         let machine = Arc::clone(&self.machine);
         let work_off = async move {
             while let Some(Queued { job, done }) = jobs.recv().await {
-                machine.work().await;
+                machine.work_through().await;
                 job();
                 let _ = done.send(());
             }
@@ -210,7 +253,7 @@ impl Runtime for SimRuntime {
     }
 
     fn fill_random(&self, buf: &mut [u8]) {
-        madsim::rand::thread_rng().fill_bytes(buf);
+        self.machine.dice().fill_bytes(buf);
     }
 }
 
@@ -253,6 +296,7 @@ impl Abort for Task {
 
 /// A task and its count. The fields drop in this order: the count goes last.
 struct Tracked {
+    host: u8,
     task: BoxFuture<'static, ()>,
     _alive: Alive,
 }
@@ -261,7 +305,10 @@ impl Future for Tracked {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.task.as_mut().poll(cx)
+        let before = POLLED.replace(self.host);
+        let polled = self.task.as_mut().poll(cx);
+        POLLED.set(before);
+        polled
     }
 }
 

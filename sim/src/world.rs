@@ -1,7 +1,7 @@
 //! One simulated world: its hosts, what runs on them, and what is done to them. What the hosts'
 //! sockets and disks do by themselves is in `net` and `disk`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -14,11 +14,13 @@ use madsim::runtime::{Handle, NodeHandle, Runtime};
 use quorate::env::Env;
 use tokio::sync::oneshot;
 
+use crate::dice::Dice;
 use crate::disk::SimDisk;
 use crate::net::socket::SimNet;
 use crate::net::wire::{Pump, Wire};
 use crate::off::Off;
 use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, sim_now};
+use crate::story::{Change, Story, What};
 
 /// Simulated time after which a run that has not ended is a failure.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -45,17 +47,41 @@ where
     T: Send + 'static,
     F: Future<Output = T> + 'static,
 {
-    crate::entropy::install();
-    // A fresh thread each time: madsim seeds a thread's hash maps only once.
-    let thread = std::thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
-    let running = thread.spawn(move || simulate(seed, limit, scenario));
-    match running.expect("the system has a thread left").join() {
+    match on_a_thread(seed, move || simulate(seed, limit, scenario)) {
         Ok(result) => result,
         Err(panic) => {
             eprintln!("seed {seed}: failed; the same seed repeats it");
             std::panic::resume_unwind(panic)
         }
     }
+}
+
+/// As [`run_for`], and a panic is an error that says what panicked, where. It is not printed.
+pub(crate) fn attempt<T, F>(
+    seed: u64,
+    limit: Duration,
+    scenario: impl FnOnce(World) -> F + Send + 'static,
+) -> Result<T, String>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let ended = on_a_thread(seed, move || {
+        crate::panics::keep();
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| simulate(seed, limit, scenario)));
+        ended.map_err(|_| crate::panics::take())
+    });
+    ended.unwrap_or_else(|_| Err("a panic after a panic".to_owned()))
+}
+
+/// A fresh thread each time: madsim seeds a thread's hash maps only once.
+fn on_a_thread<T: Send + 'static>(
+    seed: u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::Result<T> {
+    crate::entropy::install();
+    let thread = std::thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
+    thread.spawn(work).expect("the system has a thread left").join()
 }
 
 fn simulate<T, F>(seed: u64, limit: Duration, scenario: impl FnOnce(World) -> F) -> T
@@ -96,6 +122,7 @@ struct Inner {
     off: Off,
     wire: Arc<Wire>,
     hosts: Mutex<BTreeMap<String, Host>>,
+    story: Mutex<Option<Story>>,
 }
 
 struct Host {
@@ -135,8 +162,9 @@ impl World {
             start: sim_now(),
             handle: Handle::current(),
             off,
-            wire: Wire::new(),
+            wire: Wire::new(seed),
             hosts: Mutex::new(BTreeMap::new()),
+            story: Mutex::new(None),
         }))
     }
 
@@ -148,8 +176,8 @@ impl World {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, number));
         let host = Host {
             ip,
-            disk: SimDisk::new(),
-            machine: Arc::new(Machine::new(self.0.off.clone())),
+            disk: SimDisk::new(self.dice(&format!("disk {name}"))),
+            machine: Arc::new(Machine::new(number, self.0.off.clone(), self.dice(name))),
             engine: None,
             process: None,
             processes: 0,
@@ -159,6 +187,10 @@ impl World {
         assert!(hosts.insert(name.to_owned(), host).is_none(), "host {name} exists");
         self.0.wire.with(|state| state.add_host(name, ip));
         ip
+    }
+
+    fn dice(&self, name: &str) -> Dice {
+        Dice::of(self.0.seed, name)
     }
 
     /// Starts a process: `main` with the host's doors. Switches the host on if need be, and waits
@@ -180,6 +212,7 @@ impl World {
             World::exited(&world, &name, number);
         };
         drop(env.rt.spawn("main", Box::pin(main)));
+        self.tell(host, Change::Started);
         Process(result)
     }
 
@@ -206,16 +239,21 @@ impl World {
         let Some(world) = world.upgrade().map(World) else { return };
         let running = world.with(name, |host| host.process.as_ref().map(|running| running.number));
         if running == Some(number) {
-            world.kill(name);
+            world.end_process(name, Change::Ended);
         }
     }
 
     /// The process ends at once, as by SIGKILL: what it wrote to files stays, its kernel closes its
     /// sockets, its locks are free. Nothing happens when none runs.
     pub fn kill(&self, host: &str) {
+        self.end_process(host, Change::Killed);
+    }
+
+    fn end_process(&self, host: &str, how: Change) {
         let ip = self.with(host, |host| self.stop(host).then_some(host.ip));
         if let Some(ip) = ip {
             self.0.wire.with(|state| state.crash(ip));
+            self.tell(host, how);
         }
     }
 
@@ -228,6 +266,7 @@ impl World {
             host.ip
         });
         self.0.wire.with(|state| state.power_off(ip));
+        self.tell(host, Change::PowerLost);
     }
 
     /// The host's kernel runs again and answers RST to old connections; no process is started.
@@ -254,21 +293,29 @@ impl World {
 
     /// The process stands still, as by SIGSTOP; its kernel goes on.
     pub fn pause(&self, host: &str) {
-        self.with(host, |host| {
-            if let Some(running) = host.process.as_mut().filter(|running| !running.paused) {
-                running.paused = true;
-                self.0.handle.pause(running.node.id());
-            }
-        });
+        if self.set_paused(host, true) {
+            self.tell(host, Change::Paused);
+        }
     }
 
     pub fn resume(&self, host: &str) {
+        if self.set_paused(host, false) {
+            self.tell(host, Change::Resumed);
+        }
+    }
+
+    /// Whether a process runs and was not so before.
+    fn set_paused(&self, host: &str, paused: bool) -> bool {
         self.with(host, |host| {
-            if let Some(running) = host.process.as_mut().filter(|running| running.paused) {
-                running.paused = false;
-                self.0.handle.resume(running.node.id());
+            let running = host.process.as_mut().filter(|running| running.paused != paused);
+            let Some(running) = running else { return false };
+            running.paused = paused;
+            match paused {
+                true => self.0.handle.pause(running.node.id()),
+                false => self.0.handle.resume(running.node.id()),
             }
-        });
+            true
+        })
     }
 
     /// Whether a process runs on `host`, paused or not.
@@ -276,8 +323,25 @@ impl World {
         self.with(host, |host| host.process.is_some())
     }
 
+    /// All hosts, by name.
+    pub fn host_names(&self) -> Vec<String> {
+        self.hosts().keys().cloned().collect()
+    }
+
+    /// How many processes were started on `host`.
+    pub fn processes(&self, host: &str) -> u64 {
+        self.with(host, |host| host.processes)
+    }
+
+    /// The host of this number, as `rt::host_at_work` tells it; none while hosts are being changed.
+    pub(crate) fn host_name(&self, number: u8) -> Option<String> {
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, number));
+        let hosts = self.0.hosts.try_lock().ok()?;
+        hosts.iter().find(|(_, host)| host.ip == ip).map(|(name, _)| name.clone())
+    }
+
     /// Ready when the last task of every process that was stopped on `host` is dropped.
-    async fn stopped(&self, host: &str) {
+    pub(crate) async fn stopped(&self, host: &str) {
         let gone = || {
             self.with(host, |host| {
                 host.stopped.retain(|tasks| tasks.alive() > 0);
@@ -319,6 +383,10 @@ impl World {
 
 /// What a host has besides its process.
 impl World {
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts().contains_key(host)
+    }
+
     pub fn ip(&self, host: &str) -> IpAddr {
         self.with(host, |host| host.ip)
     }
@@ -338,6 +406,14 @@ impl World {
         self.with(host, |host| host.engine.get_or_insert_with(new).clone())
     }
 
+    /// Runs `work` on a thread beside the simulation, in no simulated time.
+    pub(crate) fn outside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.0.off.run(work)
+    }
+
     /// A new, empty disk and engine. The host must not be running a process.
     pub fn replace_disk(&self, host: &str) {
         self.with(host, |host| {
@@ -350,6 +426,11 @@ impl World {
     /// How long one blocking job takes on this host. Times of seconds are a stalled disk.
     pub fn set_disk_latency(&self, host: &str, shortest: Duration, longest: Duration) {
         self.with(host, |host| host.machine.set_latency(shortest, longest));
+    }
+
+    /// How long one job of the host's log thread takes; `None`: as all blocking jobs do.
+    pub fn set_log_latency(&self, host: &str, latency: Option<(Duration, Duration)>) {
+        self.with(host, |host| host.machine.set_worker_latency(latency));
     }
 
     /// From now on the host's monotonic clock runs `rate_ppm` millionths too fast (negative: too
@@ -388,6 +469,13 @@ impl World {
         });
     }
 
+    /// From now on exactly these ways are cut: from the first to the second of each pair.
+    pub fn set_cuts(&self, cuts: &BTreeSet<(String, String)>) {
+        let cuts: BTreeSet<_> =
+            cuts.iter().map(|(from, to)| (self.ip(from), self.ip(to))).collect();
+        self.0.wire.with(|state| state.set_cuts(cuts));
+    }
+
     /// Undoes every partition.
     pub fn heal_all(&self) {
         self.0.wire.with(|state| state.heal_all());
@@ -397,6 +485,18 @@ impl World {
     pub fn delay(&self, from: &str, to: &str, delay: Duration) {
         let (from, to) = (self.ip(from), self.ip(to));
         self.0.wire.with(|state| state.set_delay(from, to, delay));
+    }
+
+    /// From now on exactly these hosts' packets, in and out, take that much longer.
+    pub fn set_delays(&self, delays: &BTreeMap<String, Duration>) {
+        let delays = delays.iter().map(|(host, delay)| (self.ip(host), *delay)).collect();
+        self.0.wire.with(|state| state.set_host_delays(delays));
+    }
+
+    /// All connections of `host` end with RST, on both sides.
+    pub fn reset(&self, host: &str) {
+        let ip = self.ip(host);
+        self.0.wire.with(|state| state.reset(ip));
     }
 
     /// The range of the time that a packet takes between two hosts.
@@ -447,6 +547,18 @@ impl World {
     /// True with probability `share`.
     pub fn chance(&self, share: f64) -> bool {
         madsim::rand::thread_rng().gen_bool(share)
+    }
+
+    /// From now on, what happens to hosts is told.
+    pub fn set_story(&self, story: Story) {
+        *self.0.story.lock().unwrap_or_else(PoisonError::into_inner) = Some(story);
+    }
+
+    fn tell(&self, host: &str, change: Change) {
+        let story = self.0.story.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(story) = &*story {
+            story.tell(self.elapsed(), What::Host { host: host.to_owned(), change });
+        }
     }
 
     /// Adds what a scenario saw to the digest.

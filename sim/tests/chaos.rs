@@ -1,72 +1,82 @@
-//! The whole server through the faults that every cluster meets. Each test is a row of seeds; a
-//! failure names its seed, and the seed repeats it.
+//! The whole server through what the scripts and a few seeds do to it. A failure prints the plan that
+//! repeats it.
 
-use std::ops::Range;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+#[allow(clippy::disallowed_methods, reason = "tests are given real time")]
+use std::time::Instant;
 
-use sim::scenario::Summary;
-use sim::{World, plays, run};
+use sim::plan::Plan;
+use sim::play::play;
+use sim::verdict::Verdict;
 
 /// Fewer answers than this and a run has shown nothing.
 const ANSWERS_MIN: usize = 50;
+/// Real time for them, and how many they are at most.
+const QUICK: Duration = Duration::from_secs(45);
+const QUICK_SEEDS_MAX: u64 = 4;
 
-/// Plays `play` for every seed in turn, or for the one in `QUORATE_SEED`, whichever it is.
-fn seeds<F>(seeds: Range<u64>, play: impl Fn(World, u64) -> F + Send + Copy + 'static)
-where
-    F: Future<Output = Summary> + 'static,
-{
-    let chosen = std::env::var("QUORATE_SEED").ok();
-    let chosen = chosen.map(|seed| seed.parse().expect("QUORATE_SEED is a number"));
-    let seeds = chosen.map_or(seeds, |seed: u64| seed..seed + 1);
-    for seed in seeds {
-        let summary = run(seed, move |world| play(world, seed));
-        assert!(summary.answered >= ANSWERS_MIN, "seed {seed}: only {summary:?}");
-        println!("seed {seed}: {summary:?}");
-    }
+fn judge(what: &str, verdict: &Verdict) {
+    let violations: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
+    assert!(verdict.passed(), "{what}\n{}{}", verdict.plan, violations.join("\n"));
+    println!("{what}: {} answers in {:?}", verdict.answered, verdict.simulated);
 }
 
-/// First of all: a seed is a run. Two runs of one seed send the same bytes at the same times.
+/// First of all: a plan is a run. Played twice, in another order, and in another process, it sends
+/// the same bytes at the same times.
 #[test]
-fn the_same_seed_is_the_same_run() {
-    let digest = |seed| {
-        run(seed, move |world| async move {
-            plays::leader_killed(world.clone(), seed).await;
-            world.digest()
-        })
+fn the_same_plan_is_the_same_run() {
+    let plans: Vec<Plan> = [1, 2, 3].into_iter().map(Plan::from_seed).collect();
+    let digests = |order: &mut dyn Iterator<Item = usize>| {
+        let mut digests: Vec<_> = order.map(|at| (at, play(&plans[at]).digest)).collect();
+        digests.sort_unstable();
+        digests
     };
-    let first = digest(1);
-    assert_eq!(first, digest(1));
-    assert_ne!(first, digest(2));
-}
-
-#[test]
-fn members_without_faults() {
-    for members in [1, 3, 5] {
-        let summary = run(10, move |world| plays::calm(world, members));
-        assert!(summary.answered >= ANSWERS_MIN, "{members} members: only {summary:?}");
+    let first = digests(&mut (0..plans.len()));
+    assert_eq!(first, digests(&mut (0..plans.len()).rev()), "in one process, the other way round");
+    assert_ne!(first[0].1, first[1].1, "different plans are different runs");
+    for (at, digest) in first {
+        let played = Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(["replay", "--brief", "--seed", &plans[at].seed.to_string()])
+            .output()
+            .expect("the simulator can be started");
+        let said = String::from_utf8_lossy(&played.stdout);
+        assert!(said.contains(&format!("digest {digest:016x}")), "in another process: {said}");
     }
 }
 
 #[test]
-fn the_leader_is_killed_under_load() {
-    seeds(100..106, plays::leader_killed);
+fn every_script_passes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("there are scripts")
+        .map(|entry| entry.expect("a folder that can be read").path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a script that can be read");
+        let plan: Plan = text.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let verdict = play(&plan);
+        judge(&file.display().to_string(), &verdict);
+        assert!(verdict.answered >= ANSWERS_MIN, "{}: {}", file.display(), verdict.answered);
+    }
 }
 
+/// A few seeds; `QUORATE_SEED_BASE` says where others begin.
 #[test]
-fn a_minority_is_cut_off_and_comes_back() {
-    seeds(200..205, plays::minority_cut_off);
-}
-
-#[test]
-fn the_power_fails_again_and_again() {
-    seeds(300..308, plays::power_fails);
-}
-
-#[test]
-fn the_whole_cluster_loses_its_power() {
-    seeds(400..405, plays::blackout);
-}
-
-#[test]
-fn a_member_that_lags_catches_up_by_snapshot() {
-    seeds(500..504, plays::lagging_member);
+fn a_quick_share_of_seeds_passes() {
+    let base = std::env::var("QUORATE_SEED_BASE").unwrap_or_else(|_| "1000".to_owned());
+    let base: u64 = base.parse().expect("QUORATE_SEED_BASE is a number");
+    #[allow(clippy::disallowed_methods, reason = "tests are given real time")]
+    let began = Instant::now();
+    for seed in base..base + QUICK_SEEDS_MAX {
+        let verdict = play(&Plan::from_seed(seed));
+        judge(&format!("seed {seed}"), &verdict);
+        if began.elapsed() > QUICK {
+            return;
+        }
+    }
 }

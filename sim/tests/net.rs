@@ -248,3 +248,34 @@ fn a_process_that_returns_has_closed_its_sockets() {
         world.start("server", echo).await;
     });
 }
+
+/// What a process wrote before it was killed arrives in order, if at all: the kernel sends it.
+#[test]
+fn what_a_partition_held_back_of_a_killed_process_keeps_its_order() {
+    each_seed(|world| async move {
+        let server = world
+            .start("server", |env| async move {
+                let mut listener = env.net.listen(([0, 0, 0, 0], 7).into()).await.expect("free");
+                let (mut connection, _) = listener.accept().await.expect("the listener lives");
+                let mut read = Vec::new();
+                connection.read_to_end(&mut read).await.map(|_| read)
+            })
+            .await;
+        let client = |env: Env| async move {
+            let mut connection = dial(&env).await;
+            for byte in 0..200 {
+                env.sleep(Duration::from_millis(10)).await;
+                connection.write_all(&[byte]).await.expect("the window is open");
+            }
+            std::future::pending::<()>().await;
+        };
+        drop(world.start("client", client).await);
+        world.sleep(seconds(1)).await;
+        world.partition("server", "client");
+        world.sleep(seconds(2)).await;
+        world.kill("client");
+        world.heal_all();
+        let read = server.join().await.expect("nobody stops it").expect("a proper end");
+        assert_eq!(read, (0..200).collect::<Vec<u8>>());
+    });
+}

@@ -1,6 +1,73 @@
 //! Judges of a run, one a file. None shares code with the server but the wire types, and none trusts
 //! what the server says about itself.
+//!
+//! | judge | question |
+//! |---|---|
+//! | [`replay`] [`past`] [`refusals`] | are all answers explained by one order of all writes? |
+//! | [`search`] | the same without revisions and log, by search |
+//! | [`monotonic`] [`serializable`] [`durability`] | does nothing go back, is nothing made up, is nothing lost? |
+//! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
+//! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
+//! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
+//!
+//! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
+//! does to it. [`order`] says what follows from real time. What lies on members' disks is judged by
+//! [`crate::offline`].
 
+pub mod durability;
+pub mod equal;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod leases;
+pub mod logs;
+pub mod model;
+pub mod monotonic;
+pub mod order;
+pub mod past;
+pub mod queues;
+pub mod raft;
+pub mod refusals;
 pub mod replay;
+pub mod search;
+pub mod serializable;
+pub mod space;
 pub mod watches;
+
+use std::time::Duration;
+
+use crate::evidence::Record;
+use crate::verdict::Violation;
+
+/// For what clients and members have under way at the end to come to its own end.
+const WIND_DOWN: Duration = Duration::from_secs(10);
+/// What does not fit usually does so in many places for one reason.
+const SHOWN: usize = 8;
+
+/// Every question that can be asked about what was seen.
+pub fn all(record: &Record) -> Vec<Violation> {
+    let judges = [
+        replay::check,
+        search::check,
+        monotonic::check,
+        refusals::check,
+        past::check,
+        serializable::check,
+        watches::check,
+        leases::check,
+        durability::check,
+        raft::check,
+        equal::check,
+        queues::check,
+        logs::check,
+    ];
+    let mut violations = record.violations.clone();
+    violations.extend(judges.into_iter().flat_map(|judge| judge(record)));
+    violations
+}
+
+/// The first few of many.
+fn bounded(mut violations: Vec<Violation>) -> Vec<Violation> {
+    violations.truncate(SHOWN);
+    violations
+}

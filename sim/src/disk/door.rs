@@ -183,17 +183,18 @@ impl File for OpenFile {
         self.change(|platter, ino| {
             let room = platter.room();
             let fails = platter.strikes(platter.faults.write);
+            let fails_after = platter.dice.gen_range(0..=buf.len());
             let file = platter.tree.file(ino)?;
             let fits = file.len().saturating_add(room).saturating_sub(offset);
             let mut written = usize::try_from(fits).map_or(buf.len(), |fits| fits.min(buf.len()));
             if fails {
-                written = madsim::rand::thread_rng().gen_range(0..=written);
+                written = written.min(fails_after);
             }
             write(file, &buf[..written], offset);
             match (fails, written == buf.len()) {
                 (true, _) => Err(io::Error::other("injected: write failed")),
                 (false, true) => Ok(()),
-                (false, false) => Err(io::ErrorKind::StorageFull.into()),
+                (false, false) => Err(platter.full()),
             }
         })
     }
@@ -252,7 +253,7 @@ fn resize(platter: &mut Platter, ino: Ino, len: u64) -> io::Result<()> {
     let room = platter.room();
     let file = platter.tree.file(ino)?;
     if len > file.len().saturating_add(room) {
-        return Err(io::ErrorKind::StorageFull.into());
+        return Err(platter.full());
     }
     file.set_len(len);
     Ok(())

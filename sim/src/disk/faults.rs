@@ -9,6 +9,7 @@ use quorate::env::Disk;
 
 use super::door::ProcessDisk;
 use super::tree::Tree;
+use crate::dice::Dice;
 
 /// Shares of calls that fail, 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,12 +22,42 @@ pub struct DiskFaults {
     pub read: f64,
 }
 
+/// Which of the two things a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What processes see.
+    View,
+    /// What is on the platter: what would be left if the power went now, at worst.
+    Durable,
+}
+
+/// A file, read from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub name: String,
+    pub len: u64,
+    /// As far as anything was ever written; zeroes follow up to `len`.
+    pub bytes: Vec<u8>,
+}
+
+/// What was done to a disk that a sound one does not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Calls that failed because they were made to, or because the disk was full.
+    pub failed: u64,
+    /// Bits that changed by themselves.
+    pub rotten: u64,
+    /// Times that it was replaced by an empty one.
+    pub wiped: u64,
+}
+
 /// A host's disk as a nemesis sees it. It outlives every process of the host.
 #[derive(Clone)]
 pub struct SimDisk(pub(super) Arc<Mutex<Platter>>);
 
 pub(super) struct Platter {
     pub(super) tree: Tree,
+    pub(super) dice: Dice,
     pub(super) faults: DiskFaults,
     pub(super) capacity: u64,
     /// The process whose handles work; `None` while the power is off.
@@ -36,6 +67,7 @@ pub(super) struct Platter {
     pub(super) locks: std::collections::BTreeSet<Vec<String>>,
     operations: u64,
     armed: Option<Armed>,
+    pub(super) harm: Harm,
 }
 
 struct Armed {
@@ -51,9 +83,10 @@ pub(super) enum Verdict {
 }
 
 impl SimDisk {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(dice: Dice) -> Self {
         Self(Arc::new(Mutex::new(Platter {
             tree: Tree::new(),
+            dice,
             faults: DiskFaults::default(),
             capacity: 1 << 40,
             process: None,
@@ -61,6 +94,7 @@ impl SimDisk {
             locks: Default::default(),
             operations: 0,
             armed: None,
+            harm: Harm::default(),
         })))
     }
 
@@ -84,7 +118,8 @@ impl SimDisk {
         let mut platter = self.lock();
         platter.end_process();
         platter.armed = None;
-        platter.tree.power_cut();
+        let Platter { tree, dice, .. } = &mut *platter;
+        tree.power_cut(dice);
     }
 
     /// The power goes during the `n`-th operation from now (1 is the next), which fails, as does
@@ -139,11 +174,22 @@ impl SimDisk {
         Ok(bytes)
     }
 
+    /// The files of a folder by name, as one side has them.
+    pub fn read_folder(&self, dir: impl AsRef<Path>, side: Side) -> io::Result<Vec<Contents>> {
+        self.lock().tree.read_folder(dir.as_ref(), side)
+    }
+
+    /// What was done to it so far.
+    pub fn harm(&self) -> Harm {
+        self.lock().harm
+    }
+
     /// The medium rots: one bit of the file changes, for good.
     pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> io::Result<()> {
         let mut platter = self.lock();
         let ino = platter.tree.find(path.as_ref())?;
         platter.tree.file(ino)?.flip_bit(offset, bit);
+        platter.harm.rotten += 1;
         Ok(())
     }
 
@@ -152,6 +198,7 @@ impl SimDisk {
         let mut platter = self.lock();
         assert!(platter.process.is_none(), "a disk is replaced while no process runs");
         platter.tree = Tree::new();
+        platter.harm.wiped += 1;
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Platter> {
@@ -176,8 +223,16 @@ impl Platter {
         self.process == Some(process)
     }
 
-    pub(super) fn strikes(&self, share: f64) -> bool {
-        share > 0.0 && madsim::rand::thread_rng().gen_bool(share)
+    pub(super) fn strikes(&mut self, share: f64) -> bool {
+        let strikes = share > 0.0 && self.dice.gen_bool(share);
+        self.harm.failed += u64::from(strikes);
+        strikes
+    }
+
+    /// What a call that no longer fits is told.
+    pub(super) fn full(&mut self) -> io::Error {
+        self.harm.failed += 1;
+        io::ErrorKind::StorageFull.into()
     }
 
     /// Bytes that still fit.

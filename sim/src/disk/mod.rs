@@ -22,4 +22,4 @@ pub(crate) mod faults;
 mod sparse;
 mod tree;
 
-pub use faults::{DiskFaults, SimDisk};
+pub use faults::{Contents, DiskFaults, Harm, Side, SimDisk};

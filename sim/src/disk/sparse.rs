@@ -30,6 +30,14 @@ impl Sparse {
         readable
     }
 
+    /// The bytes up to the end of the last page that was ever written; zeroes follow.
+    pub(super) fn written(&self) -> Vec<u8> {
+        let end = self.pages.keys().next_back().map_or(0, |page| (page + 1) * PAGE as u64);
+        let mut bytes = vec![0; end.min(self.len) as usize];
+        self.read(&mut bytes, 0);
+        bytes
+    }
+
     /// Extends if need be.
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
         for (page, at, range) in pieces(offset, bytes.len()) {
@@ -84,6 +92,10 @@ mod tests {
         assert_eq!(&all[20_000..20_006], b"second");
         assert!(all[4099..20_000].iter().all(|byte| *byte == 0));
         assert_eq!(file.read(&mut all, 20_006), 0);
+        file.set_len(1 << 40);
+        let written = file.written();
+        assert_eq!(written.len(), 5 * PAGE);
+        assert_eq!(&written[20_000..20_006], b"second");
     }
 
     #[test]

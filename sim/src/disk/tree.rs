@@ -7,7 +7,9 @@ use std::path::{Component, Path};
 
 use madsim::rand::Rng;
 
+use super::faults::{Contents, Side};
 use super::sparse::Sparse;
+use crate::dice::Dice;
 
 const SECTOR: u64 = 512;
 
@@ -189,8 +191,8 @@ impl Tree {
     }
 
     /// What is left when the power has gone.
-    pub(super) fn power_cut(&mut self) {
-        let survive = madsim::rand::thread_rng().gen_range(0..=self.journal.len());
+    pub(super) fn power_cut(&mut self, dice: &mut Dice) {
+        let survive = dice.gen_range(0..=self.journal.len());
         let mut journal = std::mem::take(&mut self.journal);
         journal.truncate(survive);
         for change in journal {
@@ -198,7 +200,7 @@ impl Tree {
         }
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(file) => file.power_cut(),
+                Node::File(file) => file.power_cut(dice),
                 Node::Folder(folder) => folder.view.clone_from(&folder.durable),
             }
         }
@@ -231,6 +233,27 @@ impl Tree {
         }
         found.sort();
         found
+    }
+
+    /// The files in a folder by name, as `side` has them; none if that has no such folder.
+    pub(super) fn read_folder(&self, path: &Path, side: Side) -> io::Result<Vec<Contents>> {
+        let mut at = ROOT;
+        for name in names(path)? {
+            let folder = self.folder(at)?.side(side);
+            at = *folder.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        let mut found = Vec::new();
+        for (name, ino) in self.folder(at)?.side(side) {
+            if let Node::File(file) = self.node(*ino) {
+                let bytes = file.side(side);
+                found.push(Contents {
+                    name: name.clone(),
+                    len: bytes.len(),
+                    bytes: bytes.written(),
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// Bytes that all files together take, whether written or only reserved.
@@ -309,7 +332,23 @@ pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+impl FolderNode {
+    fn side(&self, side: Side) -> &BTreeMap<String, Ino> {
+        match side {
+            Side::View => &self.view,
+            Side::Durable => &self.durable,
+        }
+    }
+}
+
 impl FileNode {
+    fn side(&self, side: Side) -> &Sparse {
+        match side {
+            Side::View => &self.view,
+            Side::Durable => &self.durable,
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.view.len()
     }
@@ -352,24 +391,45 @@ impl FileNode {
         }
     }
 
-    fn power_cut(&mut self) {
+    /// Each sector is as it was after some of the writes to it: one that was brought down holds all that
+    /// was written to it before.
+    fn power_cut(&mut self, dice: &mut Dice) {
+        let mut left = self.writes_by_sector();
+        for writes in left.values_mut() {
+            *writes = dice.gen_range(0..=*writes);
+        }
         for pending in self.pending.drain(..) {
             match pending {
                 Pending::Write { offset, bytes } => {
                     for (at, piece) in sectors(offset, &bytes) {
-                        if madsim::rand::thread_rng().gen_bool(0.5) {
+                        let writes = left.get_mut(&(at / SECTOR)).expect("it was counted above");
+                        if *writes > 0 {
+                            *writes -= 1;
                             self.durable.write(piece, at);
                         }
                     }
                 }
                 Pending::SetLen(len) => {
-                    if madsim::rand::thread_rng().gen_bool(0.5) {
+                    if dice.gen_bool(0.5) {
                         self.durable.set_len(len);
                     }
                 }
             }
         }
         self.view = self.durable.clone();
+    }
+}
+
+impl FileNode {
+    fn writes_by_sector(&self) -> BTreeMap<u64, usize> {
+        let mut writes = BTreeMap::new();
+        for pending in &self.pending {
+            let Pending::Write { offset, bytes } = pending else { continue };
+            for (at, _) in sectors(*offset, bytes) {
+                *writes.entry(at / SECTOR).or_default() += 1;
+            }
+        }
+        writes
     }
 }
 

@@ -164,10 +164,14 @@ impl State {
             return Poll::Pending;
         }
         // Streams have no message borders: now and then one write becomes two packets.
-        if room > 1 && madsim::rand::thread_rng().gen_ratio(1, 16) {
-            room = madsim::rand::thread_rng().gen_range(1..room);
+        let link = (end.host, end.peer_host);
+        let dice = self.dice(link);
+        if room > 1 && dice.gen_ratio(1, 16) {
+            room = dice.gen_range(1..room);
         }
-        end.in_flight += room;
+        if let Some(end) = self.ends.get_mut(&id) {
+            end.in_flight += room;
+        }
         self.send(id, Body::Data(Bytes::copy_from_slice(&buf[..room])));
         Poll::Ready(Ok(room))
     }
@@ -201,6 +205,7 @@ impl State {
 
     pub(super) fn remove_end(&mut self, id: EndId) {
         if let Some(mut end) = self.ends.remove(&id) {
+            self.gone.insert(id, end.last_arrival);
             self.wakes.extend(end.reader.take());
             self.wakes.extend(end.writer.take());
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use madsim::rand::Rng;
 
+use crate::dice::Dice;
 use crate::rt::{SimSleep, sim_now};
 use crate::trace::Digest;
 
@@ -22,6 +23,8 @@ const LOOPBACK: (Duration, Duration) = (Duration::from_micros(10), Duration::fro
 /// What a lost packet is late by.
 const RETRANSMISSION: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(600));
+/// When a connection that waited for the end of a partition sends again, at the latest.
+const RESEND_LONGEST: Duration = Duration::from_millis(500);
 /// A host's own ports, as Linux has them.
 pub(super) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
@@ -47,8 +50,8 @@ pub(crate) enum Phase {
 
 /// What a host's kernel knows about its end of a connection.
 pub(super) struct End {
-    host: IpAddr,
-    peer_host: IpAddr,
+    pub(super) host: IpAddr,
+    pub(super) peer_host: IpAddr,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) phase: Phase,
@@ -61,7 +64,7 @@ pub(super) struct End {
     pub(super) fin_received: bool,
     pub(super) reset: bool,
     /// When the newest packet of this direction arrives: the next one does not overtake it.
-    last_arrival: Instant,
+    pub(super) last_arrival: Instant,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
@@ -107,6 +110,7 @@ impl Ord for Flying {
 }
 
 pub(super) struct Host {
+    name: String,
     powered: bool,
     pub(super) listeners: BTreeMap<u16, Bound>,
     pub(super) next_port: u16,
@@ -133,6 +137,8 @@ pub(crate) struct State {
     pub(super) hosts: BTreeMap<IpAddr, Host>,
     pub(super) names: BTreeMap<String, IpAddr>,
     pub(super) ends: BTreeMap<EndId, End>,
+    /// The last arrival from ends that are closed: what a partition held back of theirs keeps its order.
+    pub(super) gone: BTreeMap<EndId, Instant>,
     flying: BinaryHeap<Reverse<Flying>>,
     /// Stopped by a partition, oldest first.
     held: Vec<Packet>,
@@ -140,9 +146,13 @@ pub(crate) struct State {
     dark: Vec<Packet>,
     cut: BTreeSet<(IpAddr, IpAddr)>,
     delay: BTreeMap<(IpAddr, IpAddr), Duration>,
+    host_delays: BTreeMap<IpAddr, Duration>,
     latency: (Duration, Duration),
     loss: f64,
     pub(super) numbers: u64,
+    seed: u64,
+    /// Of each link that was used.
+    dice: BTreeMap<(IpAddr, IpAddr), Dice>,
     /// Woken when a packet arrives earlier than the pump expects.
     pump: Option<Waker>,
     pump_until: Option<Instant>,
@@ -154,19 +164,23 @@ pub(crate) struct State {
 }
 
 impl Wire {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
             ends: BTreeMap::new(),
+            gone: BTreeMap::new(),
             flying: BinaryHeap::new(),
             held: Vec::new(),
             dark: Vec::new(),
             cut: BTreeSet::new(),
             delay: BTreeMap::new(),
+            host_delays: BTreeMap::new(),
             latency: (Duration::from_micros(50), Duration::from_millis(1)),
             loss: 0.0,
             numbers: 0,
+            seed,
+            dice: BTreeMap::new(),
             pump: None,
             pump_until: None,
             wakes: Vec::new(),
@@ -202,8 +216,12 @@ impl Wire {
 /// What `world` does to the network.
 impl State {
     pub(crate) fn add_host(&mut self, name: &str, ip: IpAddr) {
-        let host =
-            Host { powered: true, listeners: BTreeMap::new(), next_port: *EPHEMERAL.start() };
+        let host = Host {
+            name: name.to_owned(),
+            powered: true,
+            listeners: BTreeMap::new(),
+            next_port: *EPHEMERAL.start(),
+        };
         assert!(self.hosts.insert(ip, host).is_none(), "one host per address");
         self.names.insert(name.to_owned(), ip);
     }
@@ -223,6 +241,10 @@ impl State {
 
     pub(crate) fn set_delay(&mut self, from: IpAddr, to: IpAddr, delay: Duration) {
         self.delay.insert((from, to), delay);
+    }
+
+    pub(crate) fn set_host_delays(&mut self, delays: BTreeMap<IpAddr, Duration>) {
+        self.host_delays = delays;
     }
 
     pub(crate) fn set_loss(&mut self, share: f64) {
@@ -247,6 +269,13 @@ impl State {
         self.resend(released);
     }
 
+    pub(crate) fn set_cuts(&mut self, cuts: BTreeSet<(IpAddr, IpAddr)>) {
+        for (from, to) in self.cut.difference(&cuts).copied().collect::<Vec<_>>() {
+            self.heal(from, to);
+        }
+        self.cut = cuts;
+    }
+
     pub(crate) fn heal_all(&mut self) {
         for (from, to) in self.cut.clone() {
             self.heal(from, to);
@@ -257,9 +286,10 @@ impl State {
     fn resend(&mut self, packets: Vec<Packet>) {
         let mut timers = BTreeMap::new();
         for packet in packets {
-            let timer = *timers.entry(packet.to).or_insert_with(|| {
-                Duration::from_nanos(madsim::rand::thread_rng().gen_range(0..500_000_000))
-            });
+            let link = (packet.from_host, packet.to_host);
+            let timer = *timers
+                .entry(packet.to)
+                .or_insert_with(|| self.dice(link).time((Duration::ZERO, RESEND_LONGEST)));
             let sender = packet.to.peer();
             self.launch(packet, Some(sender), timer);
         }
@@ -271,6 +301,19 @@ impl State {
             self.close(id);
         }
         self.unbind_all(host);
+    }
+
+    /// Something between the hosts answers for both ends of every open connection of `host`: RST.
+    pub(crate) fn reset(&mut self, host: IpAddr) {
+        let open = self.ends.iter().filter(|(_, end)| {
+            end.phase == Phase::Open && (end.host == host || end.peer_host == host)
+        });
+        for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let end = self.ends.get_mut(&id).expect("it was listed above");
+            end.reset = true;
+            self.wakes.extend(end.reader.take());
+            self.wakes.extend(end.writer.take());
+        }
     }
 
     /// The kernel is gone: nobody is told, and nothing is sent again.
@@ -294,7 +337,7 @@ impl State {
         let mut answered = BTreeSet::new();
         for packet in waiting {
             if answered.insert(packet.to) {
-                let timer = between(RETRANSMISSION);
+                let timer = self.dice((packet.to_host, packet.from_host)).time(RETRANSMISSION);
                 self.refuse(&packet, timer);
             }
         }
@@ -350,22 +393,42 @@ impl State {
             return;
         }
         let mut at = sim_now() + late;
-        at += match link.0 == link.1 {
-            true => between(LOOPBACK),
-            false => between(self.latency) + self.delay.get(&link).copied().unwrap_or_default(),
+        let (latency, extra, loss) = match link.0 == link.1 {
+            true => (LOOPBACK, Duration::ZERO, 0.0),
+            false => (self.latency, self.extra(link), self.loss),
         };
-        if self.loss > 0.0 && madsim::rand::thread_rng().gen_bool(self.loss) {
-            at += between(RETRANSMISSION);
+        let dice = self.dice(link);
+        at += dice.time(latency) + extra;
+        if loss > 0.0 && dice.gen_bool(loss) {
+            at += dice.time(RETRANSMISSION);
         }
-        if let Some(end) = sender.and_then(|sender| self.ends.get_mut(&sender)) {
-            at = at.max(end.last_arrival);
-            end.last_arrival = at;
+        if let Some(sender) = sender {
+            let last = match self.ends.get_mut(&sender) {
+                Some(end) => &mut end.last_arrival,
+                None => self.gone.entry(sender).or_insert(at),
+            };
+            at = at.max(*last);
+            *last = at;
         }
         let number = self.number();
         self.flying.push(Reverse(Flying { at, number, packet }));
         if self.pump_until.is_none_or(|until| at < until) {
             self.wakes.extend(self.pump.take());
         }
+    }
+
+    /// A link's own, by the names of its ends.
+    pub(super) fn dice(&mut self, link: (IpAddr, IpAddr)) -> &mut Dice {
+        let Self { dice, hosts, seed, .. } = self;
+        let name = |ip| hosts.get(&ip).map_or("nobody", |host| host.name.as_str());
+        let new = || Dice::of(*seed, &format!("link {} {}", name(link.0), name(link.1)));
+        dice.entry(link).or_insert_with(new)
+    }
+
+    /// What packets on `link` take longer than the common latency.
+    fn extra(&self, link: (IpAddr, IpAddr)) -> Duration {
+        let of = |host| self.host_delays.get(&host).copied().unwrap_or_default();
+        self.delay.get(&link).copied().unwrap_or_default() + of(link.0) + of(link.1)
     }
 
     /// Delivers what has arrived by now; the time of the next arrival.
@@ -473,11 +536,6 @@ impl End {
             writer: None,
         }
     }
-}
-
-fn between((shortest, longest): (Duration, Duration)) -> Duration {
-    let nanos = shortest.as_nanos() as u64..=longest.as_nanos() as u64;
-    Duration::from_nanos(madsim::rand::thread_rng().gen_range(nanos))
 }
 
 /// Moves packets to where they arrive, for as long as the simulation runs.

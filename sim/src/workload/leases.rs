@@ -1,121 +1,128 @@
-//! Leases that are granted, hold a key, are kept alive for a while and then left to end.
+//! Leases that are granted, hold keys, are kept alive at whichever member for a while, asked about,
+//! revoked or left to end. Judging them is for [`crate::check::leases`].
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
-use quorate::client::Channel;
-use quorate::env::Env;
-use quorate_proto::etcdserverpb::kv_client::KvClient;
-use quorate_proto::etcdserverpb::lease_client::LeaseClient;
-use quorate_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest};
+use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
-use super::{Stop, below};
-use crate::history::{Call, History, Operation};
+use super::request::{Op, delete, put, txn};
+use super::{Client, Work, Workload};
+use crate::evidence::Evidence;
+use crate::verdict::Violation;
 
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// What a client knows of one lease and its key.
-#[derive(Clone, Debug)]
-pub struct Held {
-    pub key: Bytes,
-    pub ttl: Duration,
-    /// When the last renewal (or the grant) that was answered began: the server gave its full time
-    /// no earlier.
-    pub renewed: Instant,
-    /// When the last renewal that may have reached the server ended, answered or not: it gave none
-    /// later.
-    pub last_try: Instant,
-    /// Whether the server said that the lease was over while it was being kept alive.
-    pub lost: bool,
+#[derive(Default)]
+pub struct Leases {
+    held: Option<Held>,
 }
 
-#[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<Vec<Held>>>);
+/// The lease in hand.
+struct Held {
+    id: i64,
+    ttl: u64,
+    keys: Vec<Bytes>,
+    /// Renewals still to come.
+    renewals: u64,
+}
 
-impl Ledger {
-    pub fn held(&self) -> Vec<Held> {
-        self.0.lock().expect("a list of leases").clone()
+impl Workload for Leases {
+    fn name(&self) -> &'static str {
+        "lease"
     }
-}
 
-/// One client, one lease after the other, until told to stop.
-pub async fn run(
-    env: Env,
-    channel: Channel,
-    client: usize,
-    ledger: Ledger,
-    history: History,
-    stop: Stop,
-) {
-    let mut leases = LeaseClient::new(channel.clone());
-    let mut kv = KvClient::new(channel);
-    let mut serial = 0_u64;
-    while !stop.is_set() {
-        serial += 1;
-        let key = Bytes::from(format!("lease/{client}/{serial}"));
-        let ttl = 2 + below(&env, 4);
-        let Some((id, mut held)) = grant(&env, &mut leases, &key, ttl as i64).await else {
-            env.sleep(PAUSE).await;
-            continue;
-        };
-        if attach(&env, &mut kv, client, key, id, &history).await {
-            for _ in 0..below(&env, 6) {
-                env.sleep(held.ttl / 3).await;
-                keep_alive(&env, &mut leases, id, &mut held).await;
+    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
+        Box::pin(async {})
+    }
+
+    fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
+        Box::pin(async move {
+            let Some(held) = &mut self.held else {
+                self.held = begin(client).await;
+                return client.pause(100).await;
+            };
+            if held.renewals == 0 {
+                end(client, held).await;
+                self.held = None;
+                return;
             }
-            ledger.0.lock().expect("a list of leases").push(held);
-        }
-        env.sleep(PAUSE).await;
+            held.renewals -= 1;
+            // Sometimes so late that it may be too late.
+            let pause = held.ttl * 1000 / 3 + client.below(held.ttl * 400);
+            client.env.sleep(Duration::from_millis(pause)).await;
+            let member = client.on_member(client.roll());
+            let over = matches!(member.keep_alive(held.id).await, Ok(answer) if answer.ttl == 0);
+            busy(client, held).await;
+            if over {
+                self.held = None;
+            }
+        })
+    }
+
+    fn check(&self, _evidence: &Evidence) -> Vec<Violation> {
+        Vec::new()
     }
 }
 
-async fn grant(
-    env: &Env,
-    leases: &mut LeaseClient<Channel>,
-    key: &Bytes,
-    ttl: i64,
-) -> Option<(i64, Held)> {
-    let renewed = env.now();
-    let grant = leases.lease_grant(LeaseGrantRequest { ttl, id: 0 });
-    let granted = env.timeout(PATIENCE, grant).await.ok()?.ok()?.into_inner();
-    let ttl = Duration::from_secs(u64::try_from(granted.ttl).ok()?);
-    let held = Held { key: key.clone(), ttl, renewed, last_try: env.now(), lost: false };
-    Some((granted.id, held))
-}
-
-/// Puts a key that hangs on the lease; whether that was acknowledged.
-async fn attach(
-    env: &Env,
-    kv: &mut KvClient<Channel>,
-    client: usize,
-    key: Bytes,
-    lease: i64,
-    history: &History,
-) -> bool {
-    let put = PutRequest { key: key.clone(), value: key, lease, ..Default::default() };
-    let began = env.now();
-    let answer = env.timeout(PATIENCE, kv.put(put.clone())).await;
-    let answer = answer.ok().and_then(Result::ok).map(tonic::Response::into_inner);
-    let acknowledged = answer.is_some();
-    history.record(Operation { client, began, ended: env.now(), call: Call::Put(put, answer) });
-    acknowledged
-}
-
-async fn keep_alive(env: &Env, leases: &mut LeaseClient<Channel>, id: i64, held: &mut Held) {
-    let began = env.now();
-    let requests = stream::iter([LeaseKeepAliveRequest { id }]);
-    let renewal = async {
-        let mut answers = leases.lease_keep_alive(requests).await.ok()?.into_inner();
-        answers.message().await.ok()?
+/// A new lease with its keys.
+async fn begin(client: &Client) -> Option<Held> {
+    let id = if client.chance(3, 4) { client.unique() } else { 0 };
+    let ttl = 1 + client.below(5);
+    let granted = client.grant(LeaseGrantRequest { id, ttl: ttl as i64 }).await;
+    let answer = match granted {
+        Ok(answer) => answer,
+        Err(_) => {
+            client.rest(&granted, 0).await;
+            return None;
+        }
     };
-    let answer = env.timeout(PATIENCE, renewal).await.ok().flatten();
-    held.last_try = env.now();
-    match answer {
-        Some(answer) if answer.ttl > 0 => held.renewed = began,
-        Some(_) => held.lost = true,
-        None => {}
+    let count = 1 + client.below(if client.chance(1, 4) { 12 } else { 3 });
+    let keys = (0..count).map(|n| format!("lease/{}/{n:02}", answer.id).into()).collect();
+    let renewals = client.below(5);
+    let held = Held { id: answer.id, ttl: answer.ttl.max(1) as u64, keys, renewals };
+    attach(client, &held).await;
+    Some(held)
+}
+
+/// Hangs the keys on the lease, one by one or all at once.
+async fn attach(client: &Client, held: &Held) {
+    let leased = |key: &Bytes| PutRequest { lease: held.id, ..put(key.clone(), client.value()) };
+    if client.chance(1, 3) {
+        let puts = held.keys.iter().map(|key| leased(key).op()).collect();
+        let _ = client.txn(txn(vec![], puts, vec![])).await;
+    } else {
+        for key in &held.keys {
+            let _ = client.put(leased(key)).await;
+        }
+    }
+}
+
+/// Something with a lease that lives, or may.
+async fn busy(client: &Client, held: &Held) {
+    let key = held.keys[client.below(held.keys.len() as u64) as usize].clone();
+    let value = client.value();
+    match client.below(7) {
+        0 => drop(client.put(PutRequest { lease: held.id, ..put(key, value) }).await),
+        // Takes the key off its lease.
+        1 => drop(client.put(put(key, value)).await),
+        2 => drop(client.put(PutRequest { ignore_lease: true, ..put(key, value) }).await),
+        3 => drop(client.delete(delete(key)).await),
+        4 | 5 => drop(client.time_to_live(held.id, client.chance(1, 2)).await),
+        _ => drop(client.leases().await),
+    }
+}
+
+/// The lease is revoked, or left to itself for about as long as it lasts.
+async fn end(client: &Client, held: &Held) {
+    if client.chance(1, 3) {
+        let _ = client.revoke(held.id).await;
+    } else {
+        let wait = held.ttl * client.below(1_500);
+        client.env.sleep(Duration::from_millis(wait)).await;
+    }
+    let _ = client.time_to_live(held.id, true).await;
+    if client.chance(1, 3) {
+        // Hangs something on a lease that is over, or about to be.
+        let late = PutRequest { lease: held.id, ..put(held.keys[0].clone(), client.value()) };
+        let _ = client.put(late).await;
     }
 }

@@ -1,14 +1,107 @@
 //! What clients do to a cluster while the nemesis is at work. Each workload records what it was told;
-//! judging is for [`crate::check`].
+//! what holds of all calls is judged in [`crate::check`], and a workload judges only what it alone
+//! knows, such as that a ring of pointers is still one ring.
+//!
+//! Invariants:
+//! * Every value that is written is written by one call only, so that a value names its call.
+//! * Whatever writes goes through a [`Client`], which records it: the replay has to explain every
+//!   revision.
+//! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
+//!
+//! Reading order: this file (the trait, the list), [`client`] (calls), [`request`] (how requests are
+//! put together), [`scribe`] (the watcher that writes the log), [`closing`] (what is read at the end),
+//! then the workloads, one a file.
 
-pub mod kv;
+pub mod append;
+pub mod client;
+pub mod closing;
+pub mod compaction;
+pub mod counter;
+pub mod cycle;
+pub mod election;
+pub mod kubernetes;
+pub mod large;
 pub mod leases;
+pub mod lock;
+pub mod queue;
+pub mod ranges;
+pub mod register;
+pub mod request;
+pub mod scribe;
+pub mod serializable;
+pub mod session;
+pub mod txn;
 pub mod watch;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use quorate::env::Env;
+pub use client::{Client, Surroundings};
+
+use crate::evidence::Evidence;
+use crate::verdict::Violation;
+
+pub type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// One kind of traffic, as one client makes it.
+pub trait Workload: Send {
+    /// As plans and the report call it.
+    fn name(&self) -> &'static str;
+
+    /// What must be there before the first step. Made by every client, on a whole cluster.
+    fn setup<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
+
+    /// One operation, or a few that belong together, and the pause after it.
+    fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
+
+    /// What this workload alone can judge, once for all its clients together; what holds of all calls
+    /// is judged in [`crate::check`].
+    fn check(&self, evidence: &Evidence) -> Vec<Violation>;
+}
+
+/// Declares the workloads: their names, and how to make one.
+macro_rules! workloads {
+    ($($name:literal: $made:expr,)*) => {
+        /// All workloads, as plans call them.
+        pub const NAMES: &[&str] = &[$($name,)*];
+
+        /// The workload of that name, for one client.
+        pub fn make(name: &str) -> Option<Box<dyn Workload>> {
+            match name {
+                $($name => Some(Box::new($made)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+workloads! {
+    "register": register::Register::default(),
+    "txn": txn::Txn::default(),
+    "cycle": cycle::Cycle,
+    "append": append::Append,
+    "counter": counter::Counter,
+    "watch": watch::Watch::default(),
+    "lease": leases::Leases::default(),
+    "lock": lock::Lock,
+    "election": election::Election::default(),
+    "compaction": compaction::Compaction,
+    "large": large::Large,
+    "ranges": ranges::Ranges,
+    "kubernetes": kubernetes::Kubernetes::default(),
+    "serializable": serializable::Serializable,
+}
+
+/// Steps until told to stop, `steps_max` times at most.
+pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {
+    for _ in 0..steps_max {
+        if client.stop.is_set() {
+            return;
+        }
+        workload.step(&client).await;
+    }
+}
 
 /// Tells clients to end.
 #[derive(Clone, Default)]
@@ -24,7 +117,10 @@ impl Stop {
     }
 }
 
-/// A number below `bound`, from the seed.
-pub fn below(env: &Env, bound: u64) -> u64 {
-    env.random_u64() % bound
+/// The calls of one workload, in the order in which they ended.
+fn calls<'a>(
+    record: &'a crate::evidence::Record,
+    workload: &'static str,
+) -> impl Iterator<Item = &'a crate::history::Operation> {
+    record.operations.iter().filter(move |operation| operation.workload == workload)
 }

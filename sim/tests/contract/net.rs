@@ -73,7 +73,8 @@ async fn back_pressure(env: &Env, listener: &mut dyn Listener, to: &str) {
 /// Closing with bytes unread tells the peer by a reset that they were not read.
 async fn unread_bytes_reset(env: &Env, listener: &mut dyn Listener, to: &str) {
     let (mut client, mut server) = pair(env, listener, to).await;
-    client.write_all(b"xx").await.expect("open");
+    // Many bytes, so that more than one of them is in the packet that comes first.
+    client.write_all(&[b'x'; 4096]).await.expect("open");
     server.read_exact(&mut [0]).await.expect("there is one");
     drop(server);
     let read = client.read(&mut [0]).await;

@@ -1,0 +1,92 @@
+//! What real time says about revisions: how new a state a call must have met, and how new it can have
+//! been. From answers only.
+
+use std::time::Instant;
+
+use super::replay::wrote;
+use crate::evidence::Record;
+use crate::history::{Call, Operation};
+
+/// Bounds by time.
+pub struct Order {
+    /// By time, the newest revision that somebody had been told by then.
+    told: Vec<(Instant, i64)>,
+    /// By time, the oldest revision that was written by a call that began then or later.
+    later: Vec<(Instant, i64)>,
+}
+
+impl Order {
+    pub fn new(record: &Record) -> Self {
+        let answered = || record.operations.iter().filter_map(|op| Some((op, op.revision()?)));
+        let about_keys = |op: &Operation| {
+            let kinds = matches!(
+                op.call,
+                Call::Range(..) | Call::Put(..) | Call::Delete(..) | Call::Txn(..)
+            );
+            kinds.then_some(())
+        };
+        let mut told: Vec<_> = answered()
+            .filter_map(|(op, revision)| about_keys(op).map(|()| (op.ended, revision)))
+            .collect();
+        told.sort_unstable();
+        let mut newest = 1;
+        for (_, revision) in &mut told {
+            newest = newest.max(*revision);
+            *revision = newest;
+        }
+        let written = answered().filter(|(op, _)| wrote(&op.call));
+        let mut later: Vec<_> = written.map(|(op, revision)| (op.began, revision)).collect();
+        later.sort_unstable();
+        let mut oldest = i64::MAX;
+        for (_, revision) in later.iter_mut().rev() {
+            oldest = oldest.min(*revision);
+            *revision = oldest;
+        }
+        Self { told, later }
+    }
+
+    /// The newest revision that anybody had been told before the call began: it is about this state or
+    /// a later one, and what it writes is newer.
+    pub fn floor(&self, operation: &Operation) -> i64 {
+        self.floor_at(operation.began)
+    }
+
+    /// The newest revision that anybody had been told before this instant.
+    pub fn floor_at(&self, at: Instant) -> i64 {
+        let after = self.told.partition_point(|(told, _)| *told < at);
+        self.told[..after].last().map_or(1, |(_, revision)| *revision)
+    }
+
+    /// The first instant at which somebody had been told this revision or a newer one.
+    pub fn first_told(&self, revision: i64) -> Option<Instant> {
+        let at = self.told.partition_point(|(_, told)| *told < revision);
+        self.told.get(at).map(|(told, _)| *told)
+    }
+
+    /// The states that a call may have met, the first and the last; `newest` is the last there is.
+    pub fn window(&self, operation: &Operation, newest: i64) -> (i64, i64) {
+        let after = self.later.partition_point(|(began, _)| *began <= operation.ended);
+        let last = self.later.get(after).map_or(newest, |(_, revision)| newest.min(revision - 1));
+        (self.floor(operation), last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::fixture::{Fixture, get, put};
+
+    #[test]
+    fn bounds_follow_from_time() {
+        let calls = Fixture::default()
+            .call(0, 1, put("a", "1", Some(2)))
+            .call(2, 9, get("a", 2, vec![]))
+            .call(4, 5, put("a", "2", Some(3)))
+            .call(10, 11, put("a", "3", Some(7)));
+        let order = Order::new(&calls.record);
+        let window = |at: usize| order.window(&calls.record.operations[at], 8);
+        assert_eq!(window(0), (1, 2));
+        assert_eq!(window(1), (2, 6));
+        assert_eq!(window(3), (3, 8));
+    }
+}

@@ -1,0 +1,155 @@
+//! The past and its end: what was compacted is refused from then on, with etcd's words, and what was
+//! not compacted can be read; a revision that does not exist yet is refused too.
+
+use std::time::Instant;
+
+use quorate_proto::etcdserverpb::{RangeRequest, RequestOp, request_op::Request};
+use tonic::Code;
+
+use super::model::{COMPACTED, FUTURE};
+use super::order::Order;
+use crate::evidence::Record;
+use crate::history::{Call, Operation};
+use crate::verdict::Violation;
+
+pub fn check(record: &Record) -> Vec<Violation> {
+    let compactions: Vec<_> = record
+        .compactions()
+        .map(|(revision, op)| Compaction {
+            revision,
+            began: op.began,
+            done: op.answered().then_some(op.ended),
+        })
+        .collect();
+    let order = Order::new(record);
+    let judged = record.operations.iter();
+    judged
+        .filter_map(|operation| {
+            let fault = judge(&compactions, &order, operation)?;
+            let text = format!("{operation}: {fault}");
+            let violation =
+                Violation::new("past", "compaction ends the past, nothing else does", text);
+            Some(violation.proved_by(operation.proof()))
+        })
+        .collect()
+}
+
+/// A compaction that was asked for and not refused.
+struct Compaction {
+    revision: i64,
+    began: Instant,
+    /// When it was answered.
+    done: Option<Instant>,
+}
+
+fn judge(compactions: &[Compaction], order: &Order, operation: &Operation) -> Option<String> {
+    let wanted = wanted(&operation.call)?;
+    let failure = operation.failure();
+    if let Some(failure) = failure
+        && [COMPACTED, FUTURE].contains(&failure.text.as_str())
+        && failure.code != Code::OutOfRange
+    {
+        return Some(format!("refused with code {:?}", failure.code));
+    }
+    match failure.map(|failure| failure.text.as_str()) {
+        Some(COMPACTED) => {
+            let begun = compactions.iter().filter(|it| it.began <= operation.ended);
+            let furthest = begun.map(|it| it.revision).max().unwrap_or(0);
+            let (refused, least) = (wanted.refused_at(furthest), wanted.least);
+            (!refused).then(|| format!("{least} was refused, {furthest} at most is compacted"))
+        }
+        Some(FUTURE) => {
+            let (floor, most) = (order.floor(operation), wanted.most);
+            (most <= floor).then(|| format!("{most} was refused, there was {floor} already"))
+        }
+        None if operation.linearizable() => {
+            let done =
+                compactions.iter().filter(|it| it.done.is_some_and(|at| at < operation.began));
+            let furthest = done.map(|it| it.revision).max().unwrap_or(0);
+            let (refused, least) = (wanted.refused_at(furthest), wanted.least);
+            refused.then(|| format!("{least} was there, {furthest} had been compacted"))
+        }
+        _ => None,
+    }
+}
+
+/// The revisions that a call asks for by number.
+struct Wanted {
+    least: i64,
+    most: i64,
+    /// Whether the revision that was compacted last is refused too: one cannot compact to it again.
+    exclusive: bool,
+}
+
+impl Wanted {
+    fn refused_at(&self, compacted: i64) -> bool {
+        self.least < compacted || (self.exclusive && self.least == compacted)
+    }
+}
+
+fn wanted(call: &Call) -> Option<Wanted> {
+    let (revisions, exclusive) = match call {
+        Call::Range(request, _) => (revisions(request), false),
+        Call::Txn(request, Ok(answer)) if answer.succeeded => (flat(&request.success), false),
+        Call::Txn(request, Ok(_)) => (flat(&request.failure), false),
+        // Which branch a refused txn would have taken is not known.
+        Call::Txn(request, Err(_)) => {
+            ([flat(&request.success), flat(&request.failure)].concat(), false)
+        }
+        Call::Compact(request, _) => (vec![request.revision], true),
+        _ => return None,
+    };
+    let (least, most) = (revisions.iter().min()?, revisions.iter().max()?);
+    Some(Wanted { least: *least, most: *most, exclusive })
+}
+
+fn revisions(request: &RangeRequest) -> Vec<i64> {
+    if request.revision > 0 { vec![request.revision] } else { Vec::new() }
+}
+
+/// Not of nested txns: no workload reads the past in one.
+fn flat(ops: &[RequestOp]) -> Vec<i64> {
+    let of = |op: &RequestOp| match &op.request {
+        Some(Request::RequestRange(range)) => revisions(range),
+        _ => Vec::new(),
+    };
+    ops.iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::etcdserverpb::{CompactionRequest, CompactionResponse};
+
+    use super::*;
+    use crate::check::fixture::{Fixture, failed, header, put, texts};
+    use crate::history::Answer;
+    use crate::workload::request;
+
+    fn compact(revision: i64) -> Call {
+        let request = CompactionRequest { revision, physical: false };
+        Call::Compact(request, Ok(CompactionResponse { header: header(9) }))
+    }
+
+    fn read(revision: i64, answer: Answer<()>) -> Call {
+        let answer = answer.map(|()| Default::default());
+        Call::Range(RangeRequest { revision, ..request::get("a") }, answer)
+    }
+
+    #[test]
+    fn faults_are_found() {
+        let said = |call| {
+            let before = Fixture::default().call(0, 1, put("a", "1", Some(9)));
+            texts(&check(&before.call(2, 3, compact(5)).call(4, 5, call).record))
+        };
+        let refused = |text| failed(Code::OutOfRange, text);
+        assert_eq!(said(read(5, Ok(()))), "");
+        assert_eq!(said(read(4, refused(COMPACTED))), "");
+        assert!(said(read(4, Ok(()))).contains("5 had been compacted"));
+        assert!(said(read(5, refused(COMPACTED))).contains("5 at most is compacted"));
+        assert_eq!(said(read(10, refused(FUTURE))), "");
+        assert!(said(read(9, refused(FUTURE))).contains("there was 9 already"));
+        assert!(said(read(4, failed(Code::Internal, COMPACTED))).contains("code Internal"));
+        assert!(said(compact(5)).contains("5 had been compacted"), "twice to one revision");
+        assert_eq!(said(compact(6)), "");
+    }
+}

@@ -1,0 +1,130 @@
+//! Bounded memory: whatever waits inside a member stays within the bounds that the server promises,
+//! gauges are never below zero, and in the end, on a whole cluster without load, nothing is left over.
+//! The bounds are repeated here as numbers: a bound that moves in the server must be moved here too.
+
+use std::collections::BTreeMap;
+
+use super::bounded;
+use crate::evidence::Record;
+use crate::observe::seen::Page;
+use crate::verdict::{Proof, Violation};
+
+const CHECKER: &str = "queues";
+
+const PENDING: &str = "etcd_server_proposals_pending";
+const COMMITTED: &str = "etcd_server_proposals_committed_total";
+const APPLIED: &str = "etcd_server_proposals_applied_total";
+const STREAMS: &str = "etcd_debugging_mvcc_watch_stream_total";
+const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
+const SLOW_WATCHERS: &str = "etcd_debugging_mvcc_slow_watcher_total";
+const EVENTS: &str = "etcd_debugging_mvcc_pending_events_total";
+const SENDING: &str = "etcd_network_snapshot_send_inflights_total";
+const RECEIVING: &str = "etcd_network_snapshot_receive_inflights_total";
+
+/// The figures that are read.
+pub const WATCHED: [&str; 9] =
+    [PENDING, COMMITTED, APPLIED, STREAMS, WATCHERS, SLOW_WATCHERS, EVENTS, SENDING, RECEIVING];
+
+/// Gauges with a bound of their own.
+const BOUNDS: [(&str, f64); 3] = [
+    // Proposals of one member that wait for an answer.
+    (PENDING, 16_384.0),
+    // One database at a time to each of at most six others.
+    (SENDING, 6.0),
+    (RECEIVING, 4.0),
+];
+/// Proposals are refused when so many entries wait to be applied; what is on its way still comes, a
+/// thousand and a bit at most in batches that the applier has been given.
+const APPLY_GAP_MAX: f64 = 5_000.0 + 16_384.0;
+/// Pairs of event and watcher that may wait for one stream, and for its connection.
+const EVENTS_PER_STREAM_MAX: f64 = 65_536.0 + 16.0 * 1_024.0;
+/// Gauges that must be back at nothing in the end.
+const EMPTY_AT_THE_END: [&str; 4] = [PENDING, SLOW_WATCHERS, SENDING, RECEIVING];
+
+/// What does not fit.
+pub fn check(record: &Record) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut last = BTreeMap::new();
+    for page in &record.seen.pages {
+        let told = faults(page).into_iter().map(|text| violation(record, page, text));
+        violations.extend(told);
+        last.insert(&page.host, page);
+    }
+    // Clients stop at the end; what they had under way may take until their patience is over.
+    if let Some(ended) = record.ended {
+        let quiet = ended + super::WIND_DOWN;
+        for page in last.into_values().filter(|page| page.at > quiet) {
+            let left = EMPTY_AT_THE_END.iter().filter(|name| figure(page, name) != 0.0);
+            violations.extend(left.map(|name| {
+                violation(record, page, format!("{name} is {} in the end", figure(page, name)))
+            }));
+        }
+    }
+    bounded(violations)
+}
+
+fn faults(page: &Page) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, value) in page.figures.iter().filter(|(_, value)| **value < 0.0) {
+        faults.push(format!("{name} is {value}"));
+    }
+    for (name, bound) in BOUNDS {
+        if figure(page, name) > bound {
+            faults.push(format!("{name} is {}, at most {bound} is promised", figure(page, name)));
+        }
+    }
+    let gap = figure(page, COMMITTED) - figure(page, APPLIED);
+    if gap > APPLY_GAP_MAX {
+        faults.push(format!("{gap} entries wait to be applied"));
+    }
+    let (events, streams) = (figure(page, EVENTS), figure(page, STREAMS));
+    if events > streams * EVENTS_PER_STREAM_MAX {
+        faults.push(format!("{events} events wait for {streams} streams"));
+    }
+    let (slow, watchers) = (figure(page, SLOW_WATCHERS), figure(page, WATCHERS));
+    if slow > watchers {
+        faults.push(format!("{slow} of {watchers} watchers are slow"));
+    }
+    faults
+}
+
+fn figure(page: &Page, name: &str) -> f64 {
+    page.figures.get(name).copied().unwrap_or(0.0)
+}
+
+fn violation(record: &Record, page: &Page, text: String) -> Violation {
+    let at_us = record.at(page.at).as_micros() as u64;
+    let property = "what waits in a member is bounded";
+    Violation::new(CHECKER, property, format!("{}: {text}", page.host))
+        .proved_by(Proof::Member { host: page.host.clone(), at_us })
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any instant will do: only differences count")]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn faults_are_found() {
+        let now = Instant::now();
+        let said = |after: Duration, figures: &[(&str, f64)]| {
+            let figures =
+                figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            let page = Page { at: now + after, host: "m0".into(), figures };
+            let mut record = Record { start: Some(now), ended: Some(now), ..Record::default() };
+            record.seen.pages.push(page);
+            check(&record).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let (soon, late) = (Duration::from_secs(1), Duration::from_secs(60));
+        let sound = [(PENDING, 16_384.0), (WATCHERS, 2.0), (SLOW_WATCHERS, 2.0)];
+        assert_eq!(said(soon, &sound), "");
+        assert!(said(late, &sound).contains("proposals_pending is 16384 in the end"));
+        assert!(said(soon, &[(PENDING, 16_385.0)]).contains("at most 16384 is promised"));
+        assert!(said(soon, &[(STREAMS, -1.0)]).contains("is -1"));
+        assert!(said(soon, &[(EVENTS, 9.0)]).contains("9 events wait for 0 streams"));
+        assert!(said(soon, &[(SLOW_WATCHERS, 1.0)]).contains("1 of 0 watchers"));
+        assert!(said(soon, &[(COMMITTED, 30_000.0)]).contains("30000 entries wait"));
+    }
+}

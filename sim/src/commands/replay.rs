@@ -1,0 +1,41 @@
+//! One run, told.
+
+use std::fs;
+use std::path::Path;
+
+use sim::plan::Plan;
+use sim::play::play;
+use sim::report;
+use sim::verdict::Verdict;
+
+/// Whether it passed.
+pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String> {
+    let verdict = play(plan);
+    if brief {
+        print!("{}", verdict.plan);
+    } else {
+        print!("{}", report::text(&verdict));
+    }
+    tell(&verdict);
+    if let Some(file) = html {
+        let name = file.display();
+        let written = fs::write(file, report::html(&verdict));
+        written.map_err(|error| format!("{name}: {error}"))?;
+        println!("the page is in {name}");
+    }
+    Ok(verdict.passed())
+}
+
+/// The verdict in a few lines.
+pub fn tell(verdict: &Verdict) {
+    let Verdict { seed, violations, answered, revision, simulated, digest, .. } = verdict;
+    for violation in violations {
+        println!("VIOLATION {violation}");
+    }
+    let outcome = if violations.is_empty() { "passed" } else { "FAILED" };
+    let seconds = simulated.as_secs_f64();
+    println!(
+        "seed {seed} {outcome}: {answered} answers, revision {revision}, {seconds:.1} simulated \
+         seconds, digest {digest:016x}"
+    );
+}

@@ -1,0 +1,125 @@
+//! Planted faults and how soon each is caught: one of them, or all, as a table.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use quorate::plant::{self, Fault};
+use sim::score::{Caught, hunt};
+
+const BAR: &str = "{bar:30} {pos}/{len} faults, {elapsed}, {msg}";
+/// Between these lines of the README stands the table.
+const MARKS: (&str, &str) = ("<!-- score: begin -->\n", "<!-- score: end -->\n");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+
+type Row = (&'static Fault, Option<Caught>);
+
+/// Hunts one fault; whether it was caught.
+pub fn one(name: &str, seeds: u64) -> Result<bool, String> {
+    let fault = plant::ALL.iter().find(|fault| fault.name == name).ok_or_else(|| {
+        let names: Vec<_> = plant::ALL.iter().map(|fault| fault.name).collect();
+        format!("no planted fault is called {name}; there are {}", names.join(" "))
+    })?;
+    println!("{}: {}", fault.name, fault.does);
+    let caught = hunt(fault, 0..seeds);
+    match &caught {
+        Some(caught) => println!(
+            "caught with seed {} after {} simulated seconds by {}: {}",
+            caught.seed,
+            caught.simulated.as_secs(),
+            caught.checker,
+            caught.property
+        ),
+        None => println!("not caught within {seeds} seeds"),
+    }
+    Ok(caught.is_some())
+}
+
+/// Hunts all; whether all were caught.
+pub fn all(jobs: Option<usize>, seeds: u64, write: bool) -> Result<bool, String> {
+    let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    let rows = hunt_all(jobs, seeds);
+    println!("{}", table(&rows, presets::UTF8_FULL_CONDENSED));
+    println!("{}", summary(&rows));
+    if write {
+        let text = format!("{}\n\n{}\n", table(&rows, presets::ASCII_MARKDOWN), summary(&rows));
+        write_readme(&text)?;
+    }
+    Ok(rows.iter().all(|(_, caught)| caught.is_some()))
+}
+
+fn hunt_all(jobs: usize, seeds: u64) -> Vec<Row> {
+    let bar = ProgressBar::new(plant::ALL.len() as u64);
+    bar.set_style(ProgressStyle::with_template(BAR).expect("a valid template"));
+    let next = AtomicUsize::new(0);
+    let mut rows: Vec<Row> = Vec::new();
+    thread::scope(|scope| {
+        let (found, hunted) = channel();
+        for _ in 0..jobs {
+            let (next, found) = (&next, found.clone());
+            scope.spawn(move || {
+                while let Some(fault) = plant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let _ = found.send((fault, hunt(fault, 0..seeds)));
+                }
+            });
+        }
+        drop(found);
+        for (fault, caught) in hunted {
+            bar.inc(1);
+            bar.set_message(fault.name);
+            if caught.is_none() {
+                bar.suspend(|| println!("{} was not caught", fault.name));
+            }
+            rows.push((fault, caught));
+        }
+    });
+    bar.finish_and_clear();
+    let place = |fault: &Fault| plant::ALL.iter().position(|one| one.name == fault.name);
+    rows.sort_by_key(|(fault, _)| place(fault));
+    rows
+}
+
+fn table(rows: &[Row], preset: &str) -> Table {
+    let mut table = Table::new();
+    table.load_preset(preset).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "fault",
+        "what the server does wrong",
+        "like",
+        "caught by",
+        "seeds",
+        "hours",
+    ]);
+    for (fault, caught) in rows {
+        let (by, seeds, hours) = match caught {
+            Some(caught) => (
+                format!("{}: {}", caught.checker, caught.property),
+                caught.seeds.to_string(),
+                format!("{:.2}", caught.simulated.as_secs_f64() / 3600.0),
+            ),
+            None => ("nobody".to_owned(), "-".to_owned(), "-".to_owned()),
+        };
+        table.add_row([fault.name, fault.does, fault.like, &by, &seeds, &hours]);
+    }
+    table
+}
+
+fn summary(rows: &[Row]) -> String {
+    let mut seeds: Vec<_> =
+        rows.iter().filter_map(|(_, caught)| Some(caught.as_ref()?.seeds)).collect();
+    seeds.sort_unstable();
+    let median = seeds.get(seeds.len() / 2).copied().unwrap_or(0);
+    format!("{} of {} faults caught, the median within {median} seeds.", seeds.len(), rows.len())
+}
+
+fn write_readme(table: &str) -> Result<(), String> {
+    let text = fs::read_to_string(README).map_err(|error| format!("{README}: {error}"))?;
+    let (before, rest) = text.split_once(MARKS.0).ok_or("the README has no place for the table")?;
+    let (_, after) =
+        rest.split_once(MARKS.1).ok_or("the table's place in the README has no end")?;
+    let text = format!("{before}{}{table}{}{after}", MARKS.0, MARKS.1);
+    fs::write(README, text).map_err(|error| format!("{README}: {error}"))
+}

@@ -1,0 +1,156 @@
+//! Everything that was seen of a run from outside the servers, in one place: what clients called and
+//! were told, what watchers saw, what members said of themselves. Checkers read it; workloads and
+//! observers add to it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quorate_proto::etcdserverpb::{StatusResponse, WatchCreateRequest, WatchResponse};
+
+use crate::check::replay::Log;
+use crate::history::{Call, Operation};
+use crate::observe::seen::Seen;
+use crate::verdict::Violation;
+
+/// Cheap to clone: all parts of a run add to the same evidence.
+#[derive(Clone, Default)]
+pub struct Evidence(Arc<Mutex<Record>>);
+
+/// What has been seen.
+#[derive(Default)]
+pub struct Record {
+    /// Calls, in the order in which they ended.
+    pub operations: Vec<Operation>,
+    /// Watch streams, in the order in which they were opened.
+    pub streams: Vec<Stream>,
+    pub samples: Vec<Sample>,
+    /// What observers saw of members besides.
+    pub seen: Seen,
+    /// All events by revision, from 1 on, as the one watcher that sees everything has been told them.
+    pub log: Log,
+    /// What workloads found to be wrong while they ran.
+    pub violations: Vec<Violation>,
+    /// Turns that clients had, for certain, in a queue of which one may have it at a time.
+    pub tenures: Vec<Tenure>,
+    /// Whether the log is known to end with the last revision there is.
+    pub whole: bool,
+    /// The members' bounds: bytes of a request, operations of a txn.
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    /// How far members' clocks may run too fast or too slow, in parts of a million.
+    pub clock_rate_ppm: u32,
+    /// The instant at which the world began.
+    pub start: Option<Instant>,
+    /// Since when the cluster has been whole for good.
+    pub healthy: Option<Instant>,
+    /// When the load ended.
+    pub ended: Option<Instant>,
+}
+
+/// One watch on one connection, from its creation to its end.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Streams of one watcher follow each other: each resumes where the one before was broken.
+    pub watcher: usize,
+    /// Watches of one connection have the same number here: progress may be told to all at once.
+    pub connection: usize,
+    /// `host:port` of the member it was opened to.
+    pub endpoint: String,
+    pub request: WatchCreateRequest,
+    pub created: Instant,
+    /// The id in the answer that said `created`; none if there never was one.
+    pub watch_id: Option<i64>,
+    /// The header revision of that answer.
+    pub created_revision: Option<i64>,
+    /// What came, as it came, the answer that said `created` included: events, progress, cancellation.
+    pub responses: Vec<(Instant, WatchResponse)>,
+    /// When the client asked to cancel it.
+    pub cancelled: Option<Instant>,
+    pub end: Option<End>,
+}
+
+/// How a client's part in a watch came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    pub at: Instant,
+    pub how: How,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It left, or the member broke it off: nothing is promised of what is still to come.
+    Broken(String),
+    /// It was cancelled, by one of the two sides.
+    Cancelled,
+    /// It waited, in a whole cluster, until it should have been told all up to this revision.
+    Complete(i64),
+}
+
+/// A client had its turn.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    pub workload: &'static str,
+    pub client: usize,
+    /// Fences off whoever had the turn before.
+    pub token: i64,
+    pub from: Instant,
+    pub until: Instant,
+}
+
+/// What a member said of itself.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub at: Instant,
+    pub host: String,
+    /// The process it was asked of: how many were started on the host by then.
+    pub process: u64,
+    /// How many times the host's disk had been replaced by then.
+    pub disk: u64,
+    pub status: StatusResponse,
+}
+
+impl Evidence {
+    /// The record, to add to or to read; not to be held over an await.
+    pub fn record(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Revisions that no compaction may reach yet, so that the scribe always finds what comes next.
+const KEPT_BEHIND: i64 = 5;
+
+impl Record {
+    /// Simulated time since the world began, of an instant of a clock without skew.
+    pub fn at(&self, instant: Instant) -> Duration {
+        self.start.map_or(Duration::ZERO, |start| instant.saturating_duration_since(start))
+    }
+
+    /// The newest revision of the log.
+    pub fn last_revision(&self) -> i64 {
+        self.log.keys().next_back().copied().unwrap_or(1)
+    }
+
+    /// How far a compaction may go now.
+    pub fn compactable(&self) -> i64 {
+        self.last_revision() - KEPT_BEHIND
+    }
+
+    /// How many calls were answered.
+    pub fn answered(&self) -> usize {
+        self.operations.iter().filter(|operation| operation.answered()).count()
+    }
+
+    /// Compactions that may have taken effect: the revision, and when it was asked for.
+    pub fn compactions(&self) -> impl Iterator<Item = (i64, &Operation)> {
+        self.operations.iter().filter_map(|operation| match &operation.call {
+            Call::Compact(_, Err(failure)) if failure.never => None,
+            Call::Compact(request, _) => Some((request.revision, operation)),
+            _ => None,
+        })
+    }
+
+    /// Events since a revision on may have lost what was before them, when this is above it.
+    pub fn compacted_at_most(&self) -> i64 {
+        self.compactions().map(|(revision, _)| revision).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,116 @@
+//! The simulator's commands: play seeds by the thousand, one again with its story, a smaller one that
+//! fails alike, a scenario written by hand.
+
+mod commands;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sim::score::SEEDS_MAX;
+
+#[derive(Parser)]
+#[command(name = "sim", about = "Quorate's whole server under seeded chaos")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays many seeds and stops at the first that fails.
+    Sweep {
+        /// From the first to before the last, as in 0..1000.
+        #[arg(long, value_parser = range)]
+        seeds: Range<u64>,
+        /// Runs at the same time; as many as there are cores if not said.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Does not stop at failures; names them all.
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Plays one run and tells what happened, a line an event.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        /// Writes the report as a page for the browser, too.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Tells the plan and the verdict only.
+        #[arg(long)]
+        brief: bool,
+    },
+    /// Leaves out of a run that fails what it does not need to fail alike.
+    Shrink {
+        #[command(flatten)]
+        which: Which,
+        /// Runs that it may take.
+        #[arg(long, default_value_t = 300)]
+        runs: usize,
+    },
+    /// Plays a scenario from a file; the same as replay --script FILE --brief.
+    Script { file: PathBuf },
+    /// Plants a mistake in the server and plays seeds until a checker sees it.
+    Plant {
+        name: String,
+        #[arg(long, default_value_t = SEEDS_MAX)]
+        seeds: u64,
+    },
+    /// Does so with every mistake there is, and tells how soon each was caught.
+    Score {
+        #[arg(long)]
+        jobs: Option<usize>,
+        #[arg(long, default_value_t = SEEDS_MAX)]
+        seeds: u64,
+        /// Writes the table to the README, too.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Prints the plan of a seed, to begin a script with.
+    Plan { seed: u64 },
+}
+
+/// A run: by its seed, or by its plan.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    #[arg(long)]
+    seed: Option<u64>,
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Line::parse().command {
+        Command::Sweep { seeds, jobs, keep_going } => commands::sweep::run(seeds, jobs, keep_going),
+        Command::Replay { which, html, brief } => commands::plan_of(which.seed, which.script)
+            .and_then(|plan| commands::replay::run(&plan, html.as_deref(), brief)),
+        Command::Shrink { which, runs } => commands::plan_of(which.seed, which.script)
+            .and_then(|plan| commands::shrink::run(&plan, runs)),
+        Command::Script { file } => commands::plan_of(None, Some(file))
+            .and_then(|plan| commands::replay::run(&plan, None, true)),
+        Command::Plant { name, seeds } => commands::score::one(&name, seeds),
+        Command::Score { jobs, seeds, write } => commands::score::all(jobs, seeds, write),
+        Command::Plan { seed } => commands::plan_of(Some(seed), None).map(|plan| {
+            print!("{plan}");
+            true
+        }),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let ends = text
+        .split_once("..")
+        .and_then(|(first, last)| Some(first.parse::<u64>().ok()?..last.parse::<u64>().ok()?));
+    ends.filter(|range| !range.is_empty()).ok_or_else(|| "FIRST..LAST, as in 0..1000".to_owned())
+}

@@ -1,0 +1,75 @@
+//! The small buckets: that the configuration of consensus is the member table, that who was removed is
+//! not in it, and that leases decode.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use quorate_proto::leasepb;
+use serde::Deserialize;
+
+use super::store::Store;
+
+/// A row of bucket `members`.
+#[derive(Deserialize)]
+struct Member {
+    id: u64,
+    #[serde(rename = "isLearner", default)]
+    learner: bool,
+}
+
+/// `confState` of bucket `meta`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Configuration {
+    voters: BTreeSet<u64>,
+    learners: BTreeSet<u64>,
+}
+
+/// What does not fit.
+pub fn inside(store: &Store) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut table = Configuration::default();
+    for (key, value) in store.rows("members") {
+        match serde_json::from_slice::<Member>(value) {
+            Ok(member) if format!("{:x}", member.id).as_bytes() == key => {
+                let list = if member.learner { &mut table.learners } else { &mut table.voters };
+                list.insert(member.id);
+            }
+            Ok(member) => {
+                faults.push(format!("member {:x} is filed under {}", member.id, text(key)))
+            }
+            Err(error) => faults.push(format!("member {}: {error}", text(key))),
+        }
+        if store.rows("members_removed").contains_key(key) {
+            faults.push(format!("member {} is there and was removed", text(key)));
+        }
+    }
+    match configuration(store) {
+        Err(fault) => faults.push(fault),
+        Ok(known) if (&known.voters, &known.learners) != (&table.voters, &table.learners) => {
+            faults.push(format!(
+                "consensus knows voters {:x?} and learners {:x?}, the member table {:x?} and {:x?}",
+                known.voters, known.learners, table.voters, table.learners
+            ));
+        }
+        Ok(_) => {}
+    }
+    for (key, value) in store.rows("lease") {
+        let id = leasepb::Lease::decode(&value[..]).map(|lease| lease.id.to_be_bytes());
+        if id.as_ref().map(|id| &id[..]) != Ok(&key[..]) {
+            faults.push(format!("lease {}: {value:02x?}", text(key)));
+        }
+    }
+    faults
+}
+
+fn configuration(store: &Store) -> Result<Configuration, String> {
+    match store.rows("meta").get(&b"confState"[..]) {
+        None => Ok(Configuration::default()),
+        Some(json) => serde_json::from_slice(json).map_err(|error| format!("confState: {error}")),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}

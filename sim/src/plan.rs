@@ -1,0 +1,264 @@
+//! What a run is to be: the cluster, its machines, its clients, and what is done to them when. A plan
+//! is text, one line a setting, and the same text is what `replay` prints first, what `shrink` leaves
+//! and what `scripts/*.sim` hold. Where plans come from a seed is in [`crate::swarm`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::cluster::Shape;
+use crate::nemesis::Step;
+use crate::swarm;
+use crate::units::{
+    read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
+};
+
+/// The most members and learners of one plan.
+pub const HOSTS_MAX: usize = 7;
+/// Calls of a client that is not told when to end.
+const ENDLESS: u64 = u64::MAX;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Of every random number that the run draws; the plan itself is not drawn again.
+    pub seed: u64,
+    pub shape: Shape,
+    pub weather: Weather,
+    pub clients: Vec<ClientPlan>,
+    pub steps: Vec<Step>,
+    /// How long the faults go on.
+    pub lasts: Duration,
+    /// Whether the cluster must serve again once it is healed. Where not, it may only tell no lies.
+    pub survivable: bool,
+}
+
+/// What the machines are like while nothing is done to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weather {
+    /// Of a packet between two hosts.
+    pub latency: (Duration, Duration),
+    /// The share of packets that are sent again.
+    pub loss: f64,
+    /// Of one blocking job on a disk.
+    pub disk: (Duration, Duration),
+    pub clocks: Vec<Clock>,
+}
+
+/// A member's clock where it is not right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clock {
+    pub host: String,
+    /// Millionths by which it runs too fast.
+    pub drift_ppm: i64,
+    /// What its wall clock is ahead.
+    pub ahead_ms: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPlan {
+    /// Its number, which stays its own when other clients are taken away.
+    pub number: usize,
+    /// Of [`crate::workload::NAMES`].
+    pub workload: String,
+    /// The member that it keeps to; none: whichever answers.
+    pub member: Option<String>,
+    pub steps_max: u64,
+}
+
+impl Plan {
+    pub fn from_seed(seed: u64) -> Self {
+        swarm::draw(seed)
+    }
+
+    /// Three members on quiet machines, no clients, and nothing happens.
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            shape: Shape::small(3),
+            weather: Weather::default(),
+            clients: Vec::new(),
+            steps: Vec::new(),
+            lasts: Duration::from_secs(10),
+            survivable: true,
+        }
+    }
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self {
+            latency: (Duration::from_micros(50), Duration::from_millis(1)),
+            loss: 0.0,
+            disk: (Duration::from_micros(30), Duration::from_millis(2)),
+            clocks: Vec::new(),
+        }
+    }
+}
+
+impl ClientPlan {
+    /// Endless, at whichever member answers.
+    pub fn new(number: usize, workload: &str) -> Self {
+        Self { number, workload: workload.to_owned(), member: None, steps_max: ENDLESS }
+    }
+
+    /// The host that it runs on.
+    pub fn host(&self) -> String {
+        format!("c{}", self.number)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let yes = |yes| if yes { "yes" } else { "no" };
+        let Self { seed, shape, weather, lasts, survivable, .. } = self;
+        writeln!(f, "seed {seed}")?;
+        writeln!(f, "survivable {}", yes(*survivable))?;
+        writeln!(f, "lasts {}", show_time(*lasts))?;
+        writeln!(f, "members {}", shape.members)?;
+        writeln!(f, "learners {}", shape.learners)?;
+        writeln!(f, "heartbeat {}", show_time(shape.heartbeat))?;
+        writeln!(f, "election-timeout {}", show_time(shape.election_timeout))?;
+        writeln!(f, "pre-vote {}", yes(shape.pre_vote))?;
+        writeln!(f, "snapshot-count {}", shape.snapshot_count)?;
+        writeln!(f, "catchup-entries {}", shape.catchup_entries)?;
+        writeln!(f, "wal-segment {}", show_size(shape.wal_segment_bytes))?;
+        writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
+        writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
+        writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
+        writeln!(f, "latency {}", show_times(weather.latency))?;
+        writeln!(f, "loss {}", show_share(weather.loss))?;
+        writeln!(f, "disk {}", show_times(weather.disk))?;
+        for Clock { host, drift_ppm, ahead_ms } in &weather.clocks {
+            writeln!(f, "clock {host} drift {drift_ppm}ppm ahead {ahead_ms}ms")?;
+        }
+        self.clients.iter().try_for_each(|client| writeln!(f, "{client}"))?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+impl fmt::Display for ClientPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let member = self.member.as_deref().unwrap_or("any");
+        write!(f, "client {} {} at {member}", self.host(), self.workload)?;
+        if self.steps_max == ENDLESS { Ok(()) } else { write!(f, " steps {}", self.steps_max) }
+    }
+}
+
+impl FromStr for Plan {
+    type Err = String;
+
+    /// Settings that are not there are those of [`Plan::calm`]; an error names its line.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut plan = Self::calm(0);
+        for (at, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if !line.is_empty() {
+                plan.read(line).map_err(|error| format!("line {}: {line}: {error}", at + 1))?;
+            }
+        }
+        plan.steps.sort_by_key(|step| step.at);
+        plan.check().map(|()| plan)
+    }
+}
+
+impl Plan {
+    fn read(&mut self, line: &str) -> Result<(), String> {
+        let (key, value) = line.split_once(' ').ok_or("a setting without a value")?;
+        let value = value.trim();
+        let (shape, weather) = (&mut self.shape, &mut self.weather);
+        match key {
+            "seed" => self.seed = number(value)?,
+            "survivable" => self.survivable = yes(value)?,
+            "lasts" => self.lasts = read_time(value)?,
+            "members" => shape.members = number(value)?,
+            "learners" => shape.learners = number(value)?,
+            "heartbeat" => shape.heartbeat = read_time(value)?,
+            "election-timeout" => shape.election_timeout = read_time(value)?,
+            "pre-vote" => shape.pre_vote = yes(value)?,
+            "snapshot-count" => shape.snapshot_count = number(value)?,
+            "catchup-entries" => shape.catchup_entries = number(value)?,
+            "wal-segment" => shape.wal_segment_bytes = read_size(value)?,
+            "request-max" => shape.request_bytes_max = read_size(value)? as usize,
+            "txn-ops-max" => shape.txn_ops_max = number(value)?,
+            "progress-interval" => shape.watch_progress_interval = read_time(value)?,
+            "latency" => weather.latency = read_times(value)?,
+            "loss" => weather.loss = read_share(value)?,
+            "disk" => weather.disk = read_times(value)?,
+            "clock" => weather.clocks.push(value.parse()?),
+            "client" => {
+                let client = read_client(value, self.clients.len())?;
+                self.clients.push(client);
+            }
+            "at" => self.steps.push(line.parse()?),
+            _ => return Err(format!("nothing is called {key}")),
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Shape { members, learners, .. } = self.shape;
+        if members == 0 || members + learners > HOSTS_MAX {
+            return Err(format!("1 to {HOSTS_MAX} members and learners, not {members}+{learners}"));
+        }
+        let mut numbers: Vec<_> = self.clients.iter().map(|client| client.number).collect();
+        numbers.sort_unstable();
+        if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("two clients have one number".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Clock {
+    type Err = String;
+
+    /// `m0 drift 120ppm ahead -35ms`; either may be left out.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        let host = words.next().ok_or("whose clock?")?.to_owned();
+        let mut clock = Self { host, drift_ppm: 0, ahead_ms: 0 };
+        while let Some(word) = words.next() {
+            let value = words.next().unwrap_or_default();
+            match word {
+                "drift" => clock.drift_ppm = number(value.strip_suffix("ppm").unwrap_or(value))?,
+                "ahead" => clock.ahead_ms = number(value.strip_suffix("ms").unwrap_or(value))?,
+                _ => return Err(format!("{word:?} is not a clock's")),
+            }
+        }
+        Ok(clock)
+    }
+}
+
+/// `c3 kv at m1 steps 200`; all but the workload may be left out.
+fn read_client(text: &str, next: usize) -> Result<ClientPlan, String> {
+    let mut words = text.split_whitespace().peekable();
+    let numbered = |word: &&str| word.strip_prefix('c').and_then(|number| number.parse().ok());
+    let number_given: Option<usize> = words.peek().and_then(numbered);
+    if number_given.is_some() {
+        words.next();
+    }
+    let workload = words.next().ok_or("a client without a workload")?;
+    let mut client = ClientPlan::new(number_given.unwrap_or(next), workload);
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_default();
+        match word {
+            "at" if value == "any" => client.member = None,
+            "at" if !value.is_empty() => client.member = Some(value.to_owned()),
+            "steps" => client.steps_max = number(value)?,
+            _ => return Err(format!("{word:?} is not a client's")),
+        }
+    }
+    Ok(client)
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number here"))
+}
+
+fn yes(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{text:?} is neither yes nor no")),
+    }
+}

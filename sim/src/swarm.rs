@@ -1,0 +1,390 @@
+//! Plans from seeds: each seed turns some options up, some down and some off, so that together the
+//! seeds meet combinations that no single distribution would (Groce et al.: Swarm Testing, 2012).
+//! Shape, weather, clients and nemesis draw from dice of their own.
+
+use std::time::Duration;
+
+use crate::cluster::Shape;
+use crate::dice::Dice;
+use crate::nemesis::fault::{Fault, Place, Step, Target};
+use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
+use crate::workload;
+
+/// What a plan's clients are at least and at most.
+const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
+/// Kinds of work that one plan has.
+const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
+/// Hosts that the members of one plan use up at most.
+const FRESH_MAX: usize = 12;
+/// One kind of fault in a plan, in percent.
+const KIND_ON: u64 = 40;
+
+/// The plan of a seed.
+pub fn draw(seed: u64) -> Plan {
+    let of = |name| Dice::of(seed, name);
+    let shape = shape(&mut of("shape"));
+    let lasts = Duration::from_secs(of("lasts").between(20..=40));
+    let weather = weather(&mut of("weather"), shape.members);
+    let clients = clients(&mut of("clients"), shape.members);
+    let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts).draw();
+    Plan { seed, shape, weather, clients, steps, lasts, survivable: true }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn us(us: u64) -> Duration {
+    Duration::from_micros(us)
+}
+
+/// One of the choices, by their weights.
+fn weighted<T: Copy>(dice: &mut Dice, choices: &[(u64, T)]) -> T {
+    let mut rest = dice.below(choices.iter().map(|(weight, _)| weight).sum());
+    for (weight, choice) in choices {
+        if rest < *weight {
+            return *choice;
+        }
+        rest -= weight;
+    }
+    choices[0].1
+}
+
+fn shape(dice: &mut Dice) -> Shape {
+    let members = weighted(dice, &[(10, 1), (5, 2), (50, 3), (5, 4), (20, 5), (3, 6), (7, 7)]);
+    let (heartbeat, election_timeout) =
+        weighted(dice, &[(6, (100, 1_000)), (2, (50, 500)), (1, (100, 2_000)), (1, (200, 1_000))]);
+    Shape {
+        members,
+        learners: if members < HOSTS_MAX && dice.chance(15) { 1 } else { 0 },
+        heartbeat: ms(heartbeat),
+        election_timeout: ms(election_timeout),
+        pre_vote: dice.chance(80),
+        snapshot_count: *dice.pick(&[20, 50, 100, 200, 500, 2_000]),
+        catchup_entries: *dice.pick(&[5, 10, 50, 100, 500]),
+        wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
+        request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
+        txn_ops_max: *dice.pick(&[32, 64, 128]),
+        watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
+    }
+}
+
+fn weather(dice: &mut Dice, members: usize) -> Weather {
+    let latency = *dice.pick(&[(10, 100), (50, 1_000), (500, 3_000), (2_000, 15_000)]);
+    let disk = *dice.pick(&[(10, 200), (30, 2_000), (500, 10_000), (100, 60_000)]);
+    let loss = weighted(dice, &[(6, 0.0), (2, 0.001), (1, 0.01), (1, 0.03)]);
+    let skewed = dice.chance(50);
+    let mut clock = |number| Clock {
+        host: format!("m{number}"),
+        drift_ppm: dice.between(0..=400) as i64 - 200,
+        ahead_ms: dice.between(0..=20_000) as i64 - 10_000,
+    };
+    let clocks = if skewed { (0..members).map(&mut clock).collect() } else { Vec::new() };
+    let range = |(shortest, longest)| (us(shortest), us(longest));
+    Weather { latency: range(latency), loss, disk: range(disk), clocks }
+}
+
+fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
+    let mut workloads = workload::NAMES.to_vec();
+    dice.shuffle(&mut workloads);
+    workloads.truncate(dice.between(WORKLOADS) as usize);
+    if workloads.is_empty() {
+        return Vec::new();
+    }
+    let mut client = |number: usize| {
+        let workload = workloads[number % workloads.len()];
+        let member = dice.chance(50).then(|| format!("m{}", dice.below(members as u64)));
+        ClientPlan { member, ..ClientPlan::new(number, workload) }
+    };
+    let first: Vec<_> = (0..workloads.len()).map(&mut client).collect();
+    let count = dice.between(CLIENTS) as usize;
+    let mut more = |number: usize| {
+        let workload = *dice.pick(&workloads);
+        let member = dice.chance(50).then(|| format!("m{}", dice.below(members as u64)));
+        ClientPlan { member, ..ClientPlan::new(number, workload) }
+    };
+    let more: Vec<_> = (first.len()..count).map(&mut more).collect();
+    first.into_iter().chain(more).collect()
+}
+
+/// Draws the nemesis's part.
+struct Steps {
+    dice: Dice,
+    members: usize,
+    clients: usize,
+    lasts: Duration,
+    /// Hosts that vote and that do not, as far as changes are drawn; what comes of them is not known.
+    voters: Vec<String>,
+    learners: Vec<String>,
+    /// The number of the next new host.
+    next: usize,
+}
+
+/// Draws one fault; none where the cluster has no place for it.
+type Kind = fn(&mut Steps) -> Option<Fault>;
+
+const KINDS: &[Kind] = &[
+    Steps::partition,
+    Steps::partition,
+    Steps::one_way,
+    Steps::flaky,
+    Steps::slow_link,
+    Steps::loss,
+    Steps::reset,
+    Steps::kill,
+    Steps::kill,
+    Steps::power,
+    Steps::power_at,
+    Steps::power_at,
+    Steps::blackout,
+    Steps::pause,
+    Steps::clock,
+    Steps::slow_disk,
+    Steps::stall_log,
+    Steps::fail_sync,
+    Steps::full_disk,
+    Steps::rot,
+    Steps::replace,
+    Steps::come_and_go,
+    Steps::come_and_go,
+    Steps::move_leader,
+    Steps::compact,
+    Steps::defrag,
+    Steps::restart,
+];
+
+impl Steps {
+    fn new(dice: Dice, shape: &Shape, clients: usize, lasts: Duration) -> Self {
+        let members = shape.members;
+        let next = members + shape.learners;
+        let voters = (0..members).map(|number| format!("m{number}")).collect();
+        let learners = (members..next).map(|number| format!("m{number}")).collect();
+        Self { dice, members, clients, lasts, voters, learners, next }
+    }
+
+    fn draw(mut self) -> Vec<Step> {
+        if self.dice.chance(4) {
+            return Vec::new();
+        }
+        let mut kinds: Vec<_> =
+            KINDS.iter().filter(|_| self.dice.chance(KIND_ON)).copied().collect();
+        if kinds.is_empty() {
+            kinds.push(*self.dice.pick(KINDS));
+        }
+        let pause = *self.dice.pick(&[700, 1_500, 3_000, 6_000]);
+        let mut steps = Vec::new();
+        let mut at = ms(self.dice.between(200..=pause));
+        while at + ms(500) < self.lasts {
+            let kind = *self.dice.pick(&kinds);
+            if let Some(fault) = kind(&mut self) {
+                let lasts = self.duration(&fault);
+                steps.push(Step { at, fault, lasts });
+            }
+            at += ms(self.dice.between(pause / 4..=pause * 7 / 4));
+        }
+        steps
+    }
+
+    /// How long a fault lasts where it does: most are short, a few outlast an election or two.
+    fn duration(&mut self, fault: &Fault) -> Option<Duration> {
+        if fault.is_over_at_once() {
+            return None;
+        }
+        let longest = *self.dice.pick(&[500, 2_000, 4_000, 8_000, 12_000]);
+        Some(ms(self.dice.between(100..=longest)))
+    }
+
+    fn member(&mut self) -> Target {
+        Target::Host(format!("m{}", self.dice.below(self.members as u64)))
+    }
+
+    /// One member, quite often the leader.
+    fn victim(&mut self) -> Target {
+        if self.dice.chance(40) { Target::Leader } else { self.member() }
+    }
+
+    /// One member, now and then more.
+    fn victims(&mut self) -> Vec<Target> {
+        match self.dice.below(10) {
+            0..7 => vec![self.victim()],
+            7..9 => {
+                let members = self.members_shuffled();
+                let count = self.dice.between(1..=self.members as u64) as usize;
+                members.into_iter().take(count).collect()
+            }
+            _ => vec![Target::All],
+        }
+    }
+
+    fn members_shuffled(&mut self) -> Vec<Target> {
+        let mut members: Vec<_> =
+            (0..self.members).map(|number| Target::Host(format!("m{number}"))).collect();
+        self.dice.shuffle(&mut members);
+        members
+    }
+
+    /// Two groups: one against all others, any two parts, or two parts with a bridge between them.
+    fn groups(&mut self) -> Option<Vec<Vec<Target>>> {
+        if self.members < 2 {
+            return None;
+        }
+        let mut groups = match self.dice.below(4) {
+            0 => vec![vec![Target::Leader], vec![Target::Others]],
+            1 => vec![vec![self.member()], vec![Target::Others]],
+            2 if self.members > 2 => self.halves(1),
+            _ => self.halves(0),
+        };
+        if self.dice.chance(30) {
+            for number in 0..self.clients {
+                let group = self.dice.below(3) as usize;
+                if let Some(group) = groups.get_mut(group) {
+                    group.push(Target::Host(format!("c{number}")));
+                }
+            }
+        }
+        Some(groups)
+    }
+
+    /// The members in two parts, `bridges` of them in none.
+    fn halves(&mut self, bridges: usize) -> Vec<Vec<Target>> {
+        let mut members = self.members_shuffled();
+        members.truncate(self.members - bridges);
+        let cut = self.dice.between(1..=members.len() as u64 - 1) as usize;
+        let other = members.split_off(cut);
+        vec![members, other]
+    }
+}
+
+/// The kinds.
+impl Steps {
+    fn partition(&mut self) -> Option<Fault> {
+        self.groups().map(Fault::Partition)
+    }
+
+    fn one_way(&mut self) -> Option<Fault> {
+        let mut groups = self.groups()?;
+        let (to, from) = (groups.pop()?, groups.pop()?);
+        Some(if self.dice.chance(50) { Fault::OneWay(from, to) } else { Fault::OneWay(to, from) })
+    }
+
+    fn flaky(&mut self) -> Option<Fault> {
+        let every = ms(*self.dice.pick(&[100, 300, 1_000]));
+        self.groups().map(|groups| Fault::Flaky(groups, every))
+    }
+
+    fn slow_link(&mut self) -> Option<Fault> {
+        let by = ms(*self.dice.pick(&[20, 80, 300, 1_200]));
+        Some(Fault::Delay(self.victims(), by))
+    }
+
+    fn loss(&mut self) -> Option<Fault> {
+        Some(Fault::Loss(*self.dice.pick(&[0.01, 0.05, 0.2])))
+    }
+
+    fn reset(&mut self) -> Option<Fault> {
+        Some(Fault::Reset(self.victims()))
+    }
+
+    fn kill(&mut self) -> Option<Fault> {
+        Some(Fault::Kill(self.victims()))
+    }
+
+    fn power(&mut self) -> Option<Fault> {
+        Some(Fault::Power(self.victims(), None))
+    }
+
+    fn power_at(&mut self) -> Option<Fault> {
+        let operation = self.dice.between(1..=120);
+        Some(Fault::Power(self.victims(), Some(operation)))
+    }
+
+    fn blackout(&mut self) -> Option<Fault> {
+        let operation = self.dice.chance(50).then(|| self.dice.between(1..=60));
+        Some(Fault::Power(vec![Target::All], operation))
+    }
+
+    fn pause(&mut self) -> Option<Fault> {
+        Some(Fault::Pause(self.victims()))
+    }
+
+    fn clock(&mut self) -> Option<Fault> {
+        let by = self.dice.between(1..=60_000) as i64 - 30_000;
+        Some(Fault::Jump(self.victims(), by))
+    }
+
+    fn slow_disk(&mut self) -> Option<Fault> {
+        let longest = *self.dice.pick(&[20, 100, 400]);
+        Some(Fault::SlowDisk(self.victims(), (ms(1), ms(longest))))
+    }
+
+    fn stall_log(&mut self) -> Option<Fault> {
+        let longest = *self.dice.pick(&[300, 1_500, 4_000]);
+        Some(Fault::StallLog(self.victims(), (ms(longest / 4), ms(longest))))
+    }
+
+    fn fail_sync(&mut self) -> Option<Fault> {
+        Some(Fault::FailSync(self.victims()))
+    }
+
+    fn full_disk(&mut self) -> Option<Fault> {
+        Some(Fault::FullDisk(self.victims()))
+    }
+
+    fn rot(&mut self) -> Option<Fault> {
+        let place = *self.dice.pick(&[Place::Tail, Place::Middle, Place::Snapshot]);
+        Some(Fault::Rot(self.victim(), place))
+    }
+
+    fn replace(&mut self) -> Option<Fault> {
+        let at = self.dice.below(self.voters.len() as u64) as usize;
+        let fresh = self.fresh()?;
+        let old = std::mem::replace(&mut self.voters[at], fresh.clone());
+        Some(Fault::Replace(old, fresh))
+    }
+
+    /// One more member or one fewer, or a learner that becomes a voter.
+    fn come_and_go(&mut self) -> Option<Fault> {
+        match self.dice.below(5) {
+            0 if self.voters.len() > 1 => {
+                let at = self.dice.below(self.voters.len() as u64) as usize;
+                Some(Fault::Remove(self.voters.remove(at)))
+            }
+            1 | 2 if !self.learners.is_empty() => {
+                let host = self.learners.remove(0);
+                self.voters.push(host.clone());
+                Some(Fault::Promote(host))
+            }
+            3 if !self.learners.is_empty() => Some(Fault::Remove(self.learners.remove(0))),
+            _ if self.voters.len() + self.learners.len() >= HOSTS_MAX => None,
+            _ => {
+                let host = self.fresh()?;
+                // A member has place for one learner more than the plan begins with.
+                let learner = self.learners.is_empty() && self.dice.chance(50);
+                let list = if learner { &mut self.learners } else { &mut self.voters };
+                list.push(host.clone());
+                Some(Fault::Add(host, learner))
+            }
+        }
+    }
+
+    fn fresh(&mut self) -> Option<String> {
+        self.next += 1;
+        Some(format!("m{}", self.next - 1)).filter(|_| self.next <= FRESH_MAX)
+    }
+
+    fn move_leader(&mut self) -> Option<Fault> {
+        (self.members > 1).then(|| Fault::MoveLeader(self.member()))
+    }
+
+    fn compact(&mut self) -> Option<Fault> {
+        Some(Fault::Compact)
+    }
+
+    fn defrag(&mut self) -> Option<Fault> {
+        Some(Fault::Defrag(self.victims()))
+    }
+
+    fn restart(&mut self) -> Option<Fault> {
+        Some(Fault::Restart(ms(*self.dice.pick(&[100, 500, 2_000]))))
+    }
+}

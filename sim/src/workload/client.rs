@@ -1,0 +1,292 @@
+//! What a workload has in its hands: a client of the cluster that records every call and tells it to
+//! the story, and dice of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream;
+use madsim::rand::RngCore;
+use quorate::client::Channel;
+use quorate::env::Env;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, TxnRequest, TxnResponse,
+};
+use tonic::{Code, Response, Status};
+
+use super::Stop;
+use crate::cluster::Cluster;
+use crate::dice::Dice;
+use crate::evidence::Evidence;
+use crate::history::{Answer, Call, Failure, Operation};
+use crate::story::{Outcome, Story, What};
+use crate::verdict::Violation;
+
+/// A call that has not been answered by then is given up.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// What a client does after a call that failed.
+const BACK_OFF_MS: u64 = 100;
+
+/// A client: cheap to clone, clones are the same client.
+#[derive(Clone)]
+pub struct Client {
+    /// Its number, unlike any other client's of the run.
+    pub number: usize,
+    /// The workload it is busy with.
+    pub workload: &'static str,
+    pub env: Env,
+    /// To one member, or to any that answers.
+    pub channel: Channel,
+    pub cluster: Cluster,
+    /// What all clients did so far; add to it.
+    pub evidence: Evidence,
+    pub story: Story,
+    pub stop: Stop,
+    own: Arc<Mutex<Own>>,
+}
+
+/// What clones of a client share.
+struct Own {
+    dice: Dice,
+    serial: u64,
+}
+
+/// What a client is made of beside its number and its dice.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub env: Env,
+    pub channel: Channel,
+    pub cluster: Cluster,
+    pub evidence: Evidence,
+    pub story: Story,
+    pub stop: Stop,
+}
+
+/// Asks, waits, records.
+macro_rules! call {
+    ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
+        let request = $request;
+        let service = $service::new($self.channel.clone());
+        let mut service = service.max_decoding_message_size(usize::MAX);
+        let asked = Asked::new($self, Call::$kind(request.clone(), Err(Failure::silence())));
+        let answer = $self.answer(service.$method(request.clone())).await;
+        asked.answered(Call::$kind(request, answer.clone()));
+        answer
+    }};
+}
+
+impl Client {
+    pub fn new(
+        number: usize,
+        workload: &'static str,
+        dice: Dice,
+        surroundings: Surroundings,
+    ) -> Self {
+        let Surroundings { env, channel, cluster, evidence, story, stop } = surroundings;
+        let own = Arc::new(Mutex::new(Own { dice, serial: 0 }));
+        Self { number, workload, env, channel, cluster, evidence, story, stop, own }
+    }
+}
+
+/// Calls.
+impl Client {
+    pub async fn range(&self, request: RangeRequest) -> Answer<RangeResponse> {
+        call!(self, KvClient, range, Range, request)
+    }
+
+    pub async fn put(&self, request: PutRequest) -> Answer<PutResponse> {
+        call!(self, KvClient, put, Put, request)
+    }
+
+    pub async fn delete(&self, request: DeleteRangeRequest) -> Answer<DeleteRangeResponse> {
+        call!(self, KvClient, delete_range, Delete, request)
+    }
+
+    pub async fn txn(&self, request: TxnRequest) -> Answer<TxnResponse> {
+        call!(self, KvClient, txn, Txn, request)
+    }
+
+    pub async fn compact(&self, request: CompactionRequest) -> Answer<CompactionResponse> {
+        call!(self, KvClient, compact, Compact, request)
+    }
+
+    pub async fn grant(&self, request: LeaseGrantRequest) -> Answer<LeaseGrantResponse> {
+        call!(self, LeaseClient, lease_grant, Grant, request)
+    }
+
+    pub async fn revoke(&self, id: i64) -> Answer<LeaseRevokeResponse> {
+        call!(self, LeaseClient, lease_revoke, Revoke, LeaseRevokeRequest { id })
+    }
+
+    pub async fn time_to_live(&self, id: i64, keys: bool) -> Answer<LeaseTimeToLiveResponse> {
+        let request = LeaseTimeToLiveRequest { id, keys };
+        call!(self, LeaseClient, lease_time_to_live, TimeToLive, request)
+    }
+
+    pub async fn leases(&self) -> Answer<LeaseLeasesResponse> {
+        call!(self, LeaseClient, lease_leases, Leases, LeaseLeasesRequest {})
+    }
+
+    /// One renewal, on a stream of its own.
+    pub async fn keep_alive(&self, id: i64) -> Answer<LeaseKeepAliveResponse> {
+        let request = LeaseKeepAliveRequest { id };
+        let asked = Asked::new(self, Call::KeepAlive(request, Err(Failure::silence())));
+        let mut service = LeaseClient::new(self.channel.clone());
+        let renewal = async {
+            let mut answers = service.lease_keep_alive(stream::iter([request])).await?.into_inner();
+            let answer = answers.message().await?;
+            answer.map(Response::new).ok_or_else(|| Status::unavailable("the stream ended"))
+        };
+        let answer = self.answer(renewal).await;
+        asked.answered(Call::KeepAlive(request, answer.clone()));
+        answer
+    }
+
+    async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Answer<T> {
+        match self.env.timeout(PATIENCE, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Failure::new(&status)),
+            Err(_) => Err(Failure::silence()),
+        }
+    }
+
+    fn record(&self, began: Instant, ended: Instant, call: Call) {
+        let mut record = self.evidence.record();
+        let (since, until) = (record.at(began), record.at(ended));
+        let operation = Operation {
+            client: self.number,
+            workload: self.workload,
+            began,
+            ended,
+            began_us: since.as_micros() as u64,
+            call,
+        };
+        let told = What::Operation {
+            client: self.number,
+            began: since,
+            workload: self.workload.to_owned(),
+            call: operation.call.to_string(),
+            outcome: outcome(&operation),
+        };
+        record.operations.push(operation);
+        drop(record);
+        self.story.tell(until, told);
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serial(&self) -> u64 {
+        let mut own = self.own();
+        own.serial += 1;
+        own.serial
+    }
+}
+
+/// Choices, names and pauses.
+impl Client {
+    /// The same client on another channel.
+    pub fn on(&self, channel: Channel) -> Self {
+        Self { channel, ..self.clone() }
+    }
+
+    /// The same client on one member, the `n`-th of those there are.
+    pub fn on_member(&self, n: u64) -> Self {
+        let names = self.cluster.voters();
+        let name = &names[n as usize % names.len()];
+        self.on(self.cluster.channel(&self.env, Some(name)))
+    }
+
+    /// A value that no other call writes.
+    pub fn value(&self) -> Bytes {
+        Bytes::from(format!("c{}-{}", self.number, self.serial()))
+    }
+
+    /// A number that no other client has, and this one only once.
+    pub fn unique(&self) -> i64 {
+        (self.number as i64 + 1) * 1_000_000 + self.serial() as i64
+    }
+
+    /// A number below `bound`, which is not zero.
+    pub fn below(&self, bound: u64) -> u64 {
+        self.own().dice.below(bound)
+    }
+
+    /// Any number.
+    pub fn roll(&self) -> u64 {
+        self.own().dice.next_u64()
+    }
+
+    /// True `share` times of `of`.
+    pub fn chance(&self, share: u64, of: u64) -> bool {
+        self.below(of) < share
+    }
+
+    /// Waits a little: less than `most`, in milliseconds.
+    pub async fn pause(&self, most: u64) {
+        let pause = Duration::from_millis(self.below(most.max(1)));
+        self.env.sleep(pause).await;
+    }
+
+    /// Waits after a step: longer when it failed, so that a member that is down is not pestered.
+    pub async fn rest<T>(&self, answer: &Answer<T>, most: u64) {
+        match answer {
+            Err(failure) if failure.code != Code::InvalidArgument => {
+                self.env.sleep(Duration::from_millis(BACK_OFF_MS)).await;
+            }
+            _ => self.pause(most).await,
+        }
+    }
+
+    /// Remembers something that must not be.
+    pub fn complain(&self, property: &'static str, text: String) {
+        let violation = Violation::new(self.workload, property, text);
+        self.evidence.record().violations.push(violation);
+    }
+}
+
+/// A call under way. One that is dropped before it is answered, as its client is, may have happened.
+struct Asked<'a> {
+    client: &'a Client,
+    began: Instant,
+    /// Without an answer.
+    call: Option<Call>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(client: &'a Client, call: Call) -> Self {
+        Self { client, began: client.env.now(), call: Some(call) }
+    }
+
+    fn answered(mut self, call: Call) {
+        self.call = None;
+        self.client.record(self.began, self.client.env.now(), call);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            // There may be no clock any more.
+            self.client.record(self.began, self.began + PATIENCE, call);
+        }
+    }
+}
+
+fn outcome(operation: &Operation) -> Outcome {
+    match operation.failure() {
+        None => Outcome::Answered { revision: operation.revision().unwrap_or(0) },
+        Some(failure) if failure.never => Outcome::Refused { text: failure.text.clone() },
+        Some(failure) => Outcome::Unknown { text: failure.text.clone() },
+    }
+}

@@ -1,0 +1,87 @@
+//! The scribe: one watcher that follows every key from revision 1 on, whatever happens to the members,
+//! and writes down what each revision did. Its log is what most checkers hold everything else against.
+//!
+//! Compaction makes the beginning unreadable, so the log cannot be fetched at the end of a run; and no
+//! compaction may pass what the scribe has ([`Record::compactable`](crate::evidence::Record)).
+
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use quorate_proto::mvccpb::Event;
+
+use super::Client;
+use super::session::{Heard, Session};
+
+/// Silence after which the scribe asks whether there is anything new.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Questions without an answer after which it tries another member.
+const QUESTIONS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Follows everything until told to stop.
+pub async fn run(client: Client) {
+    let features = client.roll();
+    let mut members = client.roll();
+    while !client.stop.is_set() {
+        members = members.wrapping_add(1);
+        if let Some(mut session) = Session::open(&client.on_member(members)).await {
+            session.create(client.number, everything(&client, features));
+            follow(&client, &mut session).await;
+        }
+        client.env.sleep(PAUSE).await;
+    }
+}
+
+/// From what comes next on; the rest must make no difference, so it is as the seed has it.
+fn everything(client: &Client, features: u64) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        start_revision: client.evidence.record().last_revision().max(0) + 1,
+        prev_kv: features & 1 != 0,
+        fragment: features & 2 != 0,
+        progress_notify: features & 4 != 0,
+        ..Default::default()
+    }
+}
+
+async fn follow(client: &Client, session: &mut Session) {
+    let mut open = Vec::new();
+    let mut questions = 0;
+    while !client.stop.is_set() {
+        match session.next(SILENCE).await {
+            Heard::For(_, response) if response.canceled => {
+                let text = format!("{}: {}", response.compact_revision, response.cancel_reason);
+                client.complain("the scribe is never cancelled", text);
+                return;
+            }
+            Heard::For(_, response) => {
+                questions = 0;
+                write(client, &mut open, response);
+            }
+            Heard::Progress(_) => questions = 0,
+            Heard::Silence if questions < QUESTIONS => {
+                questions += 1;
+                session.ask_progress();
+            }
+            Heard::Silence | Heard::Ended => return,
+        }
+    }
+}
+
+/// Adds whole revisions to the log; `open` are events whose last fragment is still to come.
+fn write(client: &Client, open: &mut Vec<Event>, response: WatchResponse) {
+    open.extend(response.events);
+    if response.fragment {
+        return;
+    }
+    let mut record = client.evidence.record();
+    let known = record.last_revision();
+    for event in open.drain(..) {
+        let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        // What came twice is for the checker of watches to judge.
+        if revision > known {
+            record.log.entry(revision).or_default().push(event);
+        }
+    }
+}

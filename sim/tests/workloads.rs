@@ -1,0 +1,26 @@
+//! Each workload on a cluster to which nothing happens: what it asks for makes sense, it gets answers,
+//! and the checkers find nothing. What happens when things go wrong is for the plans of seeds.
+
+use std::time::Duration;
+
+use sim::plan::{ClientPlan, Plan};
+use sim::play::play;
+use sim::workload::NAMES;
+
+/// Fewer answers than this and a run has shown nothing.
+const ANSWERS_MIN: usize = 40;
+
+fn alone(workload: &str) -> Plan {
+    let clients = (0..3).map(|number| ClientPlan::new(number, workload)).collect();
+    Plan { clients, lasts: Duration::from_secs(8), ..Plan::calm(1) }
+}
+
+#[test]
+fn nothing_is_found_in_calm() {
+    for workload in NAMES {
+        let verdict = play(&alone(workload));
+        let found: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "{workload}:\n{}", found.join("\n"));
+        assert!(verdict.answered >= ANSWERS_MIN, "{workload}: {} answers", verdict.answered);
+    }
+}
