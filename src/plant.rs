@@ -29,6 +29,7 @@ pub const ALL: &[Fault] = &[
     fault("applied-index-apart", "data becomes durable without the applied index that belongs to it", "B01 B02 B05"),
     fault("revision-left-out", "the newest revision is not always in the batch that makes it", "B02 B06"),
     fault("page-taken-for-all", "of a long page of committed entries only the first few are applied", "B29"),
+    fault("abandoned-request-skipped", "a member does not apply what its own client no longer waits for", "B25"),
     fault("apply-depends-on-member", "what an entry does depends on the member that applies it", "B06 B07b"),
     fault("leases-not-loaded", "a member that starts does not load the leases", "B09"),
     fault("flush-skipped", "the log is cut although the state was not flushed", "B17"),
@@ -51,6 +52,7 @@ pub const ALL: &[Fault] = &[
     fault("proposal-sent-twice", "a batch of proposals enters the log twice", "B67"),
     fault("ghost-voter", "a removed member stays a voter of the configuration", "B59 B62"),
     fault("promotion-not-stored", "a promoted learner is a voter in memory only", "B59"),
+    fault("quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35"),
     // Keys.
     fault("txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14"),
     fault("txn-half-done", "a txn's reads are not checked before its writes are done", "B14"),
@@ -95,6 +97,7 @@ pub const ALL: &[Fault] = &[
     fault("lease-never-ends", "no lease ever ends", "B07 B53"),
     fault("lease-leaves-a-key", "of a lease's keys the first stays when it ends", "B10"),
     fault("lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10"),
+    fault("lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58"),
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
 ];
 

@@ -37,6 +37,7 @@ pub struct Record {
     /// The members' bounds: bytes of a request, operations of a txn.
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    pub election_timeout: Duration,
     /// How far members' clocks may run too fast or too slow, in parts of a million.
     pub clock_rate_ppm: u32,
     /// The instant at which the world began.

@@ -18,6 +18,8 @@ const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
 const FRESH_MAX: usize = 12;
 /// One kind of fault in a plan, in percent.
 const KIND_ON: u64 = 40;
+/// Plans whose cluster need not survive, in percent.
+const UNSURVIVABLE: u64 = 6;
 
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
@@ -26,8 +28,9 @@ pub fn draw(seed: u64) -> Plan {
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let clients = clients(&mut of("clients"), shape.members);
-    let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts).draw();
-    Plan { seed, shape, weather, clients, steps, lasts, survivable: true }
+    let survivable = !of("mercy").chance(UNSURVIVABLE);
+    let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
+    Plan { seed, shape, weather, clients, steps, lasts, survivable }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -113,6 +116,7 @@ struct Steps {
     members: usize,
     clients: usize,
     lasts: Duration,
+    survivable: bool,
     /// Hosts that vote and that do not, as far as changes are drawn; what comes of them is not known.
     voters: Vec<String>,
     learners: Vec<String>,
@@ -154,12 +158,12 @@ const KINDS: &[Kind] = &[
 ];
 
 impl Steps {
-    fn new(dice: Dice, shape: &Shape, clients: usize, lasts: Duration) -> Self {
+    fn new(dice: Dice, shape: &Shape, clients: usize, lasts: Duration, survivable: bool) -> Self {
         let members = shape.members;
         let next = members + shape.learners;
         let voters = (0..members).map(|number| format!("m{number}")).collect();
         let learners = (members..next).map(|number| format!("m{number}")).collect();
-        Self { dice, members, clients, lasts, voters, learners, next }
+        Self { dice, members, clients, lasts, survivable, voters, learners, next }
     }
 
     fn draw(mut self) -> Vec<Step> {
@@ -170,6 +174,9 @@ impl Steps {
             KINDS.iter().filter(|_| self.dice.chance(KIND_ON)).copied().collect();
         if kinds.is_empty() {
             kinds.push(*self.dice.pick(KINDS));
+        }
+        if !self.survivable {
+            kinds.push(Steps::rot);
         }
         let pause = *self.dice.pick(&[700, 1_500, 3_000, 6_000]);
         let mut steps = Vec::new();
@@ -331,7 +338,11 @@ impl Steps {
     }
 
     fn rot(&mut self) -> Option<Fault> {
-        let place = *self.dice.pick(&[Place::Tail, Place::Middle, Place::Snapshot]);
+        let mut place = *self.dice.pick(&[Place::Tail, Place::Middle, Place::Snapshot]);
+        if !self.survivable && place == Place::Tail {
+            // What the last write looks like when it is torn: on too many disks nobody can tell.
+            place = Place::Middle;
+        }
         Some(Fault::Rot(self.victim(), place))
     }
 

@@ -44,6 +44,19 @@ fn every_fault_has_one_name_and_a_place() {
     assert_eq!(known, planted);
 }
 
+/// The README tells what each fault stands for, and in the row of each what stands for it.
+#[test]
+fn every_likeness_is_told() {
+    let readme = include_str!("../README.md");
+    for fault in plant::ALL {
+        for number in fault.like.split(' ') {
+            let row = readme.lines().find(|line| line.starts_with(&format!("| {number} |")));
+            let row = row.unwrap_or_else(|| panic!("no row tells of {number}"));
+            assert!(row.contains(&format!("`{}`", fault.name)), "{}: {row}", fault.name);
+        }
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "the sources are read where they stand")]
 fn collect(folder: &Path, planted: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("the sources are there") {

@@ -25,6 +25,11 @@ impl Waiter {
     pub fn answer(self, outcome: Result<Reply, Error>) {
         let _ = self.0.send(outcome);
     }
+
+    /// Whether nobody waits any more.
+    pub fn has_gone(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl replica::Reply for Waiter {
@@ -33,7 +38,7 @@ impl replica::Reply for Waiter {
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.has_gone()
     }
 }
 

@@ -137,7 +137,7 @@ impl Core {
             applied: config.applied,
             max_size_per_msg: limits::BATCH_BYTES_MAX,
             max_inflight_msgs: limits::INFLIGHT_MSGS_MAX,
-            check_quorum: true,
+            check_quorum: !plant::is("quorum-unchecked"),
             pre_vote: config.pre_vote,
             max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: limits::BATCH_BYTES_MAX,

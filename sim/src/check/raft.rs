@@ -17,6 +17,7 @@ const CHECKER: &str = "raft";
 /// What does not fit.
 pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = leaders(record);
+    violations.extend(outlived(record));
     violations.extend(onward(record));
     violations.extend(votes(record));
     violations.extend(matching(record));
@@ -52,6 +53,67 @@ fn leaders(record: &Record) -> Vec<Violation> {
         violations.extend(claim(term, leader, proof(record, sample)));
     }
     violations
+}
+
+/// Who has lost its quorum stops leading: nobody goes on saying that it leads an old term while the
+/// leader of a newer one is known. Two election timeouts are what that takes, one for an answer that is
+/// late and one without any.
+fn outlived(record: &Record) -> Vec<Violation> {
+    let limit = record.election_timeout * 2 + GRACE;
+    // Since when somebody has led each term of each cluster.
+    let mut led: BTreeMap<(u64, u64), &Sample> = BTreeMap::new();
+    // Since when each host has said so without a break.
+    let mut since: BTreeMap<&str, &Sample> = BTreeMap::new();
+    let mut last: BTreeMap<&str, &Sample> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for sample in &record.samples {
+        let before = last.insert(&sample.host, sample);
+        if !leads(sample) {
+            since.remove(sample.host.as_str());
+            continue;
+        }
+        let reign = (cluster(sample), sample.status.raft_term);
+        led.entry(reign).or_insert(sample);
+        // A member that was stopped for a while could not know.
+        let goes_on = |before: &Sample| {
+            leads(before)
+                && before.process == sample.process
+                && before.status.raft_term == sample.status.raft_term
+                && sample.at - before.at < AWAKE
+        };
+        let begun = since.entry(&sample.host).or_insert(sample);
+        if !before.is_some_and(goes_on) {
+            *begun = sample;
+        }
+        let newer = led.range((reign.0, reign.1 + 1)..=(reign.0, u64::MAX));
+        let newest = newer.map(|(_, newer)| *newer).min_by_key(|newer| newer.at);
+        if let Some(newer) = newest
+            && sample.at - newer.at.max(begun.at) > limit
+        {
+            let text = format!(
+                "{} says that it leads term {}, {} has led term {} for {:?}",
+                sample.host,
+                reign.1,
+                newer.host,
+                newer.status.raft_term,
+                sample.at - newer.at
+            );
+            let violation = Violation::new(CHECKER, "a leader without a quorum resigns", text);
+            violations
+                .push(violation.proved_by(proof(record, newer)).proved_by(proof(record, sample)));
+        }
+    }
+    violations
+}
+
+/// What answers may be late by on a bad link.
+const GRACE: Duration = Duration::from_secs(4);
+/// A member that is asked is heard of at least this often, unless it is stopped or out of reach.
+const AWAKE: Duration = Duration::from_secs(1);
+
+fn leads(sample: &Sample) -> bool {
+    let own = sample.status.header.as_ref().map_or(0, |header| header.member_id);
+    own != 0 && sample.status.leader == own
 }
 
 /// Hosts by the ids of their members.
@@ -270,6 +332,25 @@ mod tests {
         assert!(two.contains("term 2 is led by m1 and by m2"), "{two}");
         let two = said(|record| record.samples.push(sample(2, 1, 2, 2, 3)));
         assert!(two.contains("term 2 is led by m1 and by m2"), "{two}");
+
+        // The first says for 12 seconds that it leads term 2, the second leads term 3 all the time.
+        let both = |pause_at: u64| {
+            said(|record| {
+                record.election_timeout = Duration::from_secs(1);
+                let start = record.start.expect("it is set");
+                record.samples = (0..24)
+                    .flat_map(|half_s| [(half_s, 1, 2), (half_s, 2, 3)])
+                    .filter(|(half_s, host, _)| *host == 2 || half_s / 4 != pause_at)
+                    .map(|(half_s, host, term)| Sample {
+                        at: start + Duration::from_millis(500 * half_s),
+                        ..sample(host, 1, term, host, 3)
+                    })
+                    .collect();
+                record.seen.reigns.clear();
+            })
+        };
+        assert!(both(9).contains("m1 says that it leads term 2, m2 has led term 3"));
+        assert_eq!(both(3), "", "it did not run in between");
 
         let back = said(|record| record.samples.push(sample(1, 1, 1, 0, 3)));
         assert!(back.contains("m1: term 1 after 2"), "{back}");

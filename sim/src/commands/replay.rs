@@ -1,6 +1,7 @@
 //! One run, told.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 
 use sim::plan::Plan;
@@ -13,10 +14,12 @@ pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String
     let verdict = play(plan);
     if brief {
         print!("{}", verdict.plan);
-    } else {
-        print!("{}", report::text(&verdict));
+        tell(&verdict);
+    } else if let Err(error) = io::stdout().write_all(report::text(&verdict).as_bytes()) {
+        // Whoever reads may have seen enough.
+        let wanted = error.kind() == io::ErrorKind::BrokenPipe && html.is_none();
+        return if wanted { Ok(verdict.passed()) } else { Err(error.to_string()) };
     }
-    tell(&verdict);
     if let Some(file) = html {
         let name = file.display();
         let written = fs::write(file, report::html(&verdict));

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::time::{ClockId, clock_gettime};
 use sim::plan::Plan;
 use sim::play::play;
 use sim::verdict::Verdict;
@@ -92,17 +93,28 @@ impl Sum {
     fn tell(&self) {
         let Self { seeds, answered, simulated_s, failed, .. } = self;
         let real_s = self.began.elapsed().as_secs_f64();
+        let processor_s = processor_s();
         println!(
-            "{seeds} seeds, {} failed; {answered} answers in {:.2} simulated hours, {real_s:.0} real \
-             seconds: {:.0} simulated hours an hour",
+            "{seeds} seeds, {} failed; {answered} answers in {:.2} simulated hours",
             failed.len(),
             simulated_s / 3600.0,
+        );
+        println!(
+            "{real_s:.0} real seconds: {:.0} simulated hours an hour; {processor_s:.0} seconds of \
+             processors: {:.1} simulated minutes a minute of one core",
             simulated_s / real_s,
+            simulated_s / processor_s,
         );
         if failed.len() > 1 {
             println!("failed: {failed:?}");
         }
     }
+}
+
+/// What this process has had of all cores.
+fn processor_s() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
 fn failed(verdict: &Verdict) {

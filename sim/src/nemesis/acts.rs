@@ -42,28 +42,16 @@ pub struct Nemesis {
     /// What each step that lasts holds.
     forces: RefCell<BTreeMap<usize, Force>>,
     in_force: RefCell<Force>,
-    /// Hosts on which syncs fail or failed, and that have not been started anew since.
-    failed: RefCell<BTreeSet<String>>,
     pub(super) changes: Changes,
 }
 
 impl Nemesis {
     pub fn new(cluster: Cluster, env: Env, plan: &Plan, evidence: Evidence, story: Story) -> Self {
         let (weather, survivable) = (plan.weather.clone(), plan.survivable);
-        let (forces, in_force, failed) = Default::default();
+        let (forces, in_force) = Default::default();
         let changes = Changes::default();
-        let nemesis = Self {
-            cluster,
-            env,
-            weather,
-            survivable,
-            evidence,
-            story,
-            forces,
-            in_force,
-            failed,
-            changes,
-        };
+        let nemesis =
+            Self { cluster, env, weather, survivable, evidence, story, forces, in_force, changes };
         nemesis.apply(&Force::default());
         nemesis
     }
@@ -157,7 +145,6 @@ impl Nemesis {
             }),
             Fault::FailSync(_) => each(&mut |force, host| {
                 self.cluster.excuse(host);
-                self.failed.borrow_mut().insert(host.clone());
                 force.failing_syncs.insert(host.clone());
             }),
             Fault::FullDisk(_) => each(&mut |force, host| {
@@ -242,9 +229,6 @@ impl Nemesis {
             let world = self.cluster.world();
             if down || world.is_running(&host) {
                 continue;
-            }
-            if self.failed.borrow_mut().remove(&host) {
-                world.power_off(&host);
             }
             if !self.changes.is_lost(&host) {
                 self.cluster.expect_sound(&host);

@@ -185,11 +185,16 @@ fn rotten(
     let path = match place {
         Place::Tail | Place::Snapshot => *paths.last()?,
         Place::Middle if paths.is_empty() => return None,
-        Place::Middle => *dice.pick(&paths),
+        // Far from the last write, of which a damaged record might be a torn part.
+        Place::Middle => *dice.pick(&paths[..(paths.len() - 1).max(1)]),
     };
     let bytes = contents(path);
     // Segments are longer than what is written in them.
     let end = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
-    let begin = if place == Place::Tail { end.saturating_sub(64) } else { 0 };
-    Some((path.to_owned(), dice.between(begin..=end - 1)))
+    let offset = match place {
+        Place::Tail => dice.between(end.saturating_sub(64)..=end - 1),
+        Place::Middle => dice.between(0..=end / 2),
+        Place::Snapshot => dice.between(0..=end - 1),
+    };
+    Some((path.to_owned(), offset))
 }
