@@ -85,8 +85,9 @@ pub(crate) struct State {
     pub(crate) hosts: Vec<String>,
     /// Gone for good: their disks are not to be trusted.
     pub(crate) retired: BTreeSet<String>,
-    /// Hosts whose members joined when the cluster was there already.
-    pub(crate) joined: BTreeSet<String>,
+    /// Hosts whose members joined when the cluster was there already, each with the members it was then
+    /// told of, as `--initial-cluster` has them.
+    pub(crate) joined: BTreeMap<String, Vec<(String, Vec<String>)>>,
     /// Hosts whose members somebody has asked to remove: they may end by themselves.
     pub(crate) leaving: BTreeSet<String>,
     /// Ids that somebody has asked to remove.
@@ -169,7 +170,7 @@ impl Cluster {
         self.state().orders.insert(host.to_owned(), to_server);
         let (cluster, host_name) = (self.clone(), host.to_owned());
         let serve = move |env| async move {
-            let served = if cluster.state().joined.contains(&host_name) {
+            let served = if cluster.state().joined.contains_key(&host_name) {
                 cluster.serve_joining(env, &host_name, options, orders).await
             } else {
                 serve(env, options, orders).await

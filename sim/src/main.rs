@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sim::score::SEEDS_MAX;
 
+/// A run allocates much and in small pieces: this one makes it about a tenth shorter than the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "sim", about = "Quorate's whole server under seeded chaos")]
 struct Line {

@@ -48,8 +48,8 @@ impl Cluster {
     ) -> Result<(), String> {
         let deadline = env.now() + limit;
         self.prepare_host(host);
-        self.until(env, deadline, || self.ask_for_place(env, host, learner)).await?;
-        self.admit(host, learner);
+        let members = self.until(env, deadline, || self.ask_for_place(env, host, learner)).await?;
+        self.admit(host, learner, &members);
         self.start(host).await;
         self.until(env, deadline, || async {
             let serves = self.status(env, host).await.is_some();
@@ -138,8 +138,9 @@ impl Cluster {
     }
 
     /// From now on the host counts among the members'.
-    fn admit(&self, host: &str, learner: bool) {
+    fn admit(&self, host: &str, learner: bool, members: &[Member]) {
         let mut state = self.state();
+        state.joined.insert(host.to_owned(), initial_cluster(host, members));
         if learner {
             state.learners.insert(host.to_owned());
         } else {
@@ -150,20 +151,24 @@ impl Cluster {
         state.hosts.push(host.to_owned());
         state.retired.remove(host);
         state.leaving.remove(host);
-        state.joined.insert(host.to_owned());
     }
 
     /// Asks once; a place that an earlier try has got is as good. Any member's word will do for that:
-    /// the second member of all may be needed for a quorum's.
-    async fn ask_for_place(&self, env: &Env, host: &str, learner: bool) -> Result<(), String> {
+    /// the second member of all may be needed for a quorum's. Who the members then are.
+    async fn ask_for_place(
+        &self,
+        env: &Env,
+        host: &str,
+        learner: bool,
+    ) -> Result<Vec<Member>, String> {
         let members = self.list(env, false).await?;
         let removed = self.state().removed.clone();
-        if on(host, members).is_some_and(|member| !removed.contains(&member.id)) {
-            return Ok(());
+        if on(host, members.clone()).is_some_and(|member| !removed.contains(&member.id)) {
+            return Ok(members);
         }
         let mut client = self.operator(env);
         let request = MemberAddRequest { peer_urls: vec![peer_url(host)], is_learner: learner };
-        answered(env, client.member_add(request)).await.map(drop)
+        answered(env, client.member_add(request)).await.map(|answer| answer.members)
     }
 
     /// Calls to one of the members that run, to another one each time: one that is cut off answers, but
@@ -184,27 +189,27 @@ impl Cluster {
     }
 
     /// Tries until it is done or the time is over.
-    async fn until<F>(
+    async fn until<T, F>(
         &self,
         env: &Env,
         deadline: Instant,
         mut attempt: impl FnMut() -> F,
-    ) -> Result<(), String>
+    ) -> Result<T, String>
     where
-        F: Future<Output = Result<(), String>>,
+        F: Future<Output = Result<T, String>>,
     {
         loop {
             match attempt().await {
-                Ok(()) => return Ok(()),
+                Ok(done) => return Ok(done),
                 Err(why) if env.now() >= deadline => return Err(why),
                 Err(_) => env.sleep(PAUSE).await,
             }
         }
     }
 
-    /// Starts a server that joins, again and again as a service manager would, with the list of members
-    /// as it then is, until the peers let it in; then serves until told to stop. One that has joined
-    /// before needs no list.
+    /// Starts a server that joins, with the list of members that came with its place, and again and
+    /// again as a service manager would, with the list as it then is, until the peers let it in; then
+    /// serves until told to stop. One that has joined before needs no list.
     pub(crate) async fn serve_joining(
         &self,
         env: Env,
@@ -213,6 +218,9 @@ impl Cluster {
         mut orders: mpsc::Receiver<Order>,
     ) -> Result<(), Fatal> {
         options.member.initial_state = InitialState::Existing;
+        if let Some(members) = self.state().joined.get(host) {
+            options.member.initial_cluster = members.clone();
+        }
         loop {
             match Server::start(env.clone(), options.clone()).await {
                 Ok(server) => return until_stopped(server, orders).await,

@@ -286,8 +286,8 @@ impl Run {
         Ok(())
     }
 
-    /// Clients at work that were answered before, and since then have only failed. Those that keep to a
-    /// member which is gone do so for good.
+    /// Clients at work that were answered before, and since then have only failed. Those of whose
+    /// members, one or the first ones, none is left do so for good.
     fn silent(&self, stage: &Stage, since: std::time::Instant) -> Vec<usize> {
         let record = self.evidence.record();
         let answered = |number: usize, after: bool| {
@@ -301,7 +301,10 @@ impl Run {
         };
         let (world, voters) = (stage.cluster.world(), stage.cluster.voters());
         let at_work = self.plan.clients.iter().filter(|client| {
-            let served = client.member.as_ref().is_none_or(|member| voters.contains(member));
+            let served = match &client.member {
+                Some(member) => voters.contains(member),
+                None => (0..self.plan.shape.members).any(|n| voters.contains(&format!("m{n}"))),
+            };
             served && world.is_running(&client.host())
         });
         let numbers = at_work.map(|client| client.number);

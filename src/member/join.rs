@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use tracing::{info, warn};
 use url::Url;
 
@@ -24,8 +25,8 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// As much while a cluster begins, when most peers are not there yet.
 const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often peers are asked whether they are up to date before one is believed without, and the time
-/// between.
+/// How often peers are asked whether they are up to date before they are believed without, and the
+/// time between.
 const CONFIRM_ROUNDS: usize = 3;
 const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,14 +41,11 @@ pub(super) struct Joining {
 pub(super) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal> {
     let failed = |why: String| Fatal::new("initial-cluster-state existing", why);
     let client = Client::new(env.clone(), super::links::dial_timeout(options));
-    let (cluster, members) = match confirmed(env, &client, options).await {
-        Some(found) => found,
+    let Found { id, cluster, members } = match confirmed(env, &client, options).await {
+        Some(found) => found.map_err(failed)?,
         // So it is where the cluster waits for this very member, to have a quorum again.
-        None => existing(&client, options, MEMBERS_TIMEOUT).await.map_err(failed)?,
+        None => agreed(&client, options).await.map_err(failed)?,
     };
-    let id = own_id(options, &members).map_err(|why| {
-        failed(format!("error validating peerURLs of cluster {cluster} {members:?}: {why}"))
-    })?;
     let limit = limits::request_timeout(options.election_timeout);
     if !is_compatible(&client, &members, id, limit).await {
         return Err(failed("incompatible with current running cluster".into()));
@@ -61,46 +59,97 @@ pub(super) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal>
 /// Refuses to begin a cluster that knows member `own` as one that has started.
 pub(super) async fn refuse_again(env: &Env, options: &Options, own: MemberId) -> Result<(), Fatal> {
     let client = Client::new(env.clone(), BEGINNING_TIMEOUT);
-    let Ok((_, members)) = existing(&client, options, BEGINNING_TIMEOUT).await else {
-        return Ok(());
-    };
     let started = |member: &MemberRecord| member.id == own.0 && !member.client_urls.is_empty();
-    match members.iter().any(started) {
-        true => {
+    for url in peer_urls(options) {
+        let Ok((_, members)) = told(&client, url, BEGINNING_TIMEOUT).await else { continue };
+        if members.iter().any(started) {
             let why = format!("member {own} has already been bootstrapped");
-            Err(Fatal::new("initial-cluster-state new", why))
+            return Err(Fatal::new("initial-cluster-state new", why));
         }
-        false => Ok(()),
+        break;
+    }
+    Ok(())
+}
+
+/// What peers tell a member of the cluster that it joins.
+struct Found {
+    id: MemberId,
+    cluster: ClusterId,
+    members: Vec<MemberRecord>,
+}
+
+impl Found {
+    /// Finds this member among the members.
+    fn new(
+        options: &Options,
+        cluster: ClusterId,
+        members: Vec<MemberRecord>,
+    ) -> Result<Self, String> {
+        let id = own_id(options, &members).map_err(|why| {
+            format!("error validating peerURLs of cluster {cluster} {members:?}: {why}")
+        })?;
+        Ok(Self { id, cluster, members })
     }
 }
 
-/// The members of the cluster, from the first peer that knows itself up to date.
-async fn confirmed(
-    env: &Env,
-    client: &Client,
-    options: &Options,
-) -> Option<(ClusterId, Vec<MemberRecord>)> {
+/// What a peer says that knows itself up to date; none when there is no such peer.
+async fn confirmed(env: &Env, client: &Client, options: &Options) -> Option<Result<Found, String>> {
+    let limit = options.election_timeout * 2;
+    let ask = |url| async move {
+        // Peers answer this by a linearizable read.
+        let asked = client.downgrade_enabled(url, limit).await;
+        asked.map_err(|error| error.to_string())?;
+        told(client, url, MEMBERS_TIMEOUT).await
+    };
     for round in 0..CONFIRM_ROUNDS {
         if round > 0 {
             env.sleep(CONFIRM_PAUSE).await;
         }
-        for url in peer_urls(options) {
-            // Peers answer this by a linearizable read.
-            let asked = client.downgrade_enabled(url, MEMBERS_TIMEOUT).await;
-            if let Err(error) = asked {
-                info!(%url, %error, "peer does not know itself up to date");
-                continue;
-            }
-            let told = client.members(url, MEMBERS_TIMEOUT).await.ok();
-            let parsed = told.and_then(|(cluster, json)| {
-                Some((cluster, serde_json::from_slice::<Vec<MemberRecord>>(&json).ok()?))
-            });
-            if let Some((cluster, members)) = parsed.filter(|(_, members)| !members.is_empty()) {
-                return Some((cluster, members));
+        let urls = peer_urls(options);
+        let answers = join_all(urls.iter().map(|url| ask(url))).await;
+        for (url, answer) in urls.into_iter().zip(answers) {
+            match answer {
+                Ok((cluster, members)) => return Some(Found::new(options, cluster, members)),
+                Err(error) => info!(%url, error, "peer does not know itself up to date"),
             }
         }
     }
     None
+}
+
+/// What at least half of the other voters say, none of whom knows itself up to date.
+async fn agreed(client: &Client, options: &Options) -> Result<Found, String> {
+    let urls = peer_urls(options);
+    let answers = join_all(urls.iter().map(|url| told(client, url, MEMBERS_TIMEOUT))).await;
+    let mut seen: Vec<(Found, usize)> = Vec::new();
+    let mut misfit = None;
+    for (url, answer) in urls.into_iter().zip(answers) {
+        let (cluster, members) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                info!(%url, error, "failed to get cluster response");
+                continue;
+            }
+        };
+        match Found::new(options, cluster, members) {
+            Ok(found) => {
+                let same = |one: &Found| (one.id, one.cluster) == (found.id, found.cluster);
+                match seen.iter_mut().find(|(one, _)| same(one)) {
+                    Some((_, count)) => *count += 1,
+                    None => seen.push((found, 1)),
+                }
+            }
+            Err(error) => misfit = Some(error),
+        }
+    }
+    let is_enough = |(found, count): &(Found, usize)| {
+        let voters = found.members.iter().filter(|one| !one.is_learner && one.id != found.id.0);
+        count * 2 >= voters.count()
+    };
+    let unknown = "cannot fetch cluster info from peer urls: could not retrieve cluster information \
+                   from the given URLs";
+    let found = seen.into_iter().find(is_enough).map(|(found, _)| found);
+    found.ok_or_else(|| misfit.unwrap_or_else(|| unknown.into()))
 }
 
 /// The other members' URLs, in one order.
@@ -111,31 +160,19 @@ fn peer_urls(options: &Options) -> Vec<&String> {
     urls
 }
 
-/// The members of the cluster, from the first peer that answers.
-async fn existing(
+/// The members of the cluster as the peer at `url` knows them.
+async fn told(
     client: &Client,
-    options: &Options,
+    url: &str,
     limit: Duration,
 ) -> Result<(ClusterId, Vec<MemberRecord>), String> {
-    let context = "cannot fetch cluster info from peer urls";
-    for url in peer_urls(options) {
-        let (cluster, json) = match client.members(url, limit).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                info!(%url, %error, "failed to get cluster response");
-                continue;
-            }
-        };
-        match serde_json::from_slice::<Vec<MemberRecord>>(&json) {
-            Ok(members) if members.is_empty() => {
-                let why = "failed to get raft cluster member(s) from the given URLs";
-                return Err(format!("{context}: {why}"));
-            }
-            Ok(members) => return Ok((cluster, members)),
-            Err(error) => warn!(%url, %error, "failed to unmarshal cluster response"),
-        }
+    let (cluster, json) = client.members(url, limit).await.map_err(|error| error.to_string())?;
+    let members: Vec<MemberRecord> =
+        serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+    match members.is_empty() {
+        true => Err("failed to get raft cluster member(s) from the given URLs".into()),
+        false => Ok((cluster, members)),
     }
-    Err(format!("{context}: could not retrieve cluster information from the given URLs"))
 }
 
 /// Matches the configured members with those that there are; each must be one of the others.
