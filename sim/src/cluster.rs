@@ -253,7 +253,8 @@ impl<'a> Starting<'a> {
     fn mark(cluster: &'a Cluster, host: &'a str) -> Option<Self> {
         let free = !cluster.world.is_running(host);
         let marked = free && cluster.state().starting.insert(host.to_owned());
-        marked.then_some(Self { cluster, host })
+        // Made only where the mark was: to drop one is to take the mark away.
+        marked.then(|| Self { cluster, host })
     }
 }
 

@@ -146,7 +146,9 @@ impl Cluster {
         } else {
             state.learners.remove(host);
         }
-        state.excused.remove(host);
+        if !self.world().disk(host).is_broken() {
+            state.excused.remove(host);
+        }
         state.hosts.retain(|known| known != host);
         state.hosts.push(host.to_owned());
         state.retired.remove(host);

@@ -82,13 +82,16 @@ pub(super) enum Verdict {
     Last(Box<dyn FnOnce() + Send>),
 }
 
+/// What fits on a disk that nothing is done to.
+const BYTES: u64 = 1 << 40;
+
 impl SimDisk {
     pub(crate) fn new(dice: Dice) -> Self {
         Self(Arc::new(Mutex::new(Platter {
             tree: Tree::new(),
             dice,
             faults: DiskFaults::default(),
-            capacity: 1 << 40,
+            capacity: BYTES,
             process: None,
             processes: 0,
             locks: Default::default(),
@@ -140,6 +143,12 @@ impl SimDisk {
     }
 
     /// What all files together may take, bytes. Below what they take now, nothing more fits.
+    /// Whether syncs fail or the disk is made to be full.
+    pub fn is_broken(&self) -> bool {
+        let platter = self.lock();
+        platter.faults.sync > 0.0 || platter.capacity < BYTES
+    }
+
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity = bytes;
     }
