@@ -19,13 +19,19 @@ const FRESH_MAX: usize = 12;
 /// One kind of fault in a plan, in percent.
 const KIND_ON: u64 = 40;
 
+/// How many seeds of a hundred are about permissions, and so about nothing else.
+const PERMISSIONS: u64 = 6;
+
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
     let shape = shape(&mut of("shape"));
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
-    let clients = clients(&mut of("clients"), shape.members);
+    let mut clients = clients(&mut of("clients"), shape.members);
+    if of("permissions").chance(PERMISSIONS) {
+        clients.iter_mut().for_each(|client| client.workload = workload::ALONE.to_owned());
+    }
     let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts).draw();
     Plan { seed, shape, weather, clients, steps, lasts, survivable: true }
 }
@@ -86,6 +92,7 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
+    workloads.retain(|name| *name != workload::ALONE);
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

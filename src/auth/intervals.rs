@@ -144,7 +144,7 @@ mod tests {
             let mut inside = world();
             // A bound of one zero byte as an end is "no end" in a request, but not here.
             inside.retain(|key| match &end {
-                Some(end) => *key >= begin && *key < end[..],
+                Some(end) => key[..] >= begin[..] && key[..] < end[..],
                 None => holds(&asked, key),
             });
             let covered = union.covers(&begin, end.as_deref());

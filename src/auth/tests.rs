@@ -502,7 +502,9 @@ impl Model {
                 self.users.entry(USERS[user]).or_default().remove(ROLES[role])
             }
             Change::DeleteRole(role) => {
-                self.users.values_mut().for_each(|roles| drop(roles.remove(ROLES[role])));
+                for roles in self.users.values_mut() {
+                    roles.remove(ROLES[role]);
+                }
                 self.roles.remove(ROLES[role]).is_some()
             }
             Change::AddRole(role) => {

@@ -108,11 +108,15 @@ where
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let received = self.calls.received_bytes();
         let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
-        request.extensions_mut().insert(caller.clone());
-        let (member, rule, mut routes) = (self.member.clone(), call.rule(), self.routes.clone());
+        if !caller.is_nobody() {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let (member, rule) = (self.member.clone(), call.rule());
+        let answer = self.routes.call(request);
+        // The handler does nothing before its answer is waited for.
         let answer = async move {
             match member.permit(&caller, rule).await {
-                Ok(()) => routes.call(request).await,
+                Ok(()) => answer.await,
                 Err(refused) => Ok(status(refused).into_http()),
             }
         };

@@ -33,6 +33,11 @@ impl Caller {
         Self { internal: true, ..Self::default() }
     }
 
+    /// Whether it shows nothing.
+    pub fn is_nobody(&self) -> bool {
+        !self.internal && self.token.is_none() && self.common_name.is_none()
+    }
+
     pub fn is_internal(&self) -> bool {
         self.internal
     }

@@ -389,3 +389,6 @@ impl RngCore for Random {
 }
 
 impl CryptoRng for Random {}
+
+#[cfg(test)]
+mod tests;
