@@ -106,6 +106,26 @@ table! {
         ElectionNoLeader: Unknown, "election: no leader";
         MissingLeaderKey: Unknown, "\"leader\" field must be provided";
         Corrupt: DataLoss, "etcdserver: corrupt cluster";
+        RootUserNotExist: FailedPrecondition, "etcdserver: root user does not exist";
+        RootRoleNotExist: FailedPrecondition, "etcdserver: root user does not have root role";
+        UserAlreadyExists: FailedPrecondition, "etcdserver: user name already exists";
+        UserEmpty: InvalidArgument, "etcdserver: user name is empty";
+        UserNotFound: FailedPrecondition, "etcdserver: user name not found";
+        RoleAlreadyExists: FailedPrecondition, "etcdserver: role name already exists";
+        RoleNotFound: FailedPrecondition, "etcdserver: role name not found";
+        RoleEmpty: InvalidArgument, "etcdserver: role name is empty";
+        AuthFailed: InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+        PermissionNotGiven: InvalidArgument, "etcdserver: permission not given";
+        PermissionDenied: PermissionDenied, "etcdserver: permission denied";
+        RoleNotGranted: FailedPrecondition, "etcdserver: role is not granted to the user";
+        PermissionNotGranted: FailedPrecondition, "etcdserver: permission is not granted to the role";
+        AuthNotEnabled: FailedPrecondition, "etcdserver: authentication is not enabled";
+        InvalidAuthToken: Unauthenticated, "etcdserver: invalid auth token";
+        InvalidAuthMgmt: InvalidArgument, "etcdserver: invalid auth management";
+        AuthOldRevision: InvalidArgument, "etcdserver: revision of auth store is old";
+        NoPasswordUser: Unknown, "auth: authentication failed, password was given for no password user";
+        VerifyOnly: Unknown, "auth: token signing attempted with verify-only key";
+        PasswordTooLong: Unknown, "bcrypt: password length exceeds 72 bytes";
     }
 }
 

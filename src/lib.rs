@@ -17,7 +17,7 @@
 //!    |  +-- applier <----------------+
 //!    |        | one batch, applied index inside
 //!    |        v
-//!    |      apply -> mvcc, lease -> engine (RocksDB)
+//!    |      apply -> mvcc, lease, auth -> engine (RocksDB)
 //!    |        | events                   ^
 //!    |        v                          | snapshots to read from
 //!    +---- watch hub, sessions ----------+
@@ -39,7 +39,7 @@
 //! # Layers
 //!
 //! A module names only modules of lower rows; modules of one row do not name each other, except that
-//! [`lease`] writes through [`mvcc`]. `tests/tidy.rs` enforces it.
+//! [`lease`] and [`auth`] write through [`mvcc`]. `tests/tidy.rs` enforces it.
 //!
 //! | row | modules |
 //! |---|---|
@@ -49,7 +49,7 @@
 //! | one member | [`member`] start, propose, apply, reads, clockwork |
 //! | machinery | [`replica`] consensus, the only place that names raft · [`peer`] etcd's peer protocol · [`watch`] hub and sessions |
 //! | commands | [`apply`] one match |
-//! | state | [`mvcc`] the key space · [`lease`] |
+//! | state | [`mvcc`] the key space · [`lease`] · [`auth`] users, roles, permissions |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
 //! | world | [`env`] |
 //! | words | [`types`] [`limits`] [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
@@ -72,6 +72,7 @@ pub mod bbolt;
 pub mod engine;
 pub mod wal;
 
+pub mod auth;
 pub mod lease;
 pub mod mvcc;
 

@@ -16,6 +16,10 @@ pub const LEARNERS_MAX: usize = 1;
 /// Largest lease TTL, seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 
+/// Work of hashing a password, and what it may be set to (`--bcrypt-cost`).
+pub const BCRYPT_COST: u32 = 10;
+pub const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+
 /// Log entries kept in memory below the applied index for followers that lag
 /// (`--snapshot-catchup-entries`).
 pub const CATCHUP_ENTRIES: u64 = 5_000;

@@ -99,6 +99,12 @@ pub const ALL: &[Fault] = &[
     fault("lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10"),
     fault("lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58"),
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
+    // Permissions.
+    fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),
+    fault("nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68"),
+    fault("old-auth-revision-accepted", "a proposal let in by older permissions is carried out", "B06"),
+    fault("auth-not-loaded", "a member that starts does not load users and roles", "B09"),
+    fault("permissions-not-refreshed", "changes of roles and users do not change what is permitted", "B06 B09"),
 ];
 
 /// Whether the fault `name` is planted on this thread.

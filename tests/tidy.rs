@@ -44,6 +44,13 @@ const FENCES: &[(&str, &[&str])] = &[
     ("anyhow", &["bin", "ctl", "offline"]),
     ("madsim", &[]),
     ("rand", &[]),
+    ("bcrypt", &["member"]),
+    ("rsa", &["member"]),
+    ("p256", &["member"]),
+    ("p384", &["member"]),
+    ("p521", &["member"]),
+    ("ed25519_dalek", &["member"]),
+    ("hmac", &["member"]),
 ];
 
 /// Paths to the world that only `src/env`, `src/bin` and tests may take, and what to take instead.

@@ -8,22 +8,30 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::join_all;
+use http::HeaderValue;
 use quorate::client::{self, Channel};
 use quorate::engine;
 use quorate::env::Env;
 use quorate::error::Fatal;
+use quorate::limits;
 use quorate::member;
 use quorate::server::{self, Server};
-use quorate_proto::etcdserverpb::HashKvRequest;
+use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_proto::etcdserverpb::{RangeRequest, StatusRequest, StatusResponse};
+use quorate_proto::etcdserverpb::{
+    AuthenticateRequest, HashKvRequest, RangeRequest, StatusRequest, StatusResponse,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
 
 pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
+/// What a request shows its token in.
+pub const TOKEN: &str = "token";
+/// The user who may do everything; its password is its name.
+pub const ROOT: &str = "root";
 /// What a member gets to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_millis(500);
 /// One look at whether a cluster has settled, and what each question in it may take.
@@ -105,6 +113,8 @@ pub(crate) struct State {
     stopping: BTreeSet<String>,
     /// To running servers.
     orders: BTreeMap<String, mpsc::Sender<Order>>,
+    /// Root's, where permissions are on: every channel that is made shows it.
+    token: Option<HeaderValue>,
 }
 
 impl Cluster {
@@ -238,6 +248,8 @@ impl Cluster {
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
         member.watch_progress_interval = self.shape.watch_progress_interval;
+        // As little work as there is: simulated passwords keep nobody out.
+        member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
         server::Options::new(member, vec![address(CLIENT_PORT)])
     }
@@ -345,7 +357,36 @@ impl Cluster {
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
         };
-        Channel::with_options(env.clone(), endpoints, options).expect("endpoints are host:port")
+        let channel = Channel::with_options(env.clone(), endpoints, options);
+        let channel = channel.expect("endpoints are host:port");
+        match &self.state().token {
+            Some(token) => channel.with_header(TOKEN, token.clone()),
+            None => channel,
+        }
+    }
+
+    /// From now on channels show root's token, which is `token`.
+    pub fn show(&self, token: HeaderValue) {
+        self.state().token = Some(token);
+    }
+
+    /// Logs root in again where permissions are on: a member that was started again, or that has got
+    /// its state from another one, knows no token from before.
+    pub async fn log_in_again(&self, env: &Env) {
+        if self.state().token.is_none() {
+            return;
+        }
+        if let Some(token) = self.log_in(&self.channel(env, None), env, ROOT).await {
+            self.show(token);
+        }
+    }
+
+    /// A token for a user whose password is its name.
+    pub async fn log_in(&self, channel: &Channel, env: &Env, user: &str) -> Option<HeaderValue> {
+        let request = AuthenticateRequest { name: user.into(), password: user.into() };
+        let mut service = AuthClient::new(channel.clone());
+        let answer = env.timeout(LOOK_LIMIT, service.authenticate(request)).await.ok()?.ok()?;
+        HeaderValue::from_str(&answer.into_inner().token).ok()
     }
 
     /// The member that says of itself, in the newest term, that it leads; none while nobody does.
@@ -384,7 +425,11 @@ impl Cluster {
                 Err(host) if env.now() >= deadline => {
                     return Err(format!("{host} does not answer a linearizable read"));
                 }
-                Ok(_) | Err(_) => env.sleep(LOOK).await,
+                Ok(_) => env.sleep(LOOK).await,
+                Err(_) => {
+                    self.log_in_again(env).await;
+                    env.sleep(LOOK).await;
+                }
             }
         }
     }

@@ -87,6 +87,7 @@ impl Failure {
                 | Code::ResourceExhausted
                 | Code::Unimplemented
                 | Code::PermissionDenied
+                | Code::Unauthenticated
                 | Code::DataLoss
         );
         Self {

@@ -12,6 +12,7 @@ use crate::swarm;
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
 };
+use crate::workload;
 
 /// The most members and learners of one plan.
 pub const HOSTS_MAX: usize = 7;
@@ -202,6 +203,10 @@ impl Plan {
         }
         let mut numbers: Vec<_> = self.clients.iter().map(|client| client.number).collect();
         numbers.sort_unstable();
+        let apart = self.clients.iter().filter(|client| client.workload == workload::ALONE).count();
+        if apart > 0 && apart < self.clients.len() {
+            return Err(format!("{} goes with no other workload", workload::ALONE));
+        }
         if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("two clients have one number".to_owned());
         }

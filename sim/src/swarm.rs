@@ -20,6 +20,8 @@ const FRESH_MAX: usize = 12;
 const KIND_ON: u64 = 40;
 /// Plans whose cluster need not survive, in percent.
 const UNSURVIVABLE: u64 = 6;
+/// Plans that are about permissions, and so about nothing else, in percent.
+const PERMISSIONS: u64 = 6;
 
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
@@ -27,7 +29,10 @@ pub fn draw(seed: u64) -> Plan {
     let shape = shape(&mut of("shape"));
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
-    let clients = clients(&mut of("clients"), shape.members);
+    let mut clients = clients(&mut of("clients"), shape.members);
+    if of("permissions").chance(PERMISSIONS) {
+        clients.iter_mut().for_each(|client| client.workload = workload::ALONE.to_owned());
+    }
     let survivable = !of("mercy").chance(UNSURVIVABLE);
     let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
     Plan { seed, shape, weather, clients, steps, lasts, survivable }
@@ -89,6 +94,7 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
+    workloads.retain(|name| *name != workload::ALONE);
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

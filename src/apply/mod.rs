@@ -7,12 +7,14 @@
 //!   batch as its effects: it is never applied twice, and never half.
 //! * A refusal changes nothing.
 //!
-//! Reading order: this file, [`membership`], [`alarm`].
+//! Reading order: this file, [`membership`], [`alarm`], `auth`.
 
 pub mod alarm;
+mod auth;
 pub mod membership;
 
 use prost::Message;
+use quorate_proto::authpb::Permission;
 use quorate_proto::etcdserverpb::{
     AlarmMember, AlarmType, CompactionRequest, DeleteRangeResponse, InternalRaftRequest,
     LeaseCheckpointRequest, LeaseGrantRequest, PutResponse, RangeResponse, RequestOp, TxnRequest,
@@ -20,6 +22,7 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::raftpb::{ConfChange, ConfState, Entry, EntryType};
 
+use crate::auth::Auth;
 use crate::engine::Cf;
 use crate::error::{Error, Fatal, Refused};
 use crate::lease::Leases;
@@ -43,6 +46,19 @@ pub enum Reply {
     Alarm(Vec<AlarmMember>),
     /// The members after a configuration change.
     Members(Vec<MemberRecord>),
+    AuthStatus {
+        enabled: bool,
+        revision: u64,
+    },
+    /// A login at this auth revision. The token is empty when it is not kept but signed.
+    Authenticated {
+        revision: u64,
+        token: String,
+    },
+    /// Users, roles, or the roles of a user.
+    Names(Vec<String>),
+    /// The permissions of a role.
+    Permissions(Vec<Permission>),
     /// Done; there is nothing to tell.
     Done,
 }
@@ -54,6 +70,16 @@ pub enum Notice {
     LeaseRevoked(LeaseId),
     Alarms,
     Members,
+    /// Users, roles or permissions.
+    Auth,
+    /// And whoever holds this user's tokens must log in again.
+    UserTokensEnd(String),
+    /// And whoever holds any token must.
+    TokensEnd,
+    TokenGiven {
+        user: String,
+        token: String,
+    },
 }
 
 /// All replicated state, in the hands of the one task that applies.
@@ -62,6 +88,7 @@ pub struct StateMachine {
     leases: Leases,
     pub members: Membership,
     pub alarms: Alarms,
+    pub auth: Auth,
 }
 
 /// A committed entry, decoded.
@@ -109,6 +136,7 @@ impl StateMachine {
             },
             members: Membership::load(store)?,
             alarms: Alarms::load(store)?,
+            auth: Auth::load(store)?,
         })
     }
 
@@ -138,6 +166,13 @@ impl StateMachine {
         let done = |reply| Ok((reply, None));
         if let Some(refused) = self.alarmed(&request) {
             return Ok(Err(refused.into()));
+        }
+        let who = auth::principal(request.header.as_ref());
+        if let Err(refused) = self.permitted(write, &who, &request)? {
+            return Ok(refuse(refused));
+        }
+        if let Some(outcome) = self.about_auth(write, &request) {
+            return Ok(outcome);
         }
         let outcome = if let Some(put) = request.put {
             write.put(&put)?.map(Reply::Put).map_or_else(refuse, done)

@@ -84,6 +84,13 @@ impl Channel {
         Self { shared: Arc::clone(&self.shared), headers }
     }
 
+    /// The same connection without a header.
+    pub fn without_header(&self, name: &'static str) -> Self {
+        let mut headers = self.headers.clone();
+        headers.remove(name);
+        Self { shared: Arc::clone(&self.shared), headers }
+    }
+
     /// The endpoint in use, or tried first by the next request.
     pub fn endpoint(&self) -> &str {
         let current = self.shared.current.load(Ordering::Relaxed);

@@ -22,6 +22,7 @@ pub(super) enum Group {
     Clustering,
     Logging,
     Features,
+    Auth,
     Meta,
     Hidden,
 }
@@ -351,6 +352,27 @@ const SERVED: &[Flag] = &[
         set!(progress_interval, go::duration),
         "Time between progress notifications of an idle watch; 0 for ten minutes."
     ),
+    served!(
+        Auth,
+        "auth-token",
+        "simple",
+        set!(auth_token, text),
+        "How logins are remembered: simple, or jwt,sign-method=..,pub-key=..,priv-key=..,ttl=5m."
+    ),
+    served!(
+        Auth,
+        "bcrypt-cost",
+        "10",
+        set!(bcrypt_cost, go::uint),
+        "Work of hashing a password, as a power of two; 4 to 31."
+    ),
+    served!(
+        Auth,
+        "auth-token-ttl",
+        "300",
+        set!(auth_token_ttl_s, go::uint),
+        "Seconds that a simple token lasts from its last use."
+    ),
     served!(Meta, "version", bool, "false", set!(version, go::bool), "Print the version and exit."),
 ];
 
@@ -435,9 +457,6 @@ const NOT_SERVED: &[Flag] = &[
     off("tls-max-version", EMPTY),
     off("cors", &["*"]),
     off("host-whitelist", &["*"]),
-    off("auth-token", &["simple"]),
-    off("bcrypt-cost", &["10"]),
-    off("auth-token-ttl", &["300"]),
     off_bool("enable-pprof", FALSE),
     off("metrics", &["basic"]),
     off_bool("enable-distributed-tracing", FALSE),

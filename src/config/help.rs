@@ -36,6 +36,7 @@ pub fn flags() -> String {
         (Group::Clustering, "Clustering"),
         (Group::Logging, "Logging"),
         (Group::Features, "Features"),
+        (Group::Auth, "Auth"),
         (Group::Meta, "Meta"),
     ];
     let mut text =

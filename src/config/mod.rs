@@ -9,9 +9,9 @@
 //!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
-//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`validate`] (all that concerns more
-//! than one flag), [`log`] (etcd's log lines), [`server`] (what the server is started with),
-//! [`help`] (texts).
+//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`),
+//! [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`] (what
+//! the server is started with), [`help`] (texts).
 
 pub mod cluster;
 mod flags;
@@ -19,6 +19,7 @@ mod go;
 pub mod help;
 pub mod log;
 mod server;
+mod tokens;
 pub mod urls;
 mod validate;
 
@@ -67,6 +68,8 @@ pub enum Notice {
     DefaultDataDir(String),
     /// The member listens everywhere and tells others to find it at localhost.
     AdvertisesLocalhost(&'static str),
+    /// A `--bcrypt-cost` that there is not; the default counts.
+    BcryptCost(u64),
 }
 
 /// Every value as given or by default, one field a flag; not yet checked against each other.
@@ -100,6 +103,9 @@ struct Values {
     pub auto_compaction_mode: String,
     pub auto_compaction_retention: String,
     pub progress_interval: Duration,
+    pub auth_token: String,
+    pub auth_token_ttl_s: u64,
+    pub bcrypt_cost: u64,
     pub logger: String,
     pub log_outputs: Vec<String>,
     pub log_level: String,

@@ -43,6 +43,8 @@ impl Config {
             auto_compaction: self.auto_compaction,
             quota_bytes: self.quota_bytes,
             watch_progress_interval: self.progress_interval,
+            tokens: self.tokens.clone(),
+            bcrypt_cost: self.bcrypt_cost,
             ..member::Options::single(&self.name, &self.data_dir, self.listen_peer[0])
         }
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::cluster::InitialCluster;
 use super::log;
 use super::urls::{Url, join};
-use super::{ConfigError, Notice, Values, flags, go};
+use super::{ConfigError, Notice, Values, flags, go, tokens};
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
+use crate::member::tokens::TokenKind;
 
 const ELECTION_MS_MAX: u64 = 50_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -52,6 +53,8 @@ pub struct Config {
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
     pub progress_interval: Duration,
+    pub tokens: TokenKind,
+    pub bcrypt_cost: u32,
     pub log: log::Settings,
 }
 
@@ -95,6 +98,8 @@ pub(super) fn validate(
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let auto_compaction =
         auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
+    let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
+    let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
     let or = |value, default| if value == 0 { default } else { value };
     Ok(Config {
@@ -140,7 +145,18 @@ pub(super) fn validate(
             Duration::ZERO => PROGRESS_INTERVAL,
             interval => interval.max(PROGRESS_INTERVAL_MIN),
         },
+        tokens,
+        bcrypt_cost,
         log,
+    })
+}
+
+/// As in etcd, a cost that there is not is no error.
+fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
+    let cost = u32::try_from(given).ok().filter(|cost| limits::BCRYPT_COSTS.contains(cost));
+    cost.unwrap_or_else(|| {
+        notices.push(Notice::BcryptCost(given));
+        limits::BCRYPT_COST
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tonic::{Code, Status};
 
+use crate::auth::{self, Rule};
 use crate::limits;
 use crate::metrics::Metrics;
 
@@ -90,6 +91,7 @@ struct Method {
     service: &'static str,
     name: &'static str,
     flow: Flow,
+    rule: Rule,
 }
 
 /// The table and its counters; clones share them.
@@ -110,7 +112,9 @@ impl Calls {
         for &(service, unary, streams) in SERVICES {
             let unary = unary.iter().map(|name| (*name, Flow::Unary));
             for (name, flow) in unary.chain(streams.iter().copied()) {
-                methods.insert(format!("/{service}/{name}"), Method { service, name, flow });
+                // Without a rule it is not served.
+                let Some(rule) = auth::rule(service, name) else { continue };
+                methods.insert(format!("/{service}/{name}"), Method { service, name, flow, rule });
             }
         }
         Self(Arc::new(Inner { metrics, methods, versions: RwLock::default() }))
@@ -167,6 +171,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// What the method asks of its caller.
+    pub fn rule(&self) -> Rule {
+        self.method.rule
+    }
+
     /// Counts a part of the answer.
     pub fn count_sent(&self, bytes: usize) {
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
@@ -175,7 +184,7 @@ impl Call {
     /// Counts the result. Only the first counts.
     pub fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            let Method { service, name, flow } = self.method;
+            let Method { service, name, flow, .. } = self.method;
             let labels = [flow.label(), service, name, label(code)];
             self.metrics.grpc_handled.with_label_values(&labels).inc();
         }

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use super::status::status;
 use crate::member::Member;
 use crate::types::MemberId;
@@ -52,7 +53,8 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let id = MemberId(request.into_inner().id);
-        self.member.member_promote(id).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        let id = MemberId(request.id);
+        self.member.member_promote(&caller, id).await.map(Response::new).map_err(status)
     }
 }

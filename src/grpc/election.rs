@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::gate;
 use super::recipe::{self, Candidate, Events, inner};
 use super::status::status;
+use super::{caller, gate};
 use crate::error::{Error, Refused};
 use crate::limits;
-use crate::member::Member;
+use crate::member::{Caller, Member};
 
 pub struct Election {
     pub member: Member,
@@ -32,16 +32,17 @@ impl election_server::Election for Election {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        self.run(request.into_inner()).await.map(Response::new).map_err(inner)
+        let (caller, request) = caller::of(request);
+        self.run(&caller, request).await.map(Response::new).map_err(inner)
     }
 
     async fn proclaim(
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        let ProclaimRequest { leader, value } = request.into_inner();
+        let (caller, ProclaimRequest { leader, value }) = caller::of(request);
         let leader = leader.ok_or(Refused::MissingLeaderKey).map_err(|e| inner(e.into()))?;
-        let header = self.announce(&leader, value).await.map_err(inner)?;
+        let header = self.announce(&caller, &leader, value).await.map_err(inner)?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 
@@ -49,8 +50,9 @@ impl election_server::Election for Election {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
-        let prefix = recipe::prefix(&request.into_inner().name);
-        let found = self.member.range(recipe::first(&prefix)).await.map_err(inner)?;
+        let (caller, request) = caller::of(request);
+        let prefix = recipe::prefix(&request.name);
+        let found = self.member.range(&caller, recipe::first(&prefix)).await.map_err(inner)?;
         let header = found.header;
         match found.kvs.into_iter().next() {
             Some(kv) => Ok(Response::new(LeaderResponse { header, kv: Some(kv) })),
@@ -65,7 +67,8 @@ impl election_server::Election for Election {
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let needs_leader = gate::needs_leader(request.metadata());
-        let prefix = recipe::prefix(&request.into_inner().name);
+        let (caller, request) = caller::of(request);
+        let prefix = recipe::prefix(&request.name);
         let (answers, stream) = mpsc::channel(limits::WATCH_ANSWERS);
         let member = self.member.clone();
         self.member.env().spawn("observe election", async move {
@@ -73,7 +76,7 @@ impl election_server::Election for Election {
             tokio::select! {
                 biased; // What is due goes out before the stream is given up.
                 // etcd's stream ends without an error when it cannot go on.
-                _ = observe(&member, &prefix, &answers) => {}
+                _ = observe(&member, &caller, &prefix, &answers) => {}
                 () = answers.closed() => {}
                 error = cut_off => drop(answers.send(Err(status(error))).await),
             }
@@ -85,11 +88,12 @@ impl election_server::Election for Election {
         &self,
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
-        let leader = request.into_inner().leader;
+        let (caller, request) = caller::of(request);
+        let leader = request.leader;
         let leader = leader.ok_or(Refused::MissingLeaderKey).map_err(|e| inner(e.into()))?;
-        recipe::session(&self.member, leader.lease).await.map_err(inner)?;
+        recipe::session(&self.member, &caller, leader.lease).await.map_err(inner)?;
         let resign = recipe::delete_own(&leader.key, leader.rev);
-        let resigned = self.member.txn(resign).await.map_err(inner)?;
+        let resigned = self.member.txn(&caller, resign).await.map_err(inner)?;
         Ok(Response::new(ResignResponse { header: resigned.header }))
     }
 }
@@ -97,9 +101,13 @@ impl election_server::Election for Election {
 impl Election {
     /// Waits until the caller leads. Beyond etcd, a candidate whose lease has ended meanwhile is told
     /// that it does not.
-    async fn run(&self, request: CampaignRequest) -> Result<CampaignResponse, Error> {
+    async fn run(
+        &self,
+        caller: &Caller,
+        request: CampaignRequest,
+    ) -> Result<CampaignResponse, Error> {
         let CampaignRequest { name, lease, value } = request;
-        let lease = recipe::session(&self.member, lease).await?;
+        let lease = recipe::session(&self.member, caller, lease).await?;
         let prefix = recipe::prefix(&name);
         let key = recipe::own_key(&prefix, lease);
         let stand = recipe::put(&key, value.clone(), lease);
@@ -108,7 +116,7 @@ impl Election {
             success: vec![recipe::op(Op::RequestPut(stand))],
             failure: vec![recipe::op(Op::RequestRange(recipe::get(&key)))],
         };
-        let stands = self.member.txn(stand).await?;
+        let stands = self.member.txn(caller, stand).await?;
         let header = stands.header;
         let mut rev = header.as_ref().map_or(0, |header: &ResponseHeader| header.revision);
         let before = stands.responses.into_iter().find_map(|op| match op.response {
@@ -118,10 +126,10 @@ impl Election {
         if let Some(before) = &before {
             rev = before.create_revision;
         }
-        let mut candidate = Candidate::new(&self.member, key.clone(), rev);
+        let mut candidate = Candidate::new(&self.member, caller, key.clone(), rev);
         let leader = LeaderKey { name, key, rev, lease };
         if before.is_some_and(|before| before.value != value) {
-            self.announce(&leader, value).await?;
+            self.announce(caller, &leader, value).await?;
         }
         let turn = candidate.wait(&prefix).await?;
         candidate.settled();
@@ -132,17 +140,18 @@ impl Election {
     /// Changes the value of a leader's key, if that key is still the leader's.
     async fn announce(
         &self,
+        caller: &Caller,
         leader: &LeaderKey,
         value: Bytes,
     ) -> Result<Option<ResponseHeader>, Error> {
-        let lease = recipe::session(&self.member, leader.lease).await?;
+        let lease = recipe::session(&self.member, caller, leader.lease).await?;
         let put = recipe::put(&leader.key, value, lease);
-        let announced = self.member.txn(TxnRequest {
+        let announce = TxnRequest {
             compare: vec![recipe::created_at(&leader.key, leader.rev)],
             success: vec![recipe::op(Op::RequestPut(put))],
             failure: Vec::new(),
-        });
-        let announced = announced.await?;
+        };
+        let announced = self.member.txn(caller, announce).await?;
         match announced.succeeded {
             true => Ok(announced.header),
             false => Err(Refused::ElectionNotLeader.into()),
@@ -153,19 +162,24 @@ impl Election {
 type Answers = mpsc::Sender<Result<LeaderResponse, Status>>;
 
 /// Tells of each leader, one after the other, and of all that each proclaims.
-async fn observe(member: &Member, prefix: &Bytes, answers: &Answers) -> Result<(), Error> {
+async fn observe(
+    member: &Member,
+    caller: &Caller,
+    prefix: &Bytes,
+    answers: &Answers,
+) -> Result<(), Error> {
     loop {
-        let found = member.range(recipe::first(prefix)).await?;
+        let found = member.range(caller, recipe::first(prefix)).await?;
         let from = recipe::revision_of(&found);
         let (header, kv) = match found.kvs.into_iter().next() {
             Some(kv) => (found.header.unwrap_or_default(), kv),
-            None => first_to_come(member, prefix, from).await?,
+            None => first_to_come(member, caller, prefix, from).await?,
         };
         let (key, next) = (kv.key.clone(), header.revision + 1);
         if !tell(answers, header, kv).await {
             return Ok(());
         }
-        let mut events = Events::follow(member, key, Bytes::new(), next);
+        let mut events = Events::follow(member, caller, key, Bytes::new(), next);
         'led: loop {
             let (header, events) = events.next().await?;
             for event in events {
@@ -183,10 +197,11 @@ async fn observe(member: &Member, prefix: &Bytes, answers: &Answers) -> Result<(
 /// The first key put under the prefix, at the revision of that put.
 async fn first_to_come(
     member: &Member,
+    caller: &Caller,
     prefix: &Bytes,
     from: i64,
 ) -> Result<(ResponseHeader, KeyValue), Error> {
-    let mut events = Events::follow_prefix(member, prefix, from);
+    let mut events = Events::follow_prefix(member, caller, prefix, from);
     loop {
         let (header, events) = events.next().await?;
         let put = events.into_iter().find(|event| !recipe::is_delete(event));

@@ -1,6 +1,7 @@
 //! What every gRPC call passes before its handler: whether there is such a method, whether a learner
-//! serves it, the caller's version, its wish for a leader, its deadline and the message size. tonic leaves these to its own server, which needs tokio's clock; here they run
-//! on the environment's.
+//! serves it, the caller's version, its wish for a leader, its deadline, the message size, and whether
+//! the caller may call the method at all ([`crate::auth::rules`]). tonic leaves these to its own server,
+//! which needs tokio's clock; here they run on the environment's.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::body::{self, Answer, Limited};
+use super::caller;
 use super::calls::{Call, Calls};
 use super::status::status;
 use crate::codec;
@@ -86,6 +88,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let caller = caller::read(request.headers(), request.extensions());
         let (path, headers) = (request.uri().path(), request.headers());
         let mut call = match self.calls.begin(path) {
             Ok(call) => call,
@@ -104,8 +107,19 @@ where
         }
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let received = self.calls.received_bytes();
-        let request = request.map(|body| Body::new(Limited::new(body, limit, received)));
+        let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
+        if !caller.is_nobody() {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let (member, rule) = (self.member.clone(), call.rule());
         let answer = self.routes.call(request);
+        // The handler does nothing before its answer is waited for.
+        let answer = async move {
+            match member.permit(&caller, rule).await {
+                Ok(()) => answer.await,
+                Err(refused) => Ok(status(refused).into_http()),
+            }
+        };
         Box::pin(async move {
             let response = match deadline {
                 None => answer.await?,

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use super::status::{status, unserved};
 use crate::member::Member;
 
@@ -21,7 +22,8 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        self.member.range(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.range(&caller, request).await.map(Response::new).map_err(status)
     }
 
     type RangeStreamStream = Empty<Result<RangeStreamResponse, Status>>;
@@ -34,18 +36,21 @@ impl kv_server::Kv for Kv {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.member.put(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.put(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        self.member.delete_range(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.delete_range(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        self.member.txn(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.txn(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn compact(

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::gate;
 use super::status::status;
+use super::{caller, gate};
 use crate::limits;
-use crate::member::Member;
+use crate::member::{Caller, Member};
 use crate::types::LeaseId;
 
 pub struct Lease {
@@ -26,14 +26,16 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        self.member.lease_grant(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.lease_grant(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn lease_revoke(
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        self.member.lease_revoke(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.lease_revoke(&caller, request).await.map(Response::new).map_err(status)
     }
 
     type LeaseKeepAliveStream = ReceiverStream<Result<LeaseKeepAliveResponse, Status>>;
@@ -44,12 +46,13 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (answers, stream) = mpsc::channel(limits::KEEP_ALIVE_ANSWERS);
         let needs_leader = gate::needs_leader(request.metadata());
-        let (member, requests) = (self.member.clone(), request.into_inner());
+        let member = self.member.clone();
+        let (caller, requests) = caller::of(request);
         let task = async move {
             let cut_off = member.cut_off(needs_leader);
             tokio::select! {
                 biased; // An answer that is due goes out before the stream is given up.
-                ended = keep_alive(&member, requests, &answers) => {
+                ended = keep_alive(&member, &caller, requests, &answers) => {
                     if let Err(error) = ended {
                         let _ = answers.send(Err(error)).await;
                     }
@@ -66,31 +69,31 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        self.member
-            .lease_time_to_live(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(status)
+        let (caller, request) = caller::of(request);
+        let answer = self.member.lease_time_to_live(&caller, request).await;
+        answer.map(Response::new).map_err(status)
     }
 
     async fn lease_leases(
         &self,
-        _request: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        self.member.lease_leases().await.map(Response::new).map_err(status)
+        let (caller, _) = caller::of(request);
+        self.member.lease_leases(&caller).await.map(Response::new).map_err(status)
     }
 }
 
 /// Answers each request in turn until the client stops, goes away or cannot be answered.
 async fn keep_alive(
     member: &Member,
+    caller: &Caller,
     mut requests: Streaming<LeaseKeepAliveRequest>,
     answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
     while let Some(request) = requests.message().await? {
         // The header is filled before the renewal, as etcd does.
         let header = Some(member.header());
-        let ttl = member.keep_alive(LeaseId(request.id)).await.map_err(status)?;
+        let ttl = member.keep_alive(caller, LeaseId(request.id)).await.map_err(status)?;
         let answer = LeaseKeepAliveResponse { header, id: request.id, ttl };
         if answers.send(Ok(answer)).await.is_err() {
             break;

@@ -10,9 +10,10 @@ use quorate_proto::v3lockpb::lock_server;
 use quorate_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use super::recipe::{self, Candidate, inner};
 use crate::error::{Error, Refused};
-use crate::member::Member;
+use crate::member::{Caller, Member};
 
 pub struct Lock {
     pub member: Member,
@@ -21,24 +22,29 @@ pub struct Lock {
 #[tonic::async_trait]
 impl lock_server::Lock for Lock {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        let LockRequest { name, lease } = request.into_inner();
-        self.acquire(&name, lease).await.map(Response::new).map_err(inner)
+        let (caller, LockRequest { name, lease }) = caller::of(request);
+        self.acquire(&caller, &name, lease).await.map(Response::new).map_err(inner)
     }
 
     async fn unlock(
         &self,
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
-        let UnlockRequest { key } = request.into_inner();
+        let (caller, UnlockRequest { key }) = caller::of(request);
         let delete = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
-        let deleted = self.member.delete_range(delete).await.map_err(inner)?;
+        let deleted = self.member.delete_range(&caller, delete).await.map_err(inner)?;
         Ok(Response::new(UnlockResponse { header: deleted.header }))
     }
 }
 
 impl Lock {
-    async fn acquire(&self, name: &[u8], lease: i64) -> Result<LockResponse, Error> {
-        let lease = recipe::session(&self.member, lease).await?;
+    async fn acquire(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+        lease: i64,
+    ) -> Result<LockResponse, Error> {
+        let lease = recipe::session(&self.member, caller, lease).await?;
         let prefix = recipe::prefix(name);
         let key = recipe::own_key(&prefix, lease);
         let queue = TxnRequest {
@@ -53,13 +59,13 @@ impl Lock {
                 recipe::op(Op::RequestRange(recipe::first(&prefix))),
             ],
         };
-        let queued = self.member.txn(queue).await?;
+        let queued = self.member.txn(caller, queue).await?;
         let revision = own_revision(&queued);
         let owner = found(&queued, 1).map(|kv| kv.create_revision);
         if owner.is_none_or(|owner| owner == revision) {
             return Ok(LockResponse { header: queued.header, key });
         }
-        let mut candidate = Candidate::new(&self.member, key.clone(), revision);
+        let mut candidate = Candidate::new(&self.member, caller, key.clone(), revision);
         let turn = candidate.wait(&prefix).await?;
         candidate.settled();
         let header: ResponseHeader = turn.ok_or(Refused::SessionExpired)?;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use super::status::{status, unserved};
 use crate::member::{CLUSTER_VERSION, Member};
 use crate::types::MemberId;
@@ -24,7 +25,8 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
-        self.member.alarm(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.alarm(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn status(

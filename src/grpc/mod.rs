@@ -1,14 +1,16 @@
 //! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. No logic
 //! that wants a test of its own lives here, and nothing below knows tonic.
 //!
-//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`lock`], [`election`]
+//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
 //! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
-//! and `body` (sizes and deadlines of messages on their way). Services that are not here answer `Unimplemented`, as an unknown path does.
+//! and `body` (sizes and deadlines of messages on their way), and `caller` (on whose behalf a call is). Services that are not here answer `Unimplemented`, as an unknown path does.
 //!
 //! [`Member`]: crate::member::Member
 
+pub mod auth;
 mod body;
+pub mod caller;
 mod calls;
 pub mod cluster;
 pub mod election;
@@ -23,8 +25,8 @@ pub mod status;
 pub mod watch;
 
 use quorate_proto::etcdserverpb::{
-    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer,
+    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+    lease_server::LeaseServer, maintenance_server::MaintenanceServer,
 };
 use quorate_proto::health::health_server::HealthServer;
 use quorate_proto::v3electionpb::election_server::ElectionServer;
@@ -53,6 +55,10 @@ pub fn routes(member: &Member) -> Routes {
         )
         .add_service(
             MaintenanceServer::new(maintenance::Maintenance { member: member.clone() })
+                .max_decoding_message_size(unlimited),
+        )
+        .add_service(
+            AuthServer::new(auth::Auth { member: member.clone() })
                 .max_decoding_message_size(unlimited),
         )
         .add_service(

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use crate::env::Abort;
 use crate::error::{Error, Refused, Unavailable};
-use crate::member::Member;
+use crate::member::{Caller, Member};
 use crate::plant;
 
 /// The lease of a caller that brings none, seconds.
@@ -51,9 +51,10 @@ fn prefix_end(prefix: &[u8]) -> Bytes {
 }
 
 /// The lease to use: the caller's, or a new one.
-pub(super) async fn session(member: &Member, lease: i64) -> Result<i64, Error> {
+pub(super) async fn session(member: &Member, caller: &Caller, lease: i64) -> Result<i64, Error> {
+    let grant = LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 };
     match lease {
-        0 => Ok(member.lease_grant(LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 }).await?.id),
+        0 => Ok(member.lease_grant(caller, grant).await?.id),
         lease => Ok(lease),
     }
 }
@@ -111,6 +112,7 @@ pub(super) fn delete_own(key: &Bytes, revision: i64) -> TxnRequest {
 /// A candidate that waits for its turn. Whoever gives up waiting withdraws.
 pub(super) struct Candidate {
     member: Member,
+    caller: Caller,
     pub key: Bytes,
     /// At which its key was created.
     pub revision: i64,
@@ -118,8 +120,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub fn new(member: &Member, key: Bytes, revision: i64) -> Self {
-        Self { member: member.clone(), key, revision, withdraws: true }
+    pub fn new(member: &Member, caller: &Caller, key: Bytes, revision: i64) -> Self {
+        Self { member: member.clone(), caller: caller.clone(), key, revision, withdraws: true }
     }
 
     /// Waits until no earlier candidate is left and returns the header of the read by which this one
@@ -128,9 +130,9 @@ impl Candidate {
         tokio::select! {
             biased; // The end of the server is not to be waited out.
             stopped = self.member.cut_off(false) => return Err(stopped),
-            waited = earlier_gone(&self.member, prefix, self.revision - 1) => waited?,
+            waited = earlier_gone(&self.member, &self.caller, prefix, self.revision - 1) => waited?,
         }
-        let own = self.member.range(get(&self.key)).await?;
+        let own = self.member.range(&self.caller, get(&self.key)).await?;
         let still = own.kvs.first().is_some_and(|kv| kv.create_revision == self.revision);
         let still = still || plant::is("lock-not-rechecked");
         Ok(own.header.filter(|_| still))
@@ -145,22 +147,29 @@ impl Candidate {
 impl Drop for Candidate {
     fn drop(&mut self) {
         if self.withdraws {
-            let (member, withdraw) = (self.member.clone(), delete_own(&self.key, self.revision));
+            let (member, caller) = (self.member.clone(), self.caller.clone());
+            let withdraw = delete_own(&self.key, self.revision);
             self.member.env().spawn("withdraw candidate", async move {
                 // Its lease ends it otherwise.
-                let _ = member.txn(withdraw).await;
+                let _ = member.txn(&caller, withdraw).await;
             });
         }
     }
 }
 
 /// Waits until all keys under `prefix` created up to `revision` are deleted.
-async fn earlier_gone(member: &Member, prefix: &Bytes, revision: i64) -> Result<(), Error> {
+async fn earlier_gone(
+    member: &Member,
+    caller: &Caller,
+    prefix: &Bytes,
+    revision: i64,
+) -> Result<(), Error> {
     loop {
-        let earlier = member.range(sorted(prefix, SortOrder::Descend, revision)).await?;
+        let earlier = sorted(prefix, SortOrder::Descend, revision);
+        let earlier = member.range(caller, earlier).await?;
         let from = revision_of(&earlier);
         let Some(KeyValue { key, .. }) = earlier.kvs.into_iter().next() else { return Ok(()) };
-        let mut events = Events::follow(member, key, Bytes::new(), from);
+        let mut events = Events::follow(member, caller, key, Bytes::new(), from);
         loop {
             match events.next().await {
                 Ok((_, events)) if events.iter().any(is_delete) => break,
@@ -188,20 +197,31 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub fn follow(member: &Member, key: Bytes, range_end: Bytes, start_revision: i64) -> Self {
+    pub fn follow(
+        member: &Member,
+        caller: &Caller,
+        key: Bytes,
+        range_end: Bytes,
+        start_revision: i64,
+    ) -> Self {
         let create =
             WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let requests = tokio_stream::once(request).chain(tokio_stream::pending());
         let (sender, responses) = mpsc::channel(1);
-        let watching = member.clone();
-        let watch = async move { watching.watch(requests, sender).await };
+        let (watching, caller) = (member.clone(), caller.clone());
+        let watch = async move { watching.watch(caller, requests, sender).await };
         Self { responses, session: member.env().spawn("recipe watch", watch) }
     }
 
     /// Of every key under a prefix.
-    pub fn follow_prefix(member: &Member, prefix: &Bytes, start_revision: i64) -> Self {
-        Self::follow(member, prefix.clone(), prefix_end(prefix), start_revision)
+    pub fn follow_prefix(
+        member: &Member,
+        caller: &Caller,
+        prefix: &Bytes,
+        start_revision: i64,
+    ) -> Self {
+        Self::follow(member, caller, prefix.clone(), prefix_end(prefix), start_revision)
     }
 
     /// The next events, with the header they came with.

@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::gate;
 use super::status::status;
+use super::{caller, gate};
 use crate::limits;
 use crate::member::Member;
 use crate::watch;
@@ -76,7 +76,8 @@ impl Watch {
         // A stream that breaks, or brings what cannot be read, ends with the reason.
         let (broken, breakage) = oneshot::channel();
         let mut broken = Some(broken);
-        let requests = request.into_inner().map_while(move |request| match request {
+        let (caller, requests) = caller::of(request);
+        let requests = requests.map_while(move |request| match request {
             Ok(request) => Some(request),
             Err(error) => {
                 // The session has ended before: nobody needs the reason.
@@ -89,7 +90,7 @@ impl Watch {
         self.member.env().spawn("watch stream", async move {
             let cut_off = member.cut_off(needs_leader);
             let (sender, mut responses) = mpsc::channel::<Result<watch::Response, _>>(1);
-            let session = member.watch(requests, sender);
+            let session = member.watch(caller, requests, sender);
             let forward = async {
                 while let Some(response) = responses.recv().await {
                     if answers.send(response.map_err(status)).await.is_err() {

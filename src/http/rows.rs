@@ -127,6 +127,8 @@ fn store(member: &Member) -> Vec<Row> {
             store.compact_revision().0,
         ),
     ];
+    let revision = member.auth().revision() as i64;
+    rows.push(gauge("etcd_debugging_auth_revision", "The revision of users and roles.", revision));
     if let Some(keys) = member.keys() {
         rows.push(gauge("etcd_debugging_mvcc_keys_total", "Keys in the store.", keys));
     }

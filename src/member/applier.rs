@@ -2,7 +2,7 @@
 //! whoever must know. It is the same task at work and at recovery; it talks to nobody who waits for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, SnapshotMetadata};
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use super::Signals;
 use super::propose::Waiter;
 use super::snapshot;
 use super::tally;
+use super::tokens::Tokens;
 use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
@@ -34,6 +35,9 @@ pub(super) struct Applier {
     pub replica: Replica<Waiter>,
     pub hub: HubHandle,
     pub signals: Arc<Signals>,
+    pub tokens: Arc<Tokens>,
+    /// Logins up to here were committed before this start: their tokens ended with the process.
+    pub known_commit: Index,
     pub metrics: Arc<Metrics>,
     pub snap_dir: std::path::PathBuf,
     pub conf_state: ConfState,
@@ -133,7 +137,7 @@ impl Applier {
                     .push(Publication { revision: write.revision(), events: events.into() });
             }
             let outcome = outcome.map(|(answer, notice)| {
-                notices.extend(notice);
+                notices.extend(notice.map(|notice| (index, notice)));
                 answer
             });
             replies.extend(reply.map(|reply| (reply, outcome)));
@@ -141,7 +145,7 @@ impl Applier {
         let began = self.env.now();
         write.commit()?;
         observe(&self.metrics.commit_seconds, self.env.now() - began);
-        self.tell(&notices, changed);
+        self.tell(notices, changed);
         if !publications.is_empty() {
             self.hub.publish(publications).await;
         }
@@ -182,25 +186,50 @@ impl Applier {
         (plant::is("apply-depends-on-member") && own) || (plant::is("page-taken-for-all") && page)
     }
 
-    fn tell(&self, notices: &[Notice], reconfigured: bool) {
+    fn tell(&self, notices: Vec<(Index, Notice)>, reconfigured: bool) {
         let now = self.env.now();
-        let mut members = reconfigured;
-        for notice in notices {
+        let (mut members, mut auth) = (reconfigured, false);
+        for (index, notice) in notices {
             match notice {
                 Notice::LeaseGranted(id, ttl) => {
-                    let ttl = Duration::from_secs(u64::try_from(*ttl).unwrap_or(0));
-                    self.signals.clock().grant(now, *id, ttl);
+                    let ttl = Duration::from_secs(u64::try_from(ttl).unwrap_or(0));
+                    self.signals.clock().grant(now, id, ttl);
                 }
-                Notice::LeaseRevoked(id) => self.signals.revoke(*id),
+                Notice::LeaseRevoked(id) => self.signals.revoke(id),
                 Notice::Alarms => {
                     drop(self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone())))
                 }
                 Notice::Members => members = true,
+                Notice::TokenGiven { .. } if index <= self.known_commit => {}
+                about_auth => {
+                    auth |= !matches!(about_auth, Notice::TokenGiven { .. });
+                    self.tell_tokens(now, about_auth);
+                }
             }
+        }
+        if auth {
+            self.tell_auth();
         }
         if members {
             self.tell_members();
         }
+    }
+
+    /// Simple tokens are in no bucket: this is how they come and go, on every member alike.
+    fn tell_tokens(&self, now: Instant, notice: Notice) {
+        let Tokens::Simple(tokens) = &*self.tokens else { return };
+        match notice {
+            Notice::TokenGiven { user, token } if !token.is_empty() => {
+                tokens.give(now, user, token);
+            }
+            Notice::UserTokensEnd(user) => tokens.end_of(&user),
+            Notice::TokensEnd => tokens.end_all(),
+            _ => {}
+        }
+    }
+
+    fn tell_auth(&self) {
+        self.signals.auth.send_replace(Arc::new(self.machine.auth.clone()));
     }
 
     /// Tells of the member table; a member that is no longer in it comes to its end.
@@ -253,6 +282,9 @@ impl Applier {
         self.term = Term(metadata.term);
         self.flushed = index;
         self.tell_members();
+        // Logins, changed passwords and deleted users were passed over: none of the tokens is sure.
+        self.tell_tokens(self.env.now(), Notice::TokensEnd);
+        self.tell_auth();
         self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
         self.hub.restored(self.store.revision()).await;
         self.replica.applied(index, self.term);

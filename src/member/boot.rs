@@ -17,6 +17,7 @@ use super::identity::{RequestIds, cluster_id, member_id};
 use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
 use super::signals::Signals;
+use super::tokens::Tokens;
 use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
 use crate::apply::StateMachine;
 use crate::apply::membership::{MemberRecord, add_change};
@@ -78,8 +79,10 @@ impl Member {
         let applied = store.applied();
 
         let metrics = Arc::new(Metrics::new());
-        let signals =
-            Arc::new(Signals::new(applied, machine.members.clone(), machine.alarms.clone()));
+        let (members, alarms) = (machine.members.clone(), machine.alarms.clone());
+        let signals = Arc::new(Signals::new(applied, members, alarms, machine.auth.clone()));
+        let tokens = Arc::new(Tokens::open(&env, &options.tokens).await?);
+        let known_commit = Index(start.hard_state.commit);
         let outgoing = Arc::new(Outgoing::default());
         let config = ReplicaConfig {
             boot_seed: env.random_u64(),
@@ -101,6 +104,8 @@ impl Member {
             replica: replica.clone(),
             hub: hub.clone(),
             signals: signals.clone(),
+            tokens: tokens.clone(),
+            known_commit,
             metrics: metrics.clone(),
             snap_dir: options.snap_dir(),
             conf_state,
@@ -124,6 +129,7 @@ impl Member {
             replica,
             hub,
             signals,
+            tokens,
             metrics,
             _lock: lock,
         }));

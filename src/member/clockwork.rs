@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest, RequestHeader};
 use quorate_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
@@ -115,8 +115,14 @@ pub(super) async fn leases(member: Member) {
 /// under which leadership it was decided.
 async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     let revoke = LeaseRevokeRequest { id: id.0 };
-    let request =
-        InternalRaftRequest { lease_revoke: Some(revoke), ..InternalRaftRequest::default() };
+    // In root's name, whether permissions are on or not: they may be by the time it is applied.
+    let root = member.auth().root();
+    let header = RequestHeader { username: root.user, auth_revision: root.revision, id: 0 };
+    let request = InternalRaftRequest {
+        header: Some(header),
+        lease_revoke: Some(revoke),
+        ..InternalRaftRequest::default()
+    };
     let only_in = Some(term).filter(|_| !plant::is("stale-leader-revokes"));
     match member.propose_in(request, only_in).await {
         Ok(_) => {

@@ -10,8 +10,9 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::leasepb::Lease;
 
-use super::Member;
+use super::{Caller, Member};
 use crate::apply::Reply;
+use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::lease;
 use crate::limits;
@@ -26,7 +27,11 @@ const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 impl Member {
     /// Grants a lease; apply raises the time to live to what an election takes, as etcd does.
-    pub async fn lease_grant(&self, grant: LeaseGrantRequest) -> Result<LeaseGrantResponse, Error> {
+    pub async fn lease_grant(
+        &self,
+        caller: &Caller,
+        grant: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Error> {
         self.check_quota(LEASE_COST_BYTES).await?;
         if grant.ttl > limits::LEASE_TTL_MAX_S {
             return Err(Refused::LeaseTtlTooLarge.into());
@@ -35,8 +40,9 @@ impl Member {
         let id =
             if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
         let grant = LeaseGrantRequest { id, ttl: grant.ttl };
+        self.permit(caller, Rule::User).await?;
         let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
-        match self.propose(request).await? {
+        match self.propose_for(caller, request).await? {
             Reply::LeaseGrant { id, ttl } => Ok(LeaseGrantResponse {
                 header: Some(self.header()),
                 id: id.0,
@@ -49,35 +55,96 @@ impl Member {
 
     pub async fn lease_revoke(
         &self,
+        caller: &Caller,
         revoke: LeaseRevokeRequest,
     ) -> Result<LeaseRevokeResponse, Error> {
+        self.permit(caller, Rule::User).await?;
         let request = InternalRaftRequest { lease_revoke: Some(revoke), ..Default::default() };
-        self.propose(request).await?;
+        self.propose_for(caller, request).await?;
         Ok(LeaseRevokeResponse { header: Some(self.header()) })
     }
 
     /// Gives a lease its full time again; seconds, 0 when there is no such lease any more.
-    pub async fn keep_alive(&self, id: LeaseId) -> Result<i64, Error> {
+    pub async fn keep_alive(&self, caller: &Caller, id: LeaseId) -> Result<i64, Error> {
+        self.judge_lease(caller, id, Auth::may_write).await?;
         self.at_leader(|| self.renew_here(id), |leader| self.0.links.renew_at(leader, id)).await
     }
 
     pub async fn lease_time_to_live(
         &self,
+        caller: &Caller,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
+        self.permit(caller, Rule::User).await?;
+        let id = LeaseId(request.id);
+        let judged = match request.keys {
+            true => self.judge_lease(caller, id, Auth::may_read).await?,
+            false => None,
+        };
         let mut response = self
             .at_leader(
                 || self.time_to_live_here(request),
                 |leader| self.0.links.time_to_live_at(leader, request),
             )
             .await?;
+        // A key may have been attached that the caller must not know of.
+        if judged.is_some_and(|revision| revision != self.auth().revision()) {
+            return Err(Refused::AuthOldRevision.into());
+        }
+        let who = self.identify(caller).await?;
+        for key in response.keys.iter().filter(|_| judged.is_some()) {
+            self.auth().may_read(&who, key, b"")?;
+        }
         response.header = Some(self.header());
         Ok(response)
     }
 
+    /// Whether `caller` may touch a lease: by the keys attached to it. Tells the auth revision of the
+    /// judgement; `None` when there was nothing to judge.
+    async fn judge_lease(
+        &self,
+        caller: &Caller,
+        id: LeaseId,
+        may: impl Fn(&Auth, &Principal, &[u8], &[u8]) -> Result<(), Refused>,
+    ) -> Result<Option<u64>, Error> {
+        if caller.is_internal() || !self.auth().is_enabled() {
+            return Ok(None);
+        }
+        let who = self.identify(caller).await?;
+        self.auth().is_user(&who)?;
+        if self.auth().is_admin(&who).is_ok() {
+            return Ok(None);
+        }
+        // What hangs on the lease now, not what did when this member was last up to date.
+        self.linearizable().await?;
+        let auth = self.auth();
+        for key in self.fatal_stops(self.0.store.view().attached(id))? {
+            may(&auth, &who, &key, b"")?;
+        }
+        Ok(Some(who.revision))
+    }
+
+    fn may_list(&self, who: &Principal, leases: &[Lease]) -> Result<Result<(), Refused>, Fatal> {
+        let (auth, view) = (self.auth(), self.0.store.view());
+        if auth.is_admin(who).is_ok() {
+            return Ok(Ok(()));
+        }
+        for lease in leases {
+            for key in view.attached(LeaseId(lease.id))? {
+                if let Err(refused) = auth.may_read(who, &key, b"") {
+                    return Ok(Err(refused));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// All leases, by this member's own knowledge; the leader's soonest to end first.
-    pub async fn lease_leases(&self) -> Result<LeaseLeasesResponse, Error> {
+    pub async fn lease_leases(&self, caller: &Caller) -> Result<LeaseLeasesResponse, Error> {
+        let who = self.identify(caller).await?;
+        self.auth().is_user(&who)?;
         let mut leases = self.fatal_stops(self.stored_leases())?;
+        self.fatal_stops(self.may_list(&who, &leases))??;
         let clock = self.0.signals.clock();
         leases.sort_by_cached_key(|lease| {
             let deadline = clock.deadline(LeaseId(lease.id));
@@ -213,7 +280,7 @@ impl Member {
     }
 
     /// A failure of the store stops the process; the client is told that the server stops.
-    fn fatal_stops<T>(&self, outcome: Result<T, Fatal>) -> Result<T, Error> {
+    pub(super) fn fatal_stops<T>(&self, outcome: Result<T, Fatal>) -> Result<T, Error> {
         outcome.map_err(|fatal| {
             self.0.signals.stop_with(fatal);
             Unavailable::Stopped.into()

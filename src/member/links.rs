@@ -15,8 +15,9 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::Message;
 
-use super::{CLUSTER_VERSION, ETCD_VERSION, Inner, Member, Options, snapshot};
+use super::{CLUSTER_VERSION, Caller, ETCD_VERSION, Inner, Member, Options, snapshot};
 use crate::apply::membership::MemberRecord;
+use crate::auth::Rule;
 use crate::codec;
 use crate::env::BoxFuture;
 use crate::error::{Error, Fatal, Removed, Unavailable};
@@ -142,11 +143,12 @@ impl Links {
         &self,
         leader: MemberId,
         id: MemberId,
+        token: Option<&str>,
     ) -> Option<Result<Vec<MemberRecord>, CallError>> {
         let transport = self.transport();
         let mut last = None;
         for url in transport.urls(leader)? {
-            let answer = match transport.client().promote(&url, id, None, PROMOTE_TIMEOUT).await {
+            let answer = match transport.client().promote(&url, id, token, PROMOTE_TIMEOUT).await {
                 Ok(json) => serde_json::from_slice(&json).map_err(|e| io::Error::other(e).into()),
                 Err(error) => Err(error),
             };
@@ -329,9 +331,11 @@ impl Local for LocalMember {
     fn promote(
         &self,
         id: MemberId,
-        _: Option<String>,
+        token: Option<String>,
     ) -> BoxFuture<'static, Result<String, Error>> {
         self.ask(move |member| async move {
+            let caller = Caller::client(token.as_deref(), None);
+            member.permit(&caller, Rule::Root).await?;
             let members = member.promote_here(id).await?;
             Ok(serde_json::to_string(&members).expect("a member table is plain JSON"))
         })

@@ -16,18 +16,22 @@
 //!
 //! Reading order: [`options`], [`identity`], `boot` (how a start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
-//! `requests` (what the edge calls), `leases`, `reconfigure` (membership), `clock` and
+//! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
+//! `reconfigure` (membership), `clock` and
 //! `clockwork`, [`compactor`], `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
 mod alone;
 mod applier;
+mod auth;
 mod boot;
+mod caller;
 mod clock;
 mod clockwork;
 pub mod compactor;
 pub mod identity;
 mod join;
+pub mod jwt;
 mod leases;
 mod links;
 pub mod options;
@@ -37,12 +41,14 @@ mod requests;
 mod signals;
 mod snapshot;
 mod tally;
+pub mod tokens;
 
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
 
+pub use caller::Caller;
 pub use options::{InitialState, Options};
 
 use crate::apply::alarm::Alarms;
@@ -61,6 +67,7 @@ use identity::RequestIds;
 use links::Links;
 use propose::Waiter;
 use signals::Signals;
+use tokens::Tokens;
 
 /// The etcd release whose behaviour this server has, and the cluster version it can take part in.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -81,6 +88,7 @@ struct Inner {
     links: Links,
     hub: HubHandle,
     signals: Arc<Signals>,
+    tokens: Arc<Tokens>,
     metrics: Arc<Metrics>,
     proposals: Semaphore,
     /// Keeps a second process off the data directory.

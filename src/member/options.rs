@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::compactor::AutoCompaction;
+use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
 
@@ -45,6 +46,9 @@ pub struct Options {
     /// `None` keeps every revision until a client compacts.
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_interval: Duration,
+    pub tokens: TokenKind,
+    /// The work that a password's hash takes: two to the power of this; 4 to 31.
+    pub bcrypt_cost: u32,
     pub engine: engine::Options,
 }
 
@@ -83,6 +87,8 @@ impl Options {
             quota_bytes: Some(limits::QUOTA_BYTES),
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
+            tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },
+            bcrypt_cost: limits::BCRYPT_COST,
             engine: engine::Options::default(),
         }
     }

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use quorate_proto::raftpb::ConfChange;
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::{Member, tally};
 use crate::apply::Reply;
 use crate::codec;
@@ -58,6 +59,18 @@ impl Drop for Failure<'_> {
 }
 
 impl Member {
+    /// Proposes what `caller` asks for: apply judges by the name and the auth revision that go with it.
+    pub(super) async fn propose_for(
+        &self,
+        caller: &Caller,
+        mut request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        let who = self.identify(caller).await?;
+        let header = RequestHeader { username: who.user, auth_revision: who.revision, id: 0 };
+        request.header = Some(header);
+        self.propose(request).await
+    }
+
     /// Proposes `request` and waits until it has been applied here.
     pub(super) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
         self.propose_in(request, None).await
@@ -71,7 +84,7 @@ impl Member {
     ) -> Result<Reply, Error> {
         let id = self.0.ids.next();
         let kind = tally::kind(&request);
-        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
+        request.header.get_or_insert_default().id = id;
         let data = codec::encode(&request);
         if data.len() > self.0.options.request_bytes_max {
             return Err(Refused::RequestTooLarge.into());

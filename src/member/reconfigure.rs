@@ -15,8 +15,8 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::raftpb::ConfChange;
 use tracing::{info, warn};
 
-use super::Member;
 use super::identity::{added_member_id, peer_urls};
+use super::{Caller, Member};
 use crate::apply::Reply;
 use crate::apply::membership::{
     MemberRecord, Membership, add_change, promote_change, remove_change, update_change,
@@ -86,9 +86,13 @@ impl Member {
 
     /// Makes a learner a voter. Only the leader knows how far a learner has come, so it is asked when
     /// this member is another one.
-    pub async fn member_promote(&self, id: MemberId) -> Result<MemberPromoteResponse, Error> {
+    pub async fn member_promote(
+        &self,
+        caller: &Caller,
+        id: MemberId,
+    ) -> Result<MemberPromoteResponse, Error> {
         let members = match self.promote_here(id).await {
-            Err(Error::Refused(Refused::NotLeader)) => self.promote_at_leader(id).await?,
+            Err(Error::Refused(Refused::NotLeader)) => self.promote_at_leader(caller, id).await?,
             decided => decided?,
         };
         let members = infos(&members);
@@ -112,7 +116,11 @@ impl Member {
         done
     }
 
-    async fn promote_at_leader(&self, id: MemberId) -> Result<Vec<MemberRecord>, Error> {
+    async fn promote_at_leader(
+        &self,
+        caller: &Caller,
+        id: MemberId,
+    ) -> Result<Vec<MemberRecord>, Error> {
         let deadline = self.0.env.now() + limits::request_timeout(self.0.options.election_timeout);
         while self.0.env.now() < deadline {
             let leader = self.raft().leader;
@@ -122,7 +130,7 @@ impl Member {
                     decided => return decided,
                 }
             } else if leader != MemberId::NONE {
-                match self.0.links.promote_at(leader, id).await {
+                match self.0.links.promote_at(leader, id, caller.token()).await {
                     Some(Ok(members)) => return Ok(members),
                     Some(Err(CallError::Answered(refused @ Error::Refused(_)))) => {
                         return Err(refused);

@@ -13,8 +13,9 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{ETCD_VERSION, Member, snapshot, tally};
+use super::{Caller, ETCD_VERSION, Member, snapshot, tally};
 use crate::apply::Reply;
+use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, View};
@@ -26,34 +27,46 @@ use crate::watch;
 const PUT_OVERHEAD_BYTES: u64 = 256;
 
 impl Member {
-    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+    pub async fn range(
+        &self,
+        caller: &Caller,
+        request: RangeRequest,
+    ) -> Result<RangeResponse, Error> {
         if self.is_learner() && !request.serializable {
             return Err(Refused::NotSupportedForLearner.into());
         }
         mvcc::check_range(&request)?;
         let started = self.0.env.now();
-        let outcome = self.range_checked(request).await;
+        let outcome = self.range_checked(caller, request).await;
         self.observe_request("Range", started, outcome.is_ok());
         outcome
     }
 
-    async fn range_checked(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+    async fn range_checked(
+        &self,
+        caller: &Caller,
+        request: RangeRequest,
+    ) -> Result<RangeResponse, Error> {
         if !request.serializable {
             self.linearizable().await?;
         }
+        let who = self.identify(caller).await?;
+        self.auth().may_read(&who, &request.key, &request.range_end)?;
         let large = !request.range_end.is_empty()
             && !(1..=limits::INLINE_RANGE_KEYS).contains(&request.limit);
-        let mut response = self.read(large, move |view| view.range(&request)).await?;
+        let judged = judged_at(caller, &who);
+        let mut response =
+            self.read_as_judged(large, judged, move |view| view.range(&request)).await?;
         response.header = self.complete(response.header);
         self.metrics().ranges.inc();
         Ok(response)
     }
 
-    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
+    pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<PutResponse, Error> {
         self.check_quota(put_cost(&request)).await?;
         mvcc::check_put(&request)?;
         let request = InternalRaftRequest { put: Some(request), ..Default::default() };
-        match self.propose(request).await? {
+        match self.propose_for(caller, request).await? {
             Reply::Put(mut response) => {
                 response.header = self.complete(response.header);
                 Ok(response)
@@ -64,11 +77,12 @@ impl Member {
 
     pub async fn delete_range(
         &self,
+        caller: &Caller,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
         mvcc::check_delete_range(&request)?;
         let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
-        match self.propose(request).await? {
+        match self.propose_for(caller, request).await? {
             Reply::DeleteRange(mut response) => {
                 response.header = self.complete(response.header);
                 Ok(response)
@@ -77,17 +91,17 @@ impl Member {
         }
     }
 
-    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
+    pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
         let mut response = if mvcc::is_read_only(&request) {
             let started = self.0.env.now();
-            let outcome = self.read_only_txn(request).await;
+            let outcome = self.read_only_txn(caller, request).await;
             self.observe_request("ReadonlyTxn", started, outcome.is_ok());
             outcome?
         } else {
             let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
-            match self.propose(request).await? {
+            match self.propose_for(caller, request).await? {
                 Reply::Txn(response) => response,
                 other => unreachable!("apply answered a txn with {other:?}"),
             }
@@ -96,11 +110,20 @@ impl Member {
         Ok(response)
     }
 
-    async fn read_only_txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
+    async fn read_only_txn(
+        &self,
+        caller: &Caller,
+        request: TxnRequest,
+    ) -> Result<TxnResponse, Error> {
         if !mvcc::is_serializable(&request) {
             self.linearizable().await?;
         }
-        let response = self.read(true, move |view| view.txn(&request)).await?;
+        let who = self.identify(caller).await?;
+        // It puts nothing, so no lease's keys are asked for.
+        let no_lease = |_| Ok(Vec::new());
+        self.fatal_stops(self.auth().may_txn(&who, &request, &no_lease))??;
+        let judged = judged_at(caller, &who);
+        let response = self.read_as_judged(true, judged, move |view| view.txn(&request)).await?;
         tally::read_only_txn(&self.0.metrics, &response);
         Ok(response)
     }
@@ -118,11 +141,17 @@ impl Member {
     /// Runs one client's watch stream until its answers find no reader.
     pub async fn watch(
         &self,
+        caller: Caller,
         requests: impl Stream<Item = WatchRequest> + Send + Unpin + 'static,
         responses: mpsc::Sender<Result<watch::Response, Error>>,
     ) {
-        let member = self.clone();
+        // The login that the stream's token came from; each watch is judged when it is created.
+        let _ = self.hear_of(&caller).await;
+        let (member, judge) = (self.clone(), self.clone());
         let options = watch::Options {
+            allow: Some(std::sync::Arc::new(move |key: &[u8], range_end: &[u8]| {
+                judge.may_watch(&caller, key, range_end).map_err(cancel_reason)
+            })),
             progress_interval: self.0.options.watch_progress_interval,
             fragment_bytes: self.0.options.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
             ..watch::Options::new(std::sync::Arc::new(move || member.header()))
@@ -132,7 +161,18 @@ impl Member {
         watch::run(env, hub, history, requests, responses, options).await;
     }
 
-    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
+    /// Any user may look at the alarms; raising and clearing them takes the root role.
+    pub async fn alarm(
+        &self,
+        caller: &Caller,
+        request: AlarmRequest,
+    ) -> Result<AlarmResponse, Error> {
+        let looks = request.action == AlarmAction::Get as i32;
+        self.permit(caller, if looks { Rule::User } else { Rule::Root }).await?;
+        self.carry_alarm(request).await
+    }
+
+    async fn carry_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
         let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
         match self.propose(request).await? {
             Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
@@ -223,6 +263,28 @@ impl Member {
         }
     }
 
+    fn may_watch(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
+        let who = self.identify_now(caller)?;
+        self.auth().may_read(&who, key, range_end)
+    }
+
+    /// As [`Self::read`], if the state still is the one that the judgement was made for. The state's
+    /// own revision is asked: what a reader sees and what it was judged by may not be of two moments.
+    async fn read_as_judged<T: Send + 'static>(
+        &self,
+        large: bool,
+        judged: Option<u64>,
+        read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.read(large, move |view| match judged {
+            Some(revision) if Auth::revision_in(view)? != revision => {
+                Ok(Err(Refused::AuthOldRevision))
+            }
+            _ => read(view),
+        })
+        .await
+    }
+
     /// Reads the present state: on this thread when that is quick, where blocking is allowed when not.
     async fn read<T: Send + 'static>(
         &self,
@@ -235,14 +297,7 @@ impl Member {
         } else {
             read(&view)
         };
-        match outcome {
-            Ok(outcome) => outcome.map_err(Error::from),
-            Err(fatal) => {
-                // A store that cannot be read: the process stops, this client is told that it does.
-                self.0.signals.stop_with(fatal);
-                Err(Unavailable::Stopped.into())
-            }
-        }
+        Ok(self.fatal_stops(outcome)??)
     }
 
     /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
@@ -258,10 +313,25 @@ impl Member {
                 alarm: AlarmType::Nospace as i32,
             };
             // As in etcd the answer is the same when the alarm cannot be raised now.
-            let _ = self.alarm(alarm).await;
+            let _ = self.carry_alarm(alarm).await;
         }
         Err(Refused::NoSpace.into())
     }
+}
+
+/// The auth revision that a read must find in the state; `None` when nothing was judged.
+fn judged_at(caller: &Caller, who: &Principal) -> Option<u64> {
+    (!caller.is_internal() && who.revision != 0).then_some(who.revision)
+}
+
+/// Why a watch is not created, as etcd words it: the status, written out. All but a few refusals are
+/// told as a denial.
+fn cancel_reason(refused: Refused) -> String {
+    let told = match refused {
+        Refused::InvalidAuthToken | Refused::AuthOldRevision | Refused::UserEmpty => refused,
+        _ => Refused::PermissionDenied,
+    };
+    format!("rpc error: code = {:?} desc = {}", told.code(), told.text())
 }
 
 fn put_cost(put: &PutRequest) -> u64 {

@@ -10,6 +10,7 @@ use tokio::sync::futures::Notified;
 use super::clock::LeaseClock;
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
+use crate::auth::Auth;
 use crate::error::Fatal;
 use crate::latest;
 use crate::types::{Index, LeaseId};
@@ -18,6 +19,7 @@ pub(super) struct Signals {
     pub applied: latest::Sender<Index>,
     pub members: latest::Sender<Arc<Membership>>,
     pub alarms: latest::Sender<Arc<Alarms>>,
+    pub auth: latest::Sender<Arc<Auth>>,
     pub stopping: latest::Sender<bool>,
     pub ready: latest::Sender<bool>,
     /// This member has carried out its own removal.
@@ -30,11 +32,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub fn new(applied: Index, members: Membership, alarms: Alarms) -> Self {
+    pub fn new(applied: Index, members: Membership, alarms: Alarms, auth: Auth) -> Self {
         Self {
             applied: latest::Sender::new(applied),
             members: latest::Sender::new(Arc::new(members)),
             alarms: latest::Sender::new(Arc::new(alarms)),
+            auth: latest::Sender::new(Arc::new(auth)),
             stopping: latest::Sender::new(false),
             ready: latest::Sender::new(false),
             removed: latest::Sender::new(false),

@@ -10,6 +10,7 @@
     reason = "these tests stand outside the server, in the real world: its clock, files and sockets"
 )]
 
+mod auth;
 mod client;
 mod cluster;
 mod compaction;

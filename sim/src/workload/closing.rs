@@ -42,14 +42,17 @@ async fn whole(
     least: i64,
     deadline: Instant,
 ) -> Result<i64, Violation> {
-    let member = client.on(client.cluster.channel(&client.env, Some(name)));
     let everything =
         RangeRequest { serializable, range_end: vec![0].into(), ..request::get(vec![0]) };
     loop {
+        let member = client.on(client.cluster.channel(&client.env, Some(name)));
         let answer = member.range(everything.clone()).await;
         let header = answer.as_ref().ok().and_then(|answer| answer.header);
         if let Some(header) = header.filter(|header| header.revision >= least) {
             return Ok(header.revision);
+        }
+        if answer.is_err() {
+            client.cluster.log_in_again(&client.env).await;
         }
         if client.env.now() >= deadline {
             let answer = answer.map(|answer| answer.header);

@@ -13,6 +13,7 @@
 //! then the workloads, one a file.
 
 pub mod append;
+pub mod auth;
 pub mod client;
 pub mod closing;
 pub mod compaction;
@@ -91,7 +92,11 @@ workloads! {
     "ranges": ranges::Ranges,
     "kubernetes": kubernetes::Kubernetes::default(),
     "serializable": serializable::Serializable,
+    "auth": auth::Auth::default(),
 }
+
+/// The one that goes with no other: where it is at work, nobody is served without a name.
+pub const ALONE: &str = "auth";
 
 /// Steps until told to stop, `steps_max` times at most.
 pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {

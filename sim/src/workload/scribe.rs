@@ -16,6 +16,9 @@ use super::session::{Heard, Session};
 const SILENCE: Duration = Duration::from_secs(1);
 /// Questions without an answer after which it tries another member.
 const QUESTIONS: u32 = 3;
+/// What is told to whoever shows no token, or one that is not known any more.
+const NO_USER: &str = "etcdserver: user name is empty";
+const BAD_TOKEN: &str = "etcdserver: invalid auth token";
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows everything until told to stop.
@@ -50,6 +53,10 @@ async fn follow(client: &Client, session: &mut Session) {
     let mut questions = 0;
     while !client.stop.is_set() {
         match session.next(SILENCE).await {
+            Heard::For(_, response) if is_unknown(&response) => {
+                client.cluster.log_in_again(&client.env).await;
+                return;
+            }
             Heard::For(_, response) if response.canceled => {
                 let text = format!("{}: {}", response.compact_revision, response.cancel_reason);
                 client.complain("the scribe is never cancelled", text);
@@ -67,6 +74,12 @@ async fn follow(client: &Client, session: &mut Session) {
             Heard::Silence | Heard::Ended => return,
         }
     }
+}
+
+/// Whether a member does not know who the scribe is, where permissions are on.
+fn is_unknown(response: &WatchResponse) -> bool {
+    let reason = &response.cancel_reason;
+    response.canceled && (reason.ends_with(NO_USER) || reason.ends_with(BAD_TOKEN))
 }
 
 /// Adds whole revisions to the log; `open` are events whose last fragment is still to come.

@@ -98,6 +98,9 @@ fn log_notice(notice: &Notice) {
         Notice::DefaultDataDir(data_dir) => {
             warn!(data_dir, "'data-dir' was empty; using default");
         }
+        Notice::BcryptCost(cost) => {
+            warn!(given_cost = cost, "use default bcrypt cost instead of the invalid given cost")
+        }
         Notice::AdvertisesLocalhost(flag) => warn!(
             flag,
             "listening on every interface, but advertising localhost: other machines will not find \

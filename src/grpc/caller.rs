@@ -1,0 +1,53 @@
+//! On whose behalf a call is: reads what a request shows of its caller and hands it to the handlers.
+
+use http::{Extensions, HeaderMap};
+use tonic::Request;
+
+use crate::member::Caller;
+
+/// etcd's metadata keys, the first that is there counts: clients', then the JSON gateway's.
+const TOKENS: [&str; 2] = ["token", "authorization"];
+/// What the JSON gateway's calls carry: the certificate they come with would be the gateway's own.
+const GATEWAY: &str = "grpcgateway-accept";
+
+/// The common name of the verified certificate that a client has shown. Whoever terminates TLS puts it
+/// into the extensions of the connection's requests.
+#[derive(Clone, Debug)]
+pub struct CommonName(pub String);
+
+/// What a request shows.
+pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Caller {
+    let token = TOKENS.into_iter().find_map(|key| headers.get(key));
+    // What is no text is no token of anybody.
+    let token = token.map(|token| token.to_str().unwrap_or_default());
+    let token = token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token));
+    let common_name = extensions.get::<CommonName>().filter(|_| !headers.contains_key(GATEWAY));
+    Caller::client(token, common_name.map(|name| name.0.as_str()))
+}
+
+/// Takes a request apart into who asks, as the gate has read it, and what is asked for.
+pub(super) fn of<T>(request: Request<T>) -> (Caller, T) {
+    let (_, mut extensions, message) = request.into_parts();
+    (extensions.remove::<Caller>().unwrap_or_default(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(headers: &[(&'static str, &'static str)]) -> Option<String> {
+        let headers = headers.iter().map(|(key, value)| {
+            (key.parse().expect("a header name"), value.parse().expect("a header value"))
+        });
+        read(&headers.collect(), &Extensions::new()).token().map(str::to_owned)
+    }
+
+    #[test]
+    fn tokens_are_found_where_etcd_finds_them() {
+        assert_eq!(token(&[]), None);
+        assert_eq!(token(&[("authorization", "Bearer b.2")]).as_deref(), Some("b.2"));
+        assert_eq!(token(&[("token", "a.1")]).as_deref(), Some("a.1"));
+        let both = [("authorization", "b.2"), ("token", "a.1")];
+        assert_eq!(token(&both).as_deref(), Some("a.1"));
+    }
+}
