@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
 //! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`validate`] (all that concerns more
-//! than one flag), [`log`] (etcd's log lines), [`server`] (what the server is started with),
+//! than one flag), `security` (TLS: its flags and rules), [`log`] (etcd's log lines), [`server`] (what the server is started with),
 //! [`help`] (texts).
 
 pub mod cluster;
@@ -18,6 +18,7 @@ mod flags;
 mod go;
 pub mod help;
 pub mod log;
+mod security;
 mod server;
 pub mod urls;
 mod validate;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 use flags::{Flag, Kind};
 pub use validate::Config;
+
+use crate::tls;
 
 /// What the variables of all flags begin with.
 const PREFIX: &str = "ETCD_";
@@ -67,6 +70,11 @@ pub enum Notice {
     DefaultDataDir(String),
     /// The member listens everywhere and tells others to find it at localhost.
     AdvertisesLocalhost(&'static str),
+    /// Part of what was said about TLS counts for nothing; the URL is the one concerned.
+    IgnoredSecurity {
+        what: &'static str,
+        url: String,
+    },
 }
 
 /// Every value as given or by default, one field a flag; not yet checked against each other.
@@ -82,6 +90,7 @@ struct Values {
     pub initial_election_tick_advance: bool,
     pub listen_peer: Vec<urls::Url>,
     pub listen_client: Vec<urls::Url>,
+    pub listen_metrics: Vec<urls::Url>,
     pub quota_bytes: i64,
     pub txn_ops_max: usize,
     pub request_bytes_max: usize,
@@ -100,6 +109,14 @@ struct Values {
     pub auto_compaction_mode: String,
     pub auto_compaction_retention: String,
     pub progress_interval: Duration,
+    pub client_tls: tls::Settings,
+    pub client_auto_tls: bool,
+    pub peer_tls: tls::Settings,
+    pub peer_auto_tls: bool,
+    pub self_signed_years: u64,
+    pub cipher_suites: Vec<String>,
+    pub tls_min: String,
+    pub tls_max: String,
     pub logger: String,
     pub log_outputs: Vec<String>,
     pub log_level: String,
