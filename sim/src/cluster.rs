@@ -342,6 +342,7 @@ impl Cluster {
             connect_timeout: Duration::from_secs(2),
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
+            tls: None,
         };
         Channel::with_options(env.clone(), endpoints, options).expect("endpoints are host:port")
     }
