@@ -10,7 +10,7 @@ use rustls::time_provider::TimeProvider;
 use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::certificate::Names;
 use super::files::{Contents, End, Reloading};
@@ -26,6 +26,15 @@ pub enum Port {
     Client,
     /// HTTP/1; members come from where their certificates say.
     Peer,
+}
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Peer => "peer",
+        })
+    }
 }
 
 /// A connection whose other end is who it should be.
@@ -64,6 +73,7 @@ impl Acceptor {
         };
         let configs = Reloading::new(env.clone(), settings.clone(), End::Listener, Box::new(build));
         configs.current().await?;
+        info!(tls_info = %settings, "starting with {port} TLS");
         Ok(Self(Arc::new(Inner {
             env: env.clone(),
             port,
@@ -90,14 +100,10 @@ impl Acceptor {
             Ok(Err(why)) => why,
             Err(elapsed) => Why::Failed(elapsed.to_string()),
         };
-        let port = match inner.port {
-            Port::Client => "client",
-            Port::Peer => "peer",
-        };
-        let (from, server_name) = (from.map(|from| from.to_string()), server_name);
+        let (port, from) = (inner.port, from.map(|from| from.to_string()));
         match why {
             // Who only looks whether the port is open.
-            Why::Gone => debug!(from, port, "somebody connected and said nothing"),
+            Why::Gone => debug!(from, %port, "somebody connected and said nothing"),
             Why::Failed(error) => {
                 warn!(
                     remote_addr = from,

@@ -144,6 +144,24 @@ impl Settings {
     }
 }
 
+impl std::fmt::Display for Settings {
+    /// As etcd logs it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "cert = {}, key = {}, client-cert={}, client-key={}, trusted-ca = {}, \
+             client-cert-auth = {}, crl-file = {}",
+            self.cert_file.display(),
+            self.key_file.display(),
+            self.client_cert_file.display(),
+            self.client_key_file.display(),
+            self.trusted_ca_file.display(),
+            self.client_cert_auth,
+            self.crl_file.display()
+        )
+    }
+}
+
 fn is_given(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
