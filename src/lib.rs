@@ -51,10 +51,11 @@
 //! | commands | [`apply`] one match |
 //! | state | [`mvcc`] the key space · [`lease`] · [`auth`] users, roles, permissions |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
+//! | secured streams | [`tls`] |
 //! | world | [`env`] |
 //! | words | [`types`] [`limits`] [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
 //!
-//! [`client`] stands beside: it knows words and world only. The wire types are the crate
+//! [`client`] stands beside: it knows words, world and secured streams only. The wire types are the crate
 //! `quorate-proto`, the simulator is the crate `sim`.
 
 // In the order of the table, lowest row first.
@@ -67,6 +68,8 @@ pub mod plant;
 pub mod types;
 
 pub mod env;
+
+pub mod tls;
 
 pub mod bbolt;
 pub mod engine;

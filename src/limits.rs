@@ -71,6 +71,12 @@ pub const PEER_REMOTES_MAX: usize = 64;
 /// Open connections to the peer port.
 pub const PEER_CONNECTIONS_MAX: usize = 1_024;
 
+/// TLS: a handshake's time (etcd's), and how many may be on their way at one listener.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const TLS_HANDSHAKES_MAX: usize = 1_024;
+/// Largest certificate, key, CA or revocation list file.
+pub const TLS_FILE_BYTES_MAX: u64 = 64 << 20;
+
 /// Jobs that wait for one worker thread; the caller blocks when there are more.
 pub const WORKER_QUEUE: usize = 1_024;
 

@@ -13,6 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["types", "limits", "latest", "metrics", "plant"],
     &["error", "codec"],
     &["env"],
+    &["tls"],
     &["wal", "engine", "bbolt"],
     &["mvcc"],
     &["lease", "auth"],
@@ -25,7 +26,7 @@ const ROWS: &[&[&str]] = &[
 ];
 
 /// The client stands beside the rows: it names these, and is named by [`CLIENTS`].
-const CLIENT_NAMES: &[&str] = &["types", "limits", "error", "codec", "env"];
+const CLIENT_NAMES: &[&str] = &["types", "limits", "error", "codec", "env", "tls"];
 const CLIENTS: &[&str] = &["ctl"];
 
 /// Crates that only these modules of `src` name; `bin` is every program. Tests may build what they
@@ -37,9 +38,13 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tonic", &["grpc", "http", "server", "client"]),
     ("hyper", &["env", "peer", "server", "client"]),
     ("hyper_util", &["env", "peer", "server", "client"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls"]),
+    ("rcgen", &["tls"]),
     ("prometheus", &["metrics", "bin"]),
     ("rustix", &["env", "bin"]),
     ("getrandom", &["env"]),
+    ("dns_lookup", &["env"]),
     ("tracing_subscriber", &["config", "bin"]),
     ("anyhow", &["bin", "ctl", "offline"]),
     ("madsim", &[]),
@@ -72,6 +77,7 @@ const DOORS: &[(&[&str], &str)] = &[
     (&["std", "net", "TcpStream"], "Env::net"),
     (&["std", "net", "UdpSocket"], "Env::net"),
     (&["std", "net", "ToSocketAddrs"], "Env::net"),
+    (&["std", "os", "unix", "net"], "Env::net"),
     (&["std", "os"], "Env"),
 ];
 

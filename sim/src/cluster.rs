@@ -356,6 +356,7 @@ impl Cluster {
             connect_timeout: Duration::from_secs(2),
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
+            tls: None,
         };
         let channel = Channel::with_options(env.clone(), endpoints, options);
         let channel = channel.expect("endpoints are host:port");

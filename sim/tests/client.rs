@@ -23,6 +23,7 @@ const OPTIONS: Options = Options {
     connect_timeout: seconds(2),
     keep_alive_interval: seconds(2),
     keep_alive_timeout: seconds(2),
+    tls: None,
 };
 
 const fn seconds(n: u64) -> Duration {
@@ -208,7 +209,7 @@ fn endpoints_are_hosts_and_ports() {
     sim::run(1, |world| async move {
         world.add_host("client");
         let client = |env: Env| async move {
-            for bad in ["", "host", "https://host:1", "host:port", "host:1/path"] {
+            for bad in ["", "host", "ftp://host:1", "host:port", "host:1/path"] {
                 let made = Channel::with_options(env.clone(), [bad], OPTIONS);
                 assert_eq!(made.err(), Some(BadEndpoint(bad.to_owned())));
             }

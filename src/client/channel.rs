@@ -26,6 +26,8 @@ use super::{BadEndpoint, Options};
 use crate::codec;
 use crate::env::Env;
 use crate::env::hyper::{Exec, Timer};
+use crate::tls::target::Way;
+use crate::tls::{Dialer, Target};
 
 /// The connection, shared by clones. Dropping the last clone closes it once its streams have ended.
 #[derive(Clone)]
@@ -37,11 +39,19 @@ pub struct Channel {
 
 struct Shared {
     env: Env,
-    endpoints: Vec<Authority>,
+    endpoints: Vec<Endpoint>,
     options: Options,
+    dialer: Dialer,
     connection: Mutex<Option<Connection>>,
     /// The endpoint that is connected to, or tried first.
     current: AtomicUsize,
+}
+
+struct Endpoint {
+    target: Target,
+    /// As the server is called in requests.
+    authority: Authority,
+    secure: bool,
 }
 
 #[derive(Clone)]
@@ -54,7 +64,7 @@ impl Channel {
     /// To one of `endpoints`, with the default options. Nothing is connected before the first request.
     ///
     /// # Panics
-    /// When an endpoint is not `host:port` or `http://host:port`, or there is none.
+    /// When an endpoint is none of those that [`BadEndpoint`] lists, or there is none.
     pub fn new<S: AsRef<str>>(env: Env, endpoints: impl IntoIterator<Item = S>) -> Self {
         Self::with_options(env, endpoints, Options::default())
             .unwrap_or_else(|error| panic!("{error}"))
@@ -66,14 +76,16 @@ impl Channel {
         options: Options,
     ) -> Result<Self, BadEndpoint> {
         let parsed: Result<Vec<_>, _> =
-            endpoints.into_iter().map(|text| authority(text.as_ref())).collect();
+            endpoints.into_iter().map(|text| endpoint(text.as_ref(), &options)).collect();
         let endpoints = parsed?;
         if endpoints.is_empty() {
             return Err(BadEndpoint(String::new()));
         }
         let connection = Mutex::new(None);
         let current = AtomicUsize::new(0);
-        let shared = Shared { env, endpoints, options, connection, current };
+        let tls = options.tls.clone().unwrap_or_default();
+        let dialer = Dialer::new(&env, &tls, &["h2"]);
+        let shared = Shared { env, endpoints, options, dialer, connection, current };
         Ok(Self { shared: Arc::new(shared), headers: HeaderMap::new() })
     }
 
@@ -94,7 +106,7 @@ impl Channel {
     /// The endpoint in use, or tried first by the next request.
     pub fn endpoint(&self) -> &str {
         let current = self.shared.current.load(Ordering::Relaxed);
-        self.shared.endpoints[current].as_str()
+        self.shared.endpoints[current].authority.as_str()
     }
 
     /// Later requests go to the next endpoint; streams that are open stay where they are.
@@ -203,7 +215,7 @@ impl Shared {
                     return Ok(connection.insert(made).clone());
                 }
                 Err(error) => {
-                    failure = format!("{}: {error}", self.endpoints[endpoint]);
+                    failure = format!("{}: {error}", self.endpoints[endpoint].authority);
                     self.advance(endpoint);
                 }
             }
@@ -212,8 +224,15 @@ impl Shared {
     }
 
     async fn connect(&self, endpoint: usize) -> Result<http2::SendRequest<Body>, String> {
-        let Options { connect_timeout, keep_alive_interval, keep_alive_timeout } = self.options;
-        let connect = self.env.net.connect(self.endpoints[endpoint].to_string());
+        let Options { connect_timeout, keep_alive_interval, keep_alive_timeout, .. } = self.options;
+        let endpoint = &self.endpoints[endpoint];
+        let connect = async {
+            let stream = endpoint.target.connect(&self.env).await?;
+            match endpoint.secure {
+                true => self.dialer.secure(&endpoint.target.name, stream).await,
+                false => Ok(stream),
+            }
+        };
         let stream = match self.env.timeout(connect_timeout, connect).await {
             Ok(stream) => stream.map_err(|error| error.to_string())?,
             Err(elapsed) => return Err(elapsed.to_string()),
@@ -250,18 +269,24 @@ impl Shared {
     }
 }
 
-fn authority(endpoint: &str) -> Result<Authority, BadEndpoint> {
-    let bad = || BadEndpoint(endpoint.to_owned());
-    let host_port = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
-    let authority: Authority = host_port.parse().map_err(|_| bad())?;
-    authority.port_u16().map(|_| authority.clone()).ok_or_else(bad)
+fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {
+    let bad = || BadEndpoint(text.to_owned());
+    let text_only = text.trim_end_matches('/');
+    let target = Target::parse(text_only).map_err(|_| bad())?;
+    let (_, address) = text_only.split_once("://").unwrap_or(("", text_only));
+    if matches!(target.way, Way::Tcp(_)) && address.contains('/') {
+        return Err(bad());
+    }
+    let authority = target.authority.parse().map_err(|_| bad())?;
+    let secure = target.secure.unwrap_or(options.tls.is_some());
+    Ok(Endpoint { target, authority, secure })
 }
 
 /// Generated clients name the method only.
-fn address(request: &mut Request<Body>, endpoint: &Authority) {
+fn address(request: &mut Request<Body>, endpoint: &Endpoint) {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(endpoint.clone());
+    parts.scheme = Some(if endpoint.secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(endpoint.authority.clone());
     *request.uri_mut() = Uri::from_parts(parts).expect("the method's path was a valid one");
 }
 

@@ -32,6 +32,7 @@ use quorate_proto::v3electionpb::election_client::ElectionClient;
 use quorate_proto::v3lockpb::lock_client::LockClient;
 
 use crate::env::Env;
+use crate::tls;
 
 pub use channel::{Channel, is_unsent};
 
@@ -45,6 +46,9 @@ pub struct Options {
     pub keep_alive_interval: Duration,
     /// Without a sign for this long, the connection is given up.
     pub keep_alive_timeout: Duration,
+    /// For endpoints whose scheme asks for TLS, and for those without a scheme. Without it, these are
+    /// plain and those believe the CAs of the system.
+    pub tls: Option<tls::Settings>,
 }
 
 impl Default for Options {
@@ -53,13 +57,15 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(2),
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(6),
+            tls: None,
         }
     }
 }
 
-/// An endpoint that is not `host:port` or `http://host:port`, or no endpoint at all.
+/// An endpoint that is not `host:port`, alone or behind `http://` or `https://`, and no unix socket
+/// (`unix://path`, `unixs://path`), or no endpoint at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("bad endpoint {0:?}: want host:port or http://host:port")]
+#[error("bad endpoint {0:?}: want host:port, http://host:port, https://host:port or unix://path")]
 pub struct BadEndpoint(pub String);
 
 /// All services of a cluster over one connection; clones share it.

@@ -1,9 +1,8 @@
 //! The table of flags, one row a flag: name, default, help and what it sets. Rows are in the order of
 //! `--help`. What a value means together with others is not known here.
 
-use super::Values;
-use super::go;
 use super::urls::Url;
+use super::{Values, go, security};
 
 /// One flag.
 pub(super) struct Flag {
@@ -20,6 +19,7 @@ pub(super) struct Flag {
 pub(super) enum Group {
     Member,
     Clustering,
+    Security,
     Logging,
     Features,
     Auth,
@@ -89,14 +89,14 @@ pub(super) fn all() -> impl Iterator<Item = &'static Flag> {
 /// Every flag at its default.
 pub(super) fn defaults() -> Values {
     let mut values = Values::default();
-    for flag in SERVED {
+    for flag in all() {
         let Kind::Served { set, .. } = flag.kind else { continue };
         set(&mut values, flag.default).expect("a default is a value that its flag takes");
     }
     values
 }
 
-const TABLES: [&[Flag]; 3] = [SERVED, NOT_SERVED, IGNORED];
+const TABLES: [&[Flag]; 4] = [SERVED, security::FLAGS, NOT_SERVED, IGNORED];
 
 macro_rules! served {
     ($group:ident, $name:literal, bool, $default:literal, $set:expr, $help:literal) => {
@@ -118,15 +118,16 @@ macro_rules! served {
 
 /// Stores what a literal says, or passes on why it is none.
 macro_rules! set {
-    ($field:ident, $read:expr) => {
+    ($($field:ident).+, $read:expr) => {
         |values, text| {
-            values.$field = $read(text)?;
+            values.$($field).+ = $read(text)?;
             Ok(())
         }
     };
 }
+pub(super) use {served, set};
 
-fn text(value: &str) -> Result<String, String> {
+pub(super) fn text(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
@@ -206,6 +207,13 @@ const SERVED: &[Flag] = &[
         "http://localhost:2379",
         set!(listen_client, Url::parse_list),
         "URLs to listen on for clients, gRPC and HTTP."
+    ),
+    served!(
+        Member,
+        "listen-metrics-urls",
+        "",
+        set!(listen_metrics, Url::parse_list_or_none),
+        "Further URLs to listen on, for metrics and health only."
     ),
     served!(
         Member,
@@ -400,7 +408,6 @@ const ZERO: &[&str] = &["0", "0s", "0ms"];
 /// etcd 3.7's other flags. A row leaves when its flag is served.
 const NOT_SERVED: &[Flag] = &[
     off("listen-client-http-urls", EMPTY),
-    off("listen-metrics-urls", EMPTY),
     off("max-snapshots", &["5"]),
     off("max-wals", &["5"]),
     off_bool("memory-mlock", FALSE),
@@ -431,30 +438,6 @@ const NOT_SERVED: &[Flag] = &[
     off("discovery-srv", EMPTY),
     off("discovery-srv-name", EMPTY),
     off("v2-deprecation", &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
-    off("cert-file", EMPTY),
-    off("key-file", EMPTY),
-    off("client-cert-file", EMPTY),
-    off("client-key-file", EMPTY),
-    off_bool("client-cert-auth", FALSE),
-    off("client-crl-file", EMPTY),
-    off("client-cert-allowed-hostname", EMPTY),
-    off("trusted-ca-file", EMPTY),
-    off_bool("auto-tls", FALSE),
-    off("peer-cert-file", EMPTY),
-    off("peer-key-file", EMPTY),
-    off("peer-client-cert-file", EMPTY),
-    off("peer-client-key-file", EMPTY),
-    off_bool("peer-client-cert-auth", FALSE),
-    off("peer-trusted-ca-file", EMPTY),
-    off_bool("peer-auto-tls", FALSE),
-    off("peer-crl-file", EMPTY),
-    off("peer-cert-allowed-cn", EMPTY),
-    off("peer-cert-allowed-hostname", EMPTY),
-    off_bool("peer-skip-client-san-verification", FALSE),
-    off("self-signed-cert-validity", &["1"]),
-    off("cipher-suites", EMPTY),
-    off("tls-min-version", &["", "TLS1.2"]),
-    off("tls-max-version", EMPTY),
     off("cors", &["*"]),
     off("host-whitelist", &["*"]),
     off_bool("enable-pprof", FALSE),

@@ -34,6 +34,7 @@ pub fn flags() -> String {
     let groups = [
         (Group::Member, "Member"),
         (Group::Clustering, "Clustering"),
+        (Group::Security, "Security"),
         (Group::Logging, "Logging"),
         (Group::Features, "Features"),
         (Group::Auth, "Auth"),

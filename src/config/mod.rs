@@ -9,15 +9,16 @@
 //!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
-//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`),
-//! [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`] (what
-//! the server is started with), [`help`] (texts).
+//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`), `security`
+//! (TLS: its flags and rules), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log
+//! lines), [`server`] (what the server is started with), [`help`] (texts).
 
 pub mod cluster;
 mod flags;
 mod go;
 pub mod help;
 pub mod log;
+mod security;
 mod server;
 mod tokens;
 pub mod urls;
@@ -28,6 +29,8 @@ use std::time::Duration;
 
 use flags::{Flag, Kind};
 pub use validate::Config;
+
+use crate::tls;
 
 /// What the variables of all flags begin with.
 const PREFIX: &str = "ETCD_";
@@ -70,6 +73,11 @@ pub enum Notice {
     AdvertisesLocalhost(&'static str),
     /// A `--bcrypt-cost` that there is not; the default counts.
     BcryptCost(u64),
+    /// Part of what was said about TLS counts for nothing; the URL is the one concerned.
+    IgnoredSecurity {
+        what: &'static str,
+        url: String,
+    },
 }
 
 /// Every value as given or by default, one field a flag; not yet checked against each other.
@@ -85,6 +93,7 @@ struct Values {
     pub initial_election_tick_advance: bool,
     pub listen_peer: Vec<urls::Url>,
     pub listen_client: Vec<urls::Url>,
+    pub listen_metrics: Vec<urls::Url>,
     pub quota_bytes: i64,
     pub txn_ops_max: usize,
     pub request_bytes_max: usize,
@@ -106,6 +115,14 @@ struct Values {
     pub auth_token: String,
     pub auth_token_ttl_s: u64,
     pub bcrypt_cost: u64,
+    pub client_tls: tls::Settings,
+    pub client_auto_tls: bool,
+    pub peer_tls: tls::Settings,
+    pub peer_auto_tls: bool,
+    pub self_signed_years: u64,
+    pub cipher_suites: Vec<String>,
+    pub tls_min: String,
+    pub tls_max: String,
     pub logger: String,
     pub log_outputs: Vec<String>,
     pub log_level: String,

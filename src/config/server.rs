@@ -8,6 +8,8 @@ use crate::server;
 impl Config {
     pub fn server_options(&self) -> server::Options {
         let mut options = server::Options::new(self.member_options(), self.listen_client.clone());
+        options.listen_metrics = self.listen_metrics.clone();
+        options.tls = self.client_tls.clone();
         options.concurrent_streams_max = self.concurrent_streams_max;
         options.keep_alive_interval = self.keep_alive_interval;
         options.keep_alive_timeout = self.keep_alive_timeout;
@@ -21,6 +23,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             wal_dir: self.wal_dir.clone(),
             listen_peer: self.listen_peer.clone(),
+            peer_tls: self.peer_tls.clone(),
             advertise_peer_urls: texts(&self.advertise_peer),
             advertise_client_urls: texts(&self.advertise_client),
             initial_cluster: members.map(|(name, urls)| (name.to_owned(), texts(urls))).collect(),
@@ -45,7 +48,8 @@ impl Config {
             watch_progress_interval: self.progress_interval,
             tokens: self.tokens.clone(),
             bcrypt_cost: self.bcrypt_cost,
-            ..member::Options::single(&self.name, &self.data_dir, self.listen_peer[0])
+            // Every address and URL of the pattern's is replaced above.
+            ..member::Options::single(&self.name, &self.data_dir, ([127, 0, 0, 1], 0).into())
         }
     }
 }

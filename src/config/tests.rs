@@ -1,9 +1,13 @@
 //! Command lines and variables, and what becomes of them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::env::Place;
 use crate::member::compactor::AutoCompaction;
+use crate::tls::Listen;
+use crate::tls::suites::Version;
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -42,8 +46,10 @@ fn no_flags_give_etcds_defaults() {
     assert_eq!(config.name, "default");
     assert_eq!(config.data_dir.to_str(), Some("default.etcd"));
     assert_eq!(config.wal_dir().to_str(), Some("default.etcd/member/wal"));
-    assert_eq!(config.listen_client, ["127.0.0.1:2379".parse().expect("an address")]);
-    assert_eq!(config.listen_peer, ["127.0.0.1:2380".parse().expect("an address")]);
+    let local = |port| Listen::from(SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(config.listen_client, [local(2379)]);
+    assert_eq!(config.listen_peer, [local(2380)]);
+    assert!(!config.client_tls.has_certificate() && !config.peer_tls.has_certificate());
     assert_eq!(config.advertise_client[0].as_str(), "http://localhost:2379");
     assert_eq!(config.initial_cluster.to_string(), "default=http://localhost:2380");
     assert_eq!(config.initial_cluster_token, "etcd-cluster");
@@ -136,13 +142,13 @@ fn variables_stand_for_flags() {
 #[test]
 fn what_is_not_served_is_refused() {
     let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
-    assert_eq!(invalid("--cert-file server.crt"), text("cert-file"));
-    assert_eq!(invalid("--client-cert-auth"), text("client-cert-auth"));
+    assert_eq!(invalid("--discovery-token x"), text("discovery-token"));
+    assert_eq!(invalid("--memory-mlock"), text("memory-mlock"));
     assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
     let variable = run("", &[("ETCD_CONFIG_FILE", "x.yml")]).expect_err("a file");
     assert_eq!(variable.to_string(), text("config-file"));
     // These ask for what happens anyway.
-    config("--client-cert-auth=false --cert-file= --metrics basic");
+    config("--memory-mlock=false --discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
 }
@@ -252,4 +258,119 @@ fn the_table_is_complete() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 113 + 15);
+}
+
+const SECURE_CLIENTS: &str =
+    "--listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379";
+const SECURE_PEERS: &str = "--listen-peer-urls https://127.0.0.1:2380";
+
+#[test]
+fn https_needs_certificates() {
+    assert_eq!(
+        invalid(SECURE_CLIENTS),
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+         https://127.0.0.1:2379 with HTTPS scheme"
+    );
+    assert_eq!(
+        invalid("--listen-client-urls unixs://m0:1 --advertise-client-urls unixs://m0:1"),
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url unixs://m0:1 with \
+         HTTPS scheme"
+    );
+    assert_eq!(
+        invalid(SECURE_PEERS),
+        "cannot listen on TLS for 127.0.0.1:2380: KeyFile and CertFile are not presented"
+    );
+    assert_eq!(
+        invalid("--listen-metrics-urls https://127.0.0.1:1"),
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    );
+    let pair = "KeyFile and CertFile must both be present[key: , cert: c]";
+    assert_eq!(invalid(&format!("{SECURE_CLIENTS} --cert-file c")), pair);
+    assert_eq!(invalid("--peer-cert-file c"), pair);
+    config("--cert-file c");
+    assert_eq!(
+        invalid("--peer-cert-file c --peer-key-file k --peer-client-key-file x"),
+        "ClientKeyFile and ClientCertFile must both be present or both absent: key: x, cert: ]"
+    );
+    let names = "--peer-cert-allowed-cn a,b --peer-cert-allowed-hostname c";
+    assert_eq!(
+        invalid(&format!("{SECURE_PEERS} --peer-cert-file c --peer-key-file k {names}")),
+        "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\", \"b\"], \
+         hostnames=[\"c\"])"
+    );
+
+    let config = config(&format!(
+        "{SECURE_CLIENTS} {SECURE_PEERS} --cert-file c --key-file k --client-cert-auth \
+         --peer-cert-file pc --peer-key-file pk --peer-crl-file r --peer-cert-allowed-cn a,b"
+    ));
+    assert!(config.listen_client[0].secure && config.listen_peer[0].secure);
+    assert!(config.client_tls.client_cert_auth && !config.peer_tls.client_cert_auth);
+    assert_eq!(config.client_tls.cert_file.to_str(), Some("c"));
+    assert_eq!(config.peer_tls.crl_file.to_str(), Some("r"));
+    assert_eq!(config.peer_tls.allowed_cns, ["a", "b"]);
+    assert_eq!(config.peer_tls.protocol.min, Some(Version::Tls12));
+}
+
+#[test]
+fn versions_and_suites_are_checked_first() {
+    assert_eq!(
+        invalid("--tls-min-version TLS1.3 --tls-max-version TLS1.2"),
+        "min version (TLS1.3) is greater than max version (TLS1.2)"
+    );
+    assert_eq!(
+        invalid(&format!("{SECURE_CLIENTS} --tls-min-version TLS1.1")),
+        "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)"
+    );
+    assert_eq!(invalid("--cipher-suites x"), "unexpected TLS cipher suite \"x\"");
+    assert_eq!(
+        invalid("--tls-min-version TLS1.3 --cipher-suites x"),
+        "cipher suites cannot be configured when only TLS1.3 is enabled"
+    );
+}
+
+#[test]
+fn certificates_are_made_where_none_are_given() {
+    let line = format!("--name a --auto-tls --peer-auto-tls {SECURE_CLIENTS} {SECURE_PEERS}");
+    let made = config(&format!("{line} --self-signed-cert-validity 3"));
+    let client = made.client_tls.generate.expect("made");
+    assert_eq!(client.dir.to_str(), Some("a.etcd/fixtures/client"));
+    assert_eq!((client.hosts.join(","), client.years), ("127.0.0.1".into(), 3));
+    let peer = made.peer_tls.generate.expect("made");
+    assert_eq!(peer.dir.to_str(), Some("a.etcd/fixtures/peer"));
+
+    let (given, notices) = run(&format!("{line} --cert-file c --key-file k"), &[]).expect("valid");
+    assert_eq!(given.client_tls.generate, None);
+    let what = "ignoring client auto TLS since certs given";
+    assert!(notices.contains(&Notice::IgnoredSecurity { what, url: String::new() }));
+}
+
+#[test]
+fn a_scheme_that_ignores_certificates_is_noticed() {
+    let line = "--cert-file c --key-file k --client-cert-auth --peer-client-cert-auth";
+    let (_, notices) = run(line, &[]).expect("valid");
+    let urls: Vec<_> = notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::IgnoredSecurity { url, .. } => Some(url.as_str()),
+            _ => None,
+        })
+        .collect();
+    let (peer, client) = ("http://localhost:2380", "http://localhost:2379");
+    assert_eq!(urls, [peer, client, client]);
+}
+
+#[test]
+fn several_schemes_go_together() {
+    let urls = "https://127.0.0.1:1,http://127.0.0.1:2,unix://m0:3";
+    let line = format!("--listen-client-urls {urls} --advertise-client-urls {urls}");
+    let config = config(&format!("{line} --cert-file c --key-file k"));
+    let found: Vec<_> = config
+        .listen_client
+        .iter()
+        .map(|listen| (listen.place.to_string(), listen.secure))
+        .collect();
+    let wanted = [("127.0.0.1:2", false), ("127.0.0.1:1", true), ("m0:3", false)];
+    assert_eq!(found, wanted.map(|(place, secure)| (place.to_owned(), secure)));
+    assert_eq!(config.listen_client[2].place, Place::Unix("m0:3".into()));
+    assert_eq!(config.advertise_client[0].as_str(), "http://127.0.0.1:2");
 }

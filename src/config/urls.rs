@@ -1,12 +1,16 @@
-//! URLs as etcd takes them: scheme, host and port, kept exactly as written, because member ids are
-//! hashes of their text. Resolves nothing; `localhost` stands for 127.0.0.1.
+//! URLs as etcd takes them: scheme, host and port, or the file of a unix socket, kept exactly as
+//! written, because member ids are hashes of their text. Resolves nothing; `localhost` stands for
+//! 127.0.0.1.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::go;
+use crate::env::Place;
+use crate::tls::target::Way;
+use crate::tls::{Listen, Target};
 
-/// `http://host:port`. Ordered by its text.
+/// `http://host:port`, `https://host:port`, `unix://file`, `unixs://file`. Ordered by its text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Url {
     text: String,
@@ -27,13 +31,8 @@ impl Url {
         let (scheme, rest) = input.split_once(':').unwrap_or(("", input));
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {
-            "http" => {}
-            "https" => {
-                return Err(format!("URL scheme https is not supported yet: {input}"));
-            }
-            "unix" | "unixs" => {
-                return Err(format!("URL scheme {scheme} is not supported yet: {input}"));
-            }
+            "http" | "https" => {}
+            "unix" | "unixs" => return Self::unix(&scheme, rest, input),
             _ => {
                 let text = "URL scheme must be http, https, unix, or unixs";
                 return Err(format!("{text}: {input}"));
@@ -49,14 +48,19 @@ impl Url {
         if !path.is_empty() {
             return Err(format!("URL must not contain a path: {input}"));
         }
-        if !port.bytes().all(|c| c.is_ascii_digit()) {
-            return Err(format!(
-                "parse {}: invalid port {} after host",
-                go::quote(input),
-                go::quote(&format!(":{port}"))
-            ));
-        }
+        check_port(port, input)?;
         Ok(Self { text: format!("{scheme}://{authority}"), host: host.into(), port: port.into() })
+    }
+
+    /// Anything that names a file; what looks like a port must be one, because Go's parser says so.
+    fn unix(scheme: &str, rest: &str, input: &str) -> Result<Self, String> {
+        let text = format!("{scheme}:{rest}");
+        let authority = rest.strip_prefix("//").unwrap_or_default();
+        let authority = authority.split('/').next().unwrap_or_default();
+        let (host, port) = split_host_port(authority).unwrap_or((authority, ""));
+        check_port(port, input)?;
+        Target::parse(&text).map_err(|why| format!("{why}: {input}"))?;
+        Ok(Self { text, host: host.into(), port: port.into() })
     }
 
     /// A comma-separated list: sorted, without repetitions, as etcd keeps them.
@@ -67,6 +71,14 @@ impl Url {
         Ok(urls)
     }
 
+    /// The same; none when empty.
+    pub fn parse_list_or_none(input: &str) -> Result<Vec<Self>, String> {
+        match input {
+            "" => Ok(Vec::new()),
+            _ => Self::parse_list(input),
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -75,8 +87,29 @@ impl Url {
         &self.host
     }
 
-    /// Where a listener binds: only addresses and `localhost`, never names.
-    pub fn bind_address(&self) -> Result<SocketAddr, String> {
+    pub fn scheme(&self) -> &str {
+        self.text.split(':').next().unwrap_or_default()
+    }
+
+    /// Whether the scheme asks for TLS.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.scheme(), "https" | "unixs")
+    }
+
+    fn is_unix(&self) -> bool {
+        matches!(self.scheme(), "unix" | "unixs")
+    }
+
+    /// Where a listener binds: only addresses, `localhost` and files, never names.
+    pub fn listen(&self) -> Result<Listen, String> {
+        let place = match Target::parse(&self.text).map(|target| target.way) {
+            Ok(Way::Unix(path)) => Place::Unix(path),
+            _ => Place::Tcp(self.bind_address()?),
+        };
+        Ok(Listen { place, secure: self.is_secure() })
+    }
+
+    fn bind_address(&self) -> Result<SocketAddr, String> {
         let host =
             self.address().ok_or_else(|| format!("expected IP in URL for binding ({self})"))?;
         let port = self.port.parse().map_err(|_| format!("invalid port in URL ({self})"))?;
@@ -94,15 +127,27 @@ impl Url {
     /// Whether both lead to the same place, as far as that can be told without a resolver.
     pub fn same_place(&self, other: &Self) -> bool {
         let (here, there) = (self.address(), other.address());
-        self == other || (here.is_some() && here == there && self.port == other.port)
+        let same = here.is_some() && here == there && self.port == other.port;
+        self == other || same && self.scheme() == other.scheme() && !self.is_unix()
     }
 
     /// An advertised URL must name a host; any host.
     pub fn check_host(&self) -> Result<(), String> {
-        match self.host.is_empty() {
+        match self.host.is_empty() && !self.is_unix() {
             true => Err(format!("unexpected empty host ({self})")),
             false => Ok(()),
         }
+    }
+}
+
+fn check_port(port: &str, input: &str) -> Result<(), String> {
+    match port.bytes().all(|c| c.is_ascii_digit()) {
+        true => Ok(()),
+        false => Err(format!(
+            "parse {}: invalid port {} after host",
+            go::quote(input),
+            go::quote(&format!(":{port}"))
+        )),
     }
 }
 
@@ -144,13 +189,17 @@ mod tests {
             error("localhost:2379"),
             "URL scheme must be http, https, unix, or unixs: localhost:2379"
         );
-        assert_eq!(error("https://a:1"), "URL scheme https is not supported yet: https://a:1");
-        assert_eq!(error("unix://a"), "URL scheme unix is not supported yet: unix://a");
+        assert_eq!(error("https://a:1/"), "URL must not contain a path: https://a:1/");
+        assert_eq!(error("unix://m0:a"), "parse \"unix://m0:a\": invalid port \":a\" after host");
+        assert_eq!(error("unix://"), "no path: unix://");
     }
 
     #[test]
     fn only_addresses_are_bound() {
-        let bind = |text| Url::parse(text).expect("a valid URL").bind_address();
+        let bind = |text| {
+            let listen = Url::parse(text).expect("a valid URL").listen()?;
+            Ok::<_, String>(listen.address().expect("TCP"))
+        };
         assert_eq!(bind("http://localhost:1"), Ok("127.0.0.1:1".parse().expect("an address")));
         assert_eq!(bind("http://[::1]:1"), Ok("[::1]:1".parse().expect("an address")));
         assert_eq!(
@@ -160,5 +209,21 @@ mod tests {
         assert!(bind("http://:1").is_err());
         assert!(bind("http://1.2.3.4:").is_err());
         assert!(bind("http://1.2.3.4:70000").is_err());
+        assert_eq!(bind("https://[::1]:1"), Ok("[::1]:1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn unix_urls_name_files() {
+        let listen = |text| Url::parse(text).expect("a valid URL").listen();
+        let file = |path: &str, secure| Ok(Listen { place: Place::Unix(path.into()), secure });
+        assert_eq!(listen("unix://localhost:2379"), file("localhost:2379", false));
+        assert_eq!(listen("unixs://m0"), file("m0", true));
+        assert_eq!(listen("unix:///run/etcd.sock"), file("/run/etcd.sock", false));
+        assert_eq!(listen("unix:/run/etcd.sock"), file("/run/etcd.sock", false));
+        let url = Url::parse("unix://localhost:2379").expect("a valid URL");
+        assert_eq!(url.as_str(), "unix://localhost:2379");
+        assert!(!url.same_place(&Url::parse("unix://127.0.0.1:2379").expect("a valid URL")));
+        assert_eq!(url.check_host(), Ok(()));
+        assert_eq!(Url::parse("unix:///x").expect("a valid URL").check_host(), Ok(()));
     }
 }

@@ -1,17 +1,17 @@
 //! From single values to a [`Config`]: the rules that concern more than one flag, in etcd's order and
 //! with etcd's texts. No files are looked at.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::InitialCluster;
 use super::log;
 use super::urls::{Url, join};
-use super::{ConfigError, Notice, Values, flags, go, tokens};
+use super::{ConfigError, Notice, Values, flags, go, security, tokens};
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
+use crate::tls::{self, Listen};
 
 const ELECTION_MS_MAX: u64 = 50_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -34,8 +34,11 @@ pub struct Config {
     pub pre_vote: bool,
     /// `None` keeps every revision.
     pub auto_compaction: Option<AutoCompaction>,
-    pub listen_peer: Vec<SocketAddr>,
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_peer: Vec<Listen>,
+    pub listen_client: Vec<Listen>,
+    pub listen_metrics: Vec<Listen>,
+    pub client_tls: tls::Settings,
+    pub peer_tls: tls::Settings,
     pub advertise_peer: Vec<Url>,
     pub advertise_client: Vec<Url>,
     pub initial_cluster: InitialCluster,
@@ -82,6 +85,7 @@ pub(super) fn validate(
     let log = log::Settings::new(&values).map_err(invalid)?;
     let listen_peer = bind(&values.listen_peer)?;
     let listen_client = bind(&values.listen_client)?;
+    let listen_metrics = bind(&values.listen_metrics)?;
     check_advertised(&values)?;
     check_times(&values)?;
     if values.given.contains("listen-client-urls")
@@ -94,6 +98,7 @@ pub(super) fn validate(
     }
     default_names(&mut values, notices);
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
+    security::settle(&mut values, notices).map_err(invalid)?;
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let auto_compaction =
@@ -115,6 +120,9 @@ pub(super) fn validate(
         auto_compaction,
         listen_peer,
         listen_client,
+        listen_metrics,
+        client_tls: values.client_tls,
+        peer_tls: values.peer_tls,
         advertise_peer: values.advertise_peer,
         advertise_client: values.advertise_client,
         initial_cluster,
@@ -160,8 +168,8 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
     })
 }
 
-fn bind(urls: &[Url]) -> Result<Vec<SocketAddr>, ConfigError> {
-    urls.iter().map(|url| url.bind_address().map_err(ConfigError::Invalid)).collect()
+fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {
+    urls.iter().map(|url| url.listen().map_err(ConfigError::Invalid)).collect()
 }
 
 fn check_advertised(values: &Values) -> Result<(), ConfigError> {
@@ -268,10 +276,12 @@ fn default_names(values: &mut Values, notices: &mut Vec<Notice>) {
 /// interface. What address others can reach is not guessed here; the operator is told.
 fn localhost_notices(
     values: &Values,
-    listen_peer: &[SocketAddr],
-    listen_client: &[SocketAddr],
+    listen_peer: &[Listen],
+    listen_client: &[Listen],
 ) -> Vec<Notice> {
-    let everywhere = |listen: &[SocketAddr]| listen.iter().any(|a| a.ip().is_unspecified());
+    let everywhere = |listen: &[Listen]| {
+        listen.iter().filter_map(Listen::address).any(|address| address.ip().is_unspecified())
+    };
     let local = |urls: &[Url]| urls.iter().all(|url| url.host() == "localhost");
     let mut notices = Vec::new();
     if everywhere(listen_peer) && local(&values.advertise_peer) {

@@ -8,14 +8,14 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::Failure;
-use crate::client::{Client, Options};
+use super::connection::Connection;
 use crate::env::Env;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn put(
     env: Env,
-    endpoints: &[String],
+    cluster: &Connection,
     key: &str,
     value: &str,
 ) -> Result<String, Failure> {
@@ -24,14 +24,14 @@ pub async fn put(
         value: value.as_bytes().to_vec().into(),
         ..PutRequest::default()
     };
-    let mut kv = connect(&env, endpoints)?.kv();
+    let mut kv = cluster.client(&env)?.kv();
     within(&env, kv.put(put), |error| error.message().to_owned()).await?;
     Ok("OK\n".into())
 }
 
-pub async fn get(env: Env, endpoints: &[String], key: &str) -> Result<String, Failure> {
+pub async fn get(env: Env, cluster: &Connection, key: &str) -> Result<String, Failure> {
     let range = RangeRequest { key: key.as_bytes().to_vec().into(), ..RangeRequest::default() };
-    let mut kv = connect(&env, endpoints)?.kv();
+    let mut kv = cluster.client(&env)?.kv();
     let response = within(&env, kv.range(range), |error| error.message().to_owned()).await?;
     let response = response.into_inner();
     let lines = response.kvs.iter().map(|kv| {
@@ -41,21 +41,21 @@ pub async fn get(env: Env, endpoints: &[String], key: &str) -> Result<String, Fa
     Ok(lines.collect())
 }
 
-pub async fn del(env: Env, endpoints: &[String], key: &str) -> Result<String, Failure> {
+pub async fn del(env: Env, cluster: &Connection, key: &str) -> Result<String, Failure> {
     let key = key.as_bytes().to_vec().into();
     let delete = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
-    let mut kv = connect(&env, endpoints)?.kv();
+    let mut kv = cluster.client(&env)?.kv();
     let response =
         within(&env, kv.delete_range(delete), |error| error.message().to_owned()).await?;
     Ok(format!("{}\n", response.into_inner().deleted))
 }
 
 /// A read that needs the cluster, from each endpoint; etcdctl reads the same key.
-pub async fn health(env: Env, endpoints: &[String]) -> Result<String, Failure> {
+pub async fn health(env: Env, cluster: &Connection) -> Result<String, Failure> {
     let (mut found, mut why) = (String::new(), String::new());
-    for endpoint in endpoints {
+    for endpoint in &cluster.endpoints {
         let began = env.now();
-        let mut kv = connect(&env, std::slice::from_ref(endpoint))?.kv();
+        let mut kv = cluster.client_of(&env, endpoint)?.kv();
         let key = b"health".to_vec().into();
         let range = RangeRequest { key, ..RangeRequest::default() };
         match within(&env, kv.range(range), |error| error.message().to_owned()).await {
@@ -77,10 +77,10 @@ pub async fn health(env: Env, endpoints: &[String]) -> Result<String, Failure> {
 }
 
 /// One line for each endpoint: endpoint, id, version, bytes, leader, learner, term, index, applied.
-pub async fn status(env: Env, endpoints: &[String]) -> Result<String, Failure> {
+pub async fn status(env: Env, cluster: &Connection) -> Result<String, Failure> {
     let mut found = String::new();
-    for endpoint in endpoints {
-        let mut maintenance = connect(&env, std::slice::from_ref(endpoint))?.maintenance();
+    for endpoint in &cluster.endpoints {
+        let mut maintenance = cluster.client_of(&env, endpoint)?.maintenance();
         let call = maintenance.status(StatusRequest::default());
         match within(&env, call, |error| error.message().to_owned()).await {
             Ok(status) => found.push_str(&line(endpoint, &status.into_inner())),
@@ -103,10 +103,6 @@ fn line(endpoint: &str, status: &StatusResponse) -> String {
         status.raft_applied_index,
         status.errors.join("; "),
     )
-}
-
-fn connect(env: &Env, endpoints: &[String]) -> Result<Client, Failure> {
-    Client::new(env.clone(), endpoints, Options::default()).map_err(|e| e.to_string().into())
 }
 
 /// What `call` answers within etcdctl's time limit; `text` is what a failed call says.

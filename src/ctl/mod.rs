@@ -3,12 +3,14 @@
 //! nothing itself.
 
 mod commands;
+mod connection;
+
+use connection::Connection;
 
 use crate::env::Env;
 
 /// The API that the server speaks.
 const API_VERSION: &str = "3.7";
-const ENDPOINTS: &str = "127.0.0.1:2379";
 
 /// etcdctl's commands that are not served.
 const COMMANDS: &[&str] = &[
@@ -34,7 +36,10 @@ const COMMANDS: &[&str] = &[
 ];
 
 const USAGE: &str = "Usage:
-  quoratectl [--endpoints HOST:PORT[,HOST:PORT...]] COMMAND
+  quoratectl [--endpoints URL[,URL...]] [--cacert FILE] [--cert FILE --key FILE]
+             [--insecure-skip-tls-verify] [--insecure-transport=false] COMMAND
+
+A URL is HOST:PORT, alone or behind http:// or https://, or unix://FILE or unixs://FILE.
 
   put KEY VALUE       Store a value.
   get KEY             Show a key and its value.
@@ -43,14 +48,14 @@ const USAGE: &str = "Usage:
   endpoint status     Show what each endpoint says about itself.
   version             Show the version.
 
-Flags of these commands, and every other command of etcdctl, are not served yet: use etcdctl.
+Further flags, and every other command of etcdctl, are not served yet: use etcdctl.
 ";
 
 /// Runs one command: what goes to stdout, or to stderr with exit code 1. A failure may come with what
 /// was found out before it.
 pub async fn run(env: Env, arguments: &[String]) -> Result<String, Failure> {
     let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let endpoints = take_endpoints(&mut words)?;
+    let cluster = Connection::take(&mut words)?;
     match words[..] {
         [] | ["help" | "-h" | "--help", ..] => Ok(USAGE.into()),
         ["version"] => {
@@ -60,11 +65,11 @@ pub async fn run(env: Env, arguments: &[String]) -> Result<String, Failure> {
         ["put" | "get" | "del" | "endpoint", ..] if words.iter().any(|w| w.starts_with('-')) => {
             Err(format!("\"{}\": flags are not served yet, use etcdctl", words.join(" ")).into())
         }
-        ["put", key, value] => commands::put(env, &endpoints, key, value).await,
-        ["get", key] => commands::get(env, &endpoints, key).await,
-        ["del", key] => commands::del(env, &endpoints, key).await,
-        ["endpoint", "health"] => commands::health(env, &endpoints).await,
-        ["endpoint", "status"] => commands::status(env, &endpoints).await,
+        ["put", key, value] => commands::put(env, &cluster, key, value).await,
+        ["get", key] => commands::get(env, &cluster, key).await,
+        ["del", key] => commands::del(env, &cluster, key).await,
+        ["endpoint", "health"] => commands::health(env, &cluster).await,
+        ["endpoint", "status"] => commands::status(env, &cluster).await,
         ["put" | "get" | "del" | "endpoint", ..] => {
             Err(format!("\"{}\" is not served yet, use etcdctl", words.join(" ")).into())
         }
@@ -90,19 +95,6 @@ impl From<String> for Failure {
     fn from(why: String) -> Self {
         Self { found: String::new(), why }
     }
-}
-
-/// Takes `--endpoints` from in front of the command.
-fn take_endpoints(words: &mut Vec<&str>) -> Result<Vec<String>, Failure> {
-    let mut endpoints = ENDPOINTS;
-    if let Some(value) = words.first().and_then(|word| word.strip_prefix("--endpoints=")) {
-        endpoints = value;
-        words.remove(0);
-    } else if words.first() == Some(&"--endpoints") {
-        endpoints = words.get(1).copied().ok_or_else(|| "--endpoints needs a value".to_owned())?;
-        words.drain(..2);
-    }
-    Ok(endpoints.split(',').map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@
 pub mod hyper;
 pub mod tokio;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -76,14 +77,50 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Conn for T {}
 pub type BoxConn = Box<dyn Conn>;
 
 pub trait Listener: Send + 'static {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, SocketAddr)>>;
+    /// The next connection and its other end; a unix socket's other end has no address.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, Option<SocketAddr>)>>;
+    /// `Unsupported` for a unix socket.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 pub trait Net: Send + Sync + 'static {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
     /// Resolves and connects. There is no time limit inside: wrap it in [`Env::timeout`].
     fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>>;
+    /// Listens on a unix socket. What lies at `path` is replaced; the socket's file is removed when the
+    /// listener is dropped.
+    fn listen_unix(&self, path: PathBuf) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        drop(path);
+        Box::pin(async { Err(no_unix_sockets()) })
+    }
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'_, io::Result<BoxConn>> {
+        drop(path);
+        Box::pin(async { Err(no_unix_sockets()) })
+    }
+    /// The addresses of a name.
+    fn addresses_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<IpAddr>>>;
+    /// The names of an address.
+    fn names_of(&self, address: IpAddr) -> BoxFuture<'_, io::Result<Vec<String>>>;
+}
+
+fn no_unix_sockets() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "there are no unix sockets here")
 }
 
 /// An open file. Reads and writes name their offset; there is no cursor.
@@ -201,6 +238,13 @@ impl Env {
         future: F,
     ) -> Result<F::Output, Elapsed> {
         Timeout { future: Box::pin(future), deadline: self.sleep(duration) }.await
+    }
+
+    pub async fn listen(&self, place: &Place) -> io::Result<Box<dyn Listener>> {
+        match place {
+            Place::Tcp(address) => self.net.listen(*address).await,
+            Place::Unix(path) => self.net.listen_unix(path.clone()).await,
+        }
     }
 
     pub fn random_u64(&self) -> u64 {

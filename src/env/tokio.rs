@@ -4,16 +4,16 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -27,7 +27,7 @@ use crate::limits;
 pub fn env() -> Env {
     Env {
         rt: Arc::new(TokioRuntime { handle: Handle::current() }),
-        net: Arc::new(TcpNet),
+        net: Arc::new(Sockets),
         disk: Arc::new(FileSystem),
     }
 }
@@ -124,9 +124,10 @@ fn work_off(jobs: &Receiver<Queued>) {
     }
 }
 
-struct TcpNet;
+/// TCP, unix sockets, and the system's resolver.
+struct Sockets;
 
-impl Net for TcpNet {
+impl Net for Sockets {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener = TcpListener::bind(addr).await?;
@@ -141,16 +142,71 @@ impl Net for TcpNet {
             Ok(Box::new(stream) as BoxConn)
         })
     }
+
+    /// As etcd: whatever lies there, mostly the socket of a process that was killed, is removed.
+    fn listen_unix(&self, path: PathBuf) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path)?;
+            Ok(Box::new(AcceptingUnix { listener, path }) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'_, io::Result<BoxConn>> {
+        Box::pin(async move { Ok(Box::new(UnixStream::connect(path).await?) as BoxConn) })
+    }
+
+    fn addresses_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+
+    fn names_of(&self, address: IpAddr) -> BoxFuture<'_, io::Result<Vec<String>>> {
+        Box::pin(async move {
+            let lookup = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address));
+            Ok(vec![lookup.await.map_err(io::Error::other)??])
+        })
+    }
+}
+
+struct AcceptingUnix {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener for AcceptingUnix {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, Option<SocketAddr>)>> {
+        Box::pin(async move {
+            let (stream, _) = self.listener.accept().await?;
+            Ok((Box::new(stream) as BoxConn, None))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Drop for AcceptingUnix {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 struct Accepting(TcpListener);
 
 impl Listener for Accepting {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, SocketAddr)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, Option<SocketAddr>)>> {
         Box::pin(async move {
             let (stream, from) = self.0.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Box::new(stream) as BoxConn, from))
+            Ok((Box::new(stream) as BoxConn, Some(from)))
         })
     }
 

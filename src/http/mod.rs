@@ -78,6 +78,14 @@ impl Endpoints {
         }
     }
 
+    /// The same on a port for metrics, which has no versions.
+    pub async fn answer_metrics<B>(&self, request: Request<B>) -> Response<Body> {
+        match request.uri().path() {
+            "/version" => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => self.answer(request).await,
+        }
+    }
+
     fn version(&self) -> Response<Body> {
         let versions = self.0.versions();
         let cluster = versions.cluster.unwrap_or_else(|| "not_decided".into());

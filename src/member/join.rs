@@ -40,7 +40,7 @@ pub(super) struct Joining {
 /// Asks the peers in `--initial-cluster`.
 pub(super) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal> {
     let failed = |why: String| Fatal::new("initial-cluster-state existing", why);
-    let client = Client::new(env.clone(), super::links::dial_timeout(options));
+    let client = Client::new(env.clone(), super::links::dial_timeout(options), &options.peer_tls);
     let Found { id, cluster, members } = match confirmed(env, &client, options).await {
         Some(found) => found.map_err(failed)?,
         // So it is where the cluster waits for this very member, to have a quorum again.
@@ -58,7 +58,7 @@ pub(super) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal>
 
 /// Refuses to begin a cluster that knows member `own` as one that has started.
 pub(super) async fn refuse_again(env: &Env, options: &Options, own: MemberId) -> Result<(), Fatal> {
-    let client = Client::new(env.clone(), BEGINNING_TIMEOUT);
+    let client = Client::new(env.clone(), BEGINNING_TIMEOUT, &options.peer_tls);
     let started = |member: &MemberRecord| member.id == own.0 && !member.client_urls.is_empty();
     for url in peer_urls(options) {
         let Ok((_, members)) = told(&client, url, BEGINNING_TIMEOUT).await else { continue };

@@ -23,6 +23,7 @@ use crate::env::BoxFuture;
 use crate::error::{Error, Fatal, Removed, Unavailable};
 use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody};
 use crate::replica;
+use crate::tls::{self, Acceptor};
 use crate::types::{LeaseId, MemberId, Revision};
 
 /// How long a call to another member may take.
@@ -70,16 +71,30 @@ impl Links {
             peers: Vec::new(),
             snapshot_dir: member.0.options.snap_dir(),
             dial_timeout: dial_timeout(&member.0.options),
+            tls: member.0.options.peer_tls.clone(),
         };
         let transport = peer::Transport::start(env.clone(), config, local);
-        for address in &member.0.options.listen_peer {
-            let listener = env
-                .net
-                .listen(*address)
-                .await
-                .map_err(|e| Fatal::new(format!("listening for peers on {address}"), e))?;
+        let (listen, tls) = (&member.0.options.listen_peer, &member.0.options.peer_tls);
+        let insecure = |e| Fatal::new("starting with peer TLS", e);
+        if tls.has_certificate() {
+            transport.client().check().await.map_err(insecure)?;
+        }
+        for at in listen {
+            let acceptor = match at.secure {
+                true => Some(Acceptor::new(env, tls, tls::Port::Peer).await.map_err(insecure)?),
+                false => None,
+            };
+            let place = &at.place;
+            let listener = env.listen(place).await;
+            let listener =
+                listener.map_err(|e| Fatal::new(format!("listening for peers on {place}"), e))?;
             let transport = transport.clone();
-            env.spawn("peer port", async move { transport.serve(listener).await });
+            env.spawn("peer port", async move {
+                match acceptor {
+                    Some(acceptor) => transport.serve_secured(listener, acceptor).await,
+                    None => transport.serve(listener).await,
+                }
+            });
         }
         assert!(self.outgoing.0.set(transport).is_ok(), "links are started once");
         Ok(())

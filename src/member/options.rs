@@ -8,6 +8,7 @@ use super::compactor::AutoCompaction;
 use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::tls::{self, Listen};
 
 #[derive(Clone)]
 pub struct Options {
@@ -15,7 +16,9 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where the log lies; `None` for `data_dir/member/wal`.
     pub wal_dir: Option<PathBuf>,
-    pub listen_peer: Vec<SocketAddr>,
+    pub listen_peer: Vec<Listen>,
+    /// For listening, and for connecting to members whose URLs ask for TLS.
+    pub peer_tls: tls::Settings,
     /// What the other members and clients are told.
     pub advertise_peer_urls: Vec<String>,
     pub advertise_client_urls: Vec<String>,
@@ -66,7 +69,8 @@ impl Options {
             name: name.into(),
             data_dir: data_dir.into(),
             wal_dir: None,
-            listen_peer: vec![listen_peer],
+            listen_peer: vec![listen_peer.into()],
+            peer_tls: tls::Settings::default(),
             advertise_peer_urls: vec![url.clone()],
             advertise_client_urls: vec!["http://localhost:2379".into()],
             initial_cluster: vec![(name.into(), vec![url])],

@@ -1,5 +1,5 @@
-//! Calls to other members: connecting (the one place where TLS will go), a few kept connections,
-//! and requests with a time limit. Knows no path and no raft.
+//! Calls to other members: connecting, over TLS where their URLs say so, a few kept connections, and
+//! requests with a time limit. Knows no path and no raft.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use url::Url;
 
 use super::body::{Body, ReadError, read_whole};
 use super::stall::StallGuard;
@@ -21,6 +20,7 @@ use crate::env::{Abort, Env};
 use crate::limits::{
     PEER_ANSWER_BYTES_MAX, PEER_IO_TIMEOUT, PEER_PIPELINE_IN_FLIGHT, PEER_PROBE_INTERVAL,
 };
+use crate::tls::{self, Dialer, Target, TlsError};
 
 /// Makes HTTP/1.1 requests to peer URLs.
 #[derive(Clone)]
@@ -29,8 +29,9 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     env: Env,
     dial_timeout: Duration,
-    /// Connections that wait for their next request, by host and port.
-    idle: Mutex<BTreeMap<String, Vec<Idle>>>,
+    dialer: Dialer,
+    /// Connections that wait for their next request.
+    idle: Mutex<BTreeMap<Target, Vec<Idle>>>,
 }
 
 struct Idle {
@@ -59,9 +60,16 @@ pub struct Answer {
 }
 
 impl Client {
-    /// `dial_timeout` limits resolving and connecting.
-    pub fn new(env: Env, dial_timeout: Duration) -> Self {
-        Self(Arc::new(Inner { env, dial_timeout, idle: Mutex::default() }))
+    /// `dial_timeout` limits resolving and connecting; a TLS handshake, by `tls`, has its own limit.
+    pub fn new(env: Env, dial_timeout: Duration, tls: &tls::Settings) -> Self {
+        // Go's client offers no protocol to a peer: HTTP/1.1 is what both speak.
+        let dialer = Dialer::new(&env, tls, &[]);
+        Self(Arc::new(Inner { env, dial_timeout, dialer, idle: Mutex::default() }))
+    }
+
+    /// Whether the certificates can be used now.
+    pub async fn check(&self) -> Result<(), TlsError> {
+        self.0.dialer.check().await
     }
 
     /// `GET path` from the server at `url`, whose own path is ignored.
@@ -118,7 +126,7 @@ impl Client {
         mut request: Request<Body>,
     ) -> io::Result<(Response<Incoming>, Connection)> {
         request.headers_mut().insert(HOST, server.host.clone());
-        while let Some(mut connection) = self.take(&server.host_port) {
+        while let Some(mut connection) = self.take(&server.target) {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, connection)),
                 // The server closed the kept connection meanwhile. Only a request of which nothing
@@ -165,8 +173,11 @@ impl Client {
 
     async fn connect(&self, server: &Server) -> io::Result<Connection> {
         let env = &self.0.env;
-        let dial = env.timeout(self.0.dial_timeout, env.net.connect(server.host_port.clone()));
-        let conn = dial.await.map_err(|_| timed_out("dial"))??;
+        let dial = env.timeout(self.0.dial_timeout, server.target.connect(env));
+        let mut conn = dial.await.map_err(|_| timed_out("dial"))??;
+        if server.target.secure == Some(true) {
+            conn = self.0.dialer.secure(&server.target.name, conn).await?;
+        }
         let io = TokioIo::new(StallGuard::new(env.clone(), conn));
         let (sender, driver) = http1::handshake(io).await.map_err(broken)?;
         // Whoever waits for the answer is told of an error there.
@@ -174,9 +185,9 @@ impl Client {
         Ok(Connection { sender, driver })
     }
 
-    fn take(&self, host_port: &str) -> Option<Connection> {
+    fn take(&self, target: &Target) -> Option<Connection> {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.get_mut(host_port)?;
+        let kept = idle.get_mut(target)?;
         let now = self.0.env.now();
         // Peers close a connection that is silent for PEER_IO_TIMEOUT.
         kept.retain(|idle| {
@@ -190,7 +201,7 @@ impl Client {
             return;
         }
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.entry(server.host_port).or_default();
+        let kept = idle.entry(server.target).or_default();
         if kept.len() < PEER_PIPELINE_IN_FLIGHT {
             kept.push(Idle { connection, since: self.0.env.now() });
         }
@@ -204,7 +215,7 @@ impl Client {
 
 /// Where a peer URL leads.
 struct Server {
-    host_port: String,
+    target: Target,
     host: HeaderValue,
 }
 
@@ -213,15 +224,13 @@ impl Server {
         let invalid = |why: String| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("peer URL {url:?}: {why}"))
         };
-        let parsed = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
-        if parsed.scheme() != "http" {
-            return Err(invalid(format!("scheme {:?} is not supported", parsed.scheme())));
+        let target = Target::parse(url).map_err(invalid)?;
+        if target.secure.is_none() {
+            return Err(invalid("no scheme".to_owned()));
         }
-        let host = parsed.host_str().ok_or_else(|| invalid("no host".to_owned()))?;
-        let port = parsed.port_or_known_default().ok_or_else(|| invalid("no port".to_owned()))?;
-        let host_port = format!("{host}:{port}");
-        let host = HeaderValue::from_str(&host_port).map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { host_port, host })
+        let host = HeaderValue::from_str(&target.authority);
+        let host = host.map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { target, host })
     }
 }
 
@@ -251,13 +260,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_lead_to_host_and_port() {
-        let host_port =
-            |url| Server::of(url).map(|server| server.host_port).map_err(|error| error.to_string());
-        assert_eq!(host_port("http://a.example:2380").as_deref(), Ok("a.example:2380"));
-        assert_eq!(host_port("http://10.0.0.1").as_deref(), Ok("10.0.0.1:80"));
-        assert_eq!(host_port("http://[::1]:2380/ignored").as_deref(), Ok("[::1]:2380"));
-        assert!(host_port("https://a:2380").expect_err("no TLS").contains("not supported"));
-        assert!(host_port("a:2380").is_err());
+    fn urls_lead_to_servers() {
+        let server = |url| {
+            let server = Server::of(url).map_err(|error| error.to_string())?;
+            let host = server.host.to_str().expect("plain").to_owned();
+            Ok::<_, String>((host, server.target.secure == Some(true)))
+        };
+        assert_eq!(server("http://a.example:2380"), Ok(("a.example:2380".into(), false)));
+        assert_eq!(server("https://[::1]:2380/ignored"), Ok(("[::1]:2380".into(), true)));
+        assert_eq!(server("unix://m0:2380"), Ok(("m0:2380".into(), false)));
+        assert!(server("a:2380").expect_err("no scheme").contains("no scheme"));
+        assert!(server("ftp://a:2380").is_err());
     }
 }

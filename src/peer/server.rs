@@ -3,6 +3,7 @@
 //! `routes`.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use super::transport::Transport;
 use crate::env::hyper::Timer;
 use crate::env::{BoxConn, Listener};
 use crate::limits::{PEER_CONNECTIONS_MAX, PEER_IO_TIMEOUT, PEER_MESSAGE_BYTES_MAX};
+use crate::tls::Acceptor;
 use crate::types::{Index, MemberId};
 
 /// After a failed accept, which mostly means that the process has too many files open.
@@ -38,7 +40,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(super) type Answered = Response<Body>;
 
 /// Serves the peer port until the transport stops.
-pub(super) async fn serve(transport: Transport, mut listener: Box<dyn Listener>) {
+pub(super) async fn serve(
+    transport: Transport,
+    mut listener: Box<dyn Listener>,
+    acceptor: Option<Acceptor>,
+) {
     let env = transport.env().clone();
     let room = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
     loop {
@@ -50,16 +56,16 @@ pub(super) async fn serve(transport: Transport, mut listener: Box<dyn Listener>)
         };
         match accepted {
             Ok((conn, from)) => {
-                let transport = transport.clone();
+                let (transport, acceptor) = (transport.clone(), acceptor.clone());
                 env.spawn("peer-server", async move {
                     let _place = place;
                     // The end first, as above; it cuts off the streams, which have none.
                     let served = select! { biased;
                         () = transport.stopped() => return,
-                        served = serve_connection(&transport, conn) => served,
+                        served = secure_and_serve(&transport, acceptor, conn, from) => served,
                     };
                     if let Err(error) = served {
-                        debug!(%from, %error, "a peer connection broke");
+                        debug!(?from, %error, "a peer connection broke");
                     }
                 });
             }
@@ -69,6 +75,23 @@ pub(super) async fn serve(transport: Transport, mut listener: Box<dyn Listener>)
             }
         }
     }
+}
+
+async fn secure_and_serve(
+    transport: &Transport,
+    acceptor: Option<Acceptor>,
+    conn: BoxConn,
+    from: Option<SocketAddr>,
+) -> hyper::Result<()> {
+    let conn = match acceptor {
+        None => conn,
+        Some(acceptor) => match acceptor.accept(conn, from).await {
+            Ok(accepted) => accepted.conn,
+            // The acceptor has said why.
+            Err(_) => return Ok(()),
+        },
+    };
+    serve_connection(transport, conn).await
 }
 
 async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result<()> {

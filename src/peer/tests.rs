@@ -25,6 +25,7 @@ use super::identity::{self, CLUSTER, RAFT_TO};
 use super::*;
 use crate::env::{self, BoxFuture, Env};
 use crate::error::{Error, Refused, Unavailable};
+use crate::tls;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision};
 
 const CLUSTER_ID: ClusterId = ClusterId(0xc1);
@@ -199,6 +200,7 @@ impl Node {
             peers: Vec::new(),
             snapshot_dir: dir.path().to_owned(),
             dial_timeout: Duration::from_secs(2),
+            tls: tls::Settings::default(),
         };
         let transport = Transport::start(env.clone(), config, local.clone());
         let serving = transport.clone();
@@ -491,7 +493,7 @@ async fn ask(
     let mut request = request(method, path, Body::from(body.into())).expect("a path");
     who.sign(request.headers_mut());
     request.headers_mut().insert(RAFT_TO, HeaderValue::from_static("dead"));
-    let client = Client::new(node.env.clone(), LONG);
+    let client = Client::new(node.env.clone(), LONG, &tls::Settings::default());
     client.call(&node.url, request, LONG).await.expect("an answer")
 }
 
@@ -663,7 +665,7 @@ async fn dial(node: &Node, as_: &Identity, path: &str) -> (Incoming, Connection)
     let mut request = request(Method::GET, path, Body::empty()).expect("a path");
     as_.sign(request.headers_mut());
     request.headers_mut().insert(RAFT_TO, HeaderValue::from_static("a"));
-    let client = Client::new(node.env.clone(), LONG);
+    let client = Client::new(node.env.clone(), LONG, &tls::Settings::default());
     let (response, connection) = client.open(&node.url, request).await.expect("an answer");
     assert_eq!(response.status(), StatusCode::OK);
     (response.into_body(), connection)
@@ -694,7 +696,7 @@ async fn calls_have_a_time_limit() {
     let env = env::tokio::env();
     let mut listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let client = Client::new(env, LONG);
+    let client = Client::new(env, LONG, &tls::Settings::default());
     let limit = Duration::from_millis(50);
     let (answer, _open) = tokio::join!(client.get(&url, "/version", limit), listener.accept());
     let error = answer.map(|answer| answer.status).expect_err("nobody answers");

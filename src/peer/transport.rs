@@ -21,6 +21,7 @@ use super::stats::Stats;
 use crate::env::{Env, Listener};
 use crate::latest;
 use crate::limits::{PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
+use crate::tls::{self, Acceptor};
 use crate::types::MemberId;
 
 /// What a transport needs to know.
@@ -33,6 +34,8 @@ pub struct PeerConfig {
     pub snapshot_dir: PathBuf,
     /// For connecting: etcd takes one second and an election timeout.
     pub dial_timeout: Duration,
+    /// For peers whose URLs ask for TLS.
+    pub tls: tls::Settings,
 }
 
 /// Talks to the other members. Cheap to clone.
@@ -56,7 +59,7 @@ struct Shared {
 impl Transport {
     /// Starts to dial the peers. Nothing is accepted before [`Transport::serve`].
     pub fn start(env: Env, config: PeerConfig, local: Arc<dyn Local>) -> Self {
-        let client = Client::new(env.clone(), config.dial_timeout);
+        let client = Client::new(env.clone(), config.dial_timeout, &config.tls);
         let context = Context { env, identity: config.identity, local, client };
         let transport = Self(Arc::new(Shared {
             context: Arc::new(context),
@@ -75,7 +78,12 @@ impl Transport {
 
     /// Serves one address of the peer port until [`Transport::stop`].
     pub async fn serve(&self, listener: Box<dyn Listener>) {
-        server::serve(self.clone(), listener).await;
+        server::serve(self.clone(), listener, None).await;
+    }
+
+    /// The same over TLS.
+    pub async fn serve_secured(&self, listener: Box<dyn Listener>, acceptor: Acceptor) {
+        server::serve(self.clone(), listener, Some(acceptor)).await;
     }
 
     /// Sends raft messages, each to the member it names. Never waits; what cannot be sent is dropped

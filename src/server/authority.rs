@@ -1,8 +1,9 @@
 //! Clients of etcd 3.4 that are given `http://host:port` call Maintenance with just that as their
-//! HTTP/2 `:authority`. It is none: a scheme cannot be part of it, and our HTTP/2 library refuses the
-//! request before anybody could look at it. etcd serves it. So the separator `://` at the start of an
-//! authority becomes `j--`, which may stand in one, has the same length and even the same number of bits
-//! in HPACK's Huffman code (RFC 7541, appendix B): no other byte moves and both ends' tables stay alike.
+//! HTTP/2 `:authority`, and over a unix socket they call everything with its path. Neither is one: a
+//! slash cannot be part of it, and our HTTP/2 library refuses the request before anybody could look at
+//! it. etcd serves it. So `/` in an authority becomes `-`, and `://` becomes `j--`, which may stand in
+//! one, have the same length and even the same number of bits in HPACK's Huffman code (RFC 7541,
+//! appendix B): no other byte moves and both ends' tables stay alike.
 //!
 //! A client names its authority in the first request of a connection and refers to it afterwards, so
 //! only the first HEADERS frame is looked at; after it this is a plain pipe. Nobody reads the authority.
@@ -230,40 +231,62 @@ fn integer(block: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
     None
 }
 
-/// Codes and their numbers of bits.
-type Coded = &'static [(u64, u32)];
-const HTTP: Coded = &[(0x27, 6), (0x9, 5), (0x9, 5), (0x2b, 6)];
-const S: (u64, u32) = (0x8, 5);
-/// `://` and `j--`: 19 bits each.
-const SEPARATOR: Coded = &[(0x5c, 7), (0x18, 6), (0x18, 6)];
-const INSTEAD: Coded = &[(0x74, 7), (0x16, 6), (0x16, 6)];
+/// A symbol's code and its number of bits.
+type Code = (u32, usize);
+const SLASH: Code = (0x18, 6);
+const DASH: Code = (0x16, 6);
+const COLON: Code = (0x5c, 7);
+const J: Code = (0x74, 7);
+/// The largest code of each length; what a name may hold has short ones.
+const LARGEST: [Code; 4] = [(0x09, 5), (0x2d, 6), (0x7b, 7), (0xfd, 8)];
 
-/// Replaces the separator in an authority that begins with `http://` or `https://`.
+/// Replaces every slash, and the colon in front of two of them.
 fn mend(value: &mut [u8], huffman: bool) {
-    if !huffman {
-        for scheme in [&b"http://"[..], b"https://"] {
-            if value.starts_with(scheme) {
-                value[scheme.len() - 3..scheme.len()].copy_from_slice(b"j--");
-            }
-        }
-        return;
+    if huffman {
+        return mend_coded(value);
     }
-    let Some(head) = value.first_chunk::<8>() else { return };
-    let mut bits = u64::from_be_bytes(*head);
-    let schemes: [&[Coded]; 2] = [&[HTTP], &[HTTP, &[S]]];
-    for scheme in schemes {
-        let (wanted, len) = joined(&[scheme, &[SEPARATOR]].concat());
-        let (instead, _) = joined(&[scheme, &[INSTEAD]].concat());
-        if bits >> (64 - len) == wanted {
-            bits = instead << (64 - len) | bits << len >> len;
+    for at in 0..value.len() {
+        if value[at..].starts_with(b"://") {
+            value[at] = b'j';
+        } else if value[at] == b'/' {
+            value[at] = b'-';
         }
     }
-    value[..8].copy_from_slice(&bits.to_be_bytes());
 }
 
-fn joined(parts: &[Coded]) -> (u64, u32) {
-    let codes = parts.iter().copied().flatten();
-    codes.fold((0, 0), |(bits, len), (code, more)| (bits << more | code, len + more))
+/// The same in Huffman's code, up to the first symbol that no name has.
+fn mend_coded(value: &mut [u8]) {
+    let (mut at, mut before, mut before_that) = (0, (0, 0), (0, 0));
+    while let Some(symbol) = LARGEST
+        .iter()
+        .map(|(most, len)| (bits(value, at, *len), *most, *len))
+        .find_map(|(code, most, len)| code.filter(|code| *code <= most).map(|code| (code, len)))
+    {
+        if symbol == SLASH {
+            set_bits(value, at, DASH);
+            if before == SLASH && before_that == COLON {
+                set_bits(value, at - SLASH.1 - COLON.1, J);
+            }
+        }
+        at += symbol.1;
+        (before_that, before) = (before, symbol);
+    }
+}
+
+/// So many bits from bit `at` on; `None` beyond the end.
+fn bits(value: &[u8], at: usize, len: usize) -> Option<u32> {
+    (at..at + len).try_fold(0, |bits, at| {
+        let byte = u32::from(*value.get(at / 8)?);
+        Some(bits << 1 | byte >> (7 - at % 8) & 1)
+    })
+}
+
+fn set_bits(value: &mut [u8], at: usize, (code, len): Code) {
+    for (bit, at) in (at..at + len).enumerate() {
+        let set = code >> (len - 1 - bit) & 1 == 1;
+        let mask = 0x80 >> (at % 8);
+        value[at / 8] = if set { value[at / 8] | mask } else { value[at / 8] & !mask };
+    }
 }
 
 #[cfg(test)]
@@ -303,6 +326,7 @@ mod tests {
             (b"https://etcd:2379", b"httpsj--etcd:2379"),
             (b"127.0.0.1:2379", b"127.0.0.1:2379"),
             (b"http:2379", b"http:2379"),
+            (b"/run/etcd.sock", b"-run-etcd.sock"),
         ] {
             for chunk in [1, 7, 1000] {
                 let got = through(&stream(&block(sent, false)), chunk);
@@ -311,23 +335,54 @@ mod tests {
         }
     }
 
-    /// Encoded by Go's HPACK.
+    /// As Go's HPACK encodes it; the codes are those of RFC 7541, appendix B.
+    fn coded(text: &str) -> Vec<u8> {
+        const CODES: &[(char, Code)] = &[
+            ('/', SLASH),
+            ('-', DASH),
+            (':', COLON),
+            ('j', J),
+            ('.', (0x17, 6)),
+            ('0', (0, 5)),
+            ('1', (1, 5)),
+            ('2', (2, 5)),
+            ('7', (0x1d, 6)),
+            ('c', (4, 5)),
+            ('h', (0x27, 6)),
+            ('k', (0x75, 7)),
+            ('m', (0x29, 6)),
+            ('o', (7, 5)),
+            ('p', (0x2b, 6)),
+            ('s', (8, 5)),
+            ('t', (9, 5)),
+            // More bits than a name's symbols have.
+            ('~', (0x1ffd, 13)),
+        ];
+        let mut bits = String::new();
+        for symbol in text.chars() {
+            let known = CODES.iter().find(|(known, _)| *known == symbol);
+            let (code, len) = known.unwrap_or_else(|| panic!("no code for {symbol}")).1;
+            bits.push_str(&format!("{code:0len$b}"));
+        }
+        // Padded with ones to whole bytes.
+        bits.extend(std::iter::repeat_n('1', (8 - bits.len() % 8) % 8));
+        let byte = |bits: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(bits), 2);
+        bits.as_bytes().chunks(8).map(|bits| byte(bits).expect("ones and zeroes")).collect()
+    }
+
     #[test]
     fn a_scheme_in_huffmans_code_too() {
-        // "http://127.0.0.1" and "httpj--127.0.0.1".
-        let coded = |separator: Coded| {
-            let rest: Coded = &[(1, 5), (2, 5), (0x1d, 6), (0x17, 6), (0, 5)];
-            let (bits, len) = joined(&[HTTP, separator]);
-            let (rest, more) = rest.iter().fold((0_u64, 0), |(b, l), (c, m)| (b << m | c, l + m));
-            let all = u128::from(bits) << more | u128::from(rest);
-            // Padded with ones to whole bytes.
-            let pad = 8 - (len + more) % 8;
-            let all = all << pad | ((1 << pad) - 1);
-            all.to_be_bytes()[16 - (len + more + pad) as usize / 8..].to_vec()
-        };
-        let (sent, read) = (coded(SEPARATOR), coded(INSTEAD));
-        assert_ne!(sent, read);
-        assert_eq!(through(&stream(&block(&sent, true)), 5), stream(&block(&read, true)));
+        for (sent, read) in [
+            ("http://127.0.0.1", "httpj--127.0.0.1"),
+            ("https://127.0.0.1:2", "httpsj--127.0.0.1:2"),
+            ("/tmp/1/c.sock", "-tmp-1-c.sock"),
+            ("0:/0", "0:-0"),
+            ("/~/", "-~/"),
+        ] {
+            let (sent, read) = (coded(sent), coded(read));
+            assert_ne!(sent, read);
+            assert_eq!(through(&stream(&block(&sent, true)), 5), stream(&block(&read, true)));
+        }
         // As seen on the wire for "127.0.0.1:9399": left as it is.
         let plain = [0x08, 0x9d, 0x5c, 0x0b, 0x81, 0x70, 0xdc, 0x7d, 0x97, 0xdf];
         assert_eq!(through(&stream(&block(&plain, true)), 3), stream(&block(&plain, true)));

@@ -2,8 +2,9 @@
 //! the program starts on a real machine and the simulator on simulated ones; nothing of the server
 //! is outside it. Parsing flags and setting up logs are.
 //!
-//! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike; a gRPC request goes
-//! through [`Gate`] to the services, everything else to [`crate::http`].
+//! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
+//! its URL says so; a gRPC request goes through [`Gate`] to the services, everything else to
+//! [`crate::http`].
 
 mod authority;
 
@@ -23,18 +24,23 @@ use tracing::{debug, info, warn};
 
 use self::authority::Lenient;
 use crate::env::hyper::{Exec, Timer};
-use crate::env::{BoxConn, Env, Listener};
+use crate::env::{BoxConn, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
 use crate::http::Endpoints;
 use crate::latest;
 use crate::member::{self, Member};
+use crate::tls::{self, Accepted, Acceptor, ClientName, Listen};
 
 /// What a server is started with; validated.
 #[derive(Clone)]
 pub struct Options {
     pub member: member::Options,
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_client: Vec<Listen>,
+    /// Where only metrics and health are served, also before the member takes part in its cluster.
+    pub listen_metrics: Vec<Listen>,
+    /// For those of both that are secured.
+    pub tls: tls::Settings,
     /// HTTP/2 streams that one connection may have open.
     pub concurrent_streams_max: u32,
     /// Ping an idle client connection after this time, and give it up when no answer comes.
@@ -44,10 +50,15 @@ pub struct Options {
 
 impl Options {
     /// etcd's defaults around `member`.
-    pub fn new(member: member::Options, listen_client: Vec<SocketAddr>) -> Self {
+    pub fn new(
+        member: member::Options,
+        listen_client: impl IntoIterator<Item = impl Into<Listen>>,
+    ) -> Self {
         Self {
             member,
-            listen_client,
+            listen_client: listen_client.into_iter().map(Into::into).collect(),
+            listen_metrics: Vec::new(),
+            tls: tls::Settings::default(),
             concurrent_streams_max: u32::MAX,
             keep_alive_interval: Duration::from_secs(2 * 3600),
             keep_alive_timeout: Duration::from_secs(20),
@@ -73,27 +84,44 @@ pub struct Server {
 
 impl Server {
     /// Starts the member, waits until it takes part in its cluster and opens the client port.
-    pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
-        let mut listeners = Vec::new();
-        for address in &options.listen_client {
-            let listener = env.net.listen(*address).await;
-            listeners.push(
-                listener
-                    .map_err(|e| Fatal::new(format!("listening for clients on {address}"), e))?,
-            );
-        }
+    pub async fn start(env: Env, mut options: Options) -> Result<Self, Fatal> {
+        let made = options.member.peer_tls.prepare(&env).await;
+        made.map_err(|e| Fatal::new("starting with peer TLS", e))?;
+        let made = options.tls.prepare(&env).await;
+        made.map_err(|e| Fatal::new("starting with client TLS", e))?;
+        let mut listens = options.listen_client.iter().chain(&options.listen_metrics);
+        let acceptor = match listens.any(|listen| listen.secure) {
+            true => {
+                let acceptor = Acceptor::new(&env, &options.tls, tls::Port::Client).await;
+                Some(acceptor.map_err(|e| Fatal::new("starting with client TLS", e))?)
+            }
+            false => None,
+        };
+        let clients = open(&env, &options.listen_client, "clients").await?;
+        let metrics = open(&env, &options.listen_metrics, "metrics").await?;
         let member = Member::start(env.clone(), options.member.clone()).await?;
-        member.ready().await?;
         let (stop, stopped) = latest::channel(false);
+        let port = |listen: &Listen| {
+            let mut port = Port::new(env.clone(), &options, member.clone(), stopped.clone());
+            port.acceptor = acceptor.clone().filter(|_| listen.secure);
+            port
+        };
+        for (listen, place, listener) in metrics {
+            let port = Port { only_metrics: true, ..port(listen) };
+            env.spawn("metrics port", port.accept(listener));
+            info!(address = %place, "serving metrics");
+        }
+        member.ready().await?;
         let mut addresses = Vec::new();
-        for listener in listeners {
-            let address = listener
-                .local_addr()
-                .map_err(|e| Fatal::new("reading the address of the client port", e))?;
-            addresses.push(address);
-            let port = Port::new(env.clone(), &options, member.clone(), stopped.clone());
-            env.spawn("client port", port.accept(listener));
-            info!(%address, "serving client traffic insecurely");
+        for (listen, place, listener) in clients {
+            env.spawn("client port", port(listen).accept(listener));
+            match listen.secure {
+                true => info!(address = %place, "serving client traffic securely"),
+                false => info!(address = %place, "serving client traffic insecurely"),
+            }
+            if let Place::Tcp(address) = place {
+                addresses.push(address);
+            }
         }
         info!("ready to serve client requests");
         Ok(Self { env, member, addresses, stop: Arc::new(stop) })
@@ -103,7 +131,7 @@ impl Server {
         &self.member
     }
 
-    /// Where clients connect, in the order of the options.
+    /// Where clients connect, in the order of the options; unix sockets left out.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -124,6 +152,26 @@ impl Server {
     }
 }
 
+/// Opens ports, and tells where each is.
+async fn open<'a>(
+    env: &Env,
+    listens: &'a [Listen],
+    whom: &str,
+) -> Result<Vec<(&'a Listen, Place, Box<dyn Listener>)>, Fatal> {
+    let mut opened = Vec::new();
+    for listen in listens {
+        let mut place = listen.place.clone();
+        let failed = |e| Fatal::new(format!("listening for {whom} on {}", listen.place), e);
+        let listener = env.listen(&place).await.map_err(failed)?;
+        if let Place::Tcp(address) = &mut place {
+            // Port 0 was any port.
+            *address = listener.local_addr().map_err(failed)?;
+        }
+        opened.push((listen, place, listener));
+    }
+    Ok(opened)
+}
+
 /// One listening address of the client port.
 #[derive(Clone)]
 struct Port {
@@ -131,6 +179,8 @@ struct Port {
     builder: auto::Builder<Exec>,
     gate: Gate,
     endpoints: Endpoints,
+    acceptor: Option<Acceptor>,
+    only_metrics: bool,
     stopped: latest::Receiver<bool>,
 }
 
@@ -147,7 +197,8 @@ impl Port {
             .keep_alive_interval(options.keep_alive_interval)
             .keep_alive_timeout(options.keep_alive_timeout);
         let endpoints = Endpoints::new(member.clone());
-        Self { env, builder, gate: Gate::new(member), endpoints, stopped }
+        let (gate, acceptor) = (Gate::new(member), None);
+        Self { env, builder, gate, endpoints, acceptor, only_metrics: false, stopped }
     }
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
@@ -158,8 +209,8 @@ impl Port {
                 () = stopped(&mut signal) => return,
                 accepted = listener.accept() => match accepted {
                     Ok((conn, from)) => {
-                        debug!(%from, "client connected");
-                        self.env.spawn("client connection", self.clone().serve(conn));
+                        debug!(?from, "client connected");
+                        self.env.spawn("client connection", self.clone().secure(conn, from));
                     }
                     Err(error) => {
                         warn!(%error, "accepting a client connection failed");
@@ -170,9 +221,27 @@ impl Port {
         }
     }
 
-    async fn serve(mut self, conn: BoxConn) {
+    async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
+        let Some(acceptor) = &self.acceptor else { return self.serve(conn, None).await };
+        let mut signal = self.stopped.clone();
+        let accepted = tokio::select! {
+            biased; // Who has not come in when the server stops stays outside.
+            () = stopped(&mut signal) => return,
+            accepted = acceptor.accept(conn, from) => accepted,
+        };
+        // The acceptor has said why it takes somebody not.
+        if let Ok(Accepted { conn, client }) = accepted {
+            self.serve(conn, client).await;
+        }
+    }
+
+    async fn serve(mut self, conn: BoxConn, client: Option<ClientName>) {
         let (gate, endpoints) = (self.gate, self.endpoints);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let gate = Some(gate).filter(|_| !self.only_metrics);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(client) = &client {
+                request.extensions_mut().insert(client.clone());
+            }
             answer(gate.clone(), endpoints.clone(), request)
         });
         let connection = self.builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
@@ -197,11 +266,13 @@ async fn stopped(signal: &mut latest::Receiver<bool>) {
     let _ = signal.wait_for(|stop| *stop).await;
 }
 
+/// Without a gate, only metrics and health are answered.
 async fn answer(
-    mut gate: Gate,
+    gate: Option<Gate>,
     endpoints: Endpoints,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let Some(mut gate) = gate else { return Ok(endpoints.answer_metrics(request).await) };
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     let grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     if grpc { gate.call(request).await } else { Ok(endpoints.answer(request).await) }

@@ -2,7 +2,8 @@
 //! disks, `kill -9`. What one process does inside belongs to unit tests and to the simulator.
 //!
 //! Reading order: [`process`] (servers), [`etcdctl`] (the tool and the releases of etcd), [`client`]
-//! (gRPC without processes), [`load`] (writers and what they were promised), then the tests.
+//! (gRPC without processes), [`pki`] (certificates), [`load`] (writers and what they were promised),
+//! then the tests.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,5 +21,8 @@ mod errors;
 mod etcdctl;
 mod load;
 mod members;
+#[path = "../../src/tls/tests/pki.rs"]
+mod pki;
 mod process;
 mod recipes;
+mod tls;

@@ -101,6 +101,10 @@ pub struct Server {
     pub flags: Vec<String>,
     pub envs: Vec<(String, String)>,
     initial_cluster: String,
+    client_scheme: &'static str,
+    peer_scheme: &'static str,
+    /// Where the process is started.
+    folder: Option<PathBuf>,
     child: Option<Child>,
     log: Arc<Log>,
     /// Log lines of earlier runs, not to be taken for those of this one.
@@ -145,6 +149,9 @@ impl Server {
             flags: Vec::new(),
             envs: Vec::new(),
             initial_cluster: String::new(),
+            client_scheme: "http",
+            peer_scheme: "http",
+            folder: None,
             child: None,
             log: Arc::default(),
             started_at_line: 0,
@@ -157,11 +164,23 @@ impl Server {
     }
 
     pub fn client_url(&self) -> String {
-        format!("http://{}", self.endpoint())
+        format!("{}://{}", self.client_scheme, self.endpoint())
     }
 
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let host = if self.peer_scheme == "unix" { "localhost" } else { "127.0.0.1" };
+        format!("{}://{host}:{}", self.peer_scheme, self.peer_port)
+    }
+
+    /// The client port speaks TLS; the certificates are the caller's.
+    pub fn secure_clients(&mut self) {
+        self.client_scheme = "https";
+    }
+
+    /// The peer port of a single member speaks TLS.
+    pub fn secure_peers(&mut self) {
+        self.peer_scheme = "https";
+        self.initial_cluster = format!("{}={}", self.name, self.peer_url());
     }
 
     /// `None` while there is no process.
@@ -209,6 +228,9 @@ impl Server {
             .arg(format!("--initial-cluster={}", self.initial_cluster))
             .args(&self.flags)
             .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 
@@ -297,13 +319,36 @@ impl Cluster {
     pub fn new(kind: &Kind, dir: &Path, size: usize, flags: &[&str]) -> Self {
         let new = |i| Server::new(kind.clone(), dir, &format!("m{i}"));
         let mut servers: Vec<Server> = (0..size).map(new).collect();
-        let member = |server: &Server| format!("{}={}", server.name, server.peer_url());
-        let initial_cluster = servers.iter().map(member).collect::<Vec<_>>().join(",");
         for server in &mut servers {
-            server.initial_cluster.clone_from(&initial_cluster);
             server.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         }
-        Self { servers }
+        let mut cluster = Self { servers };
+        cluster.introduce();
+        cluster
+    }
+
+    /// Tells every member of all.
+    fn introduce(&mut self) {
+        let member = |server: &Server| format!("{}={}", server.name, server.peer_url());
+        let initial_cluster = self.servers.iter().map(member).collect::<Vec<_>>().join(",");
+        for server in &mut self.servers {
+            server.initial_cluster.clone_from(&initial_cluster);
+        }
+    }
+
+    /// Members speak TLS with each other; the certificates are the caller's.
+    pub fn secure_peers(&mut self) {
+        self.servers.iter_mut().for_each(|server| server.peer_scheme = "https");
+        self.introduce();
+    }
+
+    /// Members speak with each other over sockets in `folder`, in which they are started.
+    pub fn peers_over_unix(&mut self, folder: &Path) {
+        for server in &mut self.servers {
+            server.peer_scheme = "unix";
+            server.folder = Some(folder.to_owned());
+        }
+        self.introduce();
     }
 
     /// Starts those that do not run and waits until all serve.

@@ -31,6 +31,11 @@ impl State {
         Some(SocketAddr::new(if own { host } else { ip }, port))
     }
 
+    pub(crate) fn names_of(&self, address: IpAddr) -> Vec<String> {
+        let named = self.names.iter().filter(|(_, ip)| **ip == address);
+        named.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The bound address and the listener's number; `None` when the port is taken.
     pub(crate) fn bind(&mut self, host: IpAddr, addr: SocketAddr) -> Option<(SocketAddr, u64)> {
         let number = self.number();

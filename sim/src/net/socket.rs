@@ -58,6 +58,19 @@ impl Net for SimNet {
             Err(io::ErrorKind::TimedOut.into())
         })
     }
+
+    fn addresses_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<IpAddr>>> {
+        let found = self.wire.with(|state| state.resolve(self.host, &format!("{name}:0")));
+        Box::pin(std::future::ready(match found {
+            Some(address) => Ok(vec![address.ip()]),
+            None => Err(io::Error::other(format!("failed to lookup address information: {name}"))),
+        }))
+    }
+
+    fn names_of(&self, address: IpAddr) -> BoxFuture<'_, io::Result<Vec<String>>> {
+        let names = self.wire.with(|state| state.names_of(address));
+        Box::pin(std::future::ready(Ok(names)))
+    }
 }
 
 /// Ready when the dialing has ended, or with [`Phase::Dialing`] when the time has.
@@ -88,14 +101,14 @@ struct SimListener {
 }
 
 impl Listener for SimListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, SocketAddr)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxConn, Option<SocketAddr>)>> {
         Box::pin(std::future::poll_fn(move |cx| {
             let accepted =
                 self.wire.with(|state| state.accept(self.host, self.addr.port(), self.number, cx));
             accepted.map(|accepted| match accepted {
                 Ok((id, remote)) => {
                     let connection = SimConn { wire: Arc::clone(&self.wire), id };
-                    Ok((Box::new(connection) as BoxConn, remote))
+                    Ok((Box::new(connection) as BoxConn, Some(remote)))
                 }
                 Err(()) => Err(io::ErrorKind::ConnectionAborted.into()),
             })

@@ -106,6 +106,7 @@ fn log_notice(notice: &Notice) {
             "listening on every interface, but advertising localhost: other machines will not find \
              this member"
         ),
+        Notice::IgnoredSecurity { what, url } => warn!(url, "{what}"),
     }
 }
 
