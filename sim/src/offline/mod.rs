@@ -37,6 +37,10 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
     for host in &cluster.names() {
         world.stopped(host).await;
         let harmed = note_harm(world, host, &mut evidence.record().seen);
+        if world.disk(host).harm().rotten > 0 {
+            // What it said meanwhile is judged; its files are known to be wrong.
+            continue;
+        }
         let store = match Store::read(world, host) {
             Ok(store) => store.unwrap_or_default(),
             Err(error) => {
