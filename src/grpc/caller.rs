@@ -4,16 +4,12 @@ use http::{Extensions, HeaderMap};
 use tonic::Request;
 
 use crate::member::Caller;
+use crate::tls::ClientName;
 
 /// etcd's metadata keys, the first that is there counts: clients', then the JSON gateway's.
 const TOKENS: [&str; 2] = ["token", "authorization"];
 /// What the JSON gateway's calls carry: the certificate they come with would be the gateway's own.
 const GATEWAY: &str = "grpcgateway-accept";
-
-/// The common name of the verified certificate that a client has shown. Whoever terminates TLS puts it
-/// into the extensions of the connection's requests.
-#[derive(Clone, Debug)]
-pub struct CommonName(pub String);
 
 /// What a request shows.
 pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Caller {
@@ -21,8 +17,8 @@ pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Caller {
     // What is no text is no token of anybody.
     let token = token.map(|token| token.to_str().unwrap_or_default());
     let token = token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token));
-    let common_name = extensions.get::<CommonName>().filter(|_| !headers.contains_key(GATEWAY));
-    Caller::client(token, common_name.map(|name| name.0.as_str()))
+    let common_name = extensions.get::<ClientName>().filter(|_| !headers.contains_key(GATEWAY));
+    Caller::client(token, common_name.map(|name| &*name.0))
 }
 
 /// Takes a request apart into who asks, as the gate has read it, and what is asked for.

@@ -164,6 +164,39 @@ fn clients_must_prove_who_they_are() {
 }
 
 #[test]
+fn a_certificate_names_the_user() {
+    let mut world = World::new(&["--client-cert-auth"]);
+    world.server.flags.push(format!("--trusted-ca-file={}", world.ca.file.display()));
+    world.server.start();
+    let [root, alice, nobody] =
+        [("root", 2), ("alice", 3), ("nobody", 4)].map(|(cn, serial)| world.client(cn, serial));
+    let set_up: [&[&str]; 6] = [
+        &["user", "add", "root:secret"],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "reader"],
+        &["role", "grant-permission", "reader", "readwrite", "alice/", "alice0"],
+        &["user", "add", "alice:secret"],
+        &["user", "grant-role", "alice", "reader"],
+    ];
+    for line in set_up.into_iter().chain([&["auth", "enable"][..]]) {
+        let output = world.etcdctl(line, Some(&root));
+        assert_eq!(output.code, Some(0), "{line:?}: {output:?}");
+    }
+    let put = |key: &str, shown: &Issued, user: &[&str]| {
+        let output = world.etcdctl(&[&["put", key, "v"], user].concat(), Some(shown));
+        (output.code, output.stderr)
+    };
+    assert_eq!(put("alice/k", &alice, &[]).0, Some(0));
+    assert_eq!(put("bob/k", &root, &[]).0, Some(0));
+    let (code, why) = put("bob/k", &alice, &[]);
+    assert!(code == Some(1) && why.contains("permission denied"), "{why}");
+    let (code, why) = put("alice/k", &nobody, &[]);
+    assert!(code == Some(1) && why.contains("permission denied"), "{why}");
+    // Who has a token is its user, whatever the certificate says.
+    assert_eq!(put("bob/k", &alice, &["--user=root:secret"]).0, Some(0));
+}
+
+#[test]
 fn certificates_are_replaced_without_a_restart() {
     let mut world = World::new(&[]);
     world.server.start();
