@@ -174,19 +174,18 @@ impl<T: Send + Sync + 'static> Reloading<T> {
             Ok((contents, made)) => {
                 let changed = state.made.as_ref().is_some_and(|(before, _)| *before != contents);
                 if changed || state.failure.take().is_some() {
-                    info!(cert_file = ?self.settings.cert_file, "reloaded certificates");
+                    info!(tls_info = %self.settings, "reloaded certificates");
                 }
                 state.made = Some((contents, made.clone()));
                 Ok(made)
             }
             Err(error) => {
                 if state.failure.replace(error.clone()).as_ref() != Some(&error) {
-                    let Settings { cert_file, key_file, trusted_ca_file, .. } = &self.settings;
                     let what = match self.end {
                         End::Listener => "failed to create peer certificate",
                         End::Dialer => "failed to create client certificate",
                     };
-                    warn!(?cert_file, ?key_file, ?trusted_ca_file, %error, "{what}");
+                    warn!(tls_info = %self.settings, %error, "{what}");
                 }
                 Err(error)
             }

@@ -40,7 +40,8 @@ pub(super) async fn make(env: &Env, wanted: &Generate) -> Result<(PathBuf, PathB
         write(&*disk, &files.0, &pem("CERTIFICATE", &cert))?;
         write(&*disk, &files.1, &pem("PRIVATE KEY", &key))?;
         disk.sync_dir(&wanted.dir)?;
-        info!(cert_file = ?files.0, key_file = ?files.1, "made a certificate");
+        let (cert_file, key_file) = (files.0.display(), files.1.display());
+        info!(%cert_file, %key_file, "made a certificate");
         Ok(files)
     });
     made.await.map_err(|error: io::Error| TlsError::new(format!("making a certificate: {error}")))

@@ -135,7 +135,8 @@ impl Clients {
             Some(Ok(bytes)) => certificate::revoked(&files::revocation_list(bytes)),
         };
         if let Err(error) = &revoked {
-            tracing::warn!(crl_file = ?settings.crl_file, %error, "nobody with a certificate is let in");
+            let crl_file = settings.crl_file.display();
+            tracing::warn!(%crl_file, %error, "nobody with a certificate is let in");
         }
         let hints = trusted.roots.subjects();
         Ok(Self { webpki, algorithms, hints, trusted, allowed: Allowed::new(settings), revoked })
