@@ -30,7 +30,7 @@ use crate::grpc::gate::Gate;
 use crate::http::Endpoints;
 use crate::latest;
 use crate::member::{self, Member};
-use crate::tls::{self, Accepted, Acceptor, ClientName, Listen};
+use crate::tls::{self, Accepted, Acceptor, ClientName, Listen, either};
 
 /// What a server is started with; validated.
 #[derive(Clone)]
@@ -101,23 +101,27 @@ impl Server {
         let metrics = open(&env, &options.listen_metrics, "metrics").await?;
         let member = Member::start(env.clone(), options.member.clone()).await?;
         let (stop, stopped) = latest::channel(false);
-        let port = |listen: &Listen| {
+        let port = |opened: &Opened| {
             let mut port = Port::new(env.clone(), &options, member.clone(), stopped.clone());
-            port.acceptor = acceptor.clone().filter(|_| listen.secure);
+            port.acceptor = acceptor.clone().filter(|_| opened.secure);
+            port.plain = opened.plain;
             port
         };
-        for (listen, place, listener) in metrics {
-            let port = Port { only_metrics: true, ..port(listen) };
-            env.spawn("metrics port", port.accept(listener));
-            info!(address = %place, "serving metrics");
+        for opened in metrics {
+            let port = Port { only_metrics: true, ..port(&opened) };
+            env.spawn("metrics port", port.accept(opened.listener));
+            info!(address = %opened.place, "serving metrics");
         }
         member.ready().await?;
         let mut addresses = Vec::new();
-        for (listen, place, listener) in clients {
-            env.spawn("client port", port(listen).accept(listener));
-            match listen.secure {
-                true => info!(address = %place, "serving client traffic securely"),
-                false => info!(address = %place, "serving client traffic insecurely"),
+        for opened in clients {
+            let (port, place) = (port(&opened), opened.place);
+            env.spawn("client port", port.accept(opened.listener));
+            if opened.secure {
+                info!(address = %place, "serving client traffic securely");
+            }
+            if opened.plain {
+                info!(address = %place, "serving client traffic insecurely");
             }
             if let Place::Tcp(address) = place {
                 addresses.push(address);
@@ -152,24 +156,32 @@ impl Server {
     }
 }
 
-/// Opens ports, and tells where each is.
-async fn open<'a>(
-    env: &Env,
-    listens: &'a [Listen],
-    whom: &str,
-) -> Result<Vec<(&'a Listen, Place, Box<dyn Listener>)>, Fatal> {
-    let mut opened = Vec::new();
-    for listen in listens {
-        let mut place = listen.place.clone();
-        let failed = |e| Fatal::new(format!("listening for {whom} on {}", listen.place), e);
-        let listener = env.listen(&place).await.map_err(failed)?;
-        if let Place::Tcp(address) = &mut place {
-            // Port 0 was any port.
-            *address = listener.local_addr().map_err(failed)?;
+/// A port, and what is spoken there: one of both, or both.
+struct Opened {
+    place: Place,
+    secure: bool,
+    plain: bool,
+    listener: Box<dyn Listener>,
+}
+
+async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, Fatal> {
+    let mut all: Vec<Opened> = Vec::new();
+    for Listen { place, secure } in listens {
+        if let Some(opened) = all.iter_mut().find(|opened| opened.place == *place) {
+            opened.secure |= secure;
+            opened.plain |= !secure;
+            continue;
         }
-        opened.push((listen, place, listener));
+        let failed = |e| Fatal::new(format!("listening for {whom} on {place}"), e);
+        let listener = env.listen(place).await.map_err(failed)?;
+        let place = match place {
+            // Port 0 was any port.
+            Place::Tcp(_) => Place::Tcp(listener.local_addr().map_err(failed)?),
+            Place::Unix(_) => place.clone(),
+        };
+        all.push(Opened { place, secure: *secure, plain: !secure, listener });
     }
-    Ok(opened)
+    Ok(all)
 }
 
 /// One listening address of the client port.
@@ -179,7 +191,9 @@ struct Port {
     builder: auto::Builder<Exec>,
     gate: Gate,
     endpoints: Endpoints,
+    /// For TLS, if it is spoken here.
     acceptor: Option<Acceptor>,
+    plain: bool,
     only_metrics: bool,
     stopped: latest::Receiver<bool>,
 }
@@ -198,7 +212,8 @@ impl Port {
             .keep_alive_timeout(options.keep_alive_timeout);
         let endpoints = Endpoints::new(member.clone());
         let (gate, acceptor) = (Gate::new(member), None);
-        Self { env, builder, gate, endpoints, acceptor, only_metrics: false, stopped }
+        let (plain, only_metrics) = (true, false);
+        Self { env, builder, gate, endpoints, acceptor, plain, only_metrics, stopped }
     }
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
@@ -223,14 +238,24 @@ impl Port {
 
     async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
         let Some(acceptor) = &self.acceptor else { return self.serve(conn, None).await };
+        let entering = async {
+            let (tls, conn) = match self.plain {
+                true => either::is_tls(&self.env, conn).await?,
+                false => (true, conn),
+            };
+            match tls {
+                // The acceptor says itself why it takes somebody not.
+                true => acceptor.accept(conn, from).await.ok(),
+                false => Some(Accepted { conn, client: None }),
+            }
+        };
         let mut signal = self.stopped.clone();
         let accepted = tokio::select! {
             biased; // Who has not come in when the server stops stays outside.
             () = stopped(&mut signal) => return,
-            accepted = acceptor.accept(conn, from) => accepted,
+            accepted = entering => accepted,
         };
-        // The acceptor has said why it takes somebody not.
-        if let Ok(Accepted { conn, client }) = accepted {
+        if let Some(Accepted { conn, client }) = accepted {
             self.serve(conn, client).await;
         }
     }

@@ -19,13 +19,15 @@
 //!   takes no other source; the simulator answers in the system's place.
 //!
 //! Reading order: this file (settings), [`target`] (where a URL leads), `suites` (versions, cipher
-//! suites), `files` (reading, reading again), `der`, `certificate` (what is asked of one), `verify` (who is
-//! believed), `accept`, `origin` (where a member comes from), `dial`, `self_signed`.
+//! suites), `files` (reading, reading again), `der`, `certificate` (what is asked of one), `verify` (who
+//! is believed), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
+//! `self_signed`.
 
 mod accept;
 mod certificate;
 mod der;
 mod dial;
+pub mod either;
 mod files;
 mod origin;
 mod self_signed;

@@ -115,6 +115,20 @@ fn clients_are_served_over_tls() {
     assert_ne!(refused.code, Some(0), "the server is not believed");
 }
 
+/// As one moves from plain to secured clients.
+#[test]
+fn both_are_spoken_on_one_address() {
+    let mut world = World::new(&[]);
+    let (secured, plain) = (world.server.client_url(), world.server.endpoint());
+    world.server.flags.push(format!("--listen-client-urls={secured},http://{plain}"));
+    world.server.start();
+    assert_eq!(world.etcdctl(&["put", "k", "v"], None).stdout, "OK\n");
+    let etcdctl = Etcdctl::new(&Release::v3_4(), &[format!("http://{plain}")]);
+    assert_eq!(etcdctl.run(&["get", "k"], "").stdout, "k\nv\n");
+    let health = curl(&[&format!("http://{plain}/health")]);
+    assert_eq!(health, "{\"health\":\"true\",\"reason\":\"\"}");
+}
+
 #[test]
 fn our_own_tool_speaks_tls() {
     let mut world = World::new(&["--client-cert-auth"]);
