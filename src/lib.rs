@@ -43,7 +43,8 @@
 //!
 //! | row | modules |
 //! |---|---|
-//! | tools | [`config`] flags, variables, validation · [`ctl`] [`offline`] the two tools · `bin` thin mains |
+//! | tools | [`ctl`] [`offline`] the two tools · `bin` thin mains |
+//! | command line | [`config`] flags, variables, validation |
 //! | the whole | [`server`] |
 //! | edge | [`grpc`] · [`http`] |
 //! | one member | [`member`] start, propose, apply, reads, clockwork |
@@ -91,7 +92,8 @@ pub mod grpc;
 pub mod http;
 pub mod server;
 
-pub mod client;
 pub mod config;
+
+pub mod client;
 pub mod ctl;
 pub mod offline;

@@ -73,6 +73,8 @@ pub const ALL: &[Fault] = &[
     // Snapshots.
     fault("snapshot-without-leases", "a snapshot leaves the bucket of leases out", "B09 B21"),
     fault("snapshot-loses-rows", "a snapshot leaves out a row of history now and then", "B20 B21"),
+    fault("backup-not-of-one-moment", "a backup takes its buckets from different moments", "B21"),
+    fault("restore-forgets-leases", "a restored backup has no leases", "B09"),
     fault("install-not-flushed", "an installed snapshot is not flushed before the log is cut", "B17 B21"),
     // Watch.
     fault("watch-lost-publication", "the hub passes over a revision, once in a while", "B15"),

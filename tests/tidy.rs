@@ -22,7 +22,8 @@ const ROWS: &[&[&str]] = &[
     &["member"],
     &["grpc", "http"],
     &["server"],
-    &["config", "ctl", "offline"],
+    &["config"],
+    &["ctl", "offline"],
 ];
 
 /// The client stands beside the rows: it names these, and is named by [`CLIENTS`].

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{StatusResponse, WatchCreateRequest, WatchResponse};
 
+use crate::check::backups::{Lease, Read};
 use crate::check::replay::Log;
 use crate::history::{Call, Operation};
 use crate::observe::seen::Seen;
@@ -28,6 +29,8 @@ pub struct Record {
     pub seen: Seen,
     /// All events by revision, from 1 on, as the one watcher that sees everything has been told them.
     pub log: Log,
+    /// Backups that were restored, with what was read there.
+    pub backups: Vec<Backup>,
     /// What workloads found to be wrong while they ran.
     pub violations: Vec<Violation>,
     /// Turns that clients had, for certain, in a queue of which one may have it at a time.
@@ -96,6 +99,20 @@ pub struct Tenure {
     pub token: i64,
     pub from: Instant,
     pub until: Instant,
+}
+
+/// A backup that was restored as a cluster of its own.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// The member's host, and which of its processes it was asked of.
+    pub source: String,
+    pub process: u64,
+    /// When it was asked for.
+    pub began: Instant,
+    /// What was read, the newest revision first of all.
+    pub reads: Vec<Read>,
+    /// All leases that it listed.
+    pub leases: Vec<Lease>,
 }
 
 /// What a member said of itself.

@@ -16,6 +16,8 @@ const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
 const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
 /// Hosts that the members of one plan use up at most.
 const FRESH_MAX: usize = 12;
+/// Backups of one plan at most: each takes a server of its own.
+const BACKUPS_MAX: usize = 2;
 /// One kind of fault in a plan, in percent.
 const KIND_ON: u64 = 40;
 /// Plans whose cluster need not survive, in percent.
@@ -128,6 +130,8 @@ struct Steps {
     learners: Vec<String>,
     /// The number of the next new host.
     next: usize,
+    /// So far.
+    backups: usize,
 }
 
 /// Draws one fault; none where the cluster has no place for it.
@@ -161,6 +165,8 @@ const KINDS: &[Kind] = &[
     Steps::compact,
     Steps::defrag,
     Steps::restart,
+    Steps::backup,
+    Steps::backup,
 ];
 
 impl Steps {
@@ -169,7 +175,8 @@ impl Steps {
         let next = members + shape.learners;
         let voters = (0..members).map(|number| format!("m{number}")).collect();
         let learners = (members..next).map(|number| format!("m{number}")).collect();
-        Self { dice, members, clients, lasts, survivable, voters, learners, next }
+        let backups = 0;
+        Self { dice, members, clients, lasts, survivable, voters, learners, next, backups }
     }
 
     fn draw(mut self) -> Vec<Step> {
@@ -403,5 +410,10 @@ impl Steps {
 
     fn restart(&mut self) -> Option<Fault> {
         Some(Fault::Restart(ms(*self.dice.pick(&[100, 500, 2_000]))))
+    }
+
+    fn backup(&mut self) -> Option<Fault> {
+        self.backups += 1;
+        (self.backups <= BACKUPS_MAX).then(|| Fault::Backup(self.victim()))
     }
 }

@@ -46,6 +46,7 @@ at 8s move-leader m1
 at 9s compact
 at 9s defrag m0 m1
 at 9s restart every 2s
+at 9.5s backup leader
 at 10s add m3
 at 10s add m4 learner
 at 11s promote m4

@@ -22,6 +22,12 @@ const SOON: &[&str] = &[
     "log-released-too-far",
 ];
 
+/// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
+const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("backup-not-of-one-moment", "backup-is-restored", "backups"),
+    ("restore-forgets-leases", "backup-is-restored", "backups"),
+];
+
 #[test]
 fn planted_faults_are_caught() {
     let missed: Vec<_> = SOON.iter().copied().filter(|name| !is_caught(name)).collect();
@@ -55,6 +61,21 @@ fn faults_of_permissions_are_caught() {
     };
     let missed: Vec<_> = PERMISSIONS.iter().copied().filter(unseen).collect();
     assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// Every script passes without a fault: see `chaos`.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "scripts are files of this machine")]
+fn scripts_catch_what_they_are_for() {
+    for (fault, script, checker) in SCRIPTED {
+        let file = format!("{}/scripts/{script}.sim", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let plan: Plan = text.parse().unwrap_or_else(|e| panic!("{file}: {e}"));
+        let verdict = play_with(&plan, Some(fault));
+        let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
+        let caught = verdict.violations.iter().any(|violation| violation.checker == *checker);
+        assert!(caught, "{checker} does not see {fault}: {said:?}");
+    }
 }
 
 /// A name that only one side knows would be a fault that nothing plants, or that nothing hunts.

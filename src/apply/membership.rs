@@ -39,6 +39,11 @@ impl MemberRecord {
     pub fn is_started(&self) -> bool {
         !self.name.is_empty()
     }
+
+    /// Its key and value in bucket `members`.
+    pub fn row(&self) -> (Bytes, Bytes) {
+        (key(MemberId(self.id)).into(), json(self))
+    }
 }
 
 /// The context of a change that adds: a member, and whether it is a learner that becomes a voter.
@@ -220,8 +225,8 @@ impl Membership {
 }
 
 fn put(write: &mut Write<'_>, record: &MemberRecord) {
-    let value = serde_json::to_vec(record).expect("a member record has no map with odd keys");
-    write.put_raw(Cf::Members, key(MemberId(record.id)).as_bytes(), &value);
+    let (key, value) = record.row();
+    write.put_raw(Cf::Members, &key, &value);
 }
 
 fn context(change: &ConfChange) -> Result<ChangeContext, Refused> {
@@ -272,7 +277,7 @@ fn change(kind: ConfChangeType, id: MemberId, context: Bytes) -> ConfChange {
 }
 
 fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).expect("a context is plain JSON").into()
+    serde_json::to_vec(value).expect("a member and a context are plain JSON").into()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod alarm;
 mod auth;
 pub mod membership;
 
+use bytes::Bytes;
 use prost::Message;
 use quorate_proto::authpb::Permission;
 use quorate_proto::etcdserverpb::{
@@ -228,13 +229,19 @@ impl StateMachine {
 
     /// Writes what consensus needs to know at the next start, in etcd's form (bucket `meta`).
     pub fn remember_conf_state(write: &mut Write<'_>, state: &ConfState) {
-        let stored =
-            StoredConfState { voters: state.voters.clone(), learners: state.learners.clone() };
         if plant::is("conf-state-left-out") {
             return;
         }
+        let (key, value) = Self::conf_state_row(state);
+        write.put_raw(Cf::Meta, &key, &value);
+    }
+
+    /// How the configuration stands in bucket `meta`.
+    pub fn conf_state_row(state: &ConfState) -> (Bytes, Bytes) {
+        let stored =
+            StoredConfState { voters: state.voters.clone(), learners: state.learners.clone() };
         let json = serde_json::to_vec(&stored).expect("two lists of numbers are plain JSON");
-        write.put_raw(Cf::Meta, CONF_STATE, &json);
+        (Bytes::from_static(CONF_STATE), json.into())
     }
 
     /// The configuration as of the applied index; empty before the first entry.

@@ -21,7 +21,7 @@ pub enum Seal {
     /// The hash is that of the `database_bytes` before it.
     Intact { database_bytes: u64 },
     /// It is not.
-    Broken,
+    Broken { stored: [u8; HASH_BYTES], computed: [u8; HASH_BYTES] },
 }
 
 /// Checks the hash at the end of a snapshot file, which it reads from front to back.
@@ -42,8 +42,11 @@ pub fn check_seal(file: &dyn File) -> io::Result<Seal> {
     }
     let mut stored = [0; HASH_BYTES];
     read_exact_at(file, &mut stored, database_bytes)?;
-    let intact = hash.finalize().as_slice() == stored;
-    Ok(if intact { Seal::Intact { database_bytes } } else { Seal::Broken })
+    let computed: [u8; HASH_BYTES] = hash.finalize().into();
+    Ok(match computed == stored {
+        true => Seal::Intact { database_bytes },
+        false => Seal::Broken { stored, computed },
+    })
 }
 
 /// The chunks of a database, then one with their hash. Nothing follows an error.

@@ -436,7 +436,7 @@ mod sealing {
 
         for place in [0, bare.len() - 1, bare.len(), sealed.len() - 1] {
             sealed[place] ^= 1;
-            assert_eq!(check(&sealed).expect("readable"), Seal::Broken);
+            assert!(matches!(check(&sealed).expect("readable"), Seal::Broken { .. }));
             sealed[place] ^= 1;
         }
     }

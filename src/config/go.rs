@@ -64,7 +64,7 @@ pub(crate) fn split(
 /// Why a literal was not taken, in Go's words.
 pub(crate) type Why = String;
 
-const SYNTAX: &str = "parse error";
+pub(crate) const SYNTAX: &str = "parse error";
 const RANGE: &str = "value out of range";
 
 /// `strconv.ParseBool`.

@@ -15,7 +15,7 @@
 
 pub mod cluster;
 mod flags;
-mod go;
+pub(crate) mod go;
 pub mod help;
 pub mod log;
 mod security;

@@ -4,23 +4,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
 use quorate_proto::etcdserverpb::Metadata;
-use quorate_proto::raftpb::{ConfState, Entry, EntryType, HardState};
+use quorate_proto::raftpb::{ConfState, HardState};
 use quorate_proto::walpb;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::applier::Applier;
-use super::identity::{RequestIds, cluster_id, member_id};
+use super::first::NewCluster;
+use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
 use super::signals::Signals;
 use super::tokens::Tokens;
 use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
 use crate::apply::StateMachine;
-use crate::apply::membership::{MemberRecord, add_change};
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
@@ -182,7 +180,7 @@ impl Ground {
         let joining = match plan {
             Plan::Join => Some(join::find(env, options).await?),
             Plan::Bootstrap => {
-                let own = FirstEntries::new(options)?.id;
+                let own = new_cluster(options)?.id;
                 join::refuse_again(env, options, own).await?;
                 None
             }
@@ -221,7 +219,7 @@ impl Ground {
         lock: Box<dyn Lock>,
         store: Store,
     ) -> Result<Self, Fatal> {
-        let first = FirstEntries::new(options)?;
+        let first = new_cluster(options)?;
         let metadata = Metadata { node_id: first.id.0, cluster_id: first.cluster.0 };
         let dir = options.wal_dir();
         let wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
@@ -253,12 +251,13 @@ impl Ground {
 
     /// Writes the first entries into a log that holds none.
     fn begin(
-        first: FirstEntries,
+        first: NewCluster,
         mut wal: Wal,
         lock: Box<dyn Lock>,
         store: Store,
     ) -> Result<Self, Fatal> {
-        let FirstEntries { id, cluster, entries, voters } = first;
+        let NewCluster { id, cluster, .. } = first;
+        let (entries, voters) = (first.entries(), first.voters());
         let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
         wal.save(&[Save::Entries { hard_state: Some(hard_state), entries: entries.clone() }])?;
         info!(%id, %cluster, members = voters.len(), "beginning a cluster");
@@ -298,7 +297,7 @@ impl Ground {
         let untouched = begin == 0 && recovered.entries.is_empty();
         if untouched && options.initial_state == InitialState::New {
             // The very first start ended before its first write to the log was durable.
-            let first = FirstEntries::new(options)?;
+            let first = new_cluster(options)?;
             if (first.id, first.cluster) != (id, cluster) {
                 let found = format!("belongs to member {id} of cluster {cluster}");
                 return Err(Fatal::new(format!("log in {}", dir.display()), found));
@@ -344,42 +343,15 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     Ok(())
 }
 
-/// What a new cluster's log begins with, the same on every member.
-struct FirstEntries {
-    id: MemberId,
-    cluster: ClusterId,
-    entries: Vec<Entry>,
-    voters: Vec<u64>,
-}
-
-impl FirstEntries {
-    fn new(options: &Options) -> Result<Self, Fatal> {
-        let token = &options.initial_cluster_token;
-        let mut members: Vec<MemberRecord> = options
-            .initial_cluster
-            .iter()
-            .map(|(name, urls)| MemberRecord {
-                id: member_id(urls, token).0,
-                peer_urls: urls.clone(),
-                name: name.clone(),
-                ..MemberRecord::default()
-            })
-            .collect();
-        members.sort_by_key(|member| member.id);
-        let own = members.iter().find(|member| member.name == options.name);
-        let id = MemberId(own.map(|member| member.id).ok_or_else(|| {
-            let name = &options.name;
-            let why =
-                format!("couldn't find local name {name:?} in the initial cluster configuration");
-            Fatal::new("initial cluster", why)
-        })?);
-        Ok(Self {
-            id,
-            cluster: cluster_id(members.iter().map(|member| MemberId(member.id))),
-            entries: (1..).zip(&members).map(|(at, m)| bootstrap_entry(at, m)).collect(),
-            voters: members.iter().map(|member| member.id).collect(),
-        })
-    }
+/// The cluster of the options, with this member in it. The names are not in the log: a member tells
+/// its own when it has started.
+fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
+    let (name, token) = (&options.name, &options.initial_cluster_token);
+    let cluster = NewCluster::new(name, &options.initial_cluster, token).ok_or_else(|| {
+        let why = format!("couldn't find local name {name:?} in the initial cluster configuration");
+        Fatal::new("initial cluster", why)
+    })?;
+    Ok(cluster.unnamed())
 }
 
 /// Makes the folders, takes the lock and clears what an interrupted transfer left.
@@ -430,18 +402,6 @@ fn make_durable(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
 
 fn wal_options(options: &Options) -> wal::Options {
     wal::Options { segment_bytes: options.wal_segment_bytes, ..wal::Options::default() }
-}
-
-/// etcd's first entries: one configuration change a member, in the order of ids. The names are not in
-/// them: a member tells its own when it has started.
-fn bootstrap_entry(index: u64, member: &MemberRecord) -> Entry {
-    let record = MemberRecord { name: String::new(), ..member.clone() };
-    Entry {
-        r#type: EntryType::EntryConfChange as i32,
-        term: 1,
-        index,
-        data: Bytes::from(add_change(&record).encode_to_vec()),
-    }
 }
 
 #[cfg(test)]

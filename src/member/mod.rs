@@ -14,7 +14,8 @@
 //! * A write is answered after its batch is visible, so the answer's revision can be read.
 //! * Nothing here panics on what a client or a peer sends.
 //!
-//! Reading order: [`options`], [`identity`], `boot` (how a start is decided), `join` (how a member
+//! Reading order: [`options`], [`identity`], [`first`] (what a new cluster begins with), `boot` (how a
+//! start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
@@ -29,6 +30,7 @@ mod caller;
 mod clock;
 mod clockwork;
 pub mod compactor;
+pub mod first;
 pub mod identity;
 mod join;
 pub mod jwt;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::raftpb::SnapshotMetadata;
@@ -16,13 +17,18 @@ use crate::error::Fatal;
 use crate::limits;
 use crate::mvcc::{Store, View};
 use crate::peer::SnapshotBody;
+use crate::plant;
 use crate::types::Index;
 
 /// A bucket, a key in it and its value.
 type Pair = (Cf, Bytes, Bytes);
 
 /// etcd's buckets in a view, as the input of a bbolt file.
-struct Buckets(View);
+struct Buckets {
+    view: View,
+    /// The same one, unless a fault is planted.
+    leases: View,
+}
 
 impl bbolt::Source for Buckets {
     fn buckets(&self) -> io::Result<Vec<Bytes>> {
@@ -33,7 +39,8 @@ impl bbolt::Source for Buckets {
         let Some(cf) = Cf::BUCKETS.iter().find(|cf| cf.name().as_bytes() == bucket) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such bucket"));
         };
-        Ok(Box::new(self.0.export_bucket(*cf).map(|pair| pair.map_err(io::Error::other))))
+        let view = if *cf == Cf::Lease { &self.leases } else { &self.view };
+        Ok(Box::new(view.export_bucket(*cf).map(|pair| pair.map_err(io::Error::other))))
     }
 }
 
@@ -52,6 +59,11 @@ pub(super) enum For {
 /// The state as it is now, position and configuration included. The file is made while it is read,
 /// in bounded memory.
 pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<SnapshotBody> {
+    let torn = plant::is("backup-not-of-one-moment") && whom == For::Backup;
+    let earlier = torn.then(|| store.view());
+    if torn {
+        env.sleep(Duration::from_secs(2)).await;
+    }
     let view = store.view();
     let conf_state = StateMachine::conf_state(&view).map_err(io::Error::other)?;
     let metadata = SnapshotMetadata {
@@ -59,7 +71,8 @@ pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<Sn
         index: view.applied().0,
         term: view.term().0,
     };
-    let buckets = Buckets(view);
+    let leases = earlier.unwrap_or_else(|| view.clone());
+    let buckets = Buckets { view, leases };
     let (buckets, plan) = env
         .blocking("plan snapshot", move || bbolt::plan(&buckets).map(|plan| (buckets, plan)))
         .await?;

@@ -64,7 +64,9 @@ fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Halt> {
         let (at, tombstone) = RevKey::parse(key)?;
         // Older members delete a deletion made at the compaction, newer ones keep it.
         let disputed = tombstone && at.main == reader.compacted;
-        if kept.counts(at, reader.compacted) && !disputed {
+        // A change of no key, which a restored backup may begin with, is nobody's newest and counts.
+        let counts = kept.counts(at, reader.compacted) || record.is_empty();
+        if counts && !disputed {
             hash = crc32c::crc32c_append(hash, key);
             hash = crc32c::crc32c_append(hash, record);
         }

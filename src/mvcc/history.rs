@@ -64,7 +64,8 @@ fn events(
         seen += 1;
         current = rev.main;
         let kv = KvRef::parse(record)?;
-        if wanted(kv.key) {
+        // A change of no key, which a restored backup may begin with, is nothing to tell.
+        if !record.is_empty() && wanted(kv.key) {
             found.events.push(event(reader, rev, tombstone, kv, prev_kv)?);
         }
         cursor.next()?;

@@ -16,7 +16,7 @@ use crate::engine::{Cf, EngineError, Snapshot};
 use crate::error::Fatal;
 use crate::limits::INSTALL_BATCH_BYTES;
 use crate::plant;
-use crate::types::Revision;
+use crate::types::{Index, Revision, Term};
 
 impl View {
     /// Everything that belongs to another member's copy of this state: the buckets in the order of
@@ -45,6 +45,27 @@ impl View {
         });
         rows.filter(move |row| !matches!(row, Ok((key, _)) if own(key)))
     }
+}
+
+/// The rows of `meta` that say up to which entry a state has got: what another cluster's copy must say
+/// differently to be the beginning of a new one.
+pub fn position_rows(applied: Index, term: Term) -> [(Bytes, Bytes); 2] {
+    let row =
+        |key, number: u64| (Bytes::from_static(key), Bytes::copy_from_slice(&number.to_be_bytes()));
+    [row(meta::CONSISTENT_INDEX, applied.0), row(meta::TERM, term.0)]
+}
+
+/// The newest main revision among keys of bucket `key`, if `key` is the last of them.
+pub fn revision_of(key: &[u8]) -> Result<Revision, Fatal> {
+    Ok(Revision(RevKey::parse(key)?.0.main))
+}
+
+/// What makes `revision` the newest one of a state, with all before it compacted, as etcdutl's
+/// `--bump-revision` does it: a change of no key in bucket `key`, and a row of `meta` that schedules the
+/// compaction.
+pub fn raised_rows(revision: Revision) -> [(Bytes, Bytes); 2] {
+    let key = RevKey::new(Rev::first(revision.0), false).to_bytes();
+    [(key.clone(), Bytes::new()), (Bytes::from_static(meta::SCHEDULED_COMPACT), key)]
 }
 
 impl Store {
@@ -121,6 +142,12 @@ impl<'a> Install<'a> {
             return Err(Fatal::new("reading a snapshot", what));
         }
         self.last = Some(rev);
+        if record.is_empty() {
+            // A change of no key: see `raised_rows`. Members must agree on history byte for byte.
+            self.bytes += key.len() as u64;
+            self.overlay.set(Cf::Key, Bytes::copy_from_slice(key), Some(record));
+            return Ok(());
+        }
         let kv = if tombstone {
             let key = Bytes::copy_from_slice(KvRef::parse(&record)?.key);
             KeyValue { key, mod_revision: rev.main, ..KeyValue::default() }

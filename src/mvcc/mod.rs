@@ -52,6 +52,7 @@ mod write;
 pub use check::{check_delete_range, check_put, check_range, check_range_stream, check_txn};
 pub use hash::HashKv;
 pub use history::Events;
+pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
 pub use store::{Position, Store};
 pub use txn::{is_read_only, is_serializable};

@@ -38,7 +38,7 @@ impl fmt::Display for Status {
 
 pub fn status(disk: &dyn Disk, path: &Path) -> io::Result<Status> {
     let file = disk.open(path, Open::Read)?;
-    if check_seal(&*file)? == Seal::Broken {
+    if matches!(check_seal(&*file)?, Seal::Broken { .. }) {
         return Err(damaged("the hash at its end is not that of what stands before it"));
     }
     let database = Database::open(file)?;

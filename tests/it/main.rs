@@ -25,4 +25,5 @@ mod members;
 mod pki;
 mod process;
 mod recipes;
+mod restore;
 mod tls;

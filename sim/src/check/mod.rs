@@ -9,12 +9,14 @@
 //! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
 //! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
 //! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
 //! does to it. [`order`] says what follows from real time. What lies on members' disks is judged by
 //! [`crate::offline`].
 
+pub mod backups;
 pub mod durability;
 pub mod equal;
 #[cfg(test)]
@@ -58,6 +60,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         durability::check,
         raft::check,
         equal::check,
+        backups::check,
         queues::check,
         logs::check,
     ];

@@ -37,7 +37,7 @@ pub struct Nemesis {
     weather: Weather,
     /// Whether a quorum must always be left sound.
     pub(super) survivable: bool,
-    evidence: Evidence,
+    pub(super) evidence: Evidence,
     story: Story,
     /// What each step that lasts holds.
     forces: RefCell<BTreeMap<usize, Force>>,
@@ -160,6 +160,7 @@ impl Nemesis {
             Fault::Compact => self.compact().await,
             Fault::Defrag(_) => self.defrag(hosts).await,
             Fault::Restart(pause) => self.restart(*pause).await,
+            Fault::Backup(_) => self.backup(number, hosts).await,
             Fault::Add(..) | Fault::Promote(_) | Fault::Remove(_) | Fault::Replace(..) => {
                 self.change(&step.fault).await;
             }
@@ -358,7 +359,9 @@ impl Nemesis {
             | Fault::FailSync(hosts)
             | Fault::FullDisk(hosts)
             | Fault::Defrag(hosts) => vec![hosts],
-            Fault::Rot(host, _) | Fault::MoveLeader(host) => vec![std::slice::from_ref(host)],
+            Fault::Rot(host, _) | Fault::MoveLeader(host) | Fault::Backup(host) => {
+                vec![std::slice::from_ref(host)]
+            }
             Fault::Loss(_) | Fault::Compact | Fault::Restart(_) => Vec::new(),
             Fault::Add(host, _) | Fault::Promote(host) | Fault::Remove(host) => {
                 return vec![vec![host.clone()]];

@@ -83,6 +83,8 @@ pub enum Fault {
     Replace(String, String),
     /// `restart every 2s`: one member after the other, in good order.
     Restart(Duration),
+    /// `backup m1`: taken there, restored as a cluster of its own on a new host, and read.
+    Backup(Target),
 }
 
 /// Where bits rot.
@@ -99,9 +101,13 @@ pub enum Place {
 impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
-        use Fault::{Compact, Defrag, MoveLeader, Reset, Restart, Rot};
-        self.changes_members()
-            || matches!(self, Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..))
+        use Fault::{Backup, Compact, Defrag, MoveLeader, Reset, Restart, Rot};
+        match self {
+            Backup(_) | Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..) => {
+                true
+            }
+            _ => self.changes_members(),
+        }
     }
 
     /// Whether it is for the members to agree on who they are.
@@ -217,6 +223,7 @@ impl fmt::Display for Fault {
             Self::Remove(host) => write!(f, "remove {host}"),
             Self::Replace(old, fresh) => write!(f, "replace {old} by {fresh}"),
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
+            Self::Backup(of) => write!(f, "backup {of}"),
         }
     }
 }
@@ -279,6 +286,7 @@ impl FromStr for Fault {
             "restart" => {
                 Self::Restart(read_time(rest.strip_prefix("every ").unwrap_or(rest).trim())?)
             }
+            "backup" => Self::Backup(rest.trim().parse()?),
             _ => return Err(format!("no fault is called {name:?}")),
         })
     }

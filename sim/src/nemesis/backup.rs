@@ -1,0 +1,225 @@
+//! A backup under load: taken from one member as `etcdctl snapshot save` takes it, restored as a cluster of
+//! one by the tool's own code on a host of its own, served there by a whole server, and read once. What
+//! was read is evidence; whether it is right is judged in [`crate::check::backups`].
+//!
+//! The host is no member's: nobody watches it, nothing is done to it, and it is gone when it was read.
+//! Its data directory is not where the judges of members' disks look.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use quorate::client::Channel;
+use quorate::engine;
+use quorate::env::{Env, Open};
+use quorate::member;
+use quorate::offline::Restore;
+use quorate::server;
+use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{
+    LeaseLeasesRequest, LeaseTimeToLiveRequest, RangeRequest, RangeResponse, SnapshotRequest,
+};
+use tokio::sync::mpsc;
+use tonic::{Response, Status};
+
+use super::acts::Nemesis;
+use crate::World;
+use crate::check::backups;
+use crate::cluster::{CLIENT_PORT, Cluster, Order, PEER_PORT, peer_url, serve};
+use crate::evidence::Backup;
+use crate::history::{Answer, Failure};
+use crate::verdict::Violation;
+use crate::workload::request;
+
+/// What a member gets to give all of it.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10);
+/// What the restored server gets to be read.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+/// What one question to it may take, and the pause before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
+/// How far back the past is read.
+const BACK: i64 = 12;
+
+const FILE: &str = "/backup";
+const DATA: &str = "/restored";
+
+impl Nemesis {
+    /// Step `number`: takes a backup of a member and finds out what is in it. A member that does not give
+    /// one, as it may be down, is let alone.
+    pub(super) async fn backup(&self, number: usize, hosts: &[String]) {
+        let Some(source) = hosts.first() else { return };
+        let world = self.cluster.world();
+        let (began, process) = (self.env.now(), world.processes(source));
+        let Some(file) = self.download(source).await else { return };
+        let guest = Guest::new(world, format!("b{number}"));
+        let (cluster, options, host) = (self.cluster.clone(), guest.options(), guest.host.clone());
+        let work = move |env| restore_and_read(env, cluster, host, options, file);
+        match world.start(&guest.host, work).await.join().await {
+            Some(Ok((reads, leases))) => {
+                let backup = Backup { source: source.clone(), process, began, reads, leases };
+                self.evidence.record().backups.push(backup);
+            }
+            Some(Err(why)) => {
+                let text = format!("the backup of {source}: {why}");
+                let violation = Violation::new(backups::CHECKER, backups::SERVES, text);
+                self.evidence.record().violations.push(violation);
+            }
+            None => {}
+        }
+        guest.clear().await;
+    }
+
+    /// The file, as the member gives it; its hash is checked by whoever restores it.
+    async fn download(&self, source: &str) -> Option<Vec<u8>> {
+        let mut client = MaintenanceClient::new(self.cluster.channel(&self.env, Some(source)));
+        let download = async {
+            let mut pieces = client.snapshot(SnapshotRequest {}).await.ok()?.into_inner();
+            let mut file = Vec::new();
+            while let Some(piece) = pieces.message().await.ok()? {
+                file.extend_from_slice(&piece.blob);
+            }
+            Some(file)
+        };
+        self.env.timeout(DOWNLOAD_LIMIT, download).await.ok()?
+    }
+}
+
+/// All that happens on the new host. Whoever reads stands there too: nothing that is done to links comes
+/// between, so that no lease ends before it was seen.
+async fn restore_and_read(
+    env: Env,
+    cluster: Cluster,
+    host: String,
+    options: server::Options,
+    file: Vec<u8>,
+) -> Result<(Vec<backups::Read>, Vec<backups::Lease>), String> {
+    restore(&env, &host, file).await?;
+    let (to_server, orders) = mpsc::channel(1);
+    let serve = serve(env.clone(), options, orders);
+    let serve = async move { serve.await.map_err(|fatal| fatal.to_string()) };
+    let channel = cluster.channel(&env, Some(&host));
+    let read = async move {
+        let read = env.timeout(READ_LIMIT, read(&env, channel)).await;
+        // A server that has ended says why itself.
+        let _ = to_server.send(Order::Stop).await;
+        read.map_err(|_| format!("it could not be read within {READ_LIMIT:?}"))
+    };
+    futures::try_join!(serve, read).map(|((), read)| read)
+}
+
+/// Everything there is, agreed upon and as the member has it, a bit of the past, and every lease.
+async fn read(env: &Env, channel: Channel) -> (Vec<backups::Read>, Vec<backups::Lease>) {
+    let everything = RangeRequest { range_end: vec![0].into(), ..request::get(vec![0]) };
+    let now = range(env, &channel, everything.clone()).await;
+    let revision = revision(&now.1);
+    let here = RangeRequest { serializable: true, revision, ..everything.clone() };
+    let past = RangeRequest { revision: (revision - BACK).max(1), ..everything };
+    let here = range(env, &channel, here).await;
+    let reads = vec![now, here, range(env, &channel, past).await];
+
+    let lease = LeaseClient::new(channel);
+    let listed = ask(env, || {
+        let mut lease = lease.clone();
+        async move { lease.lease_leases(LeaseLeasesRequest {}).await }
+    });
+    let mut leases = Vec::new();
+    for listed in listed.await.map_or_else(|_| Vec::new(), |listed| listed.leases) {
+        let asked = ask(env, || {
+            let (mut lease, request) =
+                (lease.clone(), LeaseTimeToLiveRequest { id: listed.id, keys: true });
+            async move { lease.lease_time_to_live(request).await }
+        });
+        leases.push((listed.id, asked.await));
+    }
+    (reads, leases)
+}
+
+async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> backups::Read {
+    let answer = ask(env, || {
+        let (kv, request) = (KvClient::new(channel.clone()), request.clone());
+        async move { kv.max_decoding_message_size(usize::MAX).range(request).await }
+    });
+    let answer = answer.await;
+    (request, answer)
+}
+
+/// Asks until there is an answer or a refusal.
+async fn ask<T, F>(env: &Env, call: impl Fn() -> F) -> Answer<T>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    loop {
+        match env.timeout(PATIENCE, call()).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) if Failure::new(&status).is_refusal() => {
+                return Err(Failure::new(&status));
+            }
+            // It is still starting, or has no leader yet.
+            Ok(Err(_)) | Err(_) => env.sleep(PAUSE).await,
+        }
+    }
+}
+
+fn revision(answer: &Answer<RangeResponse>) -> i64 {
+    let header = answer.as_ref().ok().and_then(|answer| answer.header);
+    header.map_or(0, |header| header.revision)
+}
+
+/// Makes the file the data directory of the one member of a cluster.
+async fn restore(env: &Env, host: &str, file: Vec<u8>) -> Result<(), String> {
+    let restore = Restore {
+        name: host.to_owned(),
+        data_dir: Some(DATA.into()),
+        initial_cluster: format!("{host}={}", peer_url(host)),
+        initial_cluster_token: format!("token of {host}"),
+        advertise_peer_urls: peer_url(host),
+        ..Restore::new(FILE)
+    };
+    let disk = env.disk.clone();
+    let restored = env.blocking("restore", move || {
+        let saved = disk.open(Path::new(FILE), Open::CreateNew);
+        saved.and_then(|saved| saved.write_all_at(&file, 0)).map_err(|e| e.to_string())?;
+        restore.run(&disk).map_err(|why| why.to_string())
+    });
+    restored.await
+}
+
+/// A host for one server that belongs to nobody; whoever lets go of it stops it.
+struct Guest {
+    world: World,
+    host: String,
+}
+
+impl Guest {
+    fn new(world: &World, host: String) -> Self {
+        world.add_host(&host);
+        Self { world: world.clone(), host }
+    }
+
+    fn options(&self) -> server::Options {
+        let host = &self.host;
+        let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let mut member = member::Options::single(host, DATA, address(PEER_PORT));
+        member.advertise_peer_urls = vec![peer_url(host)];
+        member.advertise_client_urls = vec![format!("http://{host}:{CLIENT_PORT}")];
+        member.initial_cluster = vec![(host.clone(), vec![peer_url(host)])];
+        member.engine = engine::Options::in_memory(self.world.mem_env(host));
+        server::Options::new(member, vec![address(CLIENT_PORT)])
+    }
+
+    /// Throws away what it had.
+    async fn clear(self) {
+        self.world.kill(&self.host);
+        self.world.stopped(&self.host).await;
+        self.world.replace_disk(&self.host);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.world.kill(&self.host);
+    }
+}

@@ -1,0 +1,95 @@
+//! A backup's buckets as those of a new cluster's first state: the source of the file that a member
+//! starts from. Writes nothing; what the rows mean is known to the layers that write them.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+
+use crate::apply::StateMachine;
+use crate::bbolt::{self, Database};
+use crate::engine::Cf;
+use crate::error::Fatal;
+use crate::member::first::NewCluster;
+use crate::mvcc;
+use crate::plant;
+use crate::types::{Index, Revision, Term};
+
+type Rows = BTreeMap<Bytes, Bytes>;
+
+/// The backup with other rows in some buckets.
+pub struct Renewed {
+    backup: Database,
+    members: Rows,
+    /// All of `meta`, which is small.
+    meta: Rows,
+    /// What comes behind the backup's history.
+    raised: Rows,
+}
+
+impl Renewed {
+    /// `bump`: how many revisions to pass over.
+    pub fn new(backup: Database, cluster: &NewCluster, bump: Option<u64>) -> Result<Self, Fatal> {
+        let unreadable = |e| Fatal::new("reading a snapshot", e);
+        let mut meta = Rows::new();
+        for row in rows(&backup, Cf::Meta).map_err(unreadable)? {
+            meta.extend([row.map_err(unreadable)?]);
+        }
+        let last = Index(cluster.members.len() as u64);
+        meta.extend(mvcc::position_rows(last, Term(1)));
+        meta.extend([StateMachine::conf_state_row(&cluster.conf_state())]);
+        let mut raised = Rows::new();
+        if let Some(bump) = bump {
+            let revision = raise(newest(&backup)?, bump)?;
+            let [change, compaction] = mvcc::raised_rows(revision);
+            raised.extend([change]);
+            meta.extend([compaction]);
+        }
+        let members = cluster.members.iter().map(|member| member.row()).collect();
+        Ok(Self { backup, members, meta, raised })
+    }
+}
+
+/// Buckets that this version does not know stay, as all else.
+impl bbolt::Source for Renewed {
+    fn buckets(&self) -> io::Result<Vec<Bytes>> {
+        let mut names = self.backup.buckets()?;
+        names.extend(Cf::BUCKETS.map(|cf| Bytes::from_static(cf.name().as_bytes())));
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn scan(&self, bucket: &Bytes) -> io::Result<bbolt::Scan> {
+        let all = |rows: &Rows| -> bbolt::Scan { Box::new(rows.clone().into_iter().map(Ok)) };
+        Ok(match Cf::bucket(bucket) {
+            Some(Cf::Members) => all(&self.members),
+            Some(Cf::MembersRemoved) => all(&Rows::new()),
+            Some(Cf::Meta) => all(&self.meta),
+            Some(Cf::Key) => Box::new(rows(&self.backup, Cf::Key)?.chain(all(&self.raised))),
+            Some(Cf::Lease) if plant::is("restore-forgets-leases") => all(&Rows::new()),
+            _ => bbolt::Source::scan(&self.backup, bucket)?,
+        })
+    }
+}
+
+fn rows(backup: &Database, cf: Cf) -> io::Result<bbolt::Scan> {
+    bbolt::Source::scan(backup, &Bytes::from_static(cf.name().as_bytes()))
+}
+
+/// The revision of the last change; 0 without one.
+fn newest(backup: &Database) -> Result<Revision, Fatal> {
+    let unreadable = |e| Fatal::new("reading a snapshot", e);
+    let mut newest = Revision(0);
+    for row in rows(backup, Cf::Key).map_err(unreadable)? {
+        newest = mvcc::revision_of(&row.map_err(unreadable)?.0)?;
+    }
+    Ok(newest)
+}
+
+fn raise(newest: Revision, by: u64) -> Result<Revision, Fatal> {
+    let raised = i64::try_from(by).ok().and_then(|by| newest.0.checked_add(by));
+    let too_far = || Fatal::new("--bump-revision", format!("{newest} and {by} are too many"));
+    // One must be left for the next write.
+    raised.filter(|raised| *raised < i64::MAX).map(Revision).ok_or_else(too_far)
+}

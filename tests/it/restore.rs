@@ -1,0 +1,205 @@
+//! Backups that become clusters, in both directions: what a real etcd has saved is restored by our tool and
+//! served by us, what we have saved is restored by a real etcdctl and served by a real etcd. Read with
+//! the real etcdctl on both sides.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::etcdctl::{Etcdctl, Release};
+use super::process::{Cluster, Kind, Server, etcd_program, scratch};
+
+#[test]
+fn etcds_backup_is_served_by_us() {
+    let dir = scratch();
+    let backup = dir.path().join("backup");
+    let told = told_after_a_life(&Kind::Etcd(etcd_program()), dir.path(), &backup);
+    let mut server = Server::single(Kind::Quorate, &dir.path().join("new"), &[]);
+    restore(&quorateutl(), &server, &member(&server), &backup, &[]);
+    server.start();
+    assert_eq!(told, tell(&ctl(&server)));
+    for_good(&mut server);
+}
+
+#[test]
+fn our_backup_is_served_by_etcd() {
+    let dir = scratch();
+    let backup = dir.path().join("backup");
+    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let etcdctl = Release::v3_4().etcdctl;
+    let mut server = Server::single(Kind::Etcd(etcd_program()), &dir.path().join("new"), &[]);
+    restore(&etcdctl, &server, &member(&server), &backup, &[]);
+    server.start();
+    assert_eq!(told, tell(&ctl(&server)));
+    for_good(&mut server);
+}
+
+/// The ids of members and cluster are those that etcd's tool computes.
+#[test]
+fn three_members_begin_from_one_backup() {
+    let dir = scratch();
+    let backup = dir.path().join("backup");
+    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let mut cluster = Cluster::new(&Kind::Quorate, &dir.path().join("new"), 3, &[]);
+    let members: Vec<_> = cluster.servers.iter().map(member).collect();
+    for server in &cluster.servers {
+        restore(&quorateutl(), server, &members.join(","), &backup, &["--initial-cluster-token=t"]);
+    }
+    cluster.start();
+    for server in &cluster.servers {
+        assert_eq!(told, tell(&ctl(server)), "{}", server.name);
+    }
+    let shown = ctl(&cluster.servers[0]).run(&["member", "list", "-w", "json"], "").stdout;
+    drop(cluster);
+
+    let mut etcd = Cluster::new(&Kind::Quorate, &dir.path().join("etcd"), 3, &[]);
+    for (server, name) in etcd.servers.iter_mut().zip(&members) {
+        server.peer_port =
+            name.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        server.kind = Kind::Etcd(etcd_program());
+    }
+    let etcdctl = Release::v3_4().etcdctl;
+    let log = restore(
+        &etcdctl,
+        &etcd.servers[0],
+        &members.join(","),
+        &backup,
+        &["--initial-cluster-token=t"],
+    );
+    let ids = shown.split("\"ID\":").skip(1).chain(shown.split("\"cluster_id\":").skip(1));
+    let ids: Vec<_> = ids.map(digits).collect();
+    assert_eq!(ids.len(), 4, "{shown}");
+    for id in ids {
+        let id = format!("{:x}", id.parse::<u64>().expect("an id"));
+        assert!(log.contains(&id), "{id} is not in {log}");
+    }
+}
+
+#[test]
+fn revisions_that_clients_may_have_seen_are_passed_over() {
+    let dir = scratch();
+    let backup = dir.path().join("backup");
+    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let mut server = Server::single(Kind::Quorate, &dir.path().join("new"), &[]);
+    let flags = ["--bump-revision=1000000", "--mark-compacted"];
+    restore(&quorateutl(), &server, &member(&server), &backup, &flags);
+    server.start();
+    let ctl = ctl(&server);
+    let now = tell(&ctl);
+    assert_eq!(told.keys, now.keys);
+    assert_eq!(told.leases, now.leases);
+    assert_eq!(now.revision, told.revision + 1_000_000);
+    let before = format!("--rev={}", told.revision);
+    let past = ctl.run(&["get", "a", &before], "");
+    assert!(past.stderr.contains("required revision has been compacted"), "{past:?}");
+    let count = ctl.run(&["get", "", "--prefix", "--limit=1", "-w", "fields"], "").stdout;
+    assert!(count.contains(&format!("\"Count\" : {}", told.keys.lines().count() / 2)), "{count}");
+    for_good(&mut server);
+}
+
+/// What a client sees of a state.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    revision: i64,
+    keys: String,
+    leases: String,
+    /// Everything about one key.
+    record: Vec<String>,
+}
+
+/// Starts a member, lets it live, saves a backup and says what was to be seen.
+fn told_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
+    let mut server = Server::single(kind.clone(), &dir.join("old"), &[]);
+    server.start();
+    let ctl = ctl(&server);
+    let done = |line: &str| {
+        let output = ctl.run(&line.split(' ').collect::<Vec<_>>(), "");
+        assert_eq!(output.code, Some(0), "{line}: {output:?}");
+        output.stdout
+    };
+    let granted = done("lease grant 3600");
+    let lease = granted.split(' ').nth(1).expect("lease ID granted");
+    for number in 0..300 {
+        done(&format!("put key{:03} {number}", number % 100));
+    }
+    done(&format!("put --lease={lease} a leased"));
+    done("del key007");
+    done("compaction 200");
+    done("put key008 last");
+    let told = tell(&ctl);
+    assert!(told.keys.lines().count() == 200 && told.leases.contains(lease), "{told:?}");
+    done(&format!("snapshot save {}", backup.display()));
+    told
+}
+
+fn tell(ctl: &Etcdctl) -> Told {
+    let run = |line: &str| {
+        let output = ctl.run(&line.split(' ').collect::<Vec<_>>(), "");
+        assert_eq!(output.code, Some(0), "{line}: {output:?}");
+        output.stdout
+    };
+    let all = ctl.run(&["get", "", "--prefix"], "");
+    let one = run("get a -w json");
+    let revision = one.split("\"revision\":").nth(1).map(digits).expect("a revision");
+    let lines = run("get key008 -w fields");
+    Told {
+        revision: revision.parse().expect("a number"),
+        keys: all.stdout,
+        leases: run("lease list"),
+        record: lines
+            .lines()
+            .filter(|line| !line.contains("ID\"") && !line.contains("Term"))
+            .map(str::to_owned)
+            .collect(),
+    }
+}
+
+fn digits(text: &str) -> String {
+    text.chars().take_while(char::is_ascii_digit).collect()
+}
+
+/// It takes writes, and has everything after a restart.
+fn for_good(server: &mut Server) {
+    let put = ctl(server).run(&["put", "after", "restore"], "");
+    assert_eq!(put.code, Some(0), "{put:?}");
+    let told = tell(&ctl(server));
+    server.restart();
+    assert_eq!(told, tell(&ctl(server)));
+    let got = ctl(server).run(&["get", "after"], "");
+    assert_eq!(got.stdout, "after\nrestore\n");
+}
+
+/// Runs `snapshot restore` for the member that is to be `server`, and returns what was logged.
+fn restore(
+    program: &Path,
+    server: &Server,
+    cluster: &str,
+    backup: &Path,
+    flags: &[&str],
+) -> String {
+    let output = Command::new(program)
+        .env("ETCDCTL_API", "3")
+        .args(["snapshot", "restore"])
+        .arg(backup)
+        .arg(format!("--name={}", server.name))
+        .arg(format!("--data-dir={}", server.data_dir.display()))
+        .arg(format!("--initial-cluster={cluster}"))
+        .arg(format!("--initial-advertise-peer-urls={}", server.peer_url()))
+        .args(flags)
+        .output()
+        .unwrap_or_else(|e| panic!("starting {}: {e}", program.display()));
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    log
+}
+
+fn member(server: &Server) -> String {
+    format!("{}={}", server.name, server.peer_url())
+}
+
+fn quorateutl() -> PathBuf {
+    env!("CARGO_BIN_EXE_quorateutl").into()
+}
+
+fn ctl(server: &Server) -> Etcdctl {
+    Etcdctl::new(&Release::v3_4(), &[server.endpoint()])
+}
