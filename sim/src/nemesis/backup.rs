@@ -27,11 +27,12 @@ use tonic::{Response, Status};
 use super::acts::Nemesis;
 use crate::World;
 use crate::check::backups;
-use crate::cluster::{CLIENT_PORT, Cluster, Order, PEER_PORT, peer_url, serve};
+use crate::cluster::{CLIENT_PORT, Cluster, Order, PEER_PORT, ROOT, TOKEN, peer_url, serve};
 use crate::evidence::Backup;
 use crate::history::{Answer, Failure};
 use crate::verdict::Violation;
 use crate::workload::request;
+use crate::workload::scribe::NO_USER;
 
 /// What a member gets to give all of it.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -102,12 +103,33 @@ async fn restore_and_read(
     let serve = async move { serve.await.map_err(|fatal| fatal.to_string()) };
     let channel = cluster.channel(&env, Some(&host));
     let read = async move {
-        let read = env.timeout(READ_LIMIT, read(&env, channel)).await;
+        let all = async { read(&env, admitted(&env, &cluster, channel).await).await };
+        let read = env.timeout(READ_LIMIT, all).await;
         // A server that has ended says why itself.
         let _ = to_server.send(Order::Stop).await;
         read.map_err(|_| format!("it could not be read within {READ_LIMIT:?}"))
     };
     futures::try_join!(serve, read).map(|((), read)| read)
+}
+
+/// The channel by which the server lets us read: root's, where the backup has users.
+async fn admitted(env: &Env, cluster: &Cluster, channel: Channel) -> Channel {
+    let nobody = channel.without_header(TOKEN);
+    loop {
+        let mut kv = KvClient::new(nobody.clone());
+        let asked = env.timeout(PATIENCE, kv.range(request::get(vec![0]))).await;
+        match asked {
+            Ok(Ok(_)) => return nobody,
+            Ok(Err(status)) if status.message().ends_with(NO_USER) => {
+                if let Some(token) = cluster.log_in(&nobody, env, ROOT).await {
+                    return nobody.with_header(TOKEN, token);
+                }
+            }
+            // It is still starting.
+            Ok(Err(_)) | Err(_) => {}
+        }
+        env.sleep(PAUSE).await;
+    }
 }
 
 /// Everything there is, agreed upon and as the member has it, a bit of the past, and every lease.

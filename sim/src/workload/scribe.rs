@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Questions without an answer after which it tries another member.
 const QUESTIONS: u32 = 3;
 /// What is told to whoever shows no token, or one that is not known any more.
-const NO_USER: &str = "etcdserver: user name is empty";
+pub(crate) const NO_USER: &str = "etcdserver: user name is empty";
 const BAD_TOKEN: &str = "etcdserver: invalid auth token";
 const PAUSE: Duration = Duration::from_millis(200);
 
