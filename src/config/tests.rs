@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::env::Place;
 use crate::member::compactor::AutoCompaction;
+use crate::member::tokens::TokenKind;
 use crate::tls::Listen;
 use crate::tls::suites::Version;
 
@@ -151,6 +152,22 @@ fn what_is_not_served_is_refused() {
     config("--memory-mlock=false --discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
+}
+
+#[test]
+fn logins_are_remembered_as_asked() {
+    let ttl = Duration::from_secs(300);
+    assert_eq!(config("").tokens, TokenKind::Simple { ttl });
+    assert_eq!(config("").bcrypt_cost, 10);
+    assert_eq!(config("--bcrypt-cost 4 --auth-token-ttl 7").bcrypt_cost, 4);
+    // As in etcd a cost that there is not is passed over, loudly.
+    for cost in [0, 3, 32] {
+        let (config, notices) = run(&format!("--bcrypt-cost {cost}"), &[]).expect("no error");
+        assert_eq!(config.bcrypt_cost, 10);
+        assert!(notices.contains(&Notice::BcryptCost(cost)), "{notices:?}");
+    }
+    assert_eq!(invalid("--auth-token nonsense"), "auth: invalid auth options");
+    assert_eq!(invalid("--auth-token jwt"), "auth: invalid auth options");
 }
 
 #[test]

@@ -46,4 +46,14 @@ mod tests {
         let both = [("authorization", "b.2"), ("token", "a.1")];
         assert_eq!(token(&both).as_deref(), Some("a.1"));
     }
+
+    #[test]
+    fn a_certificates_name_counts_unless_it_is_the_gateways() {
+        let mut extensions = Extensions::new();
+        extensions.insert(ClientName("ann".into()));
+        let mut headers = HeaderMap::new();
+        assert!(!read(&headers, &extensions).is_nobody());
+        headers.insert(GATEWAY, http::HeaderValue::from_static("*/*"));
+        assert!(read(&headers, &extensions).is_nobody());
+    }
 }
