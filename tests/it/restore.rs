@@ -86,7 +86,7 @@ fn revisions_that_clients_may_have_seen_are_passed_over() {
     let ctl = ctl(&server);
     let now = tell(&ctl);
     assert_eq!(told.keys, now.keys);
-    assert_eq!(told.leases, now.leases);
+    assert_eq!((told.leases, told.users), (now.leases, now.users));
     assert_eq!(now.revision, told.revision + 1_000_000);
     let before = format!("--rev={}", told.revision);
     let past = ctl.run(&["get", "a", &before], "");
@@ -102,6 +102,7 @@ struct Told {
     revision: i64,
     keys: String,
     leases: String,
+    users: String,
     /// Everything about one key.
     record: Vec<String>,
 }
@@ -116,6 +117,10 @@ fn told_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
         assert_eq!(output.code, Some(0), "{line}: {output:?}");
         output.stdout
     };
+    done("role add reader");
+    done("role grant-permission reader read key000");
+    done("user add ada:secret");
+    done("user grant-role ada reader");
     let granted = done("lease grant 3600");
     let lease = granted.split(' ').nth(1).expect("lease ID granted");
     for number in 0..300 {
@@ -145,6 +150,7 @@ fn tell(ctl: &Etcdctl) -> Told {
         revision: revision.parse().expect("a number"),
         keys: all.stdout,
         leases: run("lease list"),
+        users: run("user get ada") + &run("role get reader"),
         record: lines
             .lines()
             .filter(|line| !line.contains("ID\"") && !line.contains("Term"))
