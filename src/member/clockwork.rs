@@ -205,8 +205,10 @@ pub(super) async fn watch_leader(member: Member) {
     }
 }
 
-/// As leader, proposes the version that all members can speak.
+/// As leader, proposes the version that all members can speak: at once when it begins to lead, because
+/// a member can join only where one is decided.
 pub(super) async fn cluster_version(member: Member) {
+    let mut status = member.0.replica.status();
     while !member.is_stopping() {
         let raft = member.raft();
         let decided = member.cluster_version();
@@ -224,6 +226,10 @@ pub(super) async fn cluster_version(member: Member) {
             }
         }
         let pause = if member.cluster_version().is_some() { VERSION_PAUSE } else { LEASE_PAUSE };
-        member.0.env.sleep(pause).await;
+        tokio::select! {
+            biased; // What is new comes before what is looked at now and then.
+            Ok(()) = status.wait_for(|now| now.role != raft.role) => {}
+            () = member.0.env.sleep(pause) => {}
+        }
     }
 }

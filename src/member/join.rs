@@ -244,12 +244,16 @@ async fn is_compatible(
     ok
 }
 
+/// The cluster's version as the member at `urls` knows it. Where none is decided, which may need this
+/// very member, the member's own counts.
 async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> Option<String> {
     for url in urls {
         match client.get(url, "/version", limit).await {
             Ok(answer) => {
                 let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-                return json.get("etcdcluster")?.as_str().map(str::to_owned);
+                let version = |of: &str| json.get(of)?.as_str().map(str::to_owned);
+                let decided = version("etcdcluster").filter(|told| minor(told).is_some());
+                return decided.or_else(|| version("etcdserver"));
             }
             Err(error) => warn!(%url, %error, "failed to reach the peer URL"),
         }
