@@ -25,6 +25,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
+use crate::swarm::FRESH_MAX;
 
 pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
@@ -233,8 +234,8 @@ impl Cluster {
         let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let url = |host: &str| vec![peer_url(host)];
         let mut member = member::Options::single(host, "/data", address(PEER_PORT));
-        // Room for a new learner, and for one that is to replace a voter.
-        member.learners_max = self.shape.learners + 2;
+        // Which learners were promoted by then no plan can know: there is room for all that it may add.
+        member.learners_max = self.shape.learners + FRESH_MAX;
         member.advertise_peer_urls = url(host);
         member.advertise_client_urls = vec![format!("http://{}", endpoint(host))];
         let first = (0..self.shape.members).map(|n| format!("m{n}"));

@@ -15,7 +15,7 @@ const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
 /// Kinds of work that one plan has.
 const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
 /// Hosts that the members of one plan use up at most.
-const FRESH_MAX: usize = 12;
+pub(crate) const FRESH_MAX: usize = 12;
 /// Backups of one plan at most: each takes a server of its own.
 const BACKUPS_MAX: usize = 2;
 /// One kind of fault in a plan, in percent.
