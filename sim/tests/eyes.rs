@@ -85,6 +85,8 @@ impl Watched {
 fn a_sound_cluster_is_seen_as_sound() {
     run(1, |world| async move {
         let watched = Watched::begin(world).await;
+        // Time for a few looks of each kind.
+        watched.env.sleep(Duration::from_secs(12)).await;
         watched.black_out().await;
         let violations = watched.verdict().await;
         assert!(violations.is_empty(), "{violations:?}");

@@ -27,8 +27,10 @@ impl Load {
         world.add_host("load");
         let write = move |env: Env| async move {
             for n in 0.. {
-                // A new channel now and then, as the members are others each time.
-                let mut kv = KvClient::new(cluster.channel(&env, None));
+                // One after the other, as they then are: of those that are cut off each is asked once.
+                let names = cluster.names();
+                let member = &names[n as usize % names.len()];
+                let mut kv = KvClient::new(cluster.channel(&env, Some(member)));
                 let put = PutRequest { key: key(n).into(), ..PutRequest::default() };
                 if let Ok(Ok(_)) = env.timeout(WRITE_LIMIT, kv.put(put)).await {
                     let mut seen = load.0.lock().expect("a list");

@@ -13,6 +13,9 @@ const KEYS: u64 = 16;
 const PREFIX: &str = "large/";
 const TOO_LARGE: &str = "etcdserver: request is too large";
 
+/// Between two steps, at most: a few such clients are most of a run's work as it is.
+const PAUSE_MS: u64 = 400;
+
 pub struct Large;
 
 impl Workload for Large {
@@ -29,11 +32,11 @@ impl Workload for Large {
             match client.below(10) {
                 0..6 => {
                     let answer = client.put(put(key(client), value(client))).await;
-                    client.rest(&answer, 50).await;
+                    client.rest(&answer, PAUSE_MS).await;
                 }
                 6 => {
                     let answer = client.delete(delete(key(client))).await;
-                    client.rest(&answer, 50).await;
+                    client.rest(&answer, PAUSE_MS).await;
                 }
                 _ => pages(client).await,
             }
@@ -74,7 +77,7 @@ async fn pages(client: &Client) {
     let (mut keys, mut counted) = (Vec::new(), None);
     loop {
         let answer = client.range(page.clone()).await;
-        let Ok(found) = &answer else { return client.rest(&answer, 50).await };
+        let Ok(found) = &answer else { return client.rest(&answer, PAUSE_MS).await };
         if page.revision == 0 {
             page.revision = found.header.map_or(0, |header| header.revision);
             counted = Some(found.count);
@@ -88,7 +91,7 @@ async fn pages(client: &Client) {
         let text = format!("{counted:?} keys at revision {}, pages have {keys:?}", page.revision);
         client.complain("pages of one revision are the whole", text);
     }
-    client.pause(50).await;
+    client.pause(PAUSE_MS).await;
 }
 
 /// What is too large is refused with these words, and nothing else is.
