@@ -26,16 +26,19 @@ impl Load {
         let world = cluster.world().clone();
         world.add_host("load");
         let write = move |env: Env| async move {
+            let mut turn = 0;
             for n in 0.. {
-                // One after the other, as they then are: of those that are cut off each is asked once.
+                // Another member, of those that there are then, whenever one does not answer.
                 let names = cluster.names();
-                let member = &names[n as usize % names.len()];
+                let member = &names[turn % names.len()];
                 let mut kv = KvClient::new(cluster.channel(&env, Some(member)));
                 let put = PutRequest { key: key(n).into(), ..PutRequest::default() };
                 if let Ok(Ok(_)) = env.timeout(WRITE_LIMIT, kv.put(put)).await {
                     let mut seen = load.0.lock().expect("a list");
                     seen.0.push(n);
                     seen.1.push(env.now());
+                } else {
+                    turn += 1;
                 }
                 env.sleep(Duration::from_millis(20)).await;
             }
