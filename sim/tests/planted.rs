@@ -19,7 +19,7 @@ const SOON: &[&str] = &[
     "watch-lost-publication",
     "lease-never-ends",
     "apply-depends-on-member",
-    "log-released-too-far",
+    "snapshot-loses-rows",
 ];
 
 /// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
