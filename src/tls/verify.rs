@@ -5,9 +5,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
@@ -46,9 +45,17 @@ impl Trusted {
         Ok(Self { roots: Arc::new(roots), themselves })
     }
 
-    /// Without a CA, nobody but those who are trusted themselves is believed.
-    fn is_empty(&self) -> bool {
-        self.roots.is_empty()
+    /// A verifier over the CAs; `None` without a CA: nobody but those who are trusted themselves is
+    /// believed then.
+    fn verifier<V>(
+        &self,
+        build: impl FnOnce(Arc<RootCertStore>) -> Result<V, VerifierBuilderError>,
+    ) -> Result<Option<V>, TlsError> {
+        if self.roots.is_empty() {
+            return Ok(None);
+        }
+        let built = build(self.roots.clone());
+        built.map(Some).map_err(|error| TlsError::new(format!("trusted CA: {error}")))
     }
 
     fn vouches_for(&self, der: &CertificateDer<'_>, now: UnixTime, usage: Usage) -> bool {
@@ -121,14 +128,9 @@ impl Clients {
     ) -> Result<Self, TlsError> {
         let trusted = Trusted::new(disk, contents)?;
         let algorithms = provider.signature_verification_algorithms;
-        let webpki = match trusted.is_empty() {
-            true => None,
-            false => {
-                let roots = trusted.roots.clone();
-                let built = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-                Some(built.map_err(|error| TlsError::new(format!("trusted CA: {error}")))?)
-            }
-        };
+        let webpki = trusted.verifier(|roots| {
+            WebPkiClientVerifier::builder_with_provider(roots, provider).build()
+        })?;
         let revoked = match &contents.crl {
             None => Ok(BTreeSet::new()),
             Some(Err(error)) => Err(error.clone()),
@@ -224,14 +226,9 @@ impl Servers {
     ) -> Result<Self, TlsError> {
         let trusted = Trusted::new(disk, contents)?;
         let algorithms = provider.signature_verification_algorithms;
-        let webpki = match trusted.is_empty() {
-            true => None,
-            false => {
-                let roots = trusted.roots.clone();
-                let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-                Some(built.map_err(|error| TlsError::new(format!("trusted CA: {error}")))?)
-            }
-        };
+        let webpki = trusted.verifier(|roots| {
+            WebPkiServerVerifier::builder_with_provider(roots, provider).build()
+        })?;
         Ok(Self { webpki, algorithms, trusted, allowed: Allowed::new(settings) })
     }
 }
