@@ -94,10 +94,8 @@ impl Tables {
     }
 
     fn enable(&mut self) {
-        for (user, role) in [("root", "root")] {
-            self.user(user).expect("a new user");
-            self.have(user, role).expect("granted");
-        }
+        self.user("root").expect("a new user");
+        self.have("root", "root").expect("granted");
         self.entry(Auth::enable).expect("enabled");
     }
 }

@@ -604,11 +604,12 @@ impl Core {
     fn release_changes(&mut self) {
         if self.role() != Role::Leader {
             self.held_changes.clear();
-        } else if !self.is_transferring() && !self.conf_change_pending() {
-            if let Some(m) = self.held_changes.pop_front() {
-                let _ = self.node.step(m);
-                self.settle();
-            }
+        } else if !self.is_transferring()
+            && !self.conf_change_pending()
+            && let Some(m) = self.held_changes.pop_front()
+        {
+            let _ = self.node.step(m);
+            self.settle();
         }
     }
 
