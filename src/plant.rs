@@ -41,7 +41,7 @@ pub const ALL: &[Fault] = &[
     fault("vote-not-synced", "a vote is written but not synced before it is given", "B17"),
     fault("failed-fsync-ignored", "a failed fsync is taken for a good one", "B34"),
     fault("segment-cut-unsynced", "a segment's end is not synced when the next one begins", "B17"),
-    fault("log-released-too-far", "segments are removed that a restart needs", "B17"),
+    fault("log-released-too-far", "segments are removed as soon as the next one begins", "B17"),
     fault("torn-tail-refused", "a log whose last write was torn does not open", "B18"),
     fault("damaged-log-cut", "a damaged record in the middle is taken for a torn tail", "B18"),
     fault("crc-unchecked", "checksums of the log are not compared", "B18 B26"),

@@ -194,19 +194,23 @@ impl Wal {
             let reached = wal.marks.iter().copied().filter(|mark| *mark <= up_to.0);
             let Some(up_to) = reached.max() else { return Ok(0) };
             wal.marks.retain(|mark| *mark >= up_to);
-            let mut released = 0;
-            let up_to = up_to + if plant::is("log-released-too-far") { 1 << 20 } else { 0 };
-            while wal.segments.get(1).is_some_and(|next| next.index <= up_to) {
-                let path = wal.segments[0].path(&wal.dir);
-                wal.disk.remove(&path).context("remove", &path)?;
-                wal.segments.pop_front();
-                released += 1;
-            }
-            if released > 0 {
-                wal.disk.sync_dir(&wal.dir).context("sync", &wal.dir)?;
-            }
-            Ok(released)
+            wal.remove_below(up_to)
         })
+    }
+
+    /// Deletes the segments that hold nothing above `index`; how many.
+    fn remove_below(&mut self, index: u64) -> Result<usize, WalError> {
+        let mut removed = 0;
+        while self.segments.get(1).is_some_and(|next| next.index <= index) {
+            let path = self.segments[0].path(&self.dir);
+            self.disk.remove(&path).context("remove", &path)?;
+            self.segments.pop_front();
+            removed += 1;
+        }
+        if removed > 0 {
+            self.disk.sync_dir(&self.dir).context("sync", &self.dir)?;
+        }
+        Ok(removed)
     }
 
     /// The index of the last entry, or of the snapshot after which there is none yet.
@@ -371,6 +375,9 @@ impl Wal {
         self.disk.rename(&spare, &path).context("rename the new segment to", &path)?;
         self.disk.sync_dir(&self.dir).context("sync", &self.dir)?;
         self.segments.push_back(next);
+        if plant::is("log-released-too-far") {
+            self.remove_below(self.last_index + 1)?;
+        }
         Ok(())
     }
 
