@@ -69,6 +69,8 @@ pub struct Save {
     /// [`Core::persisted`] is owed for this number; without it only the commit index has moved and
     /// nothing waits for the write.
     pub must_sync: bool,
+    /// The commit index, this one's or an earlier one's, must be durable with it.
+    pub sync_commit: bool,
 }
 
 /// The read request marked `context` may be answered from a state at `index` or later.
@@ -103,6 +105,12 @@ pub struct Core {
     unsaved: VecDeque<Unsaved>,
     /// Newest term known to be on disk.
     durable_term: u64,
+    /// Newest commit index known to be on disk.
+    durable_commit: u64,
+    /// Committed entries from a conf change on whose commit is not known to be on disk. Whoever the
+    /// change removes ends once it sees that others have let it go: after a power cut they must not
+    /// need its vote again to find out what is committed.
+    held_entries: VecDeque<raftpb::Entry>,
     /// Waited for the disk and may go now.
     released: Vec<eraftpb::Message>,
     /// Recorded in the WAL, to be taken over by the state machine.
@@ -118,6 +126,7 @@ struct Unsaved {
     /// Newest Ready that asks nothing more of the disk than this one.
     covers: u64,
     term: u64,
+    commit: u64,
     snapshot: Option<raftpb::SnapshotMetadata>,
     messages: Vec<eraftpb::Message>,
 }
@@ -125,6 +134,7 @@ struct Unsaved {
 impl Core {
     pub fn new(config: &CoreConfig, boot: Boot) -> Result<Self, Fatal> {
         let context = |what: &str| format!("start of consensus: {what}");
+        let durable_commit = boot.hard_state.commit.max(config.applied);
         let log = open_log(config, boot).map_err(|e| Fatal::new(context("log"), e))?;
         let durable_term = raft::Storage::initial_state(&log)
             .map_err(|e| Fatal::new(context("log"), e))?
@@ -150,6 +160,8 @@ impl Core {
             boot_seed: config.boot_seed,
             unsaved: VecDeque::new(),
             durable_term,
+            durable_commit,
+            held_entries: VecDeque::new(),
             released: Vec::new(),
             restored: None,
             held_reads: Vec::new(),
@@ -296,7 +308,7 @@ impl Core {
     pub fn ready(&mut self) -> Option<Output> {
         self.release_reads();
         self.release_changes();
-        let nothing = self.released.is_empty() && self.restored.is_none();
+        let nothing = self.released.is_empty() && self.restored.is_none() && !self.may_release();
         if nothing && !self.node.has_ready() {
             return None;
         }
@@ -305,15 +317,22 @@ impl Core {
         if self.node.has_ready() {
             self.take_ready(&mut output, &mut messages);
         }
+        if let Some(snapshot) = &output.snapshot {
+            self.held_entries.retain(|entry| entry.index > snapshot.index);
+        }
+        while self.may_release() {
+            output.committed.extend(self.held_entries.pop_front());
+        }
         output.messages = outbox::coalesce(messages).into_iter().map(message::to_wire).collect();
         Some(output)
     }
 
     fn take_ready(&mut self, output: &mut Output, now: &mut Vec<eraftpb::Message>) {
-        // 1. and 2. Committed entries and read states leave at once; raft-rs gives out only what
-        //    this member has persisted.
+        // 1. and 2. Committed entries and read states leave at once, but for what a conf change holds;
+        //    raft-rs gives out only what this member has persisted.
         let mut ready = self.node.ready();
-        output.committed.extend(ready.take_committed_entries().into_iter().map(message::entry_out));
+        let committed = ready.take_committed_entries().into_iter().map(message::entry_out);
+        self.held_entries.extend(committed);
         output.reads = ready.take_read_states().into_iter().map(read_state_out).collect();
 
         // 3. to 5. Snapshot, entries and hard state: readable through Storage at once, durable later.
@@ -333,11 +352,13 @@ impl Core {
         now.extend(later.extract_if(.., |m| outbox::waits_for_no_disk(m)));
 
         // 7. The Ready is handled as far as raft's memory goes; `persisted` does the rest.
-        let (number, must_sync) = (ready.number(), ready.must_sync());
+        let (number, must_sync) = (save.number, save.must_sync);
         self.node.advance_append_async(ready);
         if must_sync {
             let (term, snapshot) = (self.node.raft.term, save.snapshot.clone());
-            let unsaved = Unsaved { number, covers: number, term, snapshot, messages: later };
+            let commit = self.commit();
+            let unsaved =
+                Unsaved { number, covers: number, term, commit, snapshot, messages: later };
             self.unsaved.push_back(unsaved);
             if plant::is("leader-counts-unsynced") {
                 self.node.on_persist_ready(number);
@@ -355,6 +376,7 @@ impl Core {
 
     /// Puts what the Ready wants stored into the log in memory.
     fn store(&mut self, ready: &raft::Ready) -> Save {
+        let sync_commit = !ready.must_sync() && self.waits_for_commit();
         let log = self.node.mut_store();
         let metadata = (!ready.snapshot().is_empty()).then(|| ready.snapshot().get_metadata());
         if let Some(metadata) = metadata {
@@ -372,8 +394,21 @@ impl Core {
                 .filter(|_| !plant::is("vote-not-kept"))
                 .map(message::hard_state_out),
             entries: ready.entries().iter().cloned().map(message::entry_out).collect(),
-            must_sync: ready.must_sync(),
+            must_sync: ready.must_sync() || sync_commit,
+            sync_commit,
         }
+    }
+
+    /// Whether a conf change is held back of whose commit the disk has not been told in earnest.
+    fn waits_for_commit(&self) -> bool {
+        let told = self.unsaved.back().map_or(self.durable_commit, |unsaved| unsaved.commit);
+        self.held_entries.iter().any(|entry| is_change(entry) && entry.index > told)
+    }
+
+    /// Whether the first of the entries held back can go.
+    fn may_release(&self) -> bool {
+        let first = self.held_entries.front();
+        first.is_some_and(|entry| !is_change(entry) || entry.index <= self.durable_commit)
     }
 
     /// Everything up to and with the save of this number is durable.
@@ -381,6 +416,7 @@ impl Core {
         while self.unsaved.front().is_some_and(|unsaved| unsaved.number <= number) {
             let saved = self.unsaved.pop_front().expect("there is a front");
             self.durable_term = saved.term;
+            self.durable_commit = self.durable_commit.max(saved.commit);
             self.node.on_persist_ready(saved.covers);
             if let Some(snapshot) = saved.snapshot {
                 // raft's configuration is the snapshot's since it was received; to raft the
@@ -647,6 +683,10 @@ fn open_log(config: &CoreConfig, boot: Boot) -> Result<Log, String> {
     }
     let conf_state = message::conf_state_in(boot.conf_state);
     Ok(Log::new(hard_state, conf_state, boot.snapshot, entries, config.applied))
+}
+
+fn is_change(entry: &raftpb::Entry) -> bool {
+    entry.r#type() != raftpb::EntryType::EntryNormal
 }
 
 fn proposes(m: &eraftpb::Message, kind: EntryType) -> bool {

@@ -98,6 +98,7 @@ impl LogTask {
         if save.must_sync {
             self.queued.number = Some(save.number);
         }
+        self.queued.sync |= save.sync_commit;
         let lazy = save.entries.is_empty() && !save.must_sync;
         if let (true, Some(Save::Entries { hard_state: Some(last), entries })) =
             (lazy, self.queued.saves.last_mut())

@@ -282,6 +282,7 @@ stories! {
     snapshot_and_election
     conf_change
     conf_change_forwarded
+    conf_change_waits_for_its_commit
     leader_removes_itself
     forwarding
     only_in_term
