@@ -23,8 +23,11 @@ use crate::types::{LeaseId, MemberId, Term};
 
 /// The longest time between two looks at the leases.
 const LEASE_PAUSE: Duration = Duration::from_millis(500);
-/// Between a member's own removal and its end, as etcd has it.
+/// Between a member's own removal and its end, as etcd has it, and between two looks whether it is
+/// still needed.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a removed member waits for others to let it go.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a leader looks whether the cluster's version can rise.
 const VERSION_PAUSE: Duration = Duration::from_secs(4);
 
@@ -180,14 +183,23 @@ fn seconds(ttl: i64) -> Duration {
 }
 
 /// Ends this member some time after it has carried out its own removal, so that whoever asked for it
-/// hears the answer and the others learn of the commit.
+/// hears the answer and the others learn of the commit. A member that has the entry and does not know of
+/// the commit, for it was down, still counts this one's vote: of two members the other could never serve
+/// again. So this one goes on voting until a majority of those that remain has let it go.
 pub(super) async fn end_when_removed(member: Member) {
     let mut removed = member.0.signals.removed.subscribe();
-    if removed.wait_for(|removed| *removed).await.is_ok() {
-        info!("this member was removed; it ends");
-        member.0.env.sleep(REMOVAL_PAUSE).await;
-        member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
+    if removed.wait_for(|removed| *removed).await.is_err() {
+        return;
     }
+    info!("this member was removed; it ends");
+    let env = &member.0.env;
+    env.sleep(REMOVAL_PAUSE).await;
+    let patience = env.now() + REMOVAL_PATIENCE;
+    while !member.is_let_go().await && env.now() < patience {
+        info!("waiting for the others to learn of the removal");
+        env.sleep(REMOVAL_PAUSE).await;
+    }
+    member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
 }
 
 /// Tracks when a leader was elected, for the text of timeouts.

@@ -161,7 +161,7 @@ fn peer_urls(options: &Options) -> Vec<&String> {
 }
 
 /// The members of the cluster as the peer at `url` knows them.
-async fn told(
+pub(super) async fn told(
     client: &Client,
     url: &str,
     limit: Duration,

@@ -15,7 +15,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::Message;
 
-use super::{CLUSTER_VERSION, Caller, ETCD_VERSION, Inner, Member, Options, snapshot};
+use super::{CLUSTER_VERSION, Caller, ETCD_VERSION, Inner, Member, Options, join, snapshot};
 use crate::apply::membership::MemberRecord;
 use crate::auth::Rule;
 use crate::codec;
@@ -204,6 +204,26 @@ impl Member {
             }
         }
         Some(format!("{}.{}.0", lowest.0, lowest.1))
+    }
+
+    /// Whether a majority of the voters that remain knows that this member was removed, and so needs its
+    /// vote no more.
+    pub(super) async fn is_let_go(&self) -> bool {
+        let members = self.members();
+        let voters: Vec<_> = members.members.values().filter(|m| !m.is_learner).collect();
+        let asked = voters.iter().map(|voter| self.is_removed_at(&voter.peer_urls));
+        let know = join_all(asked).await.into_iter().filter(|knows| *knows).count();
+        know * 2 > voters.len()
+    }
+
+    async fn is_removed_at(&self, urls: &[String]) -> bool {
+        let client = self.0.links.transport().client();
+        for url in urls {
+            if let Ok((_, members)) = join::told(client, url, CALL_TIMEOUT).await {
+                return members.iter().all(|member| member.id != self.id().0);
+            }
+        }
+        false
     }
 
     async fn version_of(&self, urls: Vec<String>) -> Option<(u64, u64)> {
