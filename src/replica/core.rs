@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::raftpb;
 use raft::eraftpb::{self, EntryType, MessageType};
 use raft::{Progress, ProgressState, RawNode, SnapshotStatus, StateRole};
@@ -20,9 +21,9 @@ use crate::plant;
 /// Read requests of followers held back while the leader has not committed in its term; a request
 /// beyond is dropped and asked again by its sender.
 const HELD_READS_MAX: usize = 1_024;
-/// Forwarded conf changes that wait for one under way; a change beyond is dropped, and its proposer
+/// Forwarded proposals that wait for a conf change under way; one beyond is dropped, and its proposer
 /// runs out of time.
-const HELD_CHANGES_MAX: usize = 64;
+const HELD_PROPOSALS_MAX: usize = 64;
 
 pub struct CoreConfig {
     pub id: u64,
@@ -117,8 +118,10 @@ pub struct Core {
     restored: Option<raftpb::SnapshotMetadata>,
     /// Read requests that came before this leader has committed in its term.
     held_reads: Vec<eraftpb::Message>,
-    /// Forwarded conf changes that came while another was under way, oldest first.
-    held_changes: VecDeque<eraftpb::Message>,
+    /// Forwarded proposals that came while a conf change was under way, oldest first.
+    held_proposals: VecDeque<eraftpb::Message>,
+    /// Where a conf change may be pending (term, index), and whether it was found to remove a member.
+    removal: ((u64, u64), bool),
 }
 
 struct Unsaved {
@@ -165,7 +168,8 @@ impl Core {
             released: Vec::new(),
             restored: None,
             held_reads: Vec::new(),
-            held_changes: VecDeque::new(),
+            held_proposals: VecDeque::new(),
+            removal: ((0, 0), false),
         };
         core.settle();
         Ok(core)
@@ -223,14 +227,9 @@ impl Core {
             MessageType::MsgTimeoutNow => self.may_campaign(),
             // etcd never makes one; joint consensus is not ours to enter.
             MessageType::MsgPropose if proposes(m, EntryType::EntryConfChangeV2) => false,
-            // raft would append an empty entry in its place, of which its proposer never hears.
-            MessageType::MsgPropose
-                if leader
-                    && proposes(m, EntryType::EntryConfChange)
-                    && self.conf_change_pending() =>
-            {
-                if self.held_changes.len() < HELD_CHANGES_MAX {
-                    self.held_changes.push_back(std::mem::take(m));
+            MessageType::MsgPropose if self.must_wait(m) => {
+                if self.held_proposals.len() < HELD_PROPOSALS_MAX {
+                    self.held_proposals.push_back(std::mem::take(m));
                 }
                 false
             }
@@ -282,6 +281,9 @@ impl Core {
     /// Terms and indexes are raft's to give.
     pub fn propose_all(&mut self, entries: Vec<raftpb::Entry>) -> Result<(), NotTaken> {
         assert!(!entries.is_empty(), "a proposal has at least one entry");
+        if self.removal_pending() {
+            return Err(NotTaken::NotNow);
+        }
         let mut m = eraftpb::Message::default();
         m.set_msg_type(MessageType::MsgPropose);
         m.from = self.id();
@@ -307,7 +309,7 @@ impl Core {
     /// contract, see [`super`].
     pub fn ready(&mut self) -> Option<Output> {
         self.release_reads();
-        self.release_changes();
+        self.release_proposals();
         let nothing = self.released.is_empty() && self.restored.is_none() && !self.may_release();
         if nothing && !self.node.has_ready() {
             return None;
@@ -596,6 +598,21 @@ impl Core {
         self.role() == Role::Leader && self.node.raft.has_pending_conf()
     }
 
+    /// Whether this leader has to let a removal take effect before anything else. Who was removed knows
+    /// of the commit and cannot be elected any more; with entries that others lack it would not vote for
+    /// them either, and they may need its vote until they know of the commit as well.
+    fn removal_pending(&mut self) -> bool {
+        if !self.conf_change_pending() {
+            return false;
+        }
+        let at = (self.term(), self.node.raft.pending_conf_index);
+        if self.removal.0 != at {
+            let pending = self.entries(self.node.raft.raft_log.applied);
+            self.removal = (at, pending.iter().any(removes));
+        }
+        self.removal.1
+    }
+
     /// What a member of the configuration has acknowledged of this leader's log.
     pub fn matched(&self, id: u64) -> Option<u64> {
         self.node.raft.prs().get(id).map(|progress| progress.matched)
@@ -634,18 +651,27 @@ impl Core {
         }
     }
 
-    /// Gives raft the next conf change that was held when none is under way. A member that lost the
-    /// lead drops them: whoever proposed them cannot know what became of them, as after any change of
-    /// leadership.
-    fn release_changes(&mut self) {
+    /// Whether a proposal has to wait for the conf change under way. For another change raft would append
+    /// an empty entry, of which its proposer never hears.
+    fn must_wait(&mut self, m: &eraftpb::Message) -> bool {
+        let change = proposes(m, EntryType::EntryConfChange);
+        self.removal_pending() || (change && self.conf_change_pending())
+    }
+
+    /// Gives raft the proposals that need not be held any more. A member that lost the lead drops them:
+    /// whoever proposed them cannot know what became of them, as after any change of leadership.
+    fn release_proposals(&mut self) {
         if self.role() != Role::Leader {
-            self.held_changes.clear();
-        } else if !self.is_transferring()
-            && !self.conf_change_pending()
-            && let Some(m) = self.held_changes.pop_front()
-        {
-            let _ = self.node.step(m);
-            self.settle();
+            self.held_proposals.clear();
+        } else if !self.is_transferring() {
+            for m in std::mem::take(&mut self.held_proposals) {
+                if self.must_wait(&m) {
+                    self.held_proposals.push_back(m);
+                } else {
+                    let _ = self.node.step(m);
+                    self.settle();
+                }
+            }
         }
     }
 
@@ -683,6 +709,13 @@ fn open_log(config: &CoreConfig, boot: Boot) -> Result<Log, String> {
     }
     let conf_state = message::conf_state_in(boot.conf_state);
     Ok(Log::new(hard_state, conf_state, boot.snapshot, entries, config.applied))
+}
+
+fn removes(entry: &raftpb::Entry) -> bool {
+    let change = is_change(entry).then(|| raftpb::ConfChange::decode(&entry.data[..]));
+    change.is_some_and(|change| {
+        change.is_ok_and(|change| change.r#type() == raftpb::ConfChangeType::ConfChangeRemoveNode)
+    })
 }
 
 fn is_change(entry: &raftpb::Entry) -> bool {

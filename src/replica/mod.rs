@@ -56,7 +56,8 @@
 //! * One configuration change is under way at a time. Those that come meanwhile wait, this member's own
 //!   and forwarded ones alike: none becomes an empty entry whose proposer waits for nothing.
 //! * A configuration change takes effect once its commit index is durable here. Who was removed ends when
-//!   the others have let it go, and they must never again need its vote to learn of the commit.
+//!   the others have let it go, and they must never again need its vote to learn of the commit. Nothing
+//!   follows a removal in the log until then: with entries that others lack it would refuse that vote.
 //! * The configuration in a snapshot is the one in force at the snapshot's index.
 //! * Nothing here is random but the boot seed: the election timeout is a pure function of seed, member,
 //!   term and role.
