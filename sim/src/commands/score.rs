@@ -70,8 +70,10 @@ fn hunt_all(jobs: usize, seeds: u64) -> Vec<Row> {
         for (fault, caught) in hunted {
             bar.inc(1);
             bar.set_message(fault.name);
-            if caught.is_none() {
-                bar.suspend(|| println!("{} was not caught", fault.name));
+            match &caught {
+                Some(caught) if bar.is_hidden() => println!("{}: seed {}", fault.name, caught.seed),
+                Some(_) => {}
+                None => bar.suspend(|| println!("{} was not caught", fault.name)),
             }
             rows.push((fault, caught));
         }

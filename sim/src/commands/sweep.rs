@@ -17,6 +17,9 @@ use super::{keep, replay};
 
 const BAR: &str = "{bar:30} {pos}/{len} seeds, {elapsed} of {duration}, {msg}";
 
+/// Seeds between two lines where nobody would see the bar.
+const TELL_EVERY: u64 = 50;
+
 /// Whether all seeds passed.
 pub fn run(seeds: Range<u64>, jobs: Option<usize>, keep_going: bool) -> Result<bool, String> {
     let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
@@ -33,7 +36,11 @@ pub fn run(seeds: Range<u64>, jobs: Option<usize>, keep_going: bool) -> Result<b
         drop(verdicts);
         for verdict in played {
             bar.inc(1);
-            bar.set_message(sum.add(&verdict));
+            let message = sum.add(&verdict);
+            if bar.is_hidden() && sum.seeds.is_multiple_of(TELL_EVERY) {
+                println!("{} seeds, {message}", sum.seeds);
+            }
+            bar.set_message(message);
             if !verdict.passed() {
                 bar.suspend(|| failed(&verdict));
                 queue.stop.store(!keep_going, Ordering::Relaxed);
