@@ -52,8 +52,12 @@ impl Cluster {
         self.admit(host, learner, &members);
         self.start(host).await;
         self.until(env, deadline, || async {
-            let serves = self.status(env, host).await.is_some();
-            serves.then_some(()).ok_or_else(|| format!("{host} does not serve yet"))
+            if self.status(env, host).await.is_some() {
+                return Ok(());
+            }
+            // It may be that root's token is older than the state that the member was sent.
+            self.log_in_again(env).await;
+            Err(format!("{host} does not serve yet"))
         })
         .await
     }

@@ -57,6 +57,8 @@ struct Urls {
 #[derive(Default)]
 struct Status {
     active_since: Option<Instant>,
+    /// When something last got through.
+    reached: Option<Instant>,
     /// The last refusal, so that one which goes on is logged once.
     refusal: Option<Mismatch>,
 }
@@ -237,17 +239,28 @@ impl Link {
     }
 
     pub(super) fn activate(&self) {
+        let now = self.context.env.now();
         let mut status = lock(&self.status);
         status.refusal = None;
+        status.reached = Some(now);
         if status.active_since.is_none() {
-            status.active_since = Some(self.context.env.now());
+            status.active_since = Some(now);
             info!(peer = %self.id, "peer became active");
         }
     }
 
-    /// Something towards or from the peer failed.
-    pub(super) fn deactivate(&self, what: &'static str, reason: &dyn std::fmt::Display) {
-        if lock(&self.status).active_since.take().is_some() {
+    /// Something towards or from the peer that began at `began` failed. That says nothing about what got
+    /// through since then: streams that go on would never say again that the peer is reachable.
+    pub(super) fn deactivate(
+        &self,
+        what: &'static str,
+        reason: &dyn std::fmt::Display,
+        began: Instant,
+    ) {
+        let mut status = lock(&self.status);
+        if status.reached.is_some_and(|reached| reached > began) {
+            debug!(peer = %self.id, what, %reason, "failed late: the peer has been reached since");
+        } else if status.active_since.take().is_some() {
             self.stats.disconnected.add(1);
             warn!(peer = %self.id, what, %reason, "peer became inactive");
         } else {

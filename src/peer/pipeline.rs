@@ -51,6 +51,7 @@ pub(super) async fn run(link: Arc<Link>, mut queue: mpsc::Receiver<Message>) {
 }
 
 async fn deliver(link: &Link, message: Message) {
+    let began = link.context.env.now();
     match post(link, &message).await {
         Ok(()) => {
             link.activate();
@@ -60,7 +61,7 @@ async fn deliver(link: &Link, message: Message) {
             if matches!(error, PostError::Removed) {
                 link.context.local.told_removed(link.id);
             }
-            link.deactivate("post a message", &error);
+            link.deactivate("post a message", &error, began);
             link.lost();
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()>
                 if matches!(error, PostError::Removed) {
                     link.context.local.told_removed(link.id);
                 }
-                link.deactivate("send a snapshot", &error);
+                link.deactivate("send a snapshot", &error, began);
                 link.stats.snapshot_send_failures.add(1);
                 link.lost();
             }

@@ -61,7 +61,7 @@ pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
                 if matches!(error, StreamError::Removed) {
                     link.context.local.told_removed(link.id);
                 }
-                link.deactivate("dial a stream", &error);
+                link.deactivate("dial a stream", &error, began);
             }
             Ok((mut body, _connection)) => {
                 link.activate();
@@ -71,7 +71,7 @@ pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
                     Ok(()) => info!(peer = %link.id, ?kind, "a peer ended its stream"),
                     Err(error) => {
                         warn!(peer = %link.id, ?kind, %error, "lost a stream from a peer");
-                        link.deactivate("read a stream", &error);
+                        link.deactivate("read a stream", &error, env.now());
                     }
                 }
             }

@@ -37,7 +37,7 @@ pub(super) async fn run(
     let Err(error) = writer.write(&mut messages).await else { return };
     warn!(peer = %link.id, ?kind, %error, "lost a stream to a peer");
     link.detach(kind, number);
-    link.deactivate("write a stream", &error);
+    link.deactivate("write a stream", &error, link.context.env.now());
     // After `detach` nothing is added: what is here now is lost.
     if writer.holds_messages || !messages.is_empty() {
         link.lost();
