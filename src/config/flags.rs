@@ -398,6 +398,13 @@ const SERVED: &[Flag] = &[
     ),
     served!(
         Features,
+        "metrics",
+        "basic",
+        set!(metrics, text),
+        "'basic', or 'extensive' for how long gRPC calls take, too."
+    ),
+    served!(
+        Features,
         "watch-progress-notify-interval",
         "0",
         set!(progress_interval, go::duration),
@@ -480,7 +487,6 @@ const NOT_SERVED: &[Flag] = &[
     off("discovery-srv-name", EMPTY),
     off("v2-deprecation", &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
     off_bool("enable-pprof", FALSE),
-    off("metrics", &["basic"]),
     off_bool("enable-distributed-tracing", FALSE),
     off("distributed-tracing-address", &["localhost:4317"]),
     off("distributed-tracing-service-name", &["etcd"]),

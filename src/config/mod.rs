@@ -104,6 +104,7 @@ struct Values {
     pub gateway: bool,
     pub cors: BTreeSet<String>,
     pub host_whitelist: BTreeSet<String>,
+    pub metrics: String,
     pub advertise_peer: Vec<urls::Url>,
     pub initial_cluster: String,
     pub initial_state: String,

@@ -16,6 +16,7 @@ impl Config {
         options.keep_alive_timeout = self.keep_alive_timeout;
         options.gateway = self.gateway;
         options.access = self.access.clone();
+        options.time_calls = self.time_calls;
         options
     }
 

@@ -59,6 +59,7 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     pub gateway: bool,
     pub access: Access,
+    pub time_calls: bool,
     pub progress_interval: Duration,
     pub tokens: TokenKind,
     pub bcrypt_cost: u32,
@@ -157,6 +158,8 @@ pub(super) fn validate(
             KEEP_ALIVE_TIMEOUT
         },
         gateway: values.gateway,
+        // As in etcd, no other word is an error.
+        time_calls: values.metrics == "extensive",
         access: Access { origins: values.cors, hosts: values.host_whitelist },
         progress_interval: match values.progress_interval {
             Duration::ZERO => PROGRESS_INTERVAL,

@@ -55,6 +55,8 @@ pub struct Options {
     pub gateway: bool,
     /// Who may use the HTTP side from a browser.
     pub access: Access,
+    /// Have a metric of how long gRPC calls take.
+    pub time_calls: bool,
     /// What the program that starts the server is.
     pub process: Process,
 }
@@ -76,6 +78,7 @@ impl Options {
             keep_alive_timeout: Duration::from_secs(20),
             gateway: true,
             access: Access::default(),
+            time_calls: false,
             process: Process::default(),
         }
     }
@@ -250,7 +253,7 @@ impl Port {
             .initial_connection_window_size(WINDOW_BYTES)
             .keep_alive_interval(options.keep_alive_interval)
             .keep_alive_timeout(options.keep_alive_timeout);
-        let gate = Gate::new(member.clone());
+        let gate = Gate::new(member.clone(), options.time_calls);
         let gateway = options
             .gateway
             .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
