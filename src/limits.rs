@@ -7,6 +7,9 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// What a gRPC message may be larger than a proposal: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// How many times larger a request may be in JSON: base64 makes four bytes of three, and a client may
+/// write any byte of it as six.
+pub const GATEWAY_JSON_FACTOR: usize = 8;
 /// Operations in one txn branch (`--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.

@@ -5,6 +5,7 @@
 //! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`] when
 //! the page is asked for.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -21,6 +22,8 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// Only there when it is asked for.
+            grpc_seconds: OnceLock<HistogramVec>,
             $($(#[$doc])* pub $field: metrics!(@type $kind),)*
         }
 
@@ -29,7 +32,7 @@ macro_rules! metrics {
             pub fn new() -> Self {
                 let registry = Registry::new();
                 $(let $field = register(&registry, metrics!(@make $kind $args, $name, $help));)*
-                Self { registry, $($field,)* }
+                Self { registry, grpc_seconds: OnceLock::new(), $($field,)* }
             }
         }
     };
@@ -92,6 +95,11 @@ metrics! {
     ranges: counter (), "etcd_mvcc_range_total", "Ranges served, those of txns counted.";
     txns: counter (), "etcd_mvcc_txn_total", "Transactions of more than one operation.";
 
+    hash_seconds: histogram (0.01, 15), "etcd_mvcc_hash_duration_seconds",
+        "Hashing all of the store.";
+    hash_kv_seconds: histogram (0.01, 15), "etcd_mvcc_hash_rev_duration_seconds",
+        "Hashing the keys up to a revision.";
+
     leases_granted: counter (), "etcd_debugging_lease_granted_total", "Leases granted.";
     leases_revoked: counter (), "etcd_debugging_lease_revoked_total", "Leases revoked.";
     leases_renewed: counter (), "etcd_debugging_lease_renewed_total",
@@ -106,6 +114,10 @@ metrics! {
         "grpc_server_started_total", "gRPC calls begun.";
     grpc_handled: counters ["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
         "grpc_server_handled_total", "gRPC calls ended, by result.";
+    grpc_received: counters ["grpc_type", "grpc_service", "grpc_method"],
+        "grpc_server_msg_received_total", "Messages of gRPC calls received.";
+    grpc_sent: counters ["grpc_type", "grpc_service", "grpc_method"],
+        "grpc_server_msg_sent_total", "Messages of gRPC calls sent.";
 }
 
 impl Metrics {
@@ -127,6 +139,44 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory does not fail");
         String::from_utf8(text).expect("names, helps and labels are UTF-8")
+    }
+}
+
+/// What is counted of one gRPC method's calls. All of it is shown from the start, as etcd does.
+#[derive(Debug)]
+pub struct Calls {
+    pub started: IntCounter,
+    /// In the order of the codes' labels.
+    pub handled: Vec<IntCounter>,
+    pub received: IntCounter,
+    pub sent: IntCounter,
+    /// From the beginning to the end of a call.
+    pub seconds: Option<Histogram>,
+}
+
+impl Metrics {
+    /// `of` is type, service and method; `codes` are the labels of the results that there are.
+    pub fn calls(&self, of: [&str; 3], codes: &[&str], timed: bool) -> Calls {
+        let [kind, service, method] = of;
+        let handled =
+            |code: &&str| self.grpc_handled.with_label_values(&[kind, service, method, code]);
+        Calls {
+            started: self.grpc_started.with_label_values(&of),
+            handled: codes.iter().map(handled).collect(),
+            received: self.grpc_received.with_label_values(&of),
+            sent: self.grpc_sent.with_label_values(&of),
+            seconds: timed.then(|| self.grpc_seconds().with_label_values(&of)),
+        }
+    }
+
+    fn grpc_seconds(&self) -> &HistogramVec {
+        self.grpc_seconds.get_or_init(|| {
+            let name = "grpc_server_handling_seconds";
+            // The bounds are Prometheus' own.
+            let options = HistogramOpts::new(name, "Times that gRPC calls took.");
+            let labels = ["grpc_type", "grpc_service", "grpc_method"];
+            register(&self.registry, HistogramVec::new(options, &labels))
+        })
     }
 }
 

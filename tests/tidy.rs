@@ -43,6 +43,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["tls"]),
     ("rcgen", &["tls"]),
     ("prometheus", &["metrics", "bin"]),
+    ("prost_reflect", &["http"]),
     ("rustix", &["env", "bin"]),
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),

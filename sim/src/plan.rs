@@ -63,6 +63,8 @@ pub struct ClientPlan {
     pub workload: String,
     /// The member that it keeps to; none: whichever answers.
     pub member: Option<String>,
+    /// It speaks JSON over HTTP/1, not gRPC.
+    pub json: bool,
     pub steps_max: u64,
 }
 
@@ -99,7 +101,8 @@ impl Default for Weather {
 impl ClientPlan {
     /// Endless, at whichever member answers.
     pub fn new(number: usize, workload: &str) -> Self {
-        Self { number, workload: workload.to_owned(), member: None, steps_max: ENDLESS }
+        let workload = workload.to_owned();
+        Self { number, workload, member: None, json: false, steps_max: ENDLESS }
     }
 
     /// The host that it runs on.
@@ -141,6 +144,7 @@ impl fmt::Display for ClientPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let member = self.member.as_deref().unwrap_or("any");
         write!(f, "client {} {} at {member}", self.host(), self.workload)?;
+        write!(f, "{}", if self.json { " by json" } else { "" })?;
         if self.steps_max == ENDLESS { Ok(()) } else { write!(f, " steps {}", self.steps_max) }
     }
 }
@@ -249,6 +253,7 @@ fn read_client(text: &str, next: usize) -> Result<ClientPlan, String> {
         match word {
             "at" if value == "any" => client.member = None,
             "at" if !value.is_empty() => client.member = Some(value.to_owned()),
+            "by" if value == "json" => client.json = true,
             "steps" => client.steps_max = number(value)?,
             _ => return Err(format!("{word:?} is not a client's")),
         }

@@ -253,6 +253,7 @@ impl Run {
             let channel = cluster.channel(&env, plan.member.as_deref());
             let surroundings = Surroundings { env, channel, cluster, evidence, story, stop };
             let client = Client::new(plan.number, workload.name(), dice, surroundings);
+            let client = client.speaking_json(plan.json);
             workload.setup(&client).await;
             let _ = ready.send(());
             drive(workload, client, plan.steps_max).await;

@@ -22,6 +22,8 @@ const BACKUPS_MAX: usize = 2;
 const KIND_ON: u64 = 40;
 /// Plans whose cluster need not survive, in percent.
 const UNSURVIVABLE: u64 = 6;
+/// Clients that speak JSON, in percent.
+const JSON: u64 = 12;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
 
@@ -32,8 +34,14 @@ pub fn draw(seed: u64) -> Plan {
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let mut clients = clients(&mut of("clients"), shape.members);
+    let mut json = of("json");
+    clients.iter_mut().for_each(|client| client.json = json.chance(JSON));
     if of("permissions").chance(PERMISSIONS) {
-        clients.iter_mut().for_each(|client| client.workload = workload::ALONE.to_owned());
+        for client in &mut clients {
+            client.workload = workload::ALONE.to_owned();
+            // Users come over gRPC, where they log in.
+            client.json = false;
+        }
     }
     let survivable = !of("mercy").chance(UNSURVIVABLE);
     let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();

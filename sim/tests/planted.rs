@@ -26,6 +26,7 @@ const SOON: &[&str] = &[
 const SCRIPTED: &[(&str, &str, &str)] = &[
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
+    ("gateway-asks-twice", "clients-speak-json", "replay"),
 ];
 
 #[test]

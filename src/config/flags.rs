@@ -1,6 +1,8 @@
 //! The table of flags, one row a flag: name, default, help and what it sets. Rows are in the order of
 //! `--help`. What a value means together with others is not known here.
 
+use std::collections::BTreeSet;
+
 use super::urls::Url;
 use super::{Values, go, security};
 
@@ -135,6 +137,18 @@ fn list(value: &str) -> Result<Vec<String>, String> {
     Ok(value.split(',').map(str::to_owned).collect())
 }
 
+fn unique(value: &str) -> Result<BTreeSet<String>, String> {
+    Ok(value.split(',').map(str::to_owned).collect())
+}
+
+/// `*`, or URLs.
+fn origins(value: &str) -> Result<BTreeSet<String>, String> {
+    match value {
+        "*" => unique(value),
+        urls => Ok(Url::parse_list(urls)?.iter().map(Url::to_string).collect()),
+    }
+}
+
 fn state(value: &str) -> Result<String, String> {
     match value {
         "new" | "existing" => Ok(value.to_owned()),
@@ -207,6 +221,13 @@ const SERVED: &[Flag] = &[
         "http://localhost:2379",
         set!(listen_client, Url::parse_list),
         "URLs to listen on for clients, gRPC and HTTP."
+    ),
+    served!(
+        Member,
+        "listen-client-http-urls",
+        "",
+        set!(listen_client_http, Url::parse_list_or_none),
+        "URLs to listen on for HTTP only; --listen-client-urls are for gRPC only then."
     ),
     served!(
         Member,
@@ -354,6 +375,35 @@ const SERVED: &[Flag] = &[
         "How the retention is read: 'periodic' (time) or 'revision' (number)."
     ),
     served!(
+        Member,
+        "enable-grpc-gateway",
+        bool,
+        "true",
+        set!(gateway, go::bool),
+        "Serve gRPC calls as JSON over HTTP, below /v3/."
+    ),
+    served!(
+        Security,
+        "cors",
+        "*",
+        set!(cors, origins),
+        "Origins whose pages may read what HTTP answers, separated by commas; '*' for all."
+    ),
+    served!(
+        Security,
+        "host-whitelist",
+        "*",
+        set!(host_whitelist, unique),
+        "Host names by which HTTP without TLS may be asked, separated by commas; '*' for all."
+    ),
+    served!(
+        Features,
+        "metrics",
+        "basic",
+        set!(metrics, text),
+        "'basic', or 'extensive' for how long gRPC calls take, too."
+    ),
+    served!(
         Features,
         "watch-progress-notify-interval",
         "0",
@@ -407,7 +457,6 @@ const ZERO: &[&str] = &["0", "0s", "0ms"];
 
 /// etcd 3.7's other flags. A row leaves when its flag is served.
 const NOT_SERVED: &[Flag] = &[
-    off("listen-client-http-urls", EMPTY),
     off("max-snapshots", &["5"]),
     off("max-wals", &["5"]),
     off_bool("memory-mlock", FALSE),
@@ -419,7 +468,6 @@ const NOT_SERVED: &[Flag] = &[
     off_bool("socket-reuse-address", FALSE),
     off("raft-read-timeout", &["5s"]),
     off("raft-write-timeout", &["5s"]),
-    off_bool("enable-grpc-gateway", FALSE),
     off("feature-gates", EMPTY),
     off("discovery-endpoints", EMPTY),
     off("discovery-token", EMPTY),
@@ -438,10 +486,7 @@ const NOT_SERVED: &[Flag] = &[
     off("discovery-srv", EMPTY),
     off("discovery-srv-name", EMPTY),
     off("v2-deprecation", &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
-    off("cors", &["*"]),
-    off("host-whitelist", &["*"]),
     off_bool("enable-pprof", FALSE),
-    off("metrics", &["basic"]),
     off_bool("enable-distributed-tracing", FALSE),
     off("distributed-tracing-address", &["localhost:4317"]),
     off("distributed-tracing-service-name", &["etcd"]),

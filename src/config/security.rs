@@ -23,7 +23,8 @@ fn settle_peers(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), St
     if values.peer_auto_tls && tls.has_certificate() {
         notices.push(ignored("ignoring peer auto TLS since certs given", None));
     } else if values.peer_auto_tls {
-        tls.generate = Some(generate(&values.data_dir, "peer", urls, values.self_signed_years));
+        let urls: Vec<&Url> = urls.iter().collect();
+        tls.generate = Some(generate(&values.data_dir, "peer", &urls, values.self_signed_years));
         return Ok(());
     }
     for url in urls.iter().filter(|url| url.scheme() == "http") {
@@ -53,14 +54,15 @@ fn settle_peers(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), St
 }
 
 fn settle_clients(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), String> {
-    let (tls, urls) = (&mut values.client_tls, &values.listen_client);
+    let tls = &mut values.client_tls;
+    let urls: Vec<&Url> = values.listen_client.iter().chain(&values.listen_client_http).collect();
     if values.client_auto_tls && tls.has_certificate() {
         notices.push(ignored("ignoring client auto TLS since certs given", None));
     } else if values.client_auto_tls {
-        tls.generate = Some(generate(&values.data_dir, "client", urls, values.self_signed_years));
+        tls.generate = Some(generate(&values.data_dir, "client", &urls, values.self_signed_years));
         return Ok(());
     }
-    for url in urls.iter().filter(|url| !url.is_secure()) {
+    for url in urls.iter().copied().filter(|url| !url.is_secure()) {
         if tls.has_certificate() {
             let what = "scheme is http or unix while key and cert files are present; ignoring key \
                         and cert files";
@@ -72,7 +74,7 @@ fn settle_clients(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), 
             notices.push(ignored(what, Some(url)));
         }
     }
-    let secure = urls.iter().find(|url| url.is_secure());
+    let secure = urls.iter().copied().find(|url| url.is_secure());
     let metrics = values.listen_metrics.iter().find(|url| url.is_secure());
     match (secure, metrics) {
         (None, None) => Ok(()),
@@ -89,7 +91,7 @@ fn settle_clients(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), 
     }
 }
 
-fn generate(data_dir: &str, side: &str, urls: &[Url], years: u64) -> Generate {
+fn generate(data_dir: &str, side: &str, urls: &[&Url], years: u64) -> Generate {
     let hosts = urls.iter().map(|url| url.host().to_owned()).filter(|host| !host.is_empty());
     Generate { dir: Path::new(data_dir).join("fixtures").join(side), hosts: hosts.collect(), years }
 }

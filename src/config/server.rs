@@ -8,11 +8,15 @@ use crate::server;
 impl Config {
     pub fn server_options(&self) -> server::Options {
         let mut options = server::Options::new(self.member_options(), self.listen_client.clone());
+        options.listen_client_http = self.listen_client_http.clone();
         options.listen_metrics = self.listen_metrics.clone();
         options.tls = self.client_tls.clone();
         options.concurrent_streams_max = self.concurrent_streams_max;
         options.keep_alive_interval = self.keep_alive_interval;
         options.keep_alive_timeout = self.keep_alive_timeout;
+        options.gateway = self.gateway;
+        options.access = self.access.clone();
+        options.time_calls = self.time_calls;
         options
     }
 

@@ -391,3 +391,40 @@ fn several_schemes_go_together() {
     assert_eq!(config.listen_client[2].place, Place::Unix("m0:3".into()));
     assert_eq!(config.advertise_client[0].as_str(), "http://127.0.0.1:2");
 }
+
+#[test]
+fn http_has_addresses_of_its_own_if_wanted() {
+    let config = config("--listen-client-http-urls http://127.0.0.1:1,http://127.0.0.1:2");
+    let ports: Vec<_> = config.listen_client_http.iter().filter_map(Listen::address).collect();
+    assert_eq!(ports.len(), 2);
+    assert_eq!(
+        invalid("--listen-client-http-urls http://127.0.0.1:1,http://127.0.0.1:2379"),
+        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \
+         http://127.0.0.1:2379"
+    );
+    assert_eq!(
+        invalid("--listen-client-http-urls https://127.0.0.1:1"),
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+         https://127.0.0.1:1 with HTTPS scheme"
+    );
+    let server = config.server_options();
+    assert_eq!(server.listen_client_http, config.listen_client_http);
+    assert!(server.gateway && !server.time_calls);
+}
+
+#[test]
+fn who_may_use_http_is_said_by_name() {
+    let access = |line: &str| config(line).access;
+    let all = access("");
+    assert_eq!((all.origins.len(), all.hosts.len()), (1, 1));
+    assert!(all.origins.contains("*") && all.hosts.contains("*"));
+    let some = access("--cors http://b:1,http://a:2 --host-whitelist=b,a,b");
+    assert_eq!(Vec::from_iter(some.origins), ["http://a:2", "http://b:1"]);
+    assert_eq!(Vec::from_iter(some.hosts), ["a", "b"]);
+    assert_eq!(
+        usage_error("--cors a"),
+        "invalid value \"a\" for flag -cors: URL scheme must be http, https, unix, or unixs: a"
+    );
+    assert!(config("--metrics extensive").time_calls && !config("--metrics=any").time_calls);
+    assert!(!config("--enable-grpc-gateway=false").gateway);
+}

@@ -8,6 +8,7 @@ use super::cluster::InitialCluster;
 use super::log;
 use super::urls::{Url, join};
 use super::{ConfigError, Notice, Values, flags, go, security, tokens};
+use crate::http::access::Access;
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
@@ -36,6 +37,7 @@ pub struct Config {
     pub auto_compaction: Option<AutoCompaction>,
     pub listen_peer: Vec<Listen>,
     pub listen_client: Vec<Listen>,
+    pub listen_client_http: Vec<Listen>,
     pub listen_metrics: Vec<Listen>,
     pub client_tls: tls::Settings,
     pub peer_tls: tls::Settings,
@@ -55,6 +57,9 @@ pub struct Config {
     pub concurrent_streams_max: u32,
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    pub gateway: bool,
+    pub access: Access,
+    pub time_calls: bool,
     pub progress_interval: Duration,
     pub tokens: TokenKind,
     pub bcrypt_cost: u32,
@@ -85,6 +90,7 @@ pub(super) fn validate(
     let log = log::Settings::new(&values).map_err(invalid)?;
     let listen_peer = bind(&values.listen_peer)?;
     let listen_client = bind(&values.listen_client)?;
+    let listen_client_http = bind(&values.listen_client_http)?;
     let listen_metrics = bind(&values.listen_metrics)?;
     check_advertised(&values)?;
     check_times(&values)?;
@@ -99,6 +105,7 @@ pub(super) fn validate(
     default_names(&mut values, notices);
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     security::settle(&mut values, notices).map_err(invalid)?;
+    check_shared(&values, &listen_client, &listen_client_http)?;
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let auto_compaction =
@@ -120,6 +127,7 @@ pub(super) fn validate(
         auto_compaction,
         listen_peer,
         listen_client,
+        listen_client_http,
         listen_metrics,
         client_tls: values.client_tls,
         peer_tls: values.peer_tls,
@@ -149,6 +157,10 @@ pub(super) fn validate(
         } else {
             KEEP_ALIVE_TIMEOUT
         },
+        gateway: values.gateway,
+        // As in etcd, no other word is an error.
+        time_calls: values.metrics == "extensive",
+        access: Access { origins: values.cors, hosts: values.host_whitelist },
         progress_interval: match values.progress_interval {
             Duration::ZERO => PROGRESS_INTERVAL,
             interval => interval.max(PROGRESS_INTERVAL_MIN),
@@ -170,6 +182,17 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
 
 fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {
     urls.iter().map(|url| url.listen().map_err(ConfigError::Invalid)).collect()
+}
+
+/// An address speaks gRPC or not.
+fn check_shared(values: &Values, grpc: &[Listen], http: &[Listen]) -> Result<(), ConfigError> {
+    let mut pairs = values.listen_client_http.iter().zip(http);
+    match pairs.find(|(_, http)| grpc.iter().any(|grpc| grpc.place == http.place)) {
+        None => Ok(()),
+        Some((url, _)) => Err(ConfigError::Invalid(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        ))),
+    }
 }
 
 fn check_advertised(values: &Values) -> Result<(), ConfigError> {

@@ -1,6 +1,7 @@
 //! The bodies of a call on their way through the gate: requests with a bound on each message,
 //! responses that count their result and end at the caller's deadline.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::calls::{Call, ReceivedBytes};
+use super::calls::{Call, Received};
 use super::status::status;
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
@@ -18,24 +19,21 @@ use crate::error::{Error, Unavailable};
 /// A gRPC message's prefix: a compression flag and a length, big-endian.
 const PREFIX_BYTES: usize = 5;
 
-/// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
-/// library gives, as soon as its length has been read.
-pub(super) struct Limited<B> {
-    body: B,
-    limit: usize,
-    received_bytes: ReceivedBytes,
+/// Follows the messages through a body, wherever it is cut.
+#[derive(Debug, Default)]
+struct Boundaries {
     /// The part of a message's prefix that has been read, and the bytes of the message still to come.
     prefix: Vec<u8>,
     rest: usize,
 }
 
-impl<B> Limited<B> {
-    pub fn new(body: B, limit: usize, received_bytes: ReceivedBytes) -> Self {
-        Self { body, limit, received_bytes, prefix: Vec::with_capacity(PREFIX_BYTES), rest: 0 }
-    }
-
-    /// Follows the message boundaries through `data`.
-    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
+impl Boundaries {
+    /// Calls `begins` with the length of every message that begins in `data`.
+    fn follow<E>(
+        &mut self,
+        mut data: &[u8],
+        mut begins: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         while !data.is_empty() {
             if self.rest > 0 {
                 let skip = self.rest.min(data.len());
@@ -49,15 +47,39 @@ impl<B> Limited<B> {
             if let [_, a, b, c, d] = self.prefix[..] {
                 self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
                 self.prefix.clear();
-                if self.rest > self.limit {
-                    return Err(Status::resource_exhausted(format!(
-                        "grpc: received message larger than max ({} vs. {})",
-                        self.rest, self.limit
-                    )));
-                }
+                begins(self.rest)?;
             }
         }
         Ok(())
+    }
+}
+
+/// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
+/// library gives, as soon as its length has been read.
+pub(super) struct Limited<B> {
+    body: B,
+    limit: usize,
+    received: Received,
+    boundaries: Boundaries,
+}
+
+impl<B> Limited<B> {
+    pub fn new(body: B, limit: usize, received: Received) -> Self {
+        Self { body, limit, received, boundaries: Boundaries::default() }
+    }
+
+    fn check(&mut self, data: &[u8]) -> Result<(), Status> {
+        let (limit, received) = (self.limit, &self.received);
+        received.bytes(data.len());
+        self.boundaries.follow(data, |length| {
+            if length > limit {
+                return Err(Status::resource_exhausted(format!(
+                    "grpc: received message larger than max ({length} vs. {limit})"
+                )));
+            }
+            received.message();
+            Ok(())
+        })
     }
 }
 
@@ -80,10 +102,7 @@ where
             None => None,
             Some(Err(error)) => Some(Err(Status::from_error(error.into()))),
             Some(Ok(frame)) => {
-                let checked = frame.data_ref().map_or(Ok(()), |data| {
-                    self.received_bytes.add(data.len());
-                    self.check(data)
-                });
+                let checked = frame.data_ref().map_or(Ok(()), |data| self.check(data));
                 Some(checked.map(|()| frame))
             }
         })
@@ -102,6 +121,7 @@ where
 pub(super) struct Answer {
     body: Body,
     call: Call,
+    boundaries: Boundaries,
     /// When the caller has had enough: a stream ends then.
     deadline: Option<BoxFuture<'static, ()>>,
     over: bool,
@@ -109,12 +129,17 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn new(body: Body, call: Call, deadline: Option<BoxFuture<'static, ()>>) -> Self {
-        Self { body, call, deadline, over: false }
+        Self { body, call, boundaries: Boundaries::default(), deadline, over: false }
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.call.count_sent(data.len());
+            let call = &self.call;
+            let Ok::<(), Infallible>(()) = self.boundaries.follow(data, |_| {
+                call.count_message();
+                Ok(())
+            });
         } else if let Some(trailers) = frame.trailers_ref() {
             self.call.end(code(trailers).unwrap_or(Code::Unknown));
         }
@@ -176,8 +201,9 @@ mod tests {
 
     #[test]
     fn messages_are_bounded_across_frames() {
-        let calls = Calls::new(Arc::new(Metrics::new()));
-        let mut limited = Limited::new((), 4, calls.received_bytes());
+        let calls = Calls::new(Arc::new(Metrics::new()), None);
+        let call = calls.begin("/etcdserverpb.KV/Put").expect("a method");
+        let mut limited = Limited::new((), 4, call.received());
         assert!(limited.check(&[0, 0, 0]).is_ok());
         assert!(limited.check(&[0, 4, 1, 2]).is_ok());
         assert!(limited.check(&[3, 4, 0, 0, 0, 0]).is_ok());

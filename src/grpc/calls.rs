@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use tonic::{Code, Status};
 
 use crate::auth::{self, Rule};
+use crate::env::Env;
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 
 /// How messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +88,11 @@ const SERVICES: &[Service] = &[
     ("grpc.health.v1.Health", &["Check", "List"], &[("Watch", Flow::ServerStream)]),
 ];
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Method {
-    service: &'static str,
-    name: &'static str,
     flow: Flow,
     rule: Rule,
+    counters: metrics::Calls,
 }
 
 /// The table and its counters; clones share them.
@@ -101,31 +102,38 @@ pub struct Calls(Arc<Inner>);
 struct Inner {
     metrics: Arc<Metrics>,
     /// By path.
-    methods: HashMap<String, Method>,
+    methods: HashMap<String, Arc<Method>>,
     /// The client versions that have been seen; bounded, because clients choose them.
     versions: RwLock<BTreeSet<String>>,
+    /// To time calls by, if they are timed.
+    clock: Option<Env>,
 }
 
 impl Calls {
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// With a clock, calls are timed.
+    pub fn new(metrics: Arc<Metrics>, clock: Option<Env>) -> Self {
+        let codes = CODES.map(|(_, label)| label);
         let mut methods = HashMap::new();
         for &(service, unary, streams) in SERVICES {
             let unary = unary.iter().map(|name| (*name, Flow::Unary));
             for (name, flow) in unary.chain(streams.iter().copied()) {
                 // Without a rule it is not served.
                 let Some(rule) = auth::rule(service, name) else { continue };
-                methods.insert(format!("/{service}/{name}"), Method { service, name, flow, rule });
+                let of = [flow.label(), service, name];
+                let counters = metrics.calls(of, &codes, clock.is_some());
+                let method = Arc::new(Method { flow, rule, counters });
+                methods.insert(format!("/{service}/{name}"), method);
             }
         }
-        Self(Arc::new(Inner { metrics, methods, versions: RwLock::default() }))
+        Self(Arc::new(Inner { metrics, methods, versions: RwLock::default(), clock }))
     }
 
     /// Counts a call that has begun.
     pub fn begin(&self, path: &str) -> Result<Call, Status> {
-        let Some(method) = self.0.methods.get(path).copied() else { return Err(unknown(path)) };
-        let labels = [method.flow.label(), method.service, method.name];
-        self.0.metrics.grpc_started.with_label_values(&labels).inc();
-        Ok(Call { metrics: self.0.metrics.clone(), method, ended: false })
+        let Some(method) = self.0.methods.get(path).cloned() else { return Err(unknown(path)) };
+        method.counters.started.inc();
+        let clock = self.0.clock.clone().map(|env| (env.now(), env));
+        Ok(Call { metrics: self.0.metrics.clone(), method, clock, ended: false })
     }
 
     /// Counts a call by what its client says it is.
@@ -133,11 +141,6 @@ impl Calls {
         let kind = if call.method.flow == Flow::Unary { "unary" } else { "stream" };
         let version = if self.is_shown(version) { version } else { "other" };
         self.0.metrics.client_requests.with_label_values(&[kind, version]).inc();
-    }
-
-    /// For the bodies of requests.
-    pub fn received_bytes(&self) -> ReceivedBytes {
-        ReceivedBytes(self.0.metrics.clone())
     }
 
     fn is_shown(&self, version: &str) -> bool {
@@ -154,19 +157,28 @@ impl Calls {
     }
 }
 
-/// Counts what clients send.
-pub struct ReceivedBytes(Arc<Metrics>);
+/// Counts what one call's client sends.
+pub struct Received {
+    metrics: Arc<Metrics>,
+    method: Arc<Method>,
+}
 
-impl ReceivedBytes {
-    pub fn add(&self, bytes: usize) {
-        self.0.client_received_bytes.inc_by(bytes as u64);
+impl Received {
+    pub fn bytes(&self, bytes: usize) {
+        self.metrics.client_received_bytes.inc_by(bytes as u64);
+    }
+
+    pub fn message(&self) {
+        self.method.counters.received.inc();
     }
 }
 
 /// One call; dropped without a result, its client has gone away.
 pub struct Call {
     metrics: Arc<Metrics>,
-    method: Method,
+    method: Arc<Method>,
+    /// When it began, if that matters, and by whose clock.
+    clock: Option<(Instant, Env)>,
     ended: bool,
 }
 
@@ -176,17 +188,31 @@ impl Call {
         self.method.rule
     }
 
+    /// For the body of the request.
+    pub fn received(&self) -> Received {
+        Received { metrics: self.metrics.clone(), method: self.method.clone() }
+    }
+
     /// Counts a part of the answer.
     pub fn count_sent(&self, bytes: usize) {
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
 
+    /// Counts a message of the answer.
+    pub fn count_message(&self) {
+        self.method.counters.sent.inc();
+    }
+
     /// Counts the result. Only the first counts.
     pub fn end(&mut self, code: Code) {
-        if !std::mem::replace(&mut self.ended, true) {
-            let Method { service, name, flow, .. } = self.method;
-            let labels = [flow.label(), service, name, label(code)];
-            self.metrics.grpc_handled.with_label_values(&labels).inc();
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let counters = &self.method.counters;
+        let at = CODES.iter().position(|(other, _)| *other == code);
+        counters.handled[at.expect("the table has every code")].inc();
+        if let (Some(seconds), Some((began, env))) = (&counters.seconds, &self.clock) {
+            metrics::observe(seconds, env.now().saturating_duration_since(*began));
         }
     }
 }
@@ -197,27 +223,26 @@ impl Drop for Call {
     }
 }
 
-fn label(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
-}
+/// Every result, and how grpc-go calls it.
+const CODES: [(Code, &str); 17] = [
+    (Code::Ok, "OK"),
+    (Code::Cancelled, "Canceled"),
+    (Code::Unknown, "Unknown"),
+    (Code::InvalidArgument, "InvalidArgument"),
+    (Code::DeadlineExceeded, "DeadlineExceeded"),
+    (Code::NotFound, "NotFound"),
+    (Code::AlreadyExists, "AlreadyExists"),
+    (Code::PermissionDenied, "PermissionDenied"),
+    (Code::ResourceExhausted, "ResourceExhausted"),
+    (Code::FailedPrecondition, "FailedPrecondition"),
+    (Code::Aborted, "Aborted"),
+    (Code::OutOfRange, "OutOfRange"),
+    (Code::Unimplemented, "Unimplemented"),
+    (Code::Internal, "Internal"),
+    (Code::Unavailable, "Unavailable"),
+    (Code::DataLoss, "DataLoss"),
+    (Code::Unauthenticated, "Unauthenticated"),
+];
 
 fn unknown(path: &str) -> Status {
     let parts = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
@@ -237,9 +262,11 @@ mod tests {
     #[test]
     fn calls_are_counted_by_method_and_result() {
         let metrics = Arc::new(Metrics::new());
-        let calls = Calls::new(metrics.clone());
+        let calls = Calls::new(metrics.clone(), None);
         let mut put = calls.begin("/etcdserverpb.KV/Put").expect("a method");
         calls.count_version(&put, "3.5");
+        put.received().message();
+        put.count_message();
         put.end(Code::Ok);
         put.end(Code::Internal);
         drop(put);
@@ -249,18 +276,23 @@ mod tests {
         for line in [
             format!("grpc_server_started_total{{{labels}}} 1"),
             format!("grpc_server_handled_total{{grpc_code=\"OK\",{labels}}} 1"),
+            format!("grpc_server_handled_total{{grpc_code=\"Internal\",{labels}}} 0"),
+            format!("grpc_server_msg_received_total{{{labels}}} 1"),
+            format!("grpc_server_msg_sent_total{{{labels}}} 1"),
             "etcd_server_client_requests_total{client_api_version=\"3.5\",type=\"unary\"} 1".into(),
         ] {
             assert!(page.contains(&format!("\n{line}\n")), "{line} is not on the page:\n{page}");
         }
-        assert!(page.contains("grpc_code=\"Canceled\",grpc_method=\"Watch\""), "{page}");
-        assert!(!page.contains("Internal"), "{page}");
+        let watch = "grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\"";
+        let gone = format!("grpc_code=\"Canceled\",{watch},grpc_type=\"bidi_stream\"}} 1\n");
+        assert!(page.contains(&gone), "{page}");
+        assert!(!page.contains("handling_seconds"), "{page}");
     }
 
     #[test]
     fn client_versions_are_bounded() {
         let metrics = Arc::new(Metrics::new());
-        let calls = Calls::new(metrics.clone());
+        let calls = Calls::new(metrics.clone(), None);
         let call = calls.begin("/etcdserverpb.KV/Put").expect("a method");
         for version in 0..2 * limits::CLIENT_VERSIONS_MAX {
             calls.count_version(&call, &version.to_string());
@@ -271,7 +303,7 @@ mod tests {
 
     #[test]
     fn unknown_methods_are_answered_as_grpc_go_does() {
-        let calls = Calls::new(Arc::new(Metrics::new()));
+        let calls = Calls::new(Arc::new(Metrics::new()), None);
         let text = |path: &str| calls.begin(path).err().expect("unknown").message().to_owned();
         assert_eq!(text("/a.B/C"), "unknown service a.B");
         assert_eq!(text("/etcdserverpb.KV/Get"), "unknown method Get for service etcdserverpb.KV");

@@ -39,8 +39,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub fn new(member: Member) -> Self {
-        let calls = Calls::new(member.metrics().clone());
+    /// Calls may be timed, for the metrics.
+    pub fn new(member: Member, timed: bool) -> Self {
+        let clock = timed.then(|| member.env().clone());
+        let calls = Calls::new(member.metrics().clone(), clock);
         Self { routes: super::routes(&member).prepare(), calls, member }
     }
 
@@ -106,7 +108,7 @@ where
             return Box::pin(async move { Ok(late.into_http()) });
         }
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
-        let received = self.calls.received_bytes();
+        let received = call.received();
         let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
         if !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());

@@ -2,11 +2,13 @@
 
 use quorate_proto::etcdserverpb::{AlarmMember, RangeRequest};
 
+use super::vars::Raft;
 use super::{Served, Versions, rows};
 use crate::env::BoxFuture;
 use crate::error::Error;
 use crate::member::{CLUSTER_VERSION, Caller, ETCD_VERSION, Member};
 use crate::metrics::{Metrics, Row};
+use crate::replica::Role;
 
 impl Served for Member {
     fn versions(&self) -> Versions {
@@ -29,6 +31,10 @@ impl Served for Member {
         Member::is_learner(self)
     }
 
+    fn has_users(&self) -> bool {
+        self.auth().is_enabled()
+    }
+
     /// A learner answers too: whether it may be asked is a check of its own.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
@@ -44,6 +50,26 @@ impl Served for Member {
             };
             // Whoever asks for health need not be anybody.
             self.range(&Caller::internal(), one).await.map(drop)
+        })
+    }
+
+    fn raft(&self) -> BoxFuture<'_, Raft> {
+        Box::pin(async move {
+            let status = Member::raft(self);
+            Raft {
+                id: status.id,
+                term: status.term.0,
+                commit: status.commit.0,
+                applied: status.applied.0,
+                leader: status.leader,
+                state: match status.role {
+                    Role::Follower => "StateFollower",
+                    Role::PreCandidate => "StatePreCandidate",
+                    Role::Candidate => "StateCandidate",
+                    Role::Leader => "StateLeader",
+                },
+                progress: self.progress().await,
+            }
         })
     }
 

@@ -1,29 +1,43 @@
 //! The HTTP endpoints of the client port beside gRPC: `/version`, `/health`, `/livez`, `/readyz`,
-//! `/metrics`. Answers are etcd's to the byte, where etcd's are fixed. What is asked of the server is
-//! behind [`Served`]; nothing here knows how it is found out.
+//! `/metrics`, `/debug/vars`, and the JSON gateway below `/v3/`. Answers are etcd's to the byte, where etcd's are fixed.
+//! What is asked of the server is behind [`Served`] and, for the gateway, behind its gRPC side; nothing
+//! here knows how it is found out.
 //!
-//! Reading order: this file (paths, methods), [`health`] (the checks), `member` (a member as what is
-//! served), `rows` (its state as metrics).
+//! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks), [`gateway`] (gRPC calls as JSON),
+//! [`vars`] (what the process was
+//! started with), `member` (a member as what is served), `rows` (its state as metrics).
 
+pub mod access;
+pub mod gateway;
 mod health;
 mod member;
 mod rows;
+pub mod vars;
 
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use quorate_proto::etcdserverpb::AlarmMember;
 use tonic::body::Body;
 
+use self::access::Access;
+use self::gateway::Gateway;
+use self::vars::{Process, Raft};
 use crate::env::BoxFuture;
 use crate::error::Error;
 use crate::metrics::{Metrics, Row};
+use crate::tls::ClientName;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const VARS: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// What somebody is told who comes to the gateway with a certificate, as if it named a user.
+const NAMES_COUNT_NOT: &str = "CommonName of client sending a request against gateway will be ignored and \
+                               not used as expected\n";
 
 /// What the endpoints ask of the server behind them.
 pub(crate) trait Served: Send + Sync {
@@ -31,8 +45,12 @@ pub(crate) trait Served: Send + Sync {
     fn alarms(&self) -> Vec<AlarmMember>;
     fn has_leader(&self) -> bool;
     fn is_learner(&self) -> bool;
+    /// Whether only users are served.
+    fn has_users(&self) -> bool;
     /// Reads from the store: what this member has, or what the cluster agrees on.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>>;
+    /// Where consensus stands.
+    fn raft(&self) -> BoxFuture<'_, Raft>;
     fn metrics(&self) -> &Metrics;
     /// The metrics that are read from the present state.
     fn rows(&self) -> Vec<Row>;
@@ -50,44 +68,95 @@ pub(crate) struct Versions {
 
 /// Every endpoint; clones share the server behind.
 #[derive(Clone)]
-pub struct Endpoints(Arc<dyn Served>);
+pub struct Endpoints {
+    served: Arc<dyn Served>,
+    gateway: Option<Gateway>,
+    access: Arc<Access>,
+    process: Arc<Process>,
+    secure: bool,
+}
 
 impl Endpoints {
-    pub fn new(member: crate::member::Member) -> Self {
-        Self(Arc::new(member))
+    /// Without a gateway, its paths are not there.
+    pub fn new(
+        member: crate::member::Member,
+        gateway: Option<Gateway>,
+        access: Access,
+        process: Process,
+    ) -> Self {
+        let (access, process) = (Arc::new(access), Arc::new(process));
+        Self { served: Arc::new(member), gateway, access, process, secure: false }
     }
 
-    /// The answer to a request that is not gRPC. Its body is not read.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
-        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
+    /// The same for those who come over TLS.
+    pub fn secured(self) -> Self {
+        Self { secure: true, ..self }
+    }
+
+    /// The answer to a request that is not gRPC.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if let Some(refused) = self.access.refuse(&request, self.secure) {
+            return refused;
+        }
+        let gateway = self.gateway.clone().filter(|_| Gateway::serves(request.uri().path()));
+        if gateway.is_some() && self.is_somebody(&request) {
+            return plain(StatusCode::BAD_REQUEST, NAMES_COUNT_NOT);
+        }
+        let headers = self.access.headers(request.headers());
+        let (parts, body) = request.into_parts();
+        let mut response = match gateway {
+            // Asked by browsers, before anything else.
+            _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
+            Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
+            None => self.find(&parts.method, &parts.uri).await,
+        };
+        response.headers_mut().extend(headers);
+        response
+    }
+
+    /// Whether the caller may believe to be known by its certificate. The gateway's calls have none.
+    fn is_somebody(&self, request: &Request<Body>) -> bool {
+        self.served.has_users() && request.extensions().get::<ClientName>().is_some()
+    }
+
+    /// The endpoints for which a request's body says nothing.
+    async fn find(&self, method: &Method, uri: &Uri) -> Response<Body> {
+        let (path, query) = (uri.path(), uri.query().unwrap_or(""));
         let check = health::find(path);
-        let found = matches!(path, "/version" | "/health" | "/metrics") || check.is_some();
+        let known = matches!(path, "/version" | "/health" | "/metrics" | "/debug/vars");
+        let found = known || check.is_some();
         if !found {
             return plain(StatusCode::NOT_FOUND, "404 page not found\n");
         }
-        if request.method() != Method::GET {
+        // The metrics come from a library that looks at no method.
+        if *method != Method::GET && path != "/metrics" {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
             return response;
         }
         match (path, check) {
-            (_, Some(check)) => health::run(&*self.0, check, query).await,
+            (_, Some(check)) => health::run(&*self.served, check, query).await,
             ("/version", _) => self.version(),
-            ("/health", _) => health::health(&*self.0, query).await,
+            ("/health", _) => health::health(&*self.served, query).await,
+            ("/debug/vars", _) => {
+                let page = vars::page(&self.process, &self.served.raft().await);
+                with_type(StatusCode::OK, VARS, page)
+            }
             _ => self.metrics(),
         }
     }
 
-    /// The same on a port for metrics, which has no versions.
-    pub async fn answer_metrics<B>(&self, request: Request<B>) -> Response<Body> {
-        match request.uri().path() {
-            "/version" => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
-            _ => self.answer(request).await,
+    /// The same on a port for metrics, which has no versions and no variables.
+    pub async fn answer_metrics(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, _) = request.into_parts();
+        match parts.uri.path() {
+            "/version" | "/debug/vars" => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => self.find(&parts.method, &parts.uri).await,
         }
     }
 
     fn version(&self) -> Response<Body> {
-        let versions = self.0.versions();
+        let versions = self.served.versions();
         let cluster = versions.cluster.unwrap_or_else(|| "not_decided".into());
         let storage = versions.storage.unwrap_or_else(|| "unknown".into());
         let text = format!(
@@ -98,7 +167,7 @@ impl Endpoints {
     }
 
     fn metrics(&self) -> Response<Body> {
-        let text = self.0.metrics().text(self.0.rows());
+        let text = self.served.metrics().text(self.served.rows());
         with_type(StatusCode::OK, PROMETHEUS, text)
     }
 }

@@ -7,6 +7,7 @@ use quorate_proto::etcdserverpb::AlarmType;
 
 use super::*;
 use crate::error::Unavailable;
+use crate::types::MemberId;
 
 /// A server with the state that a test wants.
 struct Fake {
@@ -48,6 +49,10 @@ impl Served for Fake {
         self.is_learner
     }
 
+    fn has_users(&self) -> bool {
+        false
+    }
+
     /// Only the cluster's read needs a leader.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>> {
         let outcome = match serializable || self.has_leader {
@@ -55,6 +60,14 @@ impl Served for Fake {
             false => Err(Unavailable::Timeout.into()),
         };
         Box::pin(std::future::ready(outcome))
+    }
+
+    fn raft(&self) -> BoxFuture<'_, Raft> {
+        let (id, leader) = (MemberId(0xa), MemberId(0xb));
+        let progress = [(id, 3), (leader, 5)].into();
+        let raft =
+            Raft { id, leader, term: 2, commit: 5, applied: 4, state: "StateLeader", progress };
+        Box::pin(std::future::ready(raft))
     }
 
     fn metrics(&self) -> &Metrics {
@@ -68,8 +81,15 @@ impl Served for Fake {
 
 /// Status, the headers that matter, and the body.
 async fn call(served: &Arc<dyn Served>, method: Method, path: &str) -> String {
-    let request = Request::builder().method(method).uri(path).body(()).expect("a valid request");
-    let response = Endpoints(served.clone()).answer(request).await;
+    let request = Request::builder().method(method).uri(path).body(Body::empty());
+    let endpoints = Endpoints {
+        served: served.clone(),
+        gateway: None,
+        access: Arc::default(),
+        process: Arc::new(Process { command_line: vec!["a".into(), "\"b".into()], files_max: 7 }),
+        secure: false,
+    };
+    let response = endpoints.answer(request.expect("a valid request")).await;
     let (parts, body) = response.into_parts();
     let mut text = parts.status.as_u16().to_string();
     for name in [CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, ALLOW] {
@@ -109,6 +129,23 @@ fn versions_are_told() {
         &expect![[r#"
         GET /version?x=y -> 200 [application/json]
         {"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}
+    "#]],
+    );
+}
+
+#[test]
+fn a_process_says_how_it_was_started() {
+    check(
+        Fake::new(),
+        &["/debug/vars"],
+        &expect![[r#"
+        GET /debug/vars -> 200 [application/json; charset=utf-8]
+        {
+        "cmdline": ["a","\"b"],
+        "file_descriptor_limit": 7,
+        "raft.status": {"id":"a","term":2,"commit":5,"lead":"b","raftState":"StateLeader","applied":4,"progress":{"a":{"match":3},"b":{"match":5}}}
+        }
+
     "#]],
     );
 }
@@ -250,7 +287,7 @@ fn other_paths_and_methods_are_refused() {
     "#]],
     );
     let served: Arc<dyn Served> = Arc::new(Fake::new());
-    for path in ["/version", "/health", "/livez", "/metrics"] {
+    for path in ["/version", "/health", "/livez"] {
         let answer = call(&served, Method::POST, path).now_or_never().expect("nothing here waits");
         let wanted = "405 [text/plain; charset=utf-8] [nosniff] [GET]\nMethod Not Allowed\n";
         assert_eq!(answer, wanted);

@@ -45,6 +45,7 @@ mod snapshot;
 mod tally;
 pub mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::ResponseHeader;
@@ -143,6 +144,16 @@ impl Member {
     /// Where consensus stands, as this member knows it.
     pub fn raft(&self) -> Status {
         self.0.replica.status().borrow().clone()
+    }
+
+    /// How far each member's log has come, as this one knows if it leads.
+    pub async fn progress(&self) -> BTreeMap<MemberId, u64> {
+        let mut progress = BTreeMap::new();
+        for id in self.members().members.keys() {
+            let Ok(Some(known)) = self.0.replica.progress(*id).await else { break };
+            progress.extend(known.matched.map(|matched| (*id, matched.0)));
+        }
+        progress
     }
 
     pub fn has_leader(&self) -> bool {

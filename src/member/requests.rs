@@ -18,6 +18,7 @@ use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
+use crate::metrics::observe;
 use crate::mvcc::{self, View};
 use crate::replica::Role;
 use crate::types::MemberId;
@@ -181,7 +182,9 @@ impl Member {
     }
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+        let began = self.0.env.now();
         let hash = self.read(true, move |view| view.hash_kv(request.revision)).await?;
+        observe(&self.0.metrics.hash_kv_seconds, self.0.env.now() - began);
         Ok(HashKvResponse {
             header: Some(self.header()),
             hash: hash.hash,
@@ -191,7 +194,9 @@ impl Member {
     }
 
     pub async fn hash(&self) -> Result<HashResponse, Error> {
+        let began = self.0.env.now();
         let hash = self.read(true, |view| view.hash().map(Ok)).await?;
+        observe(&self.0.metrics.hash_seconds, self.0.env.now() - began);
         Ok(HashResponse { header: Some(self.header()), hash })
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
 //! its URL says so; a gRPC request goes through [`Gate`] to the services, everything else to
-//! [`crate::http`].
+//! [`crate::http`], which hands what comes as JSON to [`Gate`] again.
 
 mod authority;
 
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,9 @@ use crate::env::{BoxConn, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
 use crate::http::Endpoints;
+use crate::http::access::Access;
+use crate::http::gateway::{Gateway, Grpc};
+use crate::http::vars::Process;
 use crate::latest;
 use crate::member::{self, Member};
 use crate::tls::{self, Accepted, Acceptor, ClientName, Listen, either};
@@ -37,6 +40,8 @@ use crate::tls::{self, Accepted, Acceptor, ClientName, Listen, either};
 pub struct Options {
     pub member: member::Options,
     pub listen_client: Vec<Listen>,
+    /// Where clients of HTTP are served, and no others; if anywhere, those above are for gRPC only.
+    pub listen_client_http: Vec<Listen>,
     /// Where only metrics and health are served, also before the member takes part in its cluster.
     pub listen_metrics: Vec<Listen>,
     /// For those of both that are secured.
@@ -46,6 +51,14 @@ pub struct Options {
     /// Ping an idle client connection after this time, and give it up when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    /// Serve gRPC calls as JSON over HTTP, too.
+    pub gateway: bool,
+    /// Who may use the HTTP side from a browser.
+    pub access: Access,
+    /// Have a metric of how long gRPC calls take.
+    pub time_calls: bool,
+    /// What the program that starts the server is.
+    pub process: Process,
 }
 
 impl Options {
@@ -57,11 +70,16 @@ impl Options {
         Self {
             member,
             listen_client: listen_client.into_iter().map(Into::into).collect(),
+            listen_client_http: Vec::new(),
             listen_metrics: Vec::new(),
             tls: tls::Settings::default(),
             concurrent_streams_max: u32::MAX,
             keep_alive_interval: Duration::from_secs(2 * 3600),
             keep_alive_timeout: Duration::from_secs(20),
+            gateway: true,
+            access: Access::default(),
+            time_calls: false,
+            process: Process::default(),
         }
     }
 }
@@ -89,8 +107,8 @@ impl Server {
         made.map_err(|e| Fatal::new("starting with peer TLS", e))?;
         let made = options.tls.prepare(&env).await;
         made.map_err(|e| Fatal::new("starting with client TLS", e))?;
-        let mut listens = options.listen_client.iter().chain(&options.listen_metrics);
-        let acceptor = match listens.any(|listen| listen.secure) {
+        let listens = options.listen_client.iter().chain(&options.listen_client_http);
+        let acceptor = match listens.chain(&options.listen_metrics).any(|listen| listen.secure) {
             true => {
                 let acceptor = Acceptor::new(&env, &options.tls, tls::Port::Client).await;
                 Some(acceptor.map_err(|e| Fatal::new("starting with client TLS", e))?)
@@ -98,6 +116,7 @@ impl Server {
             false => None,
         };
         let clients = open(&env, &options.listen_client, "clients").await?;
+        let http = open(&env, &options.listen_client_http, "clients of HTTP").await?;
         let metrics = open(&env, &options.listen_metrics, "metrics").await?;
         let member = Member::start(env.clone(), options.member.clone()).await?;
         let (stop, stopped) = latest::channel(false);
@@ -108,20 +127,23 @@ impl Server {
             port
         };
         for opened in metrics {
-            let port = Port { only_metrics: true, ..port(&opened) };
+            let port = Port { speaks: Speaks::Metrics, ..port(&opened) };
             env.spawn("metrics port", port.accept(opened.listener));
             info!(address = %opened.place, "serving metrics");
         }
         member.ready().await?;
         let mut addresses = Vec::new();
-        for opened in clients {
-            let (port, place) = (port(&opened), opened.place);
+        let speaks = if http.is_empty() { Speaks::Both } else { Speaks::Grpc };
+        let clients = clients.into_iter().map(|opened| (speaks, opened));
+        for (speaks, opened) in clients.chain(http.into_iter().map(|http| (Speaks::Http, http))) {
+            let (port, place) = (Port { speaks, ..port(&opened) }, opened.place);
             env.spawn("client port", port.accept(opened.listener));
+            let traffic = speaks.name();
             if opened.secure {
-                info!(address = %place, "serving client traffic securely");
+                info!(address = %place, traffic, "serving client traffic securely");
             }
             if opened.plain {
-                info!(address = %place, "serving client traffic insecurely");
+                info!(address = %place, traffic, "serving client traffic insecurely");
             }
             if let Place::Tcp(address) = place {
                 addresses.push(address);
@@ -135,7 +157,7 @@ impl Server {
         &self.member
     }
 
-    /// Where clients connect, in the order of the options; unix sockets left out.
+    /// Where clients connect, in the order of the options, HTTP's last; unix sockets left out.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -184,6 +206,27 @@ async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, 
     Ok(all)
 }
 
+/// What is served at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Both,
+    Grpc,
+    Http,
+    /// HTTP, but only what tells how the server does.
+    Metrics,
+}
+
+impl Speaks {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Both => "grpc+http",
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// One listening address of the client port.
 #[derive(Clone)]
 struct Port {
@@ -194,7 +237,7 @@ struct Port {
     /// For TLS, if it is spoken here.
     acceptor: Option<Acceptor>,
     plain: bool,
-    only_metrics: bool,
+    speaks: Speaks,
     stopped: latest::Receiver<bool>,
 }
 
@@ -210,10 +253,15 @@ impl Port {
             .initial_connection_window_size(WINDOW_BYTES)
             .keep_alive_interval(options.keep_alive_interval)
             .keep_alive_timeout(options.keep_alive_timeout);
-        let endpoints = Endpoints::new(member.clone());
-        let (gate, acceptor) = (Gate::new(member), None);
-        let (plain, only_metrics) = (true, false);
-        Self { env, builder, gate, endpoints, acceptor, plain, only_metrics, stopped }
+        let gate = Gate::new(member.clone(), options.time_calls);
+        let gateway = options
+            .gateway
+            .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
+        let (access, process) = (options.access.clone(), options.process.clone());
+        let endpoints = Endpoints::new(member, gateway, access, process);
+        let acceptor = None;
+        let (plain, speaks) = (true, Speaks::Both);
+        Self { env, builder, gate, endpoints, acceptor, plain, speaks, stopped }
     }
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
@@ -245,8 +293,11 @@ impl Port {
             };
             match tls {
                 // The acceptor says itself why it takes somebody not.
-                true => acceptor.accept(conn, from).await.ok(),
-                false => Some(Accepted { conn, client: None }),
+                true => Some((
+                    acceptor.accept(conn, from).await.ok()?,
+                    self.endpoints.clone().secured(),
+                )),
+                false => Some((Accepted { conn, client: None }, self.endpoints.clone())),
             }
         };
         let mut signal = self.stopped.clone();
@@ -255,21 +306,24 @@ impl Port {
             () = stopped(&mut signal) => return,
             accepted = entering => accepted,
         };
-        if let Some(Accepted { conn, client }) = accepted {
-            self.serve(conn, client).await;
+        if let Some((Accepted { conn, client }, endpoints)) = accepted {
+            Self { endpoints, ..self }.serve(conn, client).await;
         }
     }
 
     async fn serve(mut self, conn: BoxConn, client: Option<ClientName>) {
-        let (gate, endpoints) = (self.gate, self.endpoints);
-        let gate = Some(gate).filter(|_| !self.only_metrics);
+        let (gate, endpoints, speaks) = (self.gate, self.endpoints, self.speaks);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(client) = &client {
                 request.extensions_mut().insert(client.clone());
             }
-            answer(gate.clone(), endpoints.clone(), request)
+            answer(speaks, gate.clone(), endpoints.clone(), request)
         });
-        let connection = self.builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
+        let builder = match speaks {
+            Speaks::Grpc => self.builder.http2_only(),
+            _ => self.builder,
+        };
+        let connection = builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.
@@ -291,14 +345,23 @@ async fn stopped(signal: &mut latest::Receiver<bool>) {
     let _ = signal.wait_for(|stop| *stop).await;
 }
 
-/// Without a gate, only metrics and health are answered.
+/// What is no gRPC goes to HTTP, wherever there is any.
 async fn answer(
-    gate: Option<Gate>,
+    speaks: Speaks,
+    mut gate: Gate,
     endpoints: Endpoints,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let Some(mut gate) = gate else { return Ok(endpoints.answer_metrics(request).await) };
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     let grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    if grpc { gate.call(request).await } else { Ok(endpoints.answer(request).await) }
+    match speaks {
+        Speaks::Metrics => Ok(endpoints.answer_metrics(request.map(Body::new)).await),
+        Speaks::Both | Speaks::Grpc if grpc => gate.call(request).await,
+        Speaks::Both | Speaks::Http => Ok(endpoints.answer(request.map(Body::new)).await),
+        Speaks::Grpc => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            Ok(response)
+        }
+    }
 }

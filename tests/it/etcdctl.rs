@@ -106,23 +106,12 @@ impl Etcdctl {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
         }
-        let mut child = command
+        command
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.endpoints))
-            .args(args.iter().map(AsRef::as_ref))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("starting {}: {e}", self.program.display()));
-        let mut to = child.stdin.take().expect("standard input is piped");
-        let stdin = stdin.to_owned();
-        // A command that does not read its input closes the pipe; large input would block us.
-        std::thread::spawn(move || to.write_all(stdin.as_bytes()));
-        let stdout = lines(child.stdout.take().expect("standard output is piped"));
-        let stderr = lines(child.stderr.take().expect("standard error is piped"));
-        let what = args.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
-        Running { what, child, stdout, stderr, seen: String::new() }
+            .args(args.iter().map(AsRef::as_ref));
+        let args = args.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
+        Running::new(command, format!("etcdctl {args}"), stdin)
     }
 }
 
@@ -142,7 +131,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receive
 }
 
-/// An etcdctl that has not ended yet.
+/// A command that has not ended yet.
 pub struct Running {
     what: String,
     child: Child,
@@ -152,6 +141,23 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts the command; `what` it is, for people.
+    pub fn new(mut command: Command, what: String, stdin: &str) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("starting {}: {e}", command.get_program().display()));
+        let mut to = child.stdin.take().expect("standard input is piped");
+        let stdin = stdin.to_owned();
+        // A command that does not read its input closes the pipe; large input would block us.
+        std::thread::spawn(move || to.write_all(stdin.as_bytes()));
+        let stdout = lines(child.stdout.take().expect("standard output is piped"));
+        let stderr = lines(child.stderr.take().expect("standard error is piped"));
+        Self { what, child, stdout, stderr, seen: String::new() }
+    }
+
     /// Waits for the end.
     pub fn finish(mut self) -> Output {
         let deadline = Instant::now() + PATIENCE;
@@ -177,7 +183,7 @@ impl Running {
             Ok(line) => self.seen.push_str(&line),
             Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("etcdctl {} hangs after:\n{}", self.what, self.seen)
+                panic!("{} hangs after:\n{}", self.what, self.seen)
             }
         }
         true

@@ -2,7 +2,7 @@
 //! disks, `kill -9`. What one process does inside belongs to unit tests and to the simulator.
 //!
 //! Reading order: [`process`] (servers), [`etcdctl`] (the tool and the releases of etcd), [`client`]
-//! (gRPC without processes), [`pki`] (certificates), [`load`] (writers and what they were promised),
+//! (gRPC without processes), [`curl`] (HTTP), [`pki`] (certificates), [`load`] (writers and what they were promised),
 //! then the tests.
 
 #![allow(
@@ -17,6 +17,8 @@ mod cluster;
 mod compaction;
 mod compare;
 mod crash;
+mod curl;
+mod endpoints;
 mod errors;
 mod etcdctl;
 mod load;

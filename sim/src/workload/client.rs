@@ -21,6 +21,7 @@ use quorate_proto::etcdserverpb::{
 use tonic::{Code, Response, Status};
 
 use super::Stop;
+use super::json::Json;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::evidence::Evidence;
@@ -51,6 +52,8 @@ pub struct Client {
     pub evidence: Evidence,
     pub story: Story,
     pub stop: Stop,
+    /// Streams and what is not in [`super::json`] go over gRPC all the same.
+    speaks_json: bool,
     own: Arc<Mutex<Own>>,
 }
 
@@ -75,10 +78,18 @@ pub struct Surroundings {
 macro_rules! call {
     ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
         let request = $request;
-        let service = $service::new($self.channel.clone());
-        let mut service = service.max_decoding_message_size(usize::MAX);
         let asked = Asked::new($self, Call::$kind(request.clone(), Err(Failure::silence())));
-        let answer = $self.answer(service.$method(request.clone())).await;
+        let answer = match $self.json() {
+            None => {
+                let service = $service::new($self.channel.clone());
+                let mut service = service.max_decoding_message_size(usize::MAX);
+                $self.answer(service.$method(request.clone())).await
+            }
+            Some(json) => {
+                let mut service = $service::new(json).max_decoding_message_size(usize::MAX);
+                $self.answer(service.$method(request.clone())).await
+            }
+        };
         asked.answered(Call::$kind(request, answer.clone()));
         answer
     }};
@@ -93,7 +104,18 @@ impl Client {
     ) -> Self {
         let Surroundings { env, channel, cluster, evidence, story, stop } = surroundings;
         let own = Arc::new(Mutex::new(Own { dice, serial: 0 }));
-        Self { number, workload, env, channel, cluster, evidence, story, stop, own }
+        let speaks_json = false;
+        Self { number, workload, env, channel, cluster, evidence, story, stop, speaks_json, own }
+    }
+
+    /// The same client, over JSON or not.
+    pub fn speaking_json(self, speaks_json: bool) -> Self {
+        Self { speaks_json, ..self }
+    }
+
+    fn json(&self) -> Option<Json> {
+        let json = || Json { env: self.env.clone(), channel: self.channel.clone() };
+        self.speaks_json.then(json)
     }
 }
 

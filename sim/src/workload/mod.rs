@@ -8,7 +8,7 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
 //!
-//! Reading order: this file (the trait, the list), [`client`] (calls), [`request`] (how requests are
+//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON), [`request`] (how requests are
 //! put together), [`scribe`] (the watcher that writes the log), [`closing`] (what is read at the end),
 //! then the workloads, one a file.
 
@@ -20,6 +20,7 @@ pub mod compaction;
 pub mod counter;
 pub mod cycle;
 pub mod election;
+pub mod json;
 pub mod kubernetes;
 pub mod large;
 pub mod leases;

@@ -141,7 +141,9 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
     if !has_log(&config.wal_dir()) {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
     }
-    let starting = Server::start(quorate::env::tokio::env(), config.server_options());
+    let mut options = config.server_options();
+    options.process = process::described();
+    let starting = Server::start(quorate::env::tokio::env(), options);
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.
         () = stop.wait() => return Ok(()),

@@ -21,6 +21,14 @@ pub fn raise_file_limit() {
     }
 }
 
+/// This process as `/debug/vars` shows it.
+pub fn described() -> quorate::http::vars::Process {
+    quorate::http::vars::Process {
+        command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
+        files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+    }
+}
+
 /// Reads `/proc` whenever the metrics are asked for.
 pub struct Process {
     cpu_seconds: Counter,

@@ -1,6 +1,6 @@
-//! The same etcdctl commands against a real etcd and against ours: what is printed, where, and the
-//! exit code must be the same, field by field. The commands are data, see `compare.txt`; a difference
-//! is allowed only where that file says which and why.
+//! The same commands of etcdctl, and of curl, against a real etcd and against ours: what is printed, where,
+//! and the exit code must be the same, field by field. The commands are data, see `compare.txt` and
+//! `gateway.txt`; a difference is allowed only where these files say which and why.
 //!
 //! Reading order: this file (running), [`script`] (the data file), [`fields`] (from output to fields).
 
@@ -14,38 +14,74 @@ use std::time::{Duration, Instant};
 
 use self::fields::Fields;
 use self::script::{Command, Explained, Script, Section, Until};
-use super::etcdctl::{Etcdctl, Output, Release};
+use super::curl::Curl;
+use super::etcdctl::{Etcdctl, Output, Release, Running};
 use super::process::{Kind, Server, scratch};
 
-const SCRIPTS: &str = include_str!("../compare.txt");
+/// Who asks, and what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suite {
+    Etcdctl,
+    Curl,
+}
+
+impl Suite {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Etcdctl => include_str!("../compare.txt"),
+            Self::Curl => include_str!("../gateway.txt"),
+        }
+    }
+
+    fn tool(self) -> &'static str {
+        match self {
+            Self::Etcdctl => "etcdctl",
+            Self::Curl => "curl",
+        }
+    }
+}
+
 /// For a command that is repeated until its output is empty.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn etcdctl_3_4_sees_no_difference() {
-    compare(&Release::v3_4());
+    compare(Suite::Etcdctl, &Release::v3_4());
 }
 
 #[test]
 fn etcdctl_3_5_sees_no_difference() {
     if let Some(release) = Release::v3_5() {
-        compare(&release);
+        compare(Suite::Etcdctl, &release);
+    }
+}
+
+#[test]
+fn curl_sees_no_difference_to_3_4() {
+    compare(Suite::Curl, &Release::v3_4());
+}
+
+#[test]
+fn curl_sees_no_difference_to_3_5() {
+    if let Some(release) = Release::v3_5() {
+        compare(Suite::Curl, &release);
     }
 }
 
 /// Runs all scripts on both and fails with every difference that is not explained.
-fn compare(release: &Release) {
-    let script = Script::parse(SCRIPTS).expect("compare.txt follows its own rules");
+fn compare(suite: Suite, release: &Release) {
+    let script = Script::parse(suite.text()).expect("the file follows its own rules");
     let subject = match Kind::subject() {
         Kind::Etcd(_) => Kind::Etcd(release.etcd.clone()),
         Kind::Quorate => Kind::Quorate,
     };
-    let mut report = Report::default();
+    let mut report = Report { tool: suite.tool(), ..Report::default() };
     let mut commands = 0;
     for section in &script.sections {
         let dir = scratch();
-        let start =
-            |kind: Kind, sub: &str| Side::start(kind, &dir.path().join(sub), section, release);
+        let start = |kind: Kind, sub: &str| {
+            Side::start(suite, kind, &dir.path().join(sub), section, release)
+        };
         let mut reference = start(Kind::Etcd(release.etcd.clone()), "reference");
         let mut subject = start(subject.clone(), "subject");
         for command in section.commands.iter().filter(|command| command.runs_on(release.name)) {
@@ -73,7 +109,9 @@ fn compare(release: &Release) {
 
 /// One of the two servers, and what the commands so far have named.
 struct Side {
+    suite: Suite,
     etcdctl: Etcdctl,
+    curl: Curl,
     /// Names for values which differ from server to server.
     names: BTreeMap<String, Value>,
     server: Server,
@@ -87,13 +125,14 @@ enum Value {
 }
 
 impl Side {
-    fn start(kind: Kind, dir: &Path, section: &Section, release: &Release) -> Self {
+    fn start(suite: Suite, kind: Kind, dir: &Path, section: &Section, release: &Release) -> Self {
         std::fs::create_dir_all(dir).expect("the scratch directory is writable");
         let flags: Vec<&str> = section.flags.iter().map(String::as_str).collect();
         let mut server = Server::single(kind, dir, &flags);
         server.start();
         let etcdctl = Etcdctl::new(release, &[server.endpoint()]);
-        let mut side = Self { etcdctl, names: BTreeMap::new(), server };
+        let curl = Curl::new(server.client_url());
+        let mut side = Self { suite, etcdctl, curl, names: BTreeMap::new(), server };
         side.learn_ids();
         let text = |text: String| Value::Text(text);
         side.names.insert("dir".into(), text(dir.display().to_string()));
@@ -129,23 +168,39 @@ impl Side {
         let args: Vec<String> = command.args.iter().map(|arg| self.fill_in(arg)).collect();
         let stdin = self.fill_in(&command.stdin);
         let output = match command.until {
-            Until::End => self.etcdctl.run(&args, &stdin),
-            Until::Lines(n) => self.etcdctl.start(&args, &stdin).stop_after(n),
+            Until::End => self.ask(&args, &stdin),
+            Until::Lines(n) => self.begin(&args, &stdin).stop_after(n),
             Until::Silent => self.repeat_until_silent(&args),
         };
         if let Some(name) = &command.capture {
-            let id = first_id(&output.stdout)
+            let token = token(&output.stdout).map(Value::Text);
+            let found = token.or_else(|| first_id(&output.stdout).map(Value::Id));
+            let found = found
                 .unwrap_or_else(|| panic!("no id in the output of {}: {output:?}", command.line));
-            self.names.insert(name.clone(), Value::Id(id));
+            self.names.insert(name.clone(), found);
         }
         let fields = Fields::new(&output, &script.masks, &|text| self.rename(text));
         (output, fields)
     }
 
+    fn ask(&self, args: &[String], stdin: &str) -> Output {
+        match self.suite {
+            Suite::Etcdctl => self.etcdctl.run(args, stdin),
+            Suite::Curl => self.curl.run(args),
+        }
+    }
+
+    fn begin(&self, args: &[String], stdin: &str) -> Running {
+        match self.suite {
+            Suite::Etcdctl => self.etcdctl.start(args, stdin),
+            Suite::Curl => self.curl.start(args),
+        }
+    }
+
     fn repeat_until_silent(&self, args: &[String]) -> Output {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = self.etcdctl.run(args, "");
+            let output = self.ask(args, "");
             if output.stdout.is_empty() || Instant::now() > deadline {
                 return output;
             }
@@ -159,6 +214,7 @@ impl Side {
             match value {
                 Value::Id(id) => {
                     filled = filled.replace(&format!("{{{name}}}"), &format!("{id:x}"));
+                    filled = filled.replace(&format!("{{{name}.d}}"), &id.to_string());
                 }
                 Value::Text(text) => filled = filled.replace(&format!("{{{name}}}"), text),
                 Value::Revision(revision) => {
@@ -196,10 +252,16 @@ impl Side {
     }
 }
 
+/// What is called `"token"`, of JSON.
+fn token(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("\"token\":\"")?;
+    rest.split('"').next().map(str::to_owned)
+}
+
 /// What is called `"ID"`, in decimal, or the first word of hexadecimal digits as long as an id.
 fn first_id(text: &str) -> Option<u64> {
     if let Some((_, rest)) = text.split_once("\"ID\"") {
-        let digits = rest.trim_start_matches([' ', ':']);
+        let digits = rest.trim_start_matches([' ', ':', '"']);
         return digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
     }
     text.split(|c: char| !c.is_ascii_alphanumeric())
@@ -210,6 +272,7 @@ fn first_id(text: &str) -> Option<u64> {
 /// What was found, for people.
 #[derive(Default)]
 struct Report {
+    tool: &'static str,
     findings: usize,
     text: String,
     used: Vec<usize>,
@@ -236,7 +299,8 @@ impl Report {
             }
             if !differs {
                 let line = command.line;
-                let _ = write!(self.text, "\nline {line}: etcdctl {}\n", command.args.join(" "));
+                let (tool, args) = (self.tool, command.args.join(" "));
+                let _ = write!(self.text, "\nline {line}: {tool} {args}\n");
             }
             differs = true;
             let show = |value: &Option<String>| match value {

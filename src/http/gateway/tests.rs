@@ -1,0 +1,438 @@
+//! The gateway in front of a gRPC side that says what it was asked, and answers as it is told.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::{BufMut as _, BytesMut};
+use expect_test::{Expect, expect};
+use futures::FutureExt as _;
+use http_body::Frame;
+use prost::Message;
+use quorate_proto::etcdserverpb::{
+    AlarmMember, AlarmResponse, AlarmType, LeaseLeasesResponse, RangeResponse, ResponseHeader,
+    ResponseOp, TxnResponse, WatchResponse, response_op,
+};
+use quorate_proto::mvccpb::event::EventType;
+use quorate_proto::mvccpb::{Event, KeyValue};
+
+use super::*;
+use crate::limits;
+
+/// What a call answers: messages, then a result.
+#[derive(Clone)]
+struct Told {
+    messages: Vec<Bytes>,
+    status: Status,
+}
+
+impl Told {
+    fn ok(messages: &[&dyn DynEncode]) -> Self {
+        Self { messages: messages.iter().map(|m| m.encoded()).collect(), status: Status::ok("") }
+    }
+
+    fn fails(status: Status) -> Self {
+        Self { messages: Vec::new(), status }
+    }
+}
+
+/// Any message.
+trait DynEncode {
+    fn encoded(&self) -> Bytes;
+}
+
+impl<M: Message> DynEncode for M {
+    fn encoded(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
+/// Path, token and messages of the last call.
+type Asked = Arc<Mutex<String>>;
+
+fn grpc(told: Told, asked: Asked) -> Grpc {
+    Grpc::new(tower::service_fn(move |request: Request<Body>| {
+        let (told, asked) = (told.clone(), asked.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let kind = rpc_of(parts.uri.path()).request.clone();
+            let mut frames = Frames::default();
+            frames.push(&body.collect().await.expect("the gateway's bodies end").to_bytes());
+            let mut text = parts.uri.path().to_owned();
+            for name in ["authorization", "token", "hasleader", "grpc-timeout", "accept"] {
+                if let Some(value) = parts.headers.get(name) {
+                    text.push_str(&format!(" {name}={}", value.to_str().expect("ASCII")));
+                }
+            }
+            while let Some(message) = frames.next() {
+                text.push_str(&format!("\n  {}", json::write(&kind, message).expect("a message")));
+            }
+            *asked.lock().expect("nobody panics") = text;
+            Ok(respond(told))
+        }
+    }))
+}
+
+fn rpc_of(path: &str) -> &'static Rpc {
+    paths::all().find(|rpc| rpc.path == path).expect("in the table")
+}
+
+fn respond(told: Told) -> Response<Body> {
+    if told.messages.is_empty() && told.status.code() != Code::Ok {
+        return told.status.into_http();
+    }
+    let mut all = BytesMut::new();
+    told.messages.iter().for_each(|message| all.put(frame(message)));
+    let mut trailers = HeaderMap::new();
+    told.status.add_header(&mut trailers).expect("a status is a header");
+    // In pieces of three bytes: no message comes whole.
+    let pieces: Vec<_> = all.chunks(3).map(|piece| Bytes::copy_from_slice(piece)).collect();
+    let frames = pieces.into_iter().map(Frame::data).chain([Frame::trailers(trailers)]);
+    let frames: Vec<Result<_, Infallible>> = frames.map(Ok).collect();
+    Response::new(Body::new(StreamBody::new(stream::iter(frames))))
+}
+
+fn post(path: &str, json: &str) -> Request<Body> {
+    Request::post(path).body(Body::new(Full::new(Bytes::from(json.to_owned())))).expect("a request")
+}
+
+/// What was asked, then what was answered.
+fn call(request: Request<Body>, told: Told) -> String {
+    let asked = Asked::default();
+    let gateway = Gateway::new(grpc(told, asked.clone()), limits::REQUEST_BYTES_MAX);
+    let response = gateway.answer(request).now_or_never().expect("nothing here waits");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().now_or_never().expect("nothing here waits").expect("it ends");
+    let mut text = format!("{}\n{}", asked.lock().expect("nobody panics"), parts.status.as_u16());
+    for (name, value) in &parts.headers {
+        text.push_str(&format!(" {name}: {}", value.to_str().expect("ASCII")));
+    }
+    format!("{text}\n{}", String::from_utf8_lossy(&body.to_bytes()))
+}
+
+fn check(request: Request<Body>, told: Told, expect: &Expect) {
+    expect.assert_eq(&call(request, told));
+}
+
+fn header() -> Option<ResponseHeader> {
+    Some(ResponseHeader { cluster_id: u64::MAX, member_id: 2, revision: -1, raft_term: 0 })
+}
+
+fn range() -> RangeResponse {
+    let kv = KeyValue {
+        key: "\u{0}<a>".into(),
+        create_revision: 7,
+        mod_revision: i64::MAX,
+        version: 1,
+        ..KeyValue::default()
+    };
+    RangeResponse { header: header(), kvs: vec![kv, KeyValue::default()], more: true, count: 2 }
+}
+
+#[test]
+fn a_call_is_asked_and_answered() {
+    let json = r#" {"key":"Zm9v","rangeEnd":"_-8","limit":"5","min_mod_revision":6,"sort_order":"DESCEND",
+        "sort_target":2,"serializable":null,"nobody":{"knows":[1]}} and what comes behind"#;
+    let mut request = post("/v3/kv/range", json);
+    for (name, value) in [
+        ("authorization", "Bearer t.1"),
+        ("grpc-metadata-hasleader", "true"),
+        ("grpc-metadata-grpc-timeout", "1n"),
+        ("grpc-timeout", "5S"),
+        ("accept", "*/*"),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    check(
+        request,
+        Told::ok(&[&range()]),
+        &expect![[r#"
+        /etcdserverpb.KV/Range authorization=Bearer t.1 hasleader=true grpc-timeout=5S
+          {"key":"Zm9v","range_end":"/+8=","limit":"5","sort_order":"DESCEND","sort_target":"CREATE","min_mod_revision":"6"}
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+        {"header":{"cluster_id":"18446744073709551615","member_id":"2","revision":"-1"},"kvs":[{"key":"ADxhPg==","create_revision":"7","mod_revision":"9223372036854775807","version":"1"},{}],"more":true,"count":"2"}"#]],
+    );
+}
+
+#[test]
+fn members_of_unions_are_there_though_empty() {
+    let op = |response| ResponseOp { response: Some(response) };
+    let responses = vec![
+        op(response_op::Response::ResponseRange(RangeResponse::default())),
+        op(response_op::Response::ResponsePut(Default::default())),
+    ];
+    let txn = TxnResponse { header: None, succeeded: false, responses };
+    let json = r#"{"compare":[{"key":"YQ==","target":"VALUE","value":""}],
+        "success":[{"request_txn":{"failure":[{"requestPut":{"key":"YQ=="}}]}}]}"#;
+    check(
+        post("/v3/kv/txn", json),
+        Told::ok(&[&txn]),
+        &expect![[r#"
+        /etcdserverpb.KV/Txn
+          {"compare":[{"target":"VALUE","key":"YQ==","value":""}],"success":[{"request_txn":{"failure":[{"request_put":{"key":"YQ=="}}]}}]}
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+        {"responses":[{"response_range":{}},{"response_put":{}}]}"#]],
+    );
+}
+
+#[test]
+fn names_are_as_in_the_texts() {
+    let alarm = AlarmMember { member_id: 1, alarm: AlarmType::Nospace as i32 };
+    let other = AlarmMember { member_id: 2, alarm: 9 };
+    let alarms = AlarmResponse { header: None, alarms: vec![alarm, other] };
+    let json = r#"{"action":"ACTIVATE","memberID":"1","alarm":1}"#;
+    check(
+        post("/v3/maintenance/alarm", json),
+        Told::ok(&[&alarms]),
+        &expect![[r#"
+        /etcdserverpb.Maintenance/Alarm
+          {"action":"ACTIVATE","memberID":"1","alarm":"NOSPACE"}
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+        {"alarms":[{"memberID":"1","alarm":"NOSPACE"},{"memberID":"2","alarm":9}]}"#]],
+    );
+    let json = r#"{"peerURLs":["http://a:1"],"is_learner":true}"#;
+    check(
+        post("/v3/cluster/member/add", json),
+        Told::ok(&[&AlarmResponse::default()]),
+        &expect![[r#"
+            /etcdserverpb.Cluster/MemberAdd
+              {"peerURLs":["http://a:1"]}
+            200 content-type: application/json grpc-metadata-content-type: application/grpc
+            {}"#]],
+    );
+}
+
+#[test]
+fn no_body_is_an_empty_request() {
+    let told = || Told::ok(&[&LeaseLeasesResponse::default()]);
+    check(
+        post("/v3/kv/lease/leases", ""),
+        told(),
+        &expect![[r#"
+        /etcdserverpb.Lease/LeaseLeases
+          {}
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+        {}"#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_refused() {
+    for (json, expect) in [
+        (
+            "xx",
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"invalid character 'x' looking for beginning of value"}"#]],
+        ),
+        (
+            "[]",
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"proto: syntax error (line 1:1): unexpected token ["}"#]],
+        ),
+        (
+            r#"{"key":"#,
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"unexpected EOF"}"#]],
+        ),
+        (
+            r#"{"key":"!"}"#,
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"proto: invalid base64: Invalid symbol 33, offset 0. at line 1 column 10"}"#]],
+        ),
+        (
+            r#"{"limit":"x"}"#,
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"proto: invalid digit found in string at line 1 column 12"}"#]],
+        ),
+        (
+            r#"{"key":}"#,
+            expect![[r#"
+
+            400 content-type: application/json
+            {"code":3,"message":"proto: expected value at line 1 column 8"}"#]],
+        ),
+    ] {
+        check(post("/v3/kv/range", json), Told::ok(&[]), &expect);
+    }
+    let mut late = post("/v3/kv/range", "{}");
+    late.headers_mut().insert("grpc-timeout", HeaderValue::from_static("soon"));
+    check(
+        late,
+        Told::ok(&[]),
+        &expect![[r#"
+
+        400 content-type: application/json
+        {"code":3,"message":"invalid grpc-timeout: soon"}"#]],
+    );
+}
+
+#[test]
+fn requests_are_bounded() {
+    let gateway = |bytes| {
+        let mut gateway = Gateway::new(grpc(Told::ok(&[&range()]), Asked::default()), 0);
+        gateway.json_bytes_max = bytes;
+        let request = post("/v3/kv/range", r#"{"key":"Zm9v""#);
+        gateway.answer(request).now_or_never().expect("nothing here waits").status()
+    };
+    assert_eq!(gateway(12), StatusCode::TOO_MANY_REQUESTS);
+    // It ends too early all the same.
+    assert_eq!(gateway(13), StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn errors_have_their_code() {
+    let refused = |code, text: &str| Told::fails(Status::new(code, text));
+    let text = "etcdserver: \"key\" <is> not provided";
+    check(
+        post("/v3/kv/put", "{}"),
+        refused(Code::InvalidArgument, text),
+        &expect![[r#"
+        /etcdserverpb.KV/Put
+          {}
+        400 content-type: application/json
+        {"code":3,"message":"etcdserver: \"key\" <is> not provided"}"#]],
+    );
+    check(
+        post("/v3/kv/put", "{}"),
+        refused(Code::Unauthenticated, "no"),
+        &expect![[r#"
+        /etcdserverpb.KV/Put
+          {}
+        401 content-type: application/json www-authenticate: no
+        {"code":16,"message":"no"}"#]],
+    );
+    check(
+        post("/v3/kv/put", "{}"),
+        refused(Code::Unavailable, ""),
+        &expect![[r#"
+        /etcdserverpb.KV/Put
+          {}
+        503 content-type: application/json
+        {"code":14}"#]],
+    );
+    // The message came, and then the call failed.
+    let late = Told { status: Status::internal("late"), ..Told::ok(&[&range()]) };
+    check(
+        post("/v3/kv/put", "{}"),
+        late,
+        &expect![[r#"
+        /etcdserverpb.KV/Put
+          {}
+        500 content-type: application/json
+        {"code":13,"message":"late"}"#]],
+    );
+}
+
+#[test]
+fn other_paths_and_methods_are_refused() {
+    let told = || Told::ok(&[]);
+    check(
+        post("/v3/kv/rangestream", "{}"),
+        told(),
+        &expect![[r#"
+
+        404 content-type: application/json
+        {"code":5,"message":"Not Found"}"#]],
+    );
+    let get = Request::get("/v3/kv/range").body(Body::empty()).expect("a request");
+    check(
+        get,
+        told(),
+        &expect![[r#"
+
+        501 content-type: application/json
+        {"code":12,"message":"Method Not Allowed"}"#]],
+    );
+    let old = post("/v3beta/kv/range", "{}");
+    assert!(call(old, Told::ok(&[&range()])).starts_with("/etcdserverpb.KV/Range\n"));
+}
+
+#[test]
+fn streams_have_a_line_a_message() {
+    let kv = KeyValue { key: "a".into(), ..KeyValue::default() };
+    let event = Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv: None };
+    let created = WatchResponse { created: true, header: header(), ..WatchResponse::default() };
+    let deleted = WatchResponse { watch_id: -1, events: vec![event], ..WatchResponse::default() };
+    let reason = "<a> & \u{2028}b".to_owned();
+    let canceled = WatchResponse { canceled: true, cancel_reason: reason, ..deleted.clone() };
+    let told = Told {
+        status: Status::cancelled("a > b"),
+        ..Told::ok(&[&created, &deleted, &canceled, &WatchResponse::default()])
+    };
+    let json = r#"{"create_request":{"key":"YQ==","filters":["NOPUT",1]}}
+        {"progress_request":{}}{"cancel_request":{"watch_id":"3"}} never read {"progress_request":{}}"#;
+    check(
+        post("/v3/watch", json),
+        told,
+        &expect![[r#"
+        /etcdserverpb.Watch/Watch
+          {"create_request":{"key":"YQ==","filters":["NOPUT","NODELETE"]}}
+          {"progress_request":{}}
+          {"cancel_request":{"watch_id":"3"}}
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+        {"result":{"header":{"cluster_id":"18446744073709551615","member_id":"2","revision":"-1"},"created":true}}
+        {"result":{"watch_id":"-1","events":[{"type":"DELETE","kv":{"key":"YQ=="}}]}}
+        {"result":{"watch_id":"-1","canceled":true,"cancel_reason":"\u003ca\u003e \u0026 \u2028b","events":[{"type":"DELETE","kv":{"key":"YQ=="}}]}}
+        {"result":{}}
+        {"error":{"code":1,"message":"a \u003e b"}}
+    "#]],
+    );
+}
+
+#[test]
+fn streams_that_fail_at_once_have_a_code() {
+    let told = || Told::fails(Status::permission_denied("no"));
+    check(
+        post("/v3/watch", "{}"),
+        told(),
+        &expect![[r#"
+        /etcdserverpb.Watch/Watch
+          {}
+        403 content-type: application/json
+        {"error":{"code":7,"message":"no"}}
+    "#]],
+    );
+    check(
+        post("/v3/election/observe", "{}"),
+        told(),
+        &expect![[r#"
+        /v3electionpb.Election/Observe
+          {}
+        403 content-type: application/json
+        {"error":{"code":7,"message":"no"}}
+    "#]],
+    );
+    check(
+        post("/v3/lease/keepalive", "x"),
+        Told::ok(&[]),
+        &expect![[r#"
+        /etcdserverpb.Lease/LeaseKeepAlive
+        200 content-type: application/json grpc-metadata-content-type: application/grpc
+    "#]],
+    );
+}
+
+#[test]
+fn objects_are_found_wherever_they_are_cut() {
+    let text = r#" {"a":{"}":"\"}"}} {} {"b":[{}]}"#;
+    for size in 1..text.len() {
+        let mut objects = Objects::default();
+        let mut found = Vec::new();
+        for piece in text.as_bytes().chunks(size) {
+            objects.push(piece);
+            while let Some(object) = objects.next().expect("objects only") {
+                found.push(String::from_utf8(object).expect("cut between characters"));
+            }
+        }
+        assert_eq!(found, [r#"{"a":{"}":"\"}"}}"#, "{}", r#"{"b":[{}]}"#]);
+        assert_eq!(objects.len(), 0);
+    }
+}
