@@ -122,6 +122,8 @@ pub const CLIENT_VERSIONS_MAX: usize = 64;
 pub const SNAPSHOT_CHUNKS: usize = 4;
 /// A range for at most this many keys is read without leaving the caller's thread.
 pub const INLINE_RANGE_KEYS: i64 = 1_000;
+/// Keys in the first chunk of a RangeStream, etcd's number; the next ones grow or shrink by their size.
+pub const STREAM_CHUNK_KEYS: usize = 10;
 /// Revisions deleted in one step of a compaction, between which entries are applied.
 pub const COMPACT_STEP_REVISIONS: usize = 256;
 /// The same, after each batch of entries: what keeps a busy member's compaction going.

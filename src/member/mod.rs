@@ -17,7 +17,7 @@
 //! Reading order: [`options`], [`identity`], [`first`] (what a new cluster begins with), `boot` (how a
 //! start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
-//! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
+//! `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
 //! `clockwork`, [`compactor`], `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
@@ -38,6 +38,7 @@ mod leases;
 mod links;
 pub mod options;
 mod propose;
+mod ranges;
 mod reconfigure;
 mod requests;
 mod signals;
@@ -52,6 +53,7 @@ use tokio::sync::Semaphore;
 
 pub use caller::Caller;
 pub use options::{InitialState, Options};
+pub use ranges::Chunks;
 
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;

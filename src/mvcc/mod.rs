@@ -26,8 +26,8 @@
 //! * A request is refused before its first change or not at all.
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
-//! Reading order: [`Store`], [`View`], [`Write`], then `range` and `txn` for what requests mean, `keys`
-//! and `record` for the formats, `compact`, `history`, `hash`, `install`.
+//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `stream` and `txn` for what requests mean,
+//! `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
 mod check;
@@ -43,6 +43,7 @@ mod range;
 mod reader;
 mod record;
 mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -55,6 +56,7 @@ pub use history::Events;
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
 pub use store::{Position, Store};
+pub use stream::RangeStream;
 pub use txn::{is_read_only, is_serializable};
 pub use view::View;
 pub use write::{Committed, Write};

@@ -38,9 +38,13 @@ pub(super) fn range(
         return Ok(RangeResponse { header, count, ..RangeResponse::default() });
     }
 
-    let page = Page { keys: &keys, rev, limit: fetch_limit(request), what: what(request), total };
-    let (mut kvs, count) = page.read(reader)?;
-    filter(&mut kvs, request);
+    let scan = Scan::new(request, rev);
+    let piece = scan.piece(reader, &keys, fetch_limit(request), usize::MAX)?;
+    let count = match total {
+        Total::Counted if piece.more => counts::count(reader, &keys, rev)?,
+        _ => piece.seen,
+    };
+    let mut kvs = piece.kvs;
     sort(&mut kvs, request);
     let limit = usize::try_from(request.limit).unwrap_or(0);
     let cut = limit > 0 && kvs.len() > limit;
@@ -56,9 +60,9 @@ pub(super) fn range(
 
 /// Every key of the range, whole.
 pub(super) fn all(reader: Reader<'_>, keys: &KeyRange) -> Result<Vec<KeyValue>, Fatal> {
-    let what = What::Whole;
-    let page = Page { keys, rev: reader.revision, limit: None, what, total: Total::Unneeded };
-    Ok(page.read(reader)?.0)
+    let everything = RangeRequest::default();
+    let scan = Scan::new(&everything, reader.revision);
+    Ok(scan.piece(reader, keys, None, usize::MAX)?.kvs)
 }
 
 /// What is wanted of each key.
@@ -74,39 +78,69 @@ fn what(request: &RangeRequest) -> What {
     if request.keys_only && !by_value { What::Index } else { What::Whole }
 }
 
-struct Page<'a> {
-    keys: &'a KeyRange,
+/// Reads keys in their order: which of them, at which revision, what of each.
+pub(super) struct Scan<'a> {
+    request: &'a RangeRequest,
     rev: i64,
-    limit: Option<usize>,
     what: What,
-    total: Total,
+    filtered: bool,
 }
 
-impl Page<'_> {
-    /// The first keys up to the limit, and how many there are.
-    fn read(&self, reader: Reader<'_>) -> Result<(Vec<KeyValue>, i64), Fatal> {
-        if let Some(key) = self.keys.single() {
-            let kv = reader.at(key, self.rev)?.map(|kv| self.trim(kv));
-            let count = i64::from(kv.is_some());
-            return Ok((kv.into_iter().collect(), count));
+/// A run of keys.
+pub(super) struct Piece {
+    pub kvs: Vec<KeyValue>,
+    /// What they take in an answer.
+    pub bytes: usize,
+    /// How many keys there were, those that were filtered out included.
+    pub seen: i64,
+    /// Whether there is another key behind it.
+    pub more: bool,
+}
+
+impl<'a> Scan<'a> {
+    pub fn new(request: &'a RangeRequest, rev: i64) -> Self {
+        let filtered = has_filters(request) && !plant::is("range-filter-ignored");
+        Self { request, rev, what: what(request), filtered }
+    }
+
+    /// The first keys: up to `keys_max` of them, and none after `bytes_max` are reached.
+    pub fn piece(
+        &self,
+        reader: Reader<'_>,
+        keys: &KeyRange,
+        keys_max: Option<usize>,
+        bytes_max: usize,
+    ) -> Result<Piece, Fatal> {
+        let mut piece = Piece { kvs: Vec::new(), bytes: 0, seen: 0, more: false };
+        if let Some(key) = keys.single() {
+            if let Some(kv) = reader.at(key, self.rev)? {
+                piece.seen = 1;
+                let fits = self.admits(kv.mod_revision, kv.create_revision);
+                piece.kvs.extend(fits.then(|| self.trim(kv)));
+                piece.bytes = piece.kvs.iter().map(in_answer).sum();
+            }
+            return Ok(piece);
         }
-        let mut kvs = Vec::new();
         let mut arena = Arena::default();
-        let mut full = false;
-        reader.walk(self.keys, self.rev, &mut |found| {
-            if self.limit.is_some_and(|limit| kvs.len() >= limit) {
-                full = true;
+        reader.walk(keys, self.rev, &mut |found| {
+            let full = keys_max.is_some_and(|most| piece.kvs.len() >= most);
+            if full || piece.bytes >= bytes_max {
+                piece.more = true;
                 return Ok(ControlFlow::Break(()));
             }
-            kvs.push(self.take(reader, &mut arena, found)?);
+            piece.seen += 1;
+            if self.admits(found.modified(), found.created()) {
+                let kv = self.take(reader, &mut arena, found)?;
+                piece.bytes += in_answer(&kv);
+                piece.kvs.push(kv);
+            }
             Ok(ControlFlow::Continue(()))
         })?;
-        let read = i64::try_from(kvs.len()).expect("a page is in memory");
-        let count = match self.total {
-            Total::Counted if full => counts::count(reader, self.keys, self.rev)?,
-            _ => read,
-        };
-        Ok((kvs, count))
+        Ok(piece)
+    }
+
+    fn admits(&self, modified: i64, created: i64) -> bool {
+        !self.filtered || passes(self.request, modified, created)
     }
 
     fn trim(&self, kv: KeyValue) -> KeyValue {
@@ -142,6 +176,11 @@ impl Page<'_> {
             }),
         }
     }
+}
+
+/// What a key takes in an answer: field number, length, the message.
+fn in_answer(kv: &KeyValue) -> usize {
+    prost::encoding::message::encoded_len(2, kv)
 }
 
 /// Where the keys and values of a page are copied to, many to an allocation.
@@ -190,19 +229,15 @@ pub(super) fn has_filters(request: &RangeRequest) -> bool {
         || request.max_create_revision != 0
 }
 
-fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
-    if !has_filters(request) || plant::is("range-filter-ignored") {
-        return;
-    }
+/// Whether a key's revisions are within the bounds of the request; 0 is no bound.
+fn passes(request: &RangeRequest, modified: i64, created: i64) -> bool {
     let within =
         |value: i64, min: i64, max: i64| (max == 0 || value <= max) && (min == 0 || value >= min);
-    kvs.retain(|kv| {
-        within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
-            && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
-    });
+    within(modified, request.min_mod_revision, request.max_mod_revision)
+        && within(created, request.min_create_revision, request.max_create_revision)
 }
 
-fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
+pub(super) fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
     let target = request.sort_target();
     let natural = target == SortTarget::Key && request.sort_order() != SortOrder::Descend;
     if natural || plant::is("sort-ignored") {

@@ -20,7 +20,10 @@ use crate::error::Refused;
 use crate::mvcc::counts::Chunks;
 use crate::mvcc::keys::{RevKey, attached_key, version_key};
 use crate::mvcc::record::{Head, shared_kv};
-use crate::mvcc::{Store, View, Write, check_delete_range, check_put, check_range, check_txn};
+use crate::mvcc::{
+    RangeStream, Store, View, Write, check_delete_range, check_put, check_range,
+    check_range_stream, check_txn,
+};
 use crate::types::{Index, LeaseId, Revision};
 
 /// A log entry.
@@ -92,6 +95,9 @@ impl World {
             Step::Read(request) => {
                 let ours = self.store().view().range(&request).expect("works");
                 assert_eq!(ours, self.model.range(&request), "{request:?}");
+                if check_range_stream(&request).is_ok() && request.sort_target == 0 {
+                    assert_eq!(joined(&self.store().view(), &request), ours, "{request:?}");
+                }
             }
             Step::ReadTxn(request) => {
                 let ours = self.store().view().txn(&request).expect("works");
@@ -426,6 +432,20 @@ fn command() -> impl Strategy<Value = Command> {
         2 => select(LEASES.to_vec()).prop_map(Command::Grant),
         1 => select(LEASES.to_vec()).prop_map(Command::Revoke),
     ]
+}
+
+/// What the chunks of a stream come to.
+fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
+    let mut stream = RangeStream::new(request.clone(), 16);
+    let mut kvs = Vec::new();
+    loop {
+        let chunk = view.range_chunk(&mut stream).expect("works")?;
+        kvs.extend(chunk.kvs.iter().cloned());
+        if stream.is_over() {
+            return Ok(RangeResponse { kvs, ..chunk });
+        }
+        assert_eq!(chunk.header, None, "{chunk:?}");
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
