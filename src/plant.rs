@@ -53,6 +53,8 @@ pub const ALL: &[Fault] = &[
     fault("ghost-voter", "a removed member stays a voter of the configuration", "B59 B62"),
     fault("promotion-not-stored", "a promoted learner is a voter in memory only", "B59"),
     fault("quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35"),
+    // Overload.
+    fault("budget-not-returned", "what was set aside for an answer is not given back", "B76"),
     // Keys.
     fault("txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14"),
     fault("txn-half-done", "a txn's reads are not checked before its writes are done", "B14"),

@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::calls::{Call, ReceivedBytes};
+use super::paged::Held;
 use super::status::status;
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
@@ -104,12 +105,19 @@ pub(super) struct Answer {
     call: Call,
     /// When the caller has had enough: a stream ends then.
     deadline: Option<BoxFuture<'static, ()>>,
+    /// What was set aside for it.
+    _held: Option<Held>,
     over: bool,
 }
 
 impl Answer {
-    pub fn new(body: Body, call: Call, deadline: Option<BoxFuture<'static, ()>>) -> Self {
-        Self { body, call, deadline, over: false }
+    pub fn new(
+        body: Body,
+        call: Call,
+        deadline: Option<BoxFuture<'static, ()>>,
+        held: Option<Held>,
+    ) -> Self {
+        Self { body, call, deadline, _held: held, over: false }
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {

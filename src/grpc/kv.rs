@@ -9,8 +9,9 @@ use quorate_proto::etcdserverpb::{
 use tonic::{Request, Response, Status};
 
 use super::caller;
+use super::paged::{Held, Paged};
 use super::status::status;
-use crate::member::Member;
+use crate::member::{Answer, Member};
 
 pub struct Kv {
     pub member: Member,
@@ -23,7 +24,20 @@ impl kv_server::Kv for Kv {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let (caller, request) = caller::of(request);
-        self.member.range(&caller, request).await.map(Response::new).map_err(status)
+        match self.member.range_answer(&caller, request).await.map_err(status)? {
+            Answer::Whole(message, charge) => {
+                let mut response = Response::new(message);
+                if let Some(charge) = charge {
+                    response.extensions_mut().insert(Held::new(charge));
+                }
+                Ok(response)
+            }
+            Answer::Paged(pages) => {
+                let mut response = Response::new(RangeResponse::default());
+                response.extensions_mut().insert(Paged::new(pages)?);
+                Ok(response)
+            }
+        }
     }
 
     type RangeStreamStream = BoxStream<'static, Result<RangeStreamResponse, Status>>;

@@ -81,7 +81,7 @@ impl Member {
         request: TxnRequest,
     ) -> Result<TxnResponse, Error> {
         if !mvcc::is_serializable(&request) {
-            self.linearizable().await?;
+            self.linearizable_for_client().await?;
         }
         let who = self.identify(caller).await?;
         // It puts nothing, so no lease's keys are asked for.

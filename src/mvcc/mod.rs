@@ -26,7 +26,7 @@
 //! * A request is refused before its first change or not at all.
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
-//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `stream` and `txn` for what requests mean,
+//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `stream` and `txn` for what requests mean,
 //! `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
@@ -39,6 +39,7 @@ mod install;
 mod interval;
 mod keys;
 mod overlay;
+mod pages;
 mod range;
 mod reader;
 mod record;
@@ -55,6 +56,8 @@ pub use hash::HashKv;
 pub use history::Events;
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
+pub use pages::{Pages, Ranged};
+pub use range::is_sorted;
 pub use store::{Position, Store};
 pub use stream::RangeStream;
 pub use txn::{is_read_only, is_serializable};

@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::encoded_len_varint;
 use quorate_proto::etcdserverpb::{
     RangeRequest, RangeResponse, ResponseHeader,
     range_request::{SortOrder, SortTarget},
@@ -25,21 +27,28 @@ pub enum Total {
     Unneeded,
 }
 
+/// Answers a Range; none when its keys take more than `bytes_max`.
 pub(super) fn range(
     reader: Reader<'_>,
     request: &RangeRequest,
     total: Total,
-) -> Result<RangeResponse, Halt> {
+    bytes_max: usize,
+) -> Result<Option<RangeResponse>, Halt> {
     let rev = reader.resolve(request.revision)?;
     let keys = KeyRange::new(&request.key, &request.range_end);
     let header = Some(ResponseHeader { revision: reader.revision, ..ResponseHeader::default() });
     if request.count_only {
         let count = counts::count(reader, &keys, rev)?;
-        return Ok(RangeResponse { header, count, ..RangeResponse::default() });
+        return Ok(Some(RangeResponse { header, count, ..RangeResponse::default() }));
     }
 
     let scan = Scan::new(request, rev);
-    let piece = scan.piece(reader, &keys, fetch_limit(request), usize::MAX)?;
+    let keys_max = fetch_limit(request);
+    let piece = scan.piece(reader, &keys, keys_max, bytes_max)?;
+    let cut_short = piece.more && keys_max.is_none_or(|most| piece.kvs.len() < most);
+    if cut_short || piece.bytes > bytes_max {
+        return Ok(None);
+    }
     let count = match total {
         Total::Counted if piece.more => counts::count(reader, &keys, rev)?,
         _ => piece.seen,
@@ -52,10 +61,25 @@ pub(super) fn range(
         kvs.truncate(limit);
     }
     let more = cut && !plant::is("more-forgotten");
+    strip(&mut kvs, request);
+    Ok(Some(RangeResponse { header, kvs, more, count }))
+}
+
+/// A Range of any size.
+pub(super) fn whole(
+    reader: Reader<'_>,
+    request: &RangeRequest,
+    total: Total,
+) -> Result<RangeResponse, Halt> {
+    let answer = range(reader, request, total, usize::MAX)?;
+    Ok(answer.expect("nothing takes more than there are bytes"))
+}
+
+/// Takes the values out that were read for the sake of the order only.
+pub(super) fn strip(kvs: &mut [KeyValue], request: &RangeRequest) {
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
-    Ok(RangeResponse { header, kvs, more, count })
 }
 
 /// Every key of the range, whole.
@@ -97,6 +121,13 @@ pub(super) struct Piece {
     pub more: bool,
 }
 
+/// What a run of keys would be as a [`Piece`].
+pub(super) struct Size {
+    pub bytes: u64,
+    pub seen: i64,
+    pub more: bool,
+}
+
 impl<'a> Scan<'a> {
     pub fn new(request: &'a RangeRequest, rev: i64) -> Self {
         let filtered = has_filters(request) && !plant::is("range-filter-ignored");
@@ -117,26 +148,67 @@ impl<'a> Scan<'a> {
                 piece.seen = 1;
                 let fits = self.admits(kv.mod_revision, kv.create_revision);
                 piece.kvs.extend(fits.then(|| self.trim(kv)));
-                piece.bytes = piece.kvs.iter().map(in_answer).sum();
+                piece.bytes = piece.kvs.iter().map(|kv| in_answer(kv.encoded_len())).sum();
             }
             return Ok(piece);
         }
         let mut arena = Arena::default();
         reader.walk(keys, self.rev, &mut |found| {
+            if !self.admits(found.modified(), found.created()) {
+                piece.seen += 1;
+                return Ok(ControlFlow::Continue(()));
+            }
             let full = keys_max.is_some_and(|most| piece.kvs.len() >= most);
             if full || piece.bytes >= bytes_max {
                 piece.more = true;
                 return Ok(ControlFlow::Break(()));
             }
             piece.seen += 1;
-            if self.admits(found.modified(), found.created()) {
-                let kv = self.take(reader, &mut arena, found)?;
-                piece.bytes += in_answer(&kv);
-                piece.kvs.push(kv);
-            }
+            let kv = self.take(reader, &mut arena, found)?;
+            piece.bytes += in_answer(kv.encoded_len());
+            piece.kvs.push(kv);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(piece)
+    }
+
+    /// What the first keys would take, up to `keys_max` of them. Copies nothing.
+    pub fn measure(
+        &self,
+        reader: Reader<'_>,
+        keys: &KeyRange,
+        keys_max: usize,
+    ) -> Result<Size, Fatal> {
+        let mut size = Size { bytes: 0, seen: 0, more: false };
+        let mut taken = 0;
+        reader.walk(keys, self.rev, &mut |found| {
+            if self.admits(found.modified(), found.created()) {
+                if taken >= keys_max {
+                    size.more = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+                taken += 1;
+                size.bytes += in_answer(self.bytes(&found)) as u64;
+            }
+            size.seen += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(size)
+    }
+
+    fn bytes(&self, found: &Found<'_>) -> usize {
+        let whole = self.what == What::Whole;
+        match found {
+            Found::Newest(_, kv) => {
+                let (value, lease) = if whole { (kv.value.len(), kv.lease) } else { (0, 0) };
+                kv_bytes(kv.key.len(), [kv.create, kv.modified, kv.version, lease], value)
+            }
+            // It is stored as the `KeyValue` that would be sent.
+            Found::Older(_, outline) if whole => outline.bytes as usize,
+            Found::Older(key, outline) => {
+                kv_bytes(key.len(), [outline.create, outline.rev.main, outline.version, 0], 0)
+            }
+        }
     }
 
     fn admits(&self, modified: i64, created: i64) -> bool {
@@ -178,9 +250,21 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What a key takes in an answer: field number, length, the message.
-fn in_answer(kv: &KeyValue) -> usize {
-    prost::encoding::message::encoded_len(2, kv)
+/// What a `KeyValue` of that length takes in an answer: the field's number, the length, itself.
+fn in_answer(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
+}
+
+/// The length of a `KeyValue`, all of whose fields have numbers of one byte.
+fn kv_bytes(key: usize, numbers: [i64; 4], value: usize) -> usize {
+    let text = |len: usize| if len == 0 { 0 } else { in_answer(len) };
+    let number = |n: i64| if n == 0 { 0 } else { 1 + encoded_len_varint(n as u64) };
+    text(key) + text(value) + numbers.into_iter().map(number).sum::<usize>()
+}
+
+/// The first key behind `key`.
+pub(super) fn after(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
 }
 
 /// Where the keys and values of a page are copied to, many to an allocation.
@@ -206,12 +290,17 @@ impl Arena {
 }
 
 /// How many keys to fetch: one above the limit, to know whether there are more; all of them when an
-/// order or a filter decides which ones count.
+/// order decides which ones count.
 fn fetch_limit(request: &RangeRequest) -> Option<usize> {
-    if request.limit <= 0 || !natural_order(request) || has_filters(request) {
+    if request.limit <= 0 || !natural_order(request) {
         return None;
     }
     Some(usize::try_from(request.limit).map_or(usize::MAX, |limit| limit.saturating_add(1)))
+}
+
+/// Whether keys are put into another order than that in which they are stored.
+pub fn is_sorted(request: &RangeRequest) -> bool {
+    request.sort_target() != SortTarget::Key || request.sort_order() == SortOrder::Descend
 }
 
 /// Whether the request asks for the order in which keys are stored. Order NONE counts as such for
@@ -238,11 +327,10 @@ fn passes(request: &RangeRequest, modified: i64, created: i64) -> bool {
 }
 
 pub(super) fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
-    let target = request.sort_target();
-    let natural = target == SortTarget::Key && request.sort_order() != SortOrder::Descend;
-    if natural || plant::is("sort-ignored") {
+    if !is_sorted(request) || plant::is("sort-ignored") {
         return;
     }
+    let target = request.sort_target();
     let compare = |a: &KeyValue, b: &KeyValue| -> Ordering {
         match target {
             SortTarget::Key => a.key.cmp(&b.key),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 
 use super::interval::KeyRange;
-use super::range::{self, Scan};
+use super::range::{self, Scan, after};
 use super::reader::Reader;
 use super::{Halt, Outcome, View, counts, settle};
 use crate::limits::STREAM_CHUNK_KEYS;
@@ -27,6 +27,8 @@ pub struct RangeStream {
     keys: usize,
     /// What a chunk should take.
     bytes: usize,
+    /// What the chunk before took.
+    last_bytes: usize,
     over: bool,
 }
 
@@ -35,7 +37,7 @@ impl RangeStream {
     /// towards `chunk_bytes`.
     pub fn new(request: RangeRequest, chunk_bytes: usize) -> Self {
         let (keys, bytes) = (FIRST_KEYS, chunk_bytes);
-        Self { request, began: None, sent: 0, keys, bytes, over: false }
+        Self { request, began: None, sent: 0, keys, bytes, last_bytes: 0, over: false }
     }
 
     /// Whether all has been read.
@@ -46,6 +48,12 @@ impl RangeStream {
     /// Whether nothing has been read.
     pub fn is_fresh(&self) -> bool {
         self.began.is_none()
+    }
+
+    /// What the next chunk takes at most, a last key aside that makes it larger. It should be twice
+    /// the one before; etcd knows no bound.
+    pub fn bytes_max(&self) -> usize {
+        (4 * self.last_bytes).clamp(self.bytes / 8, 2 * self.bytes)
     }
 
     fn chunk(&mut self, reader: Reader<'_>) -> Result<RangeResponse, Halt> {
@@ -61,15 +69,12 @@ impl RangeStream {
 
         let left = self.left();
         let scan = Scan::new(&self.request, rev);
-        // The chunk before says little about the size of these keys: etcd has no bound here.
-        let piece = scan.piece(reader, &keys, Some(self.keys.min(left)), 2 * self.bytes)?;
+        let piece = scan.piece(reader, &keys, Some(self.keys.min(left)), self.bytes_max())?;
         let next = piece.kvs.last().filter(|_| piece.more).map(|last| after(&last.key));
         let (mut kvs, more) = (piece.kvs, piece.more);
         self.sent += i64::try_from(kvs.len()).expect("a chunk is in memory");
         range::sort(&mut kvs, &self.request);
-        if self.request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value.clear());
-        }
+        range::strip(&mut kvs, &self.request);
         match next {
             Some(next) if self.left() > 0 => {
                 self.go_on(next, rev, piece.bytes);
@@ -99,6 +104,7 @@ impl RangeStream {
         self.request.key = next;
         let pinned = !plant::is("range-stream-chunk-from-later-revision");
         self.request.revision = if pinned { rev } else { 0 };
+        self.last_bytes = bytes;
         if bytes < self.bytes / 2 {
             self.keys = self.keys.saturating_mul(2);
         } else if bytes > 2 * self.bytes {
@@ -113,9 +119,4 @@ impl View {
     pub fn range_chunk(&self, stream: &mut RangeStream) -> Outcome<RangeResponse> {
         settle(stream.chunk(self.reader()))
     }
-}
-
-/// The first key behind `key`.
-fn after(key: &[u8]) -> Bytes {
-    [key, &[0]].concat().into()
 }

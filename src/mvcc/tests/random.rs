@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use prost::Message as _;
 use proptest::prelude::*;
 use proptest::sample::select;
 use quorate_proto::etcdserverpb::{
@@ -21,7 +22,7 @@ use crate::mvcc::counts::Chunks;
 use crate::mvcc::keys::{RevKey, attached_key, version_key};
 use crate::mvcc::record::{Head, shared_kv};
 use crate::mvcc::{
-    RangeStream, Store, View, Write, check_delete_range, check_put, check_range,
+    RangeStream, Ranged, Store, View, Write, check_delete_range, check_put, check_range,
     check_range_stream, check_txn,
 };
 use crate::types::{Index, LeaseId, Revision};
@@ -95,8 +96,17 @@ impl World {
             Step::Read(request) => {
                 let ours = self.store().view().range(&request).expect("works");
                 assert_eq!(ours, self.model.range(&request), "{request:?}");
+                let view = self.store().view();
                 if check_range_stream(&request).is_ok() && request.sort_target == 0 {
-                    assert_eq!(joined(&self.store().view(), &request), ours, "{request:?}");
+                    assert_eq!(joined(&view, &request), ours, "{request:?}");
+                }
+                assert_eq!(turned(&view, &request), ours, "{request:?}");
+                let within = view.range_within(&request, 40).expect("works");
+                let fits = |range: &RangeResponse| keys_bytes(&range.kvs) <= 40;
+                match within {
+                    // One key above the limit is looked at.
+                    Ok(None) => assert!(request.limit > 0 || !ours.as_ref().is_ok_and(fits)),
+                    other => assert_eq!(other.map(|range| range.expect("it is some")), ours),
                 }
             }
             Step::ReadTxn(request) => {
@@ -446,6 +456,28 @@ fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused>
         }
         assert_eq!(chunk.header, None, "{chunk:?}");
     }
+}
+
+/// What the pages of an answer come to, which is as long as was said before.
+fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
+    let mut pages = match view.range_paged(request, 16).expect("works")? {
+        Ranged::Whole(range) => return Ok(range),
+        Ranged::Paged(pages) => pages,
+    };
+    let (mut kvs, said) = (Vec::new(), pages.bytes());
+    loop {
+        let page = pages.next(24).expect("works");
+        if page.is_empty() {
+            assert_eq!(keys_bytes(&kvs) as u64, said, "{request:?}");
+            return Ok(RangeResponse { kvs, ..pages.frame().clone() });
+        }
+        kvs.extend(page);
+    }
+}
+
+/// What they take in an answer.
+fn keys_bytes(kvs: &[KeyValue]) -> usize {
+    RangeResponse { kvs: kvs.to_vec(), ..RangeResponse::default() }.encoded_len()
 }
 
 fn step() -> impl Strategy<Value = Step> {
