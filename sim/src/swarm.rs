@@ -22,6 +22,8 @@ const BACKUPS_MAX: usize = 2;
 const KIND_ON: u64 = 40;
 /// Plans whose cluster need not survive, in percent.
 const UNSURVIVABLE: u64 = 6;
+/// Plans with a client that asks for much at once, in percent.
+const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
 
@@ -34,6 +36,8 @@ pub fn draw(seed: u64) -> Plan {
     let mut clients = clients(&mut of("clients"), shape.members);
     if of("permissions").chance(PERMISSIONS) {
         clients.iter_mut().for_each(|client| client.workload = workload::ALONE.to_owned());
+    } else if of("flood").chance(FLOODS) {
+        clients.push(ClientPlan::new(clients.len(), workload::RARE));
     }
     let survivable = !of("mercy").chance(UNSURVIVABLE);
     let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
@@ -96,7 +100,7 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
-    workloads.retain(|name| *name != workload::ALONE);
+    workloads.retain(|name| ![workload::ALONE, workload::RARE].contains(name));
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

@@ -26,6 +26,8 @@ const SOON: &[&str] = &[
 const SCRIPTED: &[(&str, &str, &str)] = &[
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
+    ("budget-not-returned", "flood-of-large-ranges", "queues"),
+    ("range-stream-chunk-from-later-revision", "flood-of-large-ranges", "replay"),
 ];
 
 #[test]

@@ -12,6 +12,8 @@ use crate::verdict::{Proof, Violation};
 const CHECKER: &str = "queues";
 
 const PENDING: &str = "etcd_server_proposals_pending";
+const PENDING_BYTES: &str = "quorate_server_proposal_bytes";
+const ANSWERS: &str = "quorate_server_answer_bytes";
 const COMMITTED: &str = "etcd_server_proposals_committed_total";
 const APPLIED: &str = "etcd_server_proposals_applied_total";
 const STREAMS: &str = "etcd_debugging_mvcc_watch_stream_total";
@@ -22,13 +24,27 @@ const SENDING: &str = "etcd_network_snapshot_send_inflights_total";
 const RECEIVING: &str = "etcd_network_snapshot_receive_inflights_total";
 
 /// The figures that are read.
-pub const WATCHED: [&str; 9] =
-    [PENDING, COMMITTED, APPLIED, STREAMS, WATCHERS, SLOW_WATCHERS, EVENTS, SENDING, RECEIVING];
+pub const WATCHED: [&str; 11] = [
+    PENDING,
+    PENDING_BYTES,
+    ANSWERS,
+    COMMITTED,
+    APPLIED,
+    STREAMS,
+    WATCHERS,
+    SLOW_WATCHERS,
+    EVENTS,
+    SENDING,
+    RECEIVING,
+];
 
 /// Gauges with a bound of their own.
-const BOUNDS: [(&str, f64); 3] = [
+const BOUNDS: [(&str, f64); 5] = [
     // Proposals of one member that wait for an answer.
     (PENDING, 16_384.0),
+    (PENDING_BYTES, 67_108_864.0),
+    // What the cluster's members are told.
+    (ANSWERS, 4_194_304.0),
     // One database at a time to each of at most six others.
     (SENDING, 6.0),
     (RECEIVING, 4.0),
@@ -39,7 +55,8 @@ const APPLY_GAP_MAX: f64 = 5_000.0 + 16_384.0;
 /// Pairs of event and watcher that may wait for one stream, and for its connection.
 const EVENTS_PER_STREAM_MAX: f64 = 65_536.0 + 16.0 * 1_024.0;
 /// Gauges that must be back at nothing in the end.
-const EMPTY_AT_THE_END: [&str; 4] = [PENDING, SLOW_WATCHERS, SENDING, RECEIVING];
+const EMPTY_AT_THE_END: [&str; 6] =
+    [PENDING, PENDING_BYTES, ANSWERS, SLOW_WATCHERS, SENDING, RECEIVING];
 
 /// What does not fit.
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -122,6 +139,8 @@ mod tests {
         assert_eq!(said(soon, &sound), "");
         assert!(said(late, &sound).contains("proposals_pending is 16384 in the end"));
         assert!(said(soon, &[(PENDING, 16_385.0)]).contains("at most 16384 is promised"));
+        assert!(said(soon, &[(ANSWERS, 4_194_305.0)]).contains("at most 4194304 is promised"));
+        assert!(said(late, &[(ANSWERS, 1.0)]).contains("answer_bytes is 1 in the end"));
         assert!(said(soon, &[(STREAMS, -1.0)]).contains("is -1"));
         assert!(said(soon, &[(EVENTS, 9.0)]).contains("9 events wait for 0 streams"));
         assert!(said(soon, &[(SLOW_WATCHERS, 1.0)]).contains("1 of 0 watchers"));
