@@ -157,8 +157,10 @@ pub const LEASE_REVOKES_AT_ONCE: usize = 16;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
-/// Keys in a freshly cut counted chunk. A count walks two chunks at most and adds up the rest.
+/// Keys in a freshly cut counted chunk, and chunks in a freshly cut sum of them. A count walks two
+/// chunks at most, and adds up the chunks of two sums and the sums between.
 pub const COUNT_CHUNK_KEYS: i64 = 512;
+pub const COUNT_SUM_CHUNKS: i64 = 32;
 /// Bytes that the installation of a snapshot gathers before it writes them.
 pub const INSTALL_BATCH_BYTES: usize = 1 << 20;
 

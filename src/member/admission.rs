@@ -101,10 +101,7 @@ mod tests {
         let admission = Admission::new();
         let most = limits::PROPOSAL_BYTES_MAX;
         let large = admission.enter(Weight::Common, 2 * most).expect("it is alone");
-        assert_eq!(
-            admission.enter(Weight::Common, 1).err(),
-            Some(Unavailable::TooManyRequests)
-        );
+        assert_eq!(admission.enter(Weight::Common, 1).err(), Some(Unavailable::TooManyRequests));
         let vital = admission.enter(Weight::Vital, limits::REQUEST_BYTES_MAX).expect("a reserve");
         drop((large, vital));
         assert!(admission.enter(Weight::Common, 1).is_ok());

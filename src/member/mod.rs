@@ -55,8 +55,8 @@ use std::sync::Arc;
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
 
-pub use caller::Caller;
 pub use budget::Charge;
+pub use caller::Caller;
 pub use options::{Answers, InitialState, Options};
 pub use ranges::{Answer, Chunks, Pages};
 

@@ -76,8 +76,7 @@ impl Member {
             return Ok(answer);
         }
         let answers = self.0.options.answers;
-        let need =
-            if mvcc::is_sorted(&request) { answers.sorted() } else { answers.paged() };
+        let need = if mvcc::is_sorted(&request) { answers.sorted() } else { answers.paged() };
         let charge = self.charge(need).await?;
         let page = answers.page;
         let read = self.read_as_judged(true, judged, move |view| view.range_paged(&request, page));

@@ -11,6 +11,7 @@
 //! | `Versions` | user key, revision, newest first | create revision and version of a *superseded* state |
 //! | `Attached` | lease, user key | nothing |
 //! | `Counts` | first user key of a chunk | how many keys live in it |
+//! | `Sums` | first user key of some chunks | how many keys live in them |
 //! | `Meta` (etcd's) | `consistent_index`, `term`, `scheduledCompactRev`, `finishedCompactRev`, `quorate.revision` | |
 //!
 //! A read at the present is one scan of `Head`. A read in the past takes the record of `Head` where it
@@ -45,6 +46,7 @@ mod reader;
 mod record;
 mod store;
 mod stream;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod txn;

@@ -77,7 +77,8 @@ impl View {
             more = size.more;
         }
         let count = if more { counts::count(reader, &keys, rev)? } else { seen };
-        let header = Some(ResponseHeader { revision: reader.revision, ..ResponseHeader::default() });
+        let header =
+            Some(ResponseHeader { revision: reader.revision, ..ResponseHeader::default() });
         let more = more && !plant::is("more-forgotten");
         let frame = RangeResponse { header, kvs: Vec::new(), more, count };
         let Some(next) = next else {

@@ -135,7 +135,8 @@ fn key(n: usize) -> Bytes {
 fn value(n: usize) -> Bytes {
     let mut state = n as u64 + 1;
     let mut word = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_le_bytes()
     };
     (0..VALUE_BYTES / 8).flat_map(|_| word()).collect()

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message as _;
 use proptest::prelude::*;
 use proptest::sample::select;
+use prost::Message as _;
 use quorate_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
     RangeResponse, RequestOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
@@ -263,12 +263,15 @@ fn check_derived(view: &View) {
     let alive = states.values().filter(alive).map(|states| states[0].kv.key.clone());
     let alive: Vec<Bytes> = alive.collect();
     let chunks = Chunks::load(view.snapshot()).expect("works");
-    let starts: Vec<&Bytes> = chunks.rows().keys().collect();
-    for (i, (start, keys)) in chunks.rows().iter().enumerate() {
-        let inside =
-            |key: &&Bytes| *key >= start && starts.get(i + 1).is_none_or(|next| key < next);
-        assert_eq!(*keys, alive.iter().filter(inside).count() as i64, "{start:?}");
+    for pieces in [chunks.rows(), chunks.sums()] {
+        let starts: Vec<&Bytes> = pieces.keys().collect();
+        for (i, (start, keys)) in pieces.iter().enumerate() {
+            let inside =
+                |key: &&Bytes| *key >= start && starts.get(i + 1).is_none_or(|next| key < next);
+            assert_eq!(*keys, alive.iter().filter(inside).count() as i64, "{start:?}");
+        }
     }
+    assert!(chunks.sums().keys().all(|start| chunks.rows().contains_key(start)));
 }
 
 fn all() -> RangeRequest {
