@@ -217,8 +217,8 @@ pub struct Chunks {
     judged: Option<u64>,
     /// None after the last one, or an error.
     stream: Option<RangeStream>,
-    /// For the chunk that is on its way.
-    charge: Option<Charge>,
+    /// For the chunk that is on its way; a client that takes nothing loses it, but not the stream.
+    charge: Option<Held<Charge>>,
 }
 
 impl Chunks {
@@ -230,7 +230,8 @@ impl Chunks {
         // The one before is sent when this one is asked for.
         self.charge = None;
         let bytes = 2 * stream.bytes_max();
-        self.charge = Some(self.member.charge(bytes).await?);
+        let charge = self.member.charge(bytes).await?;
+        self.charge = Some(Held::new(self.member.env(), charge, limits::ANSWER_STALL));
         let read = self.member.read_as_judged(large, self.judged, move |view| {
             Ok(view.range_chunk(&mut stream)?.map(|chunk| (chunk, stream)))
         });

@@ -58,7 +58,7 @@ async fn watch<T>(env: Env, shared: Arc<Shared<T>>, patience: Duration) {
         env.sleep(patience).await;
         let still = shared.steps.load(Relaxed) == before;
         if still && let Some(held) = shared.lock().take() {
-            tracing::info!("a client takes nothing of a large answer, which is given up");
+            tracing::info!("a client takes nothing of its answer; what was held for it is let go");
             drop(held);
             return;
         }
