@@ -36,7 +36,8 @@ impl RangeStream {
     /// The request is valid ([`check_range_stream`](super::check_range_stream)). Chunks grow or shrink
     /// towards `chunk_bytes`.
     pub fn new(request: RangeRequest, chunk_bytes: usize) -> Self {
-        let (keys, bytes) = (FIRST_KEYS, chunk_bytes);
+        // So many that there is room for one key.
+        let (keys, bytes) = (FIRST_KEYS, chunk_bytes.max(8));
         Self { request, began: None, sent: 0, keys, bytes, last_bytes: 0, over: false }
     }
 

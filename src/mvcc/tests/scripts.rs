@@ -422,6 +422,7 @@ stories! {
     put_and_delete
     ranges
     range_orders
+    range_stream
     txns
     txn_refused
     txn_same_key_twice
