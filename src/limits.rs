@@ -28,8 +28,10 @@ pub const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 pub const CATCHUP_ENTRIES: u64 = 5_000;
 /// Applied entries between two flushes of the state (`--snapshot-count`).
 pub const SNAPSHOT_COUNT: u64 = 10_000;
-/// Committed but not applied entries above which proposals are refused with "too many requests".
+/// Committed but not applied entries above which proposals are refused with "too many requests"; the
+/// ends of leases, as etcd's, above twice that.
 pub const APPLY_GAP_MAX: u64 = 5_000;
+pub const APPLY_GAP_VITAL_MAX: u64 = 2 * APPLY_GAP_MAX;
 
 /// Messages that wait for the replica's driver.
 pub const REPLICA_INBOX: usize = 4_096;
@@ -41,12 +43,18 @@ pub const BATCH_BYTES_MAX: u64 = 1 << 20;
 pub const INFLIGHT_MSGS_MAX: usize = 512;
 /// Proposals accepted but not committed, bytes.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
-/// Proposals of this member that wait for an answer.
+/// Proposals of this member that wait for an answer, and their bytes; with what is kept of both for
+/// the ends of leases, changes of members and alarms.
 pub const PROPOSALS_MAX: usize = 16_384;
+pub const PROPOSALS_RESERVED: usize = 1_024;
+pub const PROPOSAL_BYTES_MAX: usize = 64 << 20;
+pub const PROPOSAL_BYTES_RESERVED: usize = 4 << 20;
 /// Proposals of this member that wait for a leader, bytes.
 pub const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Linearizable reads of this member that wait for the next round.
+/// Linearizable reads of this member that wait for the next round, and what is kept of them for
+/// leases, health and membership.
 pub const READERS_MAX: usize = 65_536;
+pub const READERS_RESERVED: usize = 4_096;
 /// A read index that has not come is asked for again.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
 /// Entries kept in memory for followers that lag, bytes; fewer entries are kept when they are large.
@@ -123,8 +131,24 @@ pub const KEEP_ALIVE_ANSWERS: usize = 16;
 pub const CLIENT_VERSIONS_MAX: usize = 64;
 /// Pieces of a snapshot on their way to a peer that may wait.
 pub const SNAPSHOT_CHUNKS: usize = 4;
-/// A range for at most this many keys is read without leaving the caller's thread.
+/// A range for at most this many keys is read without leaving the caller's thread, if its keys and
+/// values take no more than [`INLINE_RANGE_BYTES`].
 pub const INLINE_RANGE_KEYS: i64 = 1_000;
+pub const INLINE_RANGE_BYTES: usize = 1 << 20;
+/// Answers of ranges on their way to clients, bytes: what is being built and what waits to be sent.
+pub const ANSWER_BYTES_MAX: usize = 128 << 20;
+/// Answers below this are not counted: there are about as many as there are requests.
+pub const ANSWER_COUNTED_BYTES: usize = 16 << 10;
+/// Keys and values that are read at once of an answer that is larger.
+pub const ANSWER_PAGE_BYTES: usize = 256 << 10;
+/// A large answer of which its client takes nothing for so long is given up: it holds its moment.
+pub const ANSWER_STALL: Duration = Duration::from_secs(60);
+/// Answers that may wait until others are sent.
+pub const ANSWERS_WAITING_MAX: usize = 4_096;
+/// The largest message that etcd sends: a signed number of four bytes counts them.
+pub const ANSWER_MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
+/// Keys in the first chunk of a RangeStream, etcd's number; the next ones grow or shrink by their size.
+pub const STREAM_CHUNK_KEYS: usize = 10;
 /// Revisions deleted in one step of a compaction, between which entries are applied.
 pub const COMPACT_STEP_REVISIONS: usize = 256;
 /// The same, after each batch of entries: what keeps a busy member's compaction going.
@@ -136,8 +160,10 @@ pub const LEASE_REVOKES_AT_ONCE: usize = 16;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
-/// Keys in a freshly cut counted chunk. A count walks two chunks at most and adds up the rest.
+/// Keys in a freshly cut counted chunk, and chunks in a freshly cut sum of them. A count walks two
+/// chunks at most, and adds up the chunks of two sums and the sums between.
 pub const COUNT_CHUNK_KEYS: i64 = 512;
+pub const COUNT_SUM_CHUNKS: i64 = 32;
 /// Bytes that the installation of a snapshot gathers before it writes them.
 pub const INSTALL_BATCH_BYTES: usize = 1 << 20;
 
@@ -157,6 +183,9 @@ pub const PEER_SNAPSHOT_STALL: Duration = Duration::from_secs(60);
 const _: () = assert!(BATCH_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < UNCOMMITTED_BYTES_MAX as usize);
 const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_SEGMENT_BYTES);
+const _: () = assert!(REQUEST_BYTES_MAX <= PROPOSAL_BYTES_RESERVED);
+// What was let in is not turned away for want of a leader.
+const _: () = assert!(PROPOSAL_BYTES_MAX <= WAITING_BYTES_MAX);
 const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_WRITE_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < WAL_WRITE_BYTES_MAX);
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
@@ -164,6 +193,9 @@ const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
+const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
+const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES_MAX <= u32::MAX as usize);
 // A gap of single writes that the ring holds fits an empty buffer: the join ends with it.
 const _: () = assert!(WATCH_RING_PUBLICATIONS <= WATCH_BUFFER_EVENTS);
 const _: () = assert!(WATCH_RING_BYTES <= WATCH_BUFFER_BYTES);

@@ -54,6 +54,8 @@ pub const ALL: &[Fault] = &[
     fault("promotion-not-stored", "a promoted learner is a voter in memory only", "B59"),
     fault("quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35"),
     fault("gateway-asks-twice", "the JSON gateway makes some calls twice", "B67"),
+    // Overload.
+    fault("budget-not-returned", "what was set aside for an answer is not given back", "B76"),
     // Keys.
     fault("txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14"),
     fault("txn-half-done", "a txn's reads are not checked before its writes are done", "B14"),
@@ -67,6 +69,7 @@ pub const ALL: &[Fault] = &[
     fault("count-forgets-deletes", "stored counts do not go down", "B20"),
     fault("past-count-ignores-deletes", "a count in the past does not see what was deleted since", "B20"),
     fault("old-read-gets-newest", "a range in the past is given the newest states", "B24"),
+    fault("range-stream-chunk-from-later-revision", "later chunks of a range are read from the state as it is then", "B24"),
     fault("future-revision-served", "a read of a revision to come is not refused", "B47"),
     fault("compacted-revision-served", "a read below the compaction is not refused", "B12"),
     fault("compaction-drops-tombstone", "a compaction removes the deletion made at its own revision", "B12"),

@@ -29,6 +29,9 @@ use crate::swarm::FRESH_MAX;
 
 pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
+/// Bounds of answers, small enough that many come in pages and now and then one has to wait.
+const ANSWERS: member::Answers =
+    member::Answers { most: 4 << 20, counted: 1 << 10, inline: 4 << 10, page: 4 << 10 };
 /// What a request shows its token in.
 pub const TOKEN: &str = "token";
 /// The user who may do everything; its password is its name.
@@ -248,6 +251,7 @@ impl Cluster {
         member.wal_segment_bytes = self.shape.wal_segment_bytes;
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
+        member.answers = ANSWERS;
         member.watch_progress_interval = self.shape.watch_progress_interval;
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();

@@ -54,6 +54,8 @@ pub struct Operation {
     /// Simulated time of `began` since the world began, in microseconds.
     pub began_us: u64,
     pub call: Call,
+    /// A range that came as a stream: the call has what its chunks come to.
+    pub streamed: bool,
 }
 
 /// Does `$do` with the answer of whatever kind of call it is.
@@ -176,7 +178,8 @@ pub fn puts(txn: &TxnRequest) -> Vec<&PutRequest> {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.began_us as f64 / 1e6;
-        write!(f, "client {} at {at:.3} s: {}", self.client, self.call)
+        let way = if self.streamed { " as a stream" } else { "" };
+        write!(f, "client {} at {at:.3} s: {}{way}", self.client, self.call)
     }
 }
 

@@ -42,7 +42,7 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// For what the clients have under way to come to an end.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// For leases that nobody keeps any more to run out.
-const WIND_DOWN: Duration = Duration::from_secs(16);
+pub const WIND_DOWN: Duration = Duration::from_secs(16);
 /// One look at a condition.
 const LOOK: Duration = Duration::from_millis(200);
 /// Simulated time beside the faults after which a run is stuck.

@@ -24,6 +24,8 @@ const KIND_ON: u64 = 40;
 const UNSURVIVABLE: u64 = 6;
 /// Clients that speak JSON, in percent.
 const JSON: u64 = 12;
+/// Plans with a client that asks for much at once, in percent.
+const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
 
@@ -42,6 +44,8 @@ pub fn draw(seed: u64) -> Plan {
             // Users come over gRPC, where they log in.
             client.json = false;
         }
+    } else if of("flood").chance(FLOODS) {
+        clients.push(ClientPlan::new(clients.len(), workload::RARE));
     }
     let survivable = !of("mercy").chance(UNSURVIVABLE);
     let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
@@ -104,7 +108,7 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
-    workloads.retain(|name| *name != workload::ALONE);
+    workloads.retain(|name| ![workload::ALONE, workload::RARE].contains(name));
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

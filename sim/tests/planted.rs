@@ -27,6 +27,8 @@ const SCRIPTED: &[(&str, &str, &str)] = &[
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
     ("gateway-asks-twice", "clients-speak-json", "replay"),
+    ("budget-not-returned", "flood-of-large-ranges", "queues"),
+    ("range-stream-chunk-from-later-revision", "flood-of-large-ranges", "replay"),
 ];
 
 #[test]

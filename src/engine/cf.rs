@@ -22,11 +22,13 @@ pub enum Cf {
     Attached,
     /// Derived: first user key of a chunk -> how many keys live in it.
     Counts,
+    /// Derived: first user key of some chunks -> how many keys live in them.
+    Sums,
 }
 
 impl Cf {
     /// How many there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
 
     /// All of them, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -44,6 +46,7 @@ impl Cf {
         Self::Versions,
         Self::Attached,
         Self::Counts,
+        Self::Sums,
     ];
 
     /// etcd's buckets, in the order in which a bbolt file holds them (by name).
@@ -61,7 +64,8 @@ impl Cf {
     ];
 
     /// What is computed from [`Cf::Key`] and can be computed again.
-    pub const DERIVED: [Self; 4] = [Self::Head, Self::Versions, Self::Attached, Self::Counts];
+    pub const DERIVED: [Self; 5] =
+        [Self::Head, Self::Versions, Self::Attached, Self::Counts, Self::Sums];
 
     /// The name on disk; for etcd's buckets, etcd's name (etcd 3.7 `server/storage/schema/bucket.go`).
     pub fn name(self) -> &'static str {
@@ -80,6 +84,7 @@ impl Cf {
             Self::Versions => "quorate.versions",
             Self::Attached => "quorate.attached",
             Self::Counts => "quorate.counts",
+            Self::Sums => "quorate.sums",
         }
     }
 

@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::calls::{Call, Received};
+use super::paged::Held;
 use super::status::status;
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
@@ -124,12 +125,20 @@ pub(super) struct Answer {
     boundaries: Boundaries,
     /// When the caller has had enough: a stream ends then.
     deadline: Option<BoxFuture<'static, ()>>,
+    /// What was set aside for it.
+    _held: Option<Held>,
     over: bool,
 }
 
 impl Answer {
-    pub fn new(body: Body, call: Call, deadline: Option<BoxFuture<'static, ()>>) -> Self {
-        Self { body, call, boundaries: Boundaries::default(), deadline, over: false }
+    pub fn new(
+        body: Body,
+        call: Call,
+        deadline: Option<BoxFuture<'static, ()>>,
+        held: Option<Held>,
+    ) -> Self {
+        let boundaries = Boundaries::default();
+        Self { body, call, boundaries, deadline, _held: held, over: false }
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {

@@ -20,6 +20,7 @@ use tower::Service;
 use super::body::{self, Answer, Limited};
 use super::caller;
 use super::calls::{Call, Calls};
+use super::paged::{Held, Paged};
 use super::status::status;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
@@ -123,7 +124,7 @@ where
             }
         };
         Box::pin(async move {
-            let response = match deadline {
+            let mut response = match deadline {
                 None => answer.await?,
                 Some(at) => {
                     let left = at.saturating_duration_since(env.now());
@@ -136,7 +137,12 @@ where
                 return Ok(response);
             }
             let deadline = deadline.map(|at| env.sleep_until(at));
-            Ok(response.map(|body| Body::new(Answer::new(body, call, deadline))))
+            let extensions = response.extensions_mut();
+            let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<Held>());
+            Ok(response.map(|body| {
+                let body = paged.map_or(body, Paged::body);
+                Body::new(Answer::new(body, call, deadline, held))
+            }))
         })
     }
 }

@@ -1,16 +1,17 @@
 //! Service KV.
 
+use futures::stream::{self, BoxStream, StreamExt as _};
 use quorate_proto::etcdserverpb::kv_server;
 use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use super::status::{status, unserved};
-use crate::member::Member;
+use super::paged::{Held, Paged};
+use super::status::status;
+use crate::member::{Answer, Member};
 
 pub struct Kv {
     pub member: Member,
@@ -23,16 +24,36 @@ impl kv_server::Kv for Kv {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let (caller, request) = caller::of(request);
-        self.member.range(&caller, request).await.map(Response::new).map_err(status)
+        match self.member.range_answer(&caller, request).await.map_err(status)? {
+            Answer::Whole(message, charge) => {
+                let mut response = Response::new(message);
+                if let Some(charge) = charge {
+                    response.extensions_mut().insert(Held::new(charge));
+                }
+                Ok(response)
+            }
+            Answer::Paged(pages) => {
+                let mut response = Response::new(RangeResponse::default());
+                response.extensions_mut().insert(Paged::new(pages)?);
+                Ok(response)
+            }
+        }
     }
 
-    type RangeStreamStream = Empty<Result<RangeStreamResponse, Status>>;
+    type RangeStreamStream = BoxStream<'static, Result<RangeStreamResponse, Status>>;
 
+    /// A chunk is read when the connection has room for it.
     async fn range_stream(
         &self,
-        _request: Request<RangeRequest>,
+        request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(unserved("RangeStream"))
+        let (caller, request) = caller::of(request);
+        let chunks = self.member.range_stream(&caller, request).await.map_err(status)?;
+        let chunks = stream::try_unfold(chunks, |mut chunks| async {
+            let chunk = chunks.next().await.map_err(status)?;
+            Ok(chunk.map(|chunk| (RangeStreamResponse { range_response: Some(chunk) }, chunks)))
+        });
+        Ok(Response::new(chunks.boxed()))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

@@ -86,7 +86,17 @@ fn consensus(member: &Member) -> Vec<Row> {
         gauge(
             "etcd_server_proposals_pending",
             "Proposals of this member that wait for an answer.",
-            member.proposals_pending() as f64,
+            member.proposals_pending().0 as f64,
+        ),
+        gauge(
+            "quorate_server_proposal_bytes",
+            "Bytes of proposals of this member that wait for an answer.",
+            member.proposals_pending().1 as f64,
+        ),
+        gauge(
+            "quorate_server_answer_bytes",
+            "Bytes set aside for large answers on their way to clients.",
+            member.answer_bytes() as f64,
         ),
         Row::counter(
             "etcd_server_slow_read_indexes_total",

@@ -10,6 +10,7 @@ use quorate_proto::walpb;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::admission::Admission;
 use super::applier::Applier;
 use super::first::NewCluster;
 use super::identity::RequestIds;
@@ -17,7 +18,7 @@ use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
 use super::signals::Signals;
 use super::tokens::Tokens;
-use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
+use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, ranges, snapshot};
 use crate::apply::StateMachine;
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
@@ -118,7 +119,9 @@ impl Member {
         let member = Self(Arc::new(Inner {
             ids: RequestIds::new(id, env.wall()),
             links: Links::new(outgoing),
-            proposals: Semaphore::new(limits::PROPOSALS_MAX),
+            proposals: Admission::new(),
+            readers: Semaphore::new(limits::READERS_MAX - limits::READERS_RESERVED),
+            answers: ranges::budget_of(&options.answers),
             env,
             options,
             id,

@@ -16,16 +16,19 @@
 //!
 //! Reading order: [`options`], [`identity`], [`first`] (what a new cluster begins with), `boot` (how a
 //! start is decided), `join` (how a member
-//! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
-//! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
+//! finds the cluster that it joins), `alone` (how it leaves all others behind), `admission`, `propose`,
+//! `applier`,
+//! `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `budget`, `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
 //! `clockwork`, [`compactor`], `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
+mod admission;
 mod alone;
 mod applier;
 mod auth;
 mod boot;
+mod budget;
 mod caller;
 mod clock;
 mod clockwork;
@@ -38,10 +41,12 @@ mod leases;
 mod links;
 pub mod options;
 mod propose;
+mod ranges;
 mod reconfigure;
 mod requests;
 mod signals;
 mod snapshot;
+mod stall;
 mod tally;
 pub mod tokens;
 
@@ -51,8 +56,10 @@ use std::sync::Arc;
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
 
+pub use budget::Charge;
 pub use caller::Caller;
-pub use options::{InitialState, Options};
+pub use options::{Answers, InitialState, Options};
+pub use ranges::{Answer, Chunks, Pages};
 
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
@@ -66,6 +73,8 @@ use crate::plant;
 use crate::replica::{Replica, Status};
 use crate::types::{ClusterId, MemberId, Revision};
 use crate::watch::{self, HubHandle};
+use admission::Admission;
+use budget::Budget;
 use identity::RequestIds;
 use links::Links;
 use propose::Waiter;
@@ -93,7 +102,11 @@ struct Inner {
     signals: Arc<Signals>,
     tokens: Arc<Tokens>,
     metrics: Arc<Metrics>,
-    proposals: Semaphore,
+    proposals: Admission,
+    /// Places of clients' reads that wait for an index.
+    readers: Semaphore,
+    /// For answers of ranges under way.
+    answers: Budget,
     /// Keeps a second process off the data directory.
     _lock: Box<dyn Lock>,
 }
@@ -123,9 +136,14 @@ impl Member {
         &self.0.store
     }
 
-    /// Proposals of this member that wait for an answer.
-    pub fn proposals_pending(&self) -> usize {
-        limits::PROPOSALS_MAX - self.0.proposals.available_permits()
+    /// Proposals of this member that wait for an answer, and their bytes.
+    pub fn proposals_pending(&self) -> (usize, usize) {
+        self.0.proposals.taken()
+    }
+
+    /// Bytes that are set aside for answers of ranges under way.
+    pub fn answer_bytes(&self) -> usize {
+        self.0.answers.taken()
     }
 
     pub fn watch_counters(&self) -> &watch::Counters {
@@ -254,6 +272,13 @@ impl Member {
         let revision = header.map_or(0, |header| header.revision);
         let revision = if revision > 0 { Revision(revision) } else { self.0.store.revision() };
         Some(self.header_at(revision))
+    }
+
+    /// As [`Self::linearizable`], for a client's read of keys: so many wait at a time that there is room
+    /// for what keeps the cluster alive.
+    async fn linearizable_for_client(&self) -> Result<(), Error> {
+        let _place = self.0.readers.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
+        self.linearizable().await
     }
 
     /// Waits until this member's state holds every write that was acknowledged before the call.

@@ -44,6 +44,7 @@ pub struct Options {
     pub wal_segment_bytes: u64,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    pub answers: Answers,
     /// Bytes of live data above which writes are refused; `None` for no bound.
     pub quota_bytes: Option<u64>,
     /// `None` keeps every revision until a client compacts.
@@ -53,6 +54,42 @@ pub struct Options {
     /// The work that a password's hash takes: two to the power of this; 4 to 31.
     pub bcrypt_cost: u32,
     pub engine: engine::Options,
+}
+
+/// What answers of ranges may take in memory, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// All together, those below `counted` aside.
+    pub most: usize,
+    pub counted: usize,
+    /// One that is read on the caller's thread.
+    pub inline: usize,
+    /// A page of one that is larger.
+    pub page: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            most: limits::ANSWER_BYTES_MAX,
+            counted: limits::ANSWER_COUNTED_BYTES,
+            inline: limits::INLINE_RANGE_BYTES,
+            page: limits::ANSWER_PAGE_BYTES,
+        }
+    }
+}
+
+impl Answers {
+    /// What one in pages takes: a page as it was read, as it was encoded, and twice that on its way
+    /// through the connection.
+    pub fn paged(&self) -> usize {
+        4 * self.page
+    }
+
+    /// What is set aside for one that must be sorted, and so be there as a whole.
+    pub fn sorted(&self) -> usize {
+        self.most / 4
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +125,7 @@ impl Options {
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES,
             request_bytes_max: limits::REQUEST_BYTES_MAX,
             txn_ops_max: limits::TXN_OPS_MAX,
+            answers: Answers::default(),
             quota_bytes: Some(limits::QUOTA_BYTES),
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use quorate_proto::raftpb::ConfChange;
 use tokio::sync::oneshot;
 
+use super::admission::Weight;
 use super::caller::Caller;
 use super::{Member, tally};
 use crate::apply::Reply;
@@ -58,6 +59,16 @@ impl Drop for Failure<'_> {
     }
 }
 
+/// What must get through while there are too many requests.
+fn weight(request: &InternalRaftRequest) -> Weight {
+    let vital = request.lease_revoke.is_some()
+        || request.lease_checkpoint.is_some()
+        || request.alarm.is_some()
+        || request.cluster_version_set.is_some()
+        || request.cluster_member_attr_set.is_some();
+    if vital { Weight::Vital } else { Weight::Common }
+}
+
 impl Member {
     /// Proposes what `caller` asks for: apply judges by the name and the auth revision that go with it.
     pub(super) async fn propose_for(
@@ -83,14 +94,14 @@ impl Member {
         term: Option<Term>,
     ) -> Result<Reply, Error> {
         let id = self.0.ids.next();
-        let kind = tally::kind(&request);
+        let (kind, weight) = (tally::kind(&request), weight(&request));
         request.header.get_or_insert_default().id = id;
         let data = codec::encode(&request);
         if data.len() > self.0.options.request_bytes_max {
             return Err(Refused::RequestTooLarge.into());
         }
         let started = self.0.env.now();
-        let outcome = self.submit(id, data, ProposalKind::Normal, term).await;
+        let outcome = self.submit(id, data, ProposalKind::Normal, weight, term).await;
         self.observe_request(kind, started, outcome.is_ok());
         outcome
     }
@@ -99,7 +110,7 @@ impl Member {
     pub(super) async fn propose_change(&self, mut change: ConfChange) -> Result<Reply, Error> {
         change.id = self.0.ids.next();
         let data = codec::encode(&change);
-        self.submit(change.id, data, ProposalKind::ConfChange, None).await
+        self.submit(change.id, data, ProposalKind::ConfChange, Weight::Vital, None).await
     }
 
     async fn submit(
@@ -107,11 +118,13 @@ impl Member {
         id: u64,
         data: Bytes,
         kind: ProposalKind,
+        weight: Weight,
         only_in_term: Option<Term>,
     ) -> Result<Reply, Error> {
-        let _permit = self.0.proposals.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
+        let _place = self.0.proposals.enter(weight, data.len())?;
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { id, data, kind, only_in_term, reply: Some(Waiter(reply)) };
+        let (vital, reply) = (weight == Weight::Vital, Some(Waiter(reply)));
+        let proposal = Proposal { id, data, kind, vital, only_in_term, reply };
         let started = self.0.env.now();
         let mut failure = Failure { metrics: &self.0.metrics, is: true };
         let wait = async {

@@ -1,4 +1,5 @@
-//! What the edge calls: each client request, from a decoded message to a complete answer.
+//! What the edge calls: each client request, from a decoded message to a complete answer. Ranges are
+//! in `ranges`.
 
 use std::io;
 
@@ -6,9 +7,8 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-    StatusResponse, TxnRequest, TxnResponse, WatchRequest, alarm_request::AlarmAction,
-    request_op::Request as Op,
+    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RequestOp, StatusResponse,
+    TxnRequest, TxnResponse, WatchRequest, alarm_request::AlarmAction, request_op::Request as Op,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -28,41 +28,6 @@ use crate::watch;
 const PUT_OVERHEAD_BYTES: u64 = 256;
 
 impl Member {
-    pub async fn range(
-        &self,
-        caller: &Caller,
-        request: RangeRequest,
-    ) -> Result<RangeResponse, Error> {
-        if self.is_learner() && !request.serializable {
-            return Err(Refused::NotSupportedForLearner.into());
-        }
-        mvcc::check_range(&request)?;
-        let started = self.0.env.now();
-        let outcome = self.range_checked(caller, request).await;
-        self.observe_request("Range", started, outcome.is_ok());
-        outcome
-    }
-
-    async fn range_checked(
-        &self,
-        caller: &Caller,
-        request: RangeRequest,
-    ) -> Result<RangeResponse, Error> {
-        if !request.serializable {
-            self.linearizable().await?;
-        }
-        let who = self.identify(caller).await?;
-        self.auth().may_read(&who, &request.key, &request.range_end)?;
-        let large = !request.range_end.is_empty()
-            && !(1..=limits::INLINE_RANGE_KEYS).contains(&request.limit);
-        let judged = judged_at(caller, &who);
-        let mut response =
-            self.read_as_judged(large, judged, move |view| view.range(&request)).await?;
-        response.header = self.complete(response.header);
-        self.metrics().ranges.inc();
-        Ok(response)
-    }
-
     pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<PutResponse, Error> {
         self.check_quota(put_cost(&request)).await?;
         mvcc::check_put(&request)?;
@@ -117,7 +82,7 @@ impl Member {
         request: TxnRequest,
     ) -> Result<TxnResponse, Error> {
         if !mvcc::is_serializable(&request) {
-            self.linearizable().await?;
+            self.linearizable_for_client().await?;
         }
         let who = self.identify(caller).await?;
         // It puts nothing, so no lease's keys are asked for.
@@ -275,7 +240,7 @@ impl Member {
 
     /// As [`Self::read`], if the state still is the one that the judgement was made for. The state's
     /// own revision is asked: what a reader sees and what it was judged by may not be of two moments.
-    async fn read_as_judged<T: Send + 'static>(
+    pub(super) async fn read_as_judged<T: Send + 'static>(
         &self,
         large: bool,
         judged: Option<u64>,
@@ -325,7 +290,7 @@ impl Member {
 }
 
 /// The auth revision that a read must find in the state; `None` when nothing was judged.
-fn judged_at(caller: &Caller, who: &Principal) -> Option<u64> {
+pub(super) fn judged_at(caller: &Caller, who: &Principal) -> Option<u64> {
     (!caller.is_internal() && who.revision != 0).then_some(who.revision)
 }
 

@@ -1,6 +1,7 @@
 //! How many keys a range holds, without visiting them all: the key space is cut into chunks of a few
-//! hundred keys, and how many keys live in each is stored and kept up to date with every change. A
-//! count is the sum of whole chunks and two pieces that are walked.
+//! hundred keys, and how many keys live in each is stored and kept up to date with every change. The
+//! chunks are cut into sums of a few dozen chunks in the same way ([`super::sums`]). A count is whole sums,
+//! whole chunks on both sides of them, and two pieces that are walked.
 //!
 //! A count in the past is the present one less what was created since, plus what was deleted.
 
@@ -14,13 +15,14 @@ use super::keys::{Rev, RevKey, be_i64};
 use super::overlay::Overlay;
 use super::reader::Reader;
 use super::record::KvRef;
+use super::sums::Sums;
 use crate::engine::{Cf, Snapshot};
 use crate::error::Fatal;
 use crate::limits::COUNT_CHUNK_KEYS;
 use crate::plant;
 
 /// Tests cut small, to meet every edge.
-const CHUNK_KEYS: i64 = if cfg!(test) { 4 } else { COUNT_CHUNK_KEYS };
+pub(super) const CHUNK_KEYS: i64 = if cfg!(test) { 4 } else { COUNT_CHUNK_KEYS };
 /// Above this a chunk is cut up, so that cut ones are far from both limits.
 const CHUNK_MAX: i64 = 2 * CHUNK_KEYS;
 /// Below this a chunk joins the one before it, if both fit in one.
@@ -51,13 +53,21 @@ fn walk(reader: Reader<'_>, keys: &KeyRange, rev: i64) -> Result<i64, Fatal> {
     Ok(count)
 }
 
-/// Counts at the present: up to the first chunk that begins inside, whole chunks, the rest.
 fn present(reader: Reader<'_>, keys: &KeyRange) -> Result<i64, Fatal> {
+    sum_of(reader, keys, &[Cf::Sums, Cf::Counts])
+}
+
+/// Counts at the present: up to the first stored piece that begins inside, whole pieces, the rest. What
+/// is not whole is counted by the smaller pieces, in the end key by key.
+fn sum_of(reader: Reader<'_>, keys: &KeyRange, pieces: &[Cf]) -> Result<i64, Fatal> {
+    let Some((&cf, smaller)) = pieces.split_first() else {
+        return walk(reader, keys, reader.revision);
+    };
     let mut whole = 0;
-    // The chunk that the cursor has passed last: where it begins, and its keys.
+    // The piece that the cursor has passed last: where it begins, and its keys.
     let mut open: Option<(Bytes, i64)> = None;
     let mut first = None;
-    let mut cursor = reader.cursor(Cf::Counts, keys.upper());
+    let mut cursor = reader.cursor(cf, keys.upper());
     cursor.seek(keys.lower())?;
     while let Some((start, keys)) = cursor.entry()? {
         let start = Bytes::copy_from_slice(start);
@@ -67,11 +77,11 @@ fn present(reader: Reader<'_>, keys: &KeyRange) -> Result<i64, Fatal> {
         cursor.next()?;
     }
     let (Some(first), Some((last, last_keys))) = (first, open) else {
-        return walk(reader, keys, reader.revision);
+        return sum_of(reader, keys, smaller);
     };
-    let before = walk(reader, &keys.until(first), reader.revision)?;
+    let before = sum_of(reader, &keys.until(first), smaller)?;
     let after = match keys.upper() {
-        Some(_) => walk(reader, &keys.from(last), reader.revision)?,
+        Some(_) => sum_of(reader, &keys.from(last), smaller)?,
         None => last_keys,
     };
     Ok(before + whole + after)
@@ -112,11 +122,14 @@ fn growth(
 pub(super) struct Chunks {
     rows: BTreeMap<Bytes, i64>,
     touched: BTreeSet<Bytes>,
+    /// Each begins where a chunk begins.
+    sums: Sums,
 }
 
 impl Chunks {
     pub fn empty() -> Self {
-        Self { rows: [(Bytes::new(), 0)].into(), touched: BTreeSet::new() }
+        let rows = BTreeMap::from([(Bytes::new(), 0)]);
+        Self { rows, touched: BTreeSet::new(), sums: Sums::empty() }
     }
 
     pub fn load(snapshot: &Snapshot) -> Result<Self, Fatal> {
@@ -125,6 +138,7 @@ impl Chunks {
             let (start, keys) = row?;
             chunks.rows.insert(start, parse(&keys)?);
         }
+        chunks.sums = Sums::load(snapshot, &chunks.rows)?;
         Ok(chunks)
     }
 
@@ -142,6 +156,7 @@ impl Chunks {
         if (*keys > CHUNK_MAX || *keys < CHUNK_MIN) && !self.touched.contains(start) {
             self.touched.insert(start.clone());
         }
+        self.sums.adjust(overlay, key, by);
     }
 
     /// What must be cut: for each chunk that grew too large, the chunks it becomes.
@@ -175,13 +190,15 @@ impl Chunks {
             let Some((left, left_keys)) = self.rows.range_mut::<[u8], _>(before).next_back() else {
                 continue;
             };
-            if keys < CHUNK_MIN && *left_keys + keys <= CHUNK_KEYS {
+            let joins = keys < CHUNK_MIN && *left_keys + keys <= CHUNK_KEYS;
+            if joins && !self.sums.begins_at(&start) {
                 *left_keys += keys;
                 overlay.set(Cf::Counts, left.clone(), Some(row(*left_keys)));
                 overlay.set(Cf::Counts, start.clone(), None);
                 self.rows.remove(&start);
             }
         }
+        self.sums.settle(overlay, &self.rows);
     }
 
     fn after(&self, start: &Bytes) -> Option<&Bytes> {
@@ -192,6 +209,11 @@ impl Chunks {
     #[cfg(test)]
     pub fn rows(&self) -> &BTreeMap<Bytes, i64> {
         &self.rows
+    }
+
+    #[cfg(test)]
+    pub fn sums(&self) -> &BTreeMap<Bytes, i64> {
+        self.sums.rows()
     }
 }
 
@@ -215,10 +237,10 @@ fn cut(
     Ok(pieces)
 }
 
-fn row(keys: i64) -> Bytes {
+pub(super) fn row(keys: i64) -> Bytes {
     Bytes::copy_from_slice(&keys.to_be_bytes())
 }
 
-fn parse(row: &[u8]) -> Result<i64, Fatal> {
+pub(super) fn parse(row: &[u8]) -> Result<i64, Fatal> {
     be_i64(row).ok_or_else(|| Fatal::new("counted chunks", format!("{row:02x?} is not a count")))
 }

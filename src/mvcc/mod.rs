@@ -11,6 +11,7 @@
 //! | `Versions` | user key, revision, newest first | create revision and version of a *superseded* state |
 //! | `Attached` | lease, user key | nothing |
 //! | `Counts` | first user key of a chunk | how many keys live in it |
+//! | `Sums` | first user key of some chunks | how many keys live in them |
 //! | `Meta` (etcd's) | `consistent_index`, `term`, `scheduledCompactRev`, `finishedCompactRev`, `quorate.revision` | |
 //!
 //! A read at the present is one scan of `Head`. A read in the past takes the record of `Head` where it
@@ -26,8 +27,8 @@
 //! * A request is refused before its first change or not at all.
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
-//! Reading order: [`Store`], [`View`], [`Write`], then `range` and `txn` for what requests mean, `keys`
-//! and `record` for the formats, `compact`, `history`, `hash`, `install`.
+//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `stream` and `txn` for what requests mean,
+//! `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
 mod check;
@@ -39,10 +40,13 @@ mod install;
 mod interval;
 mod keys;
 mod overlay;
+mod pages;
 mod range;
 mod reader;
 mod record;
 mod store;
+mod stream;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -54,7 +58,10 @@ pub use hash::HashKv;
 pub use history::Events;
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
+pub use pages::{Pages, Ranged};
+pub use range::is_sorted;
 pub use store::{Position, Store};
+pub use stream::RangeStream;
 pub use txn::{is_read_only, is_serializable};
 pub use view::View;
 pub use write::{Committed, Write};

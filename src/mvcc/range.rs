@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::encoded_len_varint;
 use quorate_proto::etcdserverpb::{
     RangeRequest, RangeResponse, ResponseHeader,
     range_request::{SortOrder, SortTarget},
@@ -25,22 +27,33 @@ pub enum Total {
     Unneeded,
 }
 
+/// Answers a Range; none when its keys take more than `bytes_max`.
 pub(super) fn range(
     reader: Reader<'_>,
     request: &RangeRequest,
     total: Total,
-) -> Result<RangeResponse, Halt> {
+    bytes_max: usize,
+) -> Result<Option<RangeResponse>, Halt> {
     let rev = reader.resolve(request.revision)?;
     let keys = KeyRange::new(&request.key, &request.range_end);
     let header = Some(ResponseHeader { revision: reader.revision, ..ResponseHeader::default() });
     if request.count_only {
         let count = counts::count(reader, &keys, rev)?;
-        return Ok(RangeResponse { header, count, ..RangeResponse::default() });
+        return Ok(Some(RangeResponse { header, count, ..RangeResponse::default() }));
     }
 
-    let page = Page { keys: &keys, rev, limit: fetch_limit(request), what: what(request), total };
-    let (mut kvs, count) = page.read(reader)?;
-    filter(&mut kvs, request);
+    let scan = Scan::new(request, rev);
+    let keys_max = fetch_limit(request);
+    let piece = scan.piece(reader, &keys, keys_max, bytes_max)?;
+    let cut_short = piece.more && keys_max.is_none_or(|most| piece.kvs.len() < most);
+    if cut_short || piece.bytes > bytes_max {
+        return Ok(None);
+    }
+    let count = match total {
+        Total::Counted if piece.more => counts::count(reader, &keys, rev)?,
+        _ => piece.seen,
+    };
+    let mut kvs = piece.kvs;
     sort(&mut kvs, request);
     let limit = usize::try_from(request.limit).unwrap_or(0);
     let cut = limit > 0 && kvs.len() > limit;
@@ -48,17 +61,32 @@ pub(super) fn range(
         kvs.truncate(limit);
     }
     let more = cut && !plant::is("more-forgotten");
+    strip(&mut kvs, request);
+    Ok(Some(RangeResponse { header, kvs, more, count }))
+}
+
+/// A Range of any size.
+pub(super) fn whole(
+    reader: Reader<'_>,
+    request: &RangeRequest,
+    total: Total,
+) -> Result<RangeResponse, Halt> {
+    let answer = range(reader, request, total, usize::MAX)?;
+    Ok(answer.expect("nothing takes more than there are bytes"))
+}
+
+/// Takes the values out that were read for the sake of the order only.
+pub(super) fn strip(kvs: &mut [KeyValue], request: &RangeRequest) {
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
-    Ok(RangeResponse { header, kvs, more, count })
 }
 
 /// Every key of the range, whole.
 pub(super) fn all(reader: Reader<'_>, keys: &KeyRange) -> Result<Vec<KeyValue>, Fatal> {
-    let what = What::Whole;
-    let page = Page { keys, rev: reader.revision, limit: None, what, total: Total::Unneeded };
-    Ok(page.read(reader)?.0)
+    let everything = RangeRequest::default();
+    let scan = Scan::new(&everything, reader.revision);
+    Ok(scan.piece(reader, keys, None, usize::MAX)?.kvs)
 }
 
 /// What is wanted of each key.
@@ -74,39 +102,117 @@ fn what(request: &RangeRequest) -> What {
     if request.keys_only && !by_value { What::Index } else { What::Whole }
 }
 
-struct Page<'a> {
-    keys: &'a KeyRange,
+/// Reads keys in their order: which of them, at which revision, what of each.
+pub(super) struct Scan<'a> {
+    request: &'a RangeRequest,
     rev: i64,
-    limit: Option<usize>,
     what: What,
-    total: Total,
+    filtered: bool,
 }
 
-impl Page<'_> {
-    /// The first keys up to the limit, and how many there are.
-    fn read(&self, reader: Reader<'_>) -> Result<(Vec<KeyValue>, i64), Fatal> {
-        if let Some(key) = self.keys.single() {
-            let kv = reader.at(key, self.rev)?.map(|kv| self.trim(kv));
-            let count = i64::from(kv.is_some());
-            return Ok((kv.into_iter().collect(), count));
+/// A run of keys.
+pub(super) struct Piece {
+    pub kvs: Vec<KeyValue>,
+    /// What they take in an answer.
+    pub bytes: usize,
+    /// How many keys there were, those that were filtered out included.
+    pub seen: i64,
+    /// Whether there is another key behind it.
+    pub more: bool,
+}
+
+/// What a run of keys would be as a [`Piece`].
+pub(super) struct Size {
+    pub bytes: u64,
+    pub seen: i64,
+    pub more: bool,
+}
+
+impl<'a> Scan<'a> {
+    pub fn new(request: &'a RangeRequest, rev: i64) -> Self {
+        let filtered = has_filters(request) && !plant::is("range-filter-ignored");
+        Self { request, rev, what: what(request), filtered }
+    }
+
+    /// The first keys: up to `keys_max` of them, and none after `bytes_max` are reached.
+    pub fn piece(
+        &self,
+        reader: Reader<'_>,
+        keys: &KeyRange,
+        keys_max: Option<usize>,
+        bytes_max: usize,
+    ) -> Result<Piece, Fatal> {
+        let mut piece = Piece { kvs: Vec::new(), bytes: 0, seen: 0, more: false };
+        if let Some(key) = keys.single() {
+            if let Some(kv) = reader.at(key, self.rev)? {
+                piece.seen = 1;
+                let fits = self.admits(kv.mod_revision, kv.create_revision);
+                piece.kvs.extend(fits.then(|| self.trim(kv)));
+                piece.bytes = piece.kvs.iter().map(|kv| in_answer(kv.encoded_len())).sum();
+            }
+            return Ok(piece);
         }
-        let mut kvs = Vec::new();
         let mut arena = Arena::default();
-        let mut full = false;
-        reader.walk(self.keys, self.rev, &mut |found| {
-            if self.limit.is_some_and(|limit| kvs.len() >= limit) {
-                full = true;
+        reader.walk(keys, self.rev, &mut |found| {
+            if !self.admits(found.modified(), found.created()) {
+                piece.seen += 1;
+                return Ok(ControlFlow::Continue(()));
+            }
+            let full = keys_max.is_some_and(|most| piece.kvs.len() >= most);
+            if full || piece.bytes >= bytes_max {
+                piece.more = true;
                 return Ok(ControlFlow::Break(()));
             }
-            kvs.push(self.take(reader, &mut arena, found)?);
+            piece.seen += 1;
+            let kv = self.take(reader, &mut arena, found)?;
+            piece.bytes += in_answer(kv.encoded_len());
+            piece.kvs.push(kv);
             Ok(ControlFlow::Continue(()))
         })?;
-        let read = i64::try_from(kvs.len()).expect("a page is in memory");
-        let count = match self.total {
-            Total::Counted if full => counts::count(reader, self.keys, self.rev)?,
-            _ => read,
-        };
-        Ok((kvs, count))
+        Ok(piece)
+    }
+
+    /// What the first keys would take, up to `keys_max` of them. Copies nothing.
+    pub fn measure(
+        &self,
+        reader: Reader<'_>,
+        keys: &KeyRange,
+        keys_max: usize,
+    ) -> Result<Size, Fatal> {
+        let mut size = Size { bytes: 0, seen: 0, more: false };
+        let mut taken = 0;
+        reader.walk(keys, self.rev, &mut |found| {
+            if self.admits(found.modified(), found.created()) {
+                if taken >= keys_max {
+                    size.more = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+                taken += 1;
+                size.bytes += in_answer(self.bytes(&found)) as u64;
+            }
+            size.seen += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(size)
+    }
+
+    fn bytes(&self, found: &Found<'_>) -> usize {
+        let whole = self.what == What::Whole;
+        match found {
+            Found::Newest(_, kv) => {
+                let (value, lease) = if whole { (kv.value.len(), kv.lease) } else { (0, 0) };
+                kv_bytes(kv.key.len(), [kv.create, kv.modified, kv.version, lease], value)
+            }
+            // It is stored as the `KeyValue` that would be sent.
+            Found::Older(_, outline) if whole => outline.bytes as usize,
+            Found::Older(key, outline) => {
+                kv_bytes(key.len(), [outline.create, outline.rev.main, outline.version, 0], 0)
+            }
+        }
+    }
+
+    fn admits(&self, modified: i64, created: i64) -> bool {
+        !self.filtered || passes(self.request, modified, created)
     }
 
     fn trim(&self, kv: KeyValue) -> KeyValue {
@@ -144,6 +250,23 @@ impl Page<'_> {
     }
 }
 
+/// What a `KeyValue` of that length takes in an answer: the field's number, the length, itself.
+fn in_answer(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
+}
+
+/// The length of a `KeyValue`, all of whose fields have numbers of one byte.
+fn kv_bytes(key: usize, numbers: [i64; 4], value: usize) -> usize {
+    let text = |len: usize| if len == 0 { 0 } else { in_answer(len) };
+    let number = |n: i64| if n == 0 { 0 } else { 1 + encoded_len_varint(n as u64) };
+    text(key) + text(value) + numbers.into_iter().map(number).sum::<usize>()
+}
+
+/// The first key behind `key`.
+pub(super) fn after(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
 /// Where the keys and values of a page are copied to, many to an allocation.
 #[derive(Default)]
 struct Arena {
@@ -167,12 +290,17 @@ impl Arena {
 }
 
 /// How many keys to fetch: one above the limit, to know whether there are more; all of them when an
-/// order or a filter decides which ones count.
+/// order decides which ones count.
 fn fetch_limit(request: &RangeRequest) -> Option<usize> {
-    if request.limit <= 0 || !natural_order(request) || has_filters(request) {
+    if request.limit <= 0 || !natural_order(request) {
         return None;
     }
     Some(usize::try_from(request.limit).map_or(usize::MAX, |limit| limit.saturating_add(1)))
+}
+
+/// Whether keys are put into another order than that in which they are stored.
+pub fn is_sorted(request: &RangeRequest) -> bool {
+    request.sort_target() != SortTarget::Key || request.sort_order() == SortOrder::Descend
 }
 
 /// Whether the request asks for the order in which keys are stored. Order NONE counts as such for
@@ -190,24 +318,19 @@ pub(super) fn has_filters(request: &RangeRequest) -> bool {
         || request.max_create_revision != 0
 }
 
-fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
-    if !has_filters(request) || plant::is("range-filter-ignored") {
-        return;
-    }
+/// Whether a key's revisions are within the bounds of the request; 0 is no bound.
+fn passes(request: &RangeRequest, modified: i64, created: i64) -> bool {
     let within =
         |value: i64, min: i64, max: i64| (max == 0 || value <= max) && (min == 0 || value >= min);
-    kvs.retain(|kv| {
-        within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
-            && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
-    });
+    within(modified, request.min_mod_revision, request.max_mod_revision)
+        && within(created, request.min_create_revision, request.max_create_revision)
 }
 
-fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
-    let target = request.sort_target();
-    let natural = target == SortTarget::Key && request.sort_order() != SortOrder::Descend;
-    if natural || plant::is("sort-ignored") {
+pub(super) fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
+    if !is_sorted(request) || plant::is("sort-ignored") {
         return;
     }
+    let target = request.sort_target();
     let compare = |a: &KeyValue, b: &KeyValue| -> Ordering {
         match target {
             SortTarget::Key => a.key.cmp(&b.key),

@@ -40,6 +40,22 @@ impl Found<'_> {
             Self::Older(key, _) => key,
         }
     }
+
+    /// The main revision of the state.
+    pub fn modified(&self) -> i64 {
+        match self {
+            Self::Newest(_, kv) => kv.modified,
+            Self::Older(_, outline) => outline.rev.main,
+        }
+    }
+
+    /// The main revision at which the key came to life.
+    pub fn created(&self) -> i64 {
+        match self {
+            Self::Newest(_, kv) => kv.create,
+            Self::Older(_, outline) => outline.create,
+        }
+    }
 }
 
 impl<'a> Reader<'a> {

@@ -215,6 +215,6 @@ impl Target<'_, '_> {
             Self::Write(write) => write.reader(),
         };
         let overlay = reader.overlay.filter(|_| !plant::is("txn-own-writes-unseen"));
-        range::range(Reader { overlay, ..reader }, request, Total::Counted)
+        range::whole(Reader { overlay, ..reader }, request, Total::Counted)
     }
 }

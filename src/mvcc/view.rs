@@ -49,12 +49,12 @@ impl View {
     /// Answers a Range; of the header only the revision is set. The request is valid
     /// ([`check_range`](super::check_range)).
     pub fn range(&self, request: &RangeRequest) -> Outcome<RangeResponse> {
-        settle(range::range(self.reader(), request, Total::Counted))
+        settle(range::whole(self.reader(), request, Total::Counted))
     }
 
     /// As [`View::range`], but `count` may be the number of keys returned only.
     pub fn page(&self, request: &RangeRequest) -> Outcome<RangeResponse> {
-        settle(range::range(self.reader(), request, Total::Unneeded))
+        settle(range::whole(self.reader(), request, Total::Unneeded))
     }
 
     /// Answers a Txn that only reads ([`is_read_only`](super::is_read_only)).

@@ -55,7 +55,7 @@ impl<'a> Write<'a> {
 
     /// Answers a Range in the state as of here.
     pub fn range(&mut self, request: &RangeRequest) -> Outcome<RangeResponse> {
-        settle(range::range(self.reader(), request, Total::Counted))
+        settle(range::whole(self.reader(), request, Total::Counted))
     }
 
     /// Carries out a Put.

@@ -450,9 +450,11 @@ impl<R: Reply> Driver<R> {
 
     fn take_proposal(&mut self, proposal: Proposal<R>) {
         let gap = self.core.commit().saturating_sub(self.core.applied_index());
+        let gap_max =
+            if proposal.vital { limits::APPLY_GAP_VITAL_MAX } else { limits::APPLY_GAP_MAX };
         if self.stopping.is_some() {
             self.proposals.refuse(proposal, Unavailable::Stopped);
-        } else if gap > limits::APPLY_GAP_MAX && proposal.kind == ProposalKind::Normal {
+        } else if gap > gap_max && proposal.kind == ProposalKind::Normal {
             self.proposals.refuse(proposal, Unavailable::TooManyRequests);
         } else {
             self.proposals.push(proposal);

@@ -189,7 +189,8 @@ fn proposal(id: u64) -> (Proposal<Handle>, oneshot::Receiver<Result<Index, Error
     let data = InternalRaftRequest { header, ..Default::default() }.encode_to_vec().into();
     let (reply, answer) = oneshot::channel();
     let reply = Some(Handle(reply));
-    (Proposal { id, data, kind: ProposalKind::Normal, only_in_term: None, reply }, answer)
+    let kind = ProposalKind::Normal;
+    (Proposal { id, data, kind, vital: false, only_in_term: None, reply }, answer)
 }
 
 async fn propose(replica: &Replica<Handle>, id: u64) -> Result<Index, Error> {
@@ -352,6 +353,7 @@ async fn a_conf_change_is_answered_by_its_id() {
         id: 77,
         data: change.encode_to_vec().into(),
         kind: ProposalKind::ConfChange,
+        vital: true,
         only_in_term: None,
         reply: Some(Handle(reply)),
     };

@@ -33,6 +33,8 @@ pub struct Proposal<R> {
     pub id: u64,
     pub data: Bytes,
     pub kind: ProposalKind,
+    /// Taken longer than others when entries wait to be applied.
+    pub vital: bool,
     /// Refused unless this member leads exactly this term when it appends.
     pub only_in_term: Option<Term>,
     pub reply: Option<R>,
@@ -241,6 +243,7 @@ mod tests {
             id,
             data: vec![0; bytes].into(),
             kind: ProposalKind::Normal,
+            vital: false,
             only_in_term: term.map(Term),
             reply: Some(handle.clone()),
         };

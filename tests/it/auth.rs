@@ -255,8 +255,6 @@ async fn judge(calls: &mut Calls, method: &str, rule: Rule, ann: &str) {
     let [nobody, stranger, of_ann] = &texts;
     let is = |text: &str, wanted: &str| text.contains(wanted);
     match (method, rule) {
-        // Not served yet, to nobody.
-        ("etcdserverpb.KV/RangeStream", _) if ann.code == 12 => {}
         // Says nothing when it cannot go on, as etcd's.
         ("v3electionpb.Election/Observe", _) => {
             assert!(ann.messages.is_empty(), "{method} tells Ann of a leader");

@@ -23,9 +23,13 @@ mod errors;
 mod etcdctl;
 mod load;
 mod members;
+mod overload;
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
 mod process;
+#[allow(dead_code, reason = "the benchmark asks for more of it")]
+#[path = "../bench/procfs.rs"]
+mod procfs;
 mod recipes;
 mod restore;
 mod tls;

@@ -50,6 +50,7 @@ impl Fixture {
             ended: self.at(ended as f64),
             began_us: began * 1_000_000,
             call,
+            streamed: false,
         });
         self
     }

@@ -36,13 +36,9 @@ pub mod serializable;
 pub mod space;
 pub mod watches;
 
-use std::time::Duration;
-
 use crate::evidence::Record;
 use crate::verdict::Violation;
 
-/// For what clients and members have under way at the end to come to its own end.
-const WIND_DOWN: Duration = Duration::from_secs(10);
 /// What does not fit usually does so in many places for one reason.
 const SHOWN: usize = 8;
 

@@ -43,7 +43,14 @@ struct Compaction {
 }
 
 fn judge(compactions: &[Compaction], order: &Order, operation: &Operation) -> Option<String> {
-    let wanted = wanted(&operation.call)?;
+    let mut wanted = wanted(&operation.call);
+    let compacted = operation.failure().is_some_and(|failure| failure.text == COMPACTED);
+    if operation.streamed && compacted && wanted.is_none() {
+        // Pinned at the present when it began, and overtaken on its way.
+        let at = order.floor(operation);
+        wanted = Some(Wanted { least: at, most: at, exclusive: false });
+    }
+    let wanted = wanted?;
     let failure = operation.failure();
     if let Some(failure) = failure
         && [COMPACTED, FUTURE].contains(&failure.text.as_str())
@@ -151,5 +158,19 @@ mod tests {
         assert!(said(read(4, failed(Code::Internal, COMPACTED))).contains("code Internal"));
         assert!(said(compact(5)).contains("5 had been compacted"), "twice to one revision");
         assert_eq!(said(compact(6)), "");
+    }
+
+    #[test]
+    fn a_stream_may_be_overtaken_and_is_not_refused_for_nothing() {
+        let said = |revision, streamed| {
+            let before = Fixture::default().call(0, 1, put("a", "1", Some(9)));
+            let refused = failed(Code::OutOfRange, COMPACTED);
+            let read = Call::Range(request::list("a"), refused);
+            let mut fixture = before.call(2, 3, compact(revision)).call(2, 5, read);
+            fixture.record.operations[2].streamed = streamed;
+            texts(&check(&fixture.record))
+        };
+        assert_eq!(said(10, true), "");
+        assert!(said(9, true).contains("9 was refused, 9 at most is compacted"));
     }
 }

@@ -3,6 +3,7 @@
 //! The bounds are repeated here as numbers: a bound that moves in the server must be moved here too.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::bounded;
 use crate::evidence::Record;
@@ -12,6 +13,8 @@ use crate::verdict::{Proof, Violation};
 const CHECKER: &str = "queues";
 
 const PENDING: &str = "etcd_server_proposals_pending";
+const PENDING_BYTES: &str = "quorate_server_proposal_bytes";
+const ANSWERS: &str = "quorate_server_answer_bytes";
 const COMMITTED: &str = "etcd_server_proposals_committed_total";
 const APPLIED: &str = "etcd_server_proposals_applied_total";
 const STREAMS: &str = "etcd_debugging_mvcc_watch_stream_total";
@@ -22,13 +25,27 @@ const SENDING: &str = "etcd_network_snapshot_send_inflights_total";
 const RECEIVING: &str = "etcd_network_snapshot_receive_inflights_total";
 
 /// The figures that are read.
-pub const WATCHED: [&str; 9] =
-    [PENDING, COMMITTED, APPLIED, STREAMS, WATCHERS, SLOW_WATCHERS, EVENTS, SENDING, RECEIVING];
+pub const WATCHED: [&str; 11] = [
+    PENDING,
+    PENDING_BYTES,
+    ANSWERS,
+    COMMITTED,
+    APPLIED,
+    STREAMS,
+    WATCHERS,
+    SLOW_WATCHERS,
+    EVENTS,
+    SENDING,
+    RECEIVING,
+];
 
 /// Gauges with a bound of their own.
-const BOUNDS: [(&str, f64); 3] = [
+const BOUNDS: [(&str, f64); 5] = [
     // Proposals of one member that wait for an answer.
     (PENDING, 16_384.0),
+    (PENDING_BYTES, 67_108_864.0),
+    // What the cluster's members are told.
+    (ANSWERS, 4_194_304.0),
     // One database at a time to each of at most six others.
     (SENDING, 6.0),
     (RECEIVING, 4.0),
@@ -39,26 +56,32 @@ const APPLY_GAP_MAX: f64 = 5_000.0 + 16_384.0;
 /// Pairs of event and watcher that may wait for one stream, and for its connection.
 const EVENTS_PER_STREAM_MAX: f64 = 65_536.0 + 16.0 * 1_024.0;
 /// Gauges that must be back at nothing in the end.
-const EMPTY_AT_THE_END: [&str; 4] = [PENDING, SLOW_WATCHERS, SENDING, RECEIVING];
+const EMPTY_AT_THE_END: [&str; 6] =
+    [PENDING, PENDING_BYTES, ANSWERS, SLOW_WATCHERS, SENDING, RECEIVING];
+
+/// The last stretch of a run, before the very end, in which nothing is under way any more: the load is over
+/// since [`crate::play::WIND_DOWN`], and a server gives up no later than after nine seconds.
+const QUIET: Duration = Duration::from_secs(7);
 
 /// What does not fit.
 pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut last = BTreeMap::new();
+    let mut quiet: BTreeMap<&str, Vec<&Page>> = BTreeMap::new();
     for page in &record.seen.pages {
         let told = faults(page).into_iter().map(|text| violation(record, page, text));
         violations.extend(told);
-        last.insert(&page.host, page);
-    }
-    // Clients stop at the end; what they had under way may take until their patience is over.
-    if let Some(ended) = record.ended {
-        let quiet = ended + super::WIND_DOWN;
-        for page in last.into_values().filter(|page| page.at > quiet) {
-            let left = EMPTY_AT_THE_END.iter().filter(|name| figure(page, name) != 0.0);
-            violations.extend(left.map(|name| {
-                violation(record, page, format!("{name} is {} in the end", figure(page, name)))
-            }));
+        // What is read at the very end is load again.
+        if record.ended.is_some_and(|ended| page.at <= ended && page.at + QUIET > ended) {
+            quiet.entry(&page.host).or_default().push(page);
         }
+    }
+    for pages in quiet.values().filter(|pages| pages.len() > 1) {
+        // Once may be by chance: members have work of their own.
+        let left = |name: &&&str| pages.iter().all(|page| figure(page, name) != 0.0);
+        let last = pages[pages.len() - 1];
+        violations.extend(EMPTY_AT_THE_END.iter().filter(left).map(|name| {
+            violation(record, last, format!("{name} is {} in the end", figure(last, name)))
+        }));
     }
     bounded(violations)
 }
@@ -102,7 +125,7 @@ fn violation(record: &Record, page: &Page, text: String) -> Violation {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "any instant will do: only differences count")]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -110,18 +133,24 @@ mod tests {
     fn faults_are_found() {
         let now = Instant::now();
         let said = |after: Duration, figures: &[(&str, f64)]| {
-            let figures =
+            let figures: BTreeMap<_, _> =
                 figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            let page = Page { at: now + after, host: "m0".into(), figures };
-            let mut record = Record { start: Some(now), ended: Some(now), ..Record::default() };
-            record.seen.pages.push(page);
+            let ended = Some(now + Duration::from_secs(60));
+            let mut record = Record { start: Some(now), ended, ..Record::default() };
+            for at in [now + after, now + after + Duration::from_secs(3)] {
+                record.seen.pages.push(Page { at, host: "m0".into(), figures: figures.clone() });
+            }
             check(&record).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
-        let (soon, late) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (soon, late) = (Duration::from_secs(1), Duration::from_secs(55));
         let sound = [(PENDING, 16_384.0), (WATCHERS, 2.0), (SLOW_WATCHERS, 2.0)];
         assert_eq!(said(soon, &sound), "");
         assert!(said(late, &sound).contains("proposals_pending is 16384 in the end"));
+        assert_eq!(said(Duration::from_secs(51), &sound), "", "only once");
+        assert_eq!(said(Duration::from_secs(59), &sound), "", "it is over");
         assert!(said(soon, &[(PENDING, 16_385.0)]).contains("at most 16384 is promised"));
+        assert!(said(soon, &[(ANSWERS, 4_194_305.0)]).contains("at most 4194304 is promised"));
+        assert!(said(late, &[(ANSWERS, 1.0)]).contains("answer_bytes is 1 in the end"));
         assert!(said(soon, &[(STREAMS, -1.0)]).contains("is -1"));
         assert!(said(soon, &[(EVENTS, 9.0)]).contains("9 events wait for 0 streams"));
         assert!(said(soon, &[(SLOW_WATCHERS, 1.0)]).contains("1 of 0 watchers"));

@@ -1,5 +1,5 @@
 //! What a member's history and everything derived from it must be: bucket `key` as the log of events
-//! says, and `head`, `versions`, `attached`, `counts` and the count of bytes as `key` says.
+//! says, and `head`, `versions`, `attached`, `counts`, `sums` and the count of bytes as `key` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,9 @@ pub fn inside(store: &Store) -> Vec<String> {
     heads(store, &by_key, &mut faults);
     versions(store, &by_key, &mut faults);
     attached(store, &by_key, &mut faults);
-    counts(store, &by_key, &mut faults);
+    for (name, rows) in [("counts", "quorate.counts"), ("sums", "quorate.sums")] {
+        counts(name, store.rows(rows), &by_key, &mut faults);
+    }
     figures(store, &changes, &mut faults);
     faults
 }
@@ -191,9 +193,8 @@ fn attached(store: &Store, by_key: &ByKey<'_>, faults: &mut Vec<String>) {
     compare("attached", &wanted, store.rows("quorate.attached"), faults);
 }
 
-/// `counts`: how many keys are alive in each chunk, from its first key to the next chunk's.
-fn counts(store: &Store, by_key: &ByKey<'_>, faults: &mut Vec<String>) {
-    let rows = store.rows("quorate.counts");
+/// `counts` and `sums`: how many keys are alive in each piece, from its first key to the next piece's.
+fn counts(name: &str, rows: &Rows, by_key: &ByKey<'_>, faults: &mut Vec<String>) {
     let mut starts: BTreeMap<&[u8], i64> = BTreeMap::from([(&b""[..], 0)]);
     starts.extend(rows.keys().map(|start| (&start[..], 0)));
     for (key, _) in alive(by_key) {
@@ -205,7 +206,7 @@ fn counts(store: &Store, by_key: &ByKey<'_>, faults: &mut Vec<String>) {
             rows.get(start).map_or(Some(0), |row| row[..].try_into().ok().map(i64::from_be_bytes));
         if stored != Some(keys) {
             let start = start.escape_ascii();
-            faults.push(format!("counts: {stored:?} keys from \"{start}\" on, there are {keys}"));
+            faults.push(format!("{name}: {stored:?} keys from \"{start}\" on, there are {keys}"));
         }
     }
 }

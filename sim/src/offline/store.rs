@@ -22,8 +22,8 @@ pub const BUCKETS: [&str; 10] = [
     "members_removed",
     "meta",
 ];
-const DERIVED: [&str; 4] =
-    ["quorate.head", "quorate.versions", "quorate.attached", "quorate.counts"];
+const DERIVED: [&str; 5] =
+    ["quorate.head", "quorate.versions", "quorate.attached", "quorate.counts", "quorate.sums"];
 
 /// Rows of one bucket, by key.
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;

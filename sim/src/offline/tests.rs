@@ -51,6 +51,7 @@ fn sound() -> (Store, Log) {
     put("quorate.versions", &version(b"b", 3, 1), vec![3, 1, third.encoded_len() as u8]);
     put("quorate.attached", &[&9_i64.to_be_bytes()[..], b"a"].concat(), Vec::new());
     put("quorate.counts", b"", 1_i64.to_be_bytes().to_vec());
+    put("quorate.sums", b"", 1_i64.to_be_bytes().to_vec());
     let lease = leasepb::Lease { id: 9, ttl: 60, remaining_ttl: 0 };
     put("lease", &9_i64.to_be_bytes(), lease.encode_to_vec());
     for (name, number) in
@@ -104,8 +105,9 @@ fn every_row_counts() {
 
 #[test]
 fn every_wrong_value_is_told() {
-    let cases: [(&'static str, &[u8], Vec<u8>, &str); 7] = [
+    let cases: [(&'static str, &[u8], Vec<u8>, &str); 8] = [
         ("quorate.counts", b"", 2_i64.to_be_bytes().to_vec(), "there are 1"),
+        ("quorate.sums", b"", 2_i64.to_be_bytes().to_vec(), "sums: Some(2) keys"),
         ("quorate.head", b"a", vec![0], "head: a is"),
         ("meta", b"quorate.live_bytes", 1_i64.to_be_bytes().to_vec(), "live bytes"),
         ("meta", b"quorate.revision", 3_i64.to_be_bytes().to_vec(), "but holds 4"),

@@ -125,6 +125,39 @@ impl Client {
         call!(self, KvClient, range, Range, request)
     }
 
+    /// The same as a stream; the answer is what its chunks come to.
+    pub async fn range_stream(&self, request: RangeRequest) -> Answer<RangeResponse> {
+        let mut asked = Asked::new(self, Call::Range(request.clone(), Err(Failure::silence())));
+        asked.streamed = true;
+        let service = KvClient::new(self.channel.clone());
+        let mut service = service.max_decoding_message_size(usize::MAX);
+        let chunks = async {
+            let mut chunks = service.range_stream(request.clone()).await?.into_inner();
+            let mut kvs = Vec::new();
+            while let Some(chunk) = chunks.message().await? {
+                let chunk = chunk.range_response.unwrap_or_default();
+                kvs.extend(chunk.kvs.iter().cloned());
+                if chunk.header.is_some() {
+                    let behind = chunks.message().await?;
+                    self.expect(behind.is_none(), || format!("a chunk after the last: {behind:?}"));
+                    return Ok(Response::new(RangeResponse { kvs, ..chunk }));
+                }
+                let told = chunk.more || chunk.count != 0 || chunk.kvs.is_empty();
+                self.expect(!told, || format!("not the last chunk: {chunk:?}"));
+            }
+            Err(Status::unavailable("the stream ended without a last chunk"))
+        };
+        let answer = self.answer(chunks).await;
+        asked.answered(Call::Range(request, answer.clone()));
+        answer
+    }
+
+    fn expect(&self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.complain("the last chunk of a stream has the header, and only that", text());
+        }
+    }
+
     pub async fn put(&self, request: PutRequest) -> Answer<PutResponse> {
         call!(self, KvClient, put, Put, request)
     }
@@ -184,7 +217,7 @@ impl Client {
         }
     }
 
-    fn record(&self, began: Instant, ended: Instant, call: Call) {
+    fn record(&self, began: Instant, ended: Instant, call: Call, streamed: bool) {
         let mut record = self.evidence.record();
         let (since, until) = (record.at(began), record.at(ended));
         let operation = Operation {
@@ -194,6 +227,7 @@ impl Client {
             ended,
             began_us: since.as_micros() as u64,
             call,
+            streamed,
         };
         let told = What::Operation {
             client: self.number,
@@ -286,16 +320,17 @@ struct Asked<'a> {
     began: Instant,
     /// Without an answer.
     call: Option<Call>,
+    streamed: bool,
 }
 
 impl<'a> Asked<'a> {
     fn new(client: &'a Client, call: Call) -> Self {
-        Self { client, began: client.env.now(), call: Some(call) }
+        Self { client, began: client.env.now(), call: Some(call), streamed: false }
     }
 
     fn answered(mut self, call: Call) {
         self.call = None;
-        self.client.record(self.began, self.client.env.now(), call);
+        self.client.record(self.began, self.client.env.now(), call, self.streamed);
     }
 }
 
@@ -303,7 +338,7 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             // There may be no clock any more.
-            self.client.record(self.began, self.began + PATIENCE, call);
+            self.client.record(self.began, self.began + PATIENCE, call, self.streamed);
         }
     }
 }

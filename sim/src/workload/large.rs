@@ -1,4 +1,5 @@
-//! Values of many kilobytes, listed page by page at one revision; and values that are too large.
+//! Values of many kilobytes, listed page by page at one revision, or as a stream; and values that are too
+//! large.
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::RangeRequest;
@@ -36,6 +37,10 @@ impl Workload for Large {
                 }
                 6 => {
                     let answer = client.delete(delete(key(client))).await;
+                    client.rest(&answer, PAUSE_MS).await;
+                }
+                7 => {
+                    let answer = client.range_stream(list(PREFIX)).await;
                     client.rest(&answer, PAUSE_MS).await;
                 }
                 _ => pages(client).await,

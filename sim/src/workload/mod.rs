@@ -20,6 +20,7 @@ pub mod compaction;
 pub mod counter;
 pub mod cycle;
 pub mod election;
+pub mod flood;
 pub mod json;
 pub mod kubernetes;
 pub mod large;
@@ -94,10 +95,14 @@ workloads! {
     "kubernetes": kubernetes::Kubernetes::default(),
     "serializable": serializable::Serializable,
     "auth": auth::Auth::default(),
+    "flood": flood::Flood,
 }
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
+
+/// The one that few plans have: it is much work, and what it is for needs little of it.
+pub const RARE: &str = "flood";
 
 /// Steps until told to stop, `steps_max` times at most.
 pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {

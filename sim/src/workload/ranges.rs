@@ -1,4 +1,5 @@
-//! Many small keys: written, deleted by the range, and read with every option that a range has.
+//! Many small keys: written, deleted by the range, and read with every option that a range has, whole
+//! and as streams.
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{DeleteRangeRequest, RangeRequest};
@@ -30,6 +31,10 @@ impl Workload for Ranges {
                 }
                 5 => {
                     let answer = client.delete(deletion(client)).await;
+                    client.rest(&answer, 10).await;
+                }
+                6 => {
+                    let answer = client.range_stream(streamed(client)).await;
                     client.rest(&answer, 10).await;
                 }
                 _ => {
@@ -71,6 +76,18 @@ fn deletion(client: &Client) -> DeleteRangeRequest {
         }
     };
     DeleteRangeRequest { prev_kv, ..request }
+}
+
+/// Some keys with the options that a stream knows, now and then of the past.
+fn streamed(client: &Client) -> RangeRequest {
+    let about = client.evidence.record().last_revision();
+    RangeRequest {
+        limit: if client.chance(1, 3) { 1 + client.below(KEYS) as i64 } else { 0 },
+        revision: if client.chance(1, 4) { (about - client.below(60) as i64).max(1) } else { 0 },
+        keys_only: client.chance(1, 6),
+        count_only: client.chance(1, 8),
+        ..span(client)
+    }
 }
 
 /// The same keys, with some of the options that a range has.

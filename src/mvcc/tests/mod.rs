@@ -1,6 +1,7 @@
 //! The key space against etcd's rules: a naive model under random work, scripts that tell what
 //! requests mean, and fingerprints taken from a real etcd.
 
+mod counts;
 mod hash;
 mod install;
 mod model;

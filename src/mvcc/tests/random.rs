@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::select;
+use prost::Message as _;
 use quorate_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
     RangeResponse, RequestOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
@@ -20,7 +21,10 @@ use crate::error::Refused;
 use crate::mvcc::counts::Chunks;
 use crate::mvcc::keys::{RevKey, attached_key, version_key};
 use crate::mvcc::record::{Head, shared_kv};
-use crate::mvcc::{Store, View, Write, check_delete_range, check_put, check_range, check_txn};
+use crate::mvcc::{
+    RangeStream, Ranged, Store, View, Write, check_delete_range, check_put, check_range,
+    check_range_stream, check_txn,
+};
 use crate::types::{Index, LeaseId, Revision};
 
 /// A log entry.
@@ -92,6 +96,19 @@ impl World {
             Step::Read(request) => {
                 let ours = self.store().view().range(&request).expect("works");
                 assert_eq!(ours, self.model.range(&request), "{request:?}");
+                let view = self.store().view();
+                if check_range_stream(&request).is_ok() && request.sort_target == 0 {
+                    assert_eq!(joined(&view, &request), ours, "{request:?}");
+                }
+                assert_eq!(turned(&view, &request), ours, "{request:?}");
+                let within = view.range_within(&request, 40).expect("works");
+                let fits = |range: &RangeResponse| keys_bytes(&range.kvs) <= 40;
+                match within {
+                    // One key above the limit is looked at, and values that only the order needs.
+                    Ok(None) if request.limit > 0 || request.keys_only => {}
+                    Ok(None) => assert!(!ours.as_ref().is_ok_and(fits)),
+                    other => assert_eq!(other.map(|range| range.expect("it is some")), ours),
+                }
             }
             Step::ReadTxn(request) => {
                 let ours = self.store().view().txn(&request).expect("works");
@@ -247,12 +264,15 @@ fn check_derived(view: &View) {
     let alive = states.values().filter(alive).map(|states| states[0].kv.key.clone());
     let alive: Vec<Bytes> = alive.collect();
     let chunks = Chunks::load(view.snapshot()).expect("works");
-    let starts: Vec<&Bytes> = chunks.rows().keys().collect();
-    for (i, (start, keys)) in chunks.rows().iter().enumerate() {
-        let inside =
-            |key: &&Bytes| *key >= start && starts.get(i + 1).is_none_or(|next| key < next);
-        assert_eq!(*keys, alive.iter().filter(inside).count() as i64, "{start:?}");
+    for pieces in [chunks.rows(), chunks.sums()] {
+        let starts: Vec<&Bytes> = pieces.keys().collect();
+        for (i, (start, keys)) in pieces.iter().enumerate() {
+            let inside =
+                |key: &&Bytes| *key >= start && starts.get(i + 1).is_none_or(|next| key < next);
+            assert_eq!(*keys, alive.iter().filter(inside).count() as i64, "{start:?}");
+        }
     }
+    assert!(chunks.sums().keys().all(|start| chunks.rows().contains_key(start)));
 }
 
 fn all() -> RangeRequest {
@@ -426,6 +446,42 @@ fn command() -> impl Strategy<Value = Command> {
         2 => select(LEASES.to_vec()).prop_map(Command::Grant),
         1 => select(LEASES.to_vec()).prop_map(Command::Revoke),
     ]
+}
+
+/// What the chunks of a stream come to.
+fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
+    let mut stream = RangeStream::new(request.clone(), 16);
+    let mut kvs = Vec::new();
+    loop {
+        let chunk = view.range_chunk(&mut stream).expect("works")?;
+        kvs.extend(chunk.kvs.iter().cloned());
+        if stream.is_over() {
+            return Ok(RangeResponse { kvs, ..chunk });
+        }
+        assert_eq!(chunk.header, None, "{chunk:?}");
+    }
+}
+
+/// What the pages of an answer come to, which is as long as was said before.
+fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
+    let mut pages = match view.range_paged(request, 16).expect("works")? {
+        Ranged::Whole(range) => return Ok(range),
+        Ranged::Paged(pages) => pages,
+    };
+    let (mut kvs, said) = (Vec::new(), pages.bytes());
+    loop {
+        let page = pages.next(24).expect("works");
+        if page.is_empty() {
+            assert_eq!(keys_bytes(&kvs) as u64, said, "{request:?}");
+            return Ok(RangeResponse { kvs, ..pages.frame().clone() });
+        }
+        kvs.extend(page);
+    }
+}
+
+/// What they take in an answer.
+fn keys_bytes(kvs: &[KeyValue]) -> usize {
+    RangeResponse { kvs: kvs.to_vec(), ..RangeResponse::default() }.encoded_len()
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -4,7 +4,7 @@
 //! `put KEY VALUE`, `del KEY [END]`, `get KEY [END]` with `rev=`, `limit=`, `sort=order:target`,
 //! `min_mod=` and so on, and flags; `txn if COMPARE.. then OP.. else OP..`, where an op is a quoted
 //! command or `begin .. end` around a nested txn; `zero` is the zero byte; `compact REV`, `step CHANGES`; `grant`, `revoke`,
-//! `attached`; `flush`, `crash`; `history` and `derived` show what is stored.
+//! `attached`; `stream` begins a RangeStream (options as for `get`, `bytes=` of a chunk), `chunk` reads on; `flush`, `crash`; `history` and `derived` show what is stored.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -23,7 +23,10 @@ use crate::error::Refused;
 use crate::limits::TXN_OPS_MAX;
 use crate::mvcc::keys::RevKey;
 use crate::mvcc::record::KvRef;
-use crate::mvcc::{Store, Write, check_delete_range, check_put, check_range, check_txn};
+use crate::mvcc::{
+    RangeStream, Store, Write, check_delete_range, check_put, check_range, check_range_stream,
+    check_txn,
+};
 use crate::types::{LeaseId, Revision};
 
 type Output = Result<String, Box<dyn Error>>;
@@ -32,6 +35,7 @@ type Done = Result<String, Refused>;
 struct Script {
     place: Place,
     state: Option<Store>,
+    stream: Option<RangeStream>,
 }
 
 impl goldenscript::Runner for Script {
@@ -47,7 +51,7 @@ impl goldenscript::Runner for Script {
 
 impl Script {
     fn new() -> Self {
-        let mut script = Self { place: place(), state: None };
+        let mut script = Self { place: place(), state: None, stream: None };
         script.open();
         script
     }
@@ -70,6 +74,16 @@ impl Script {
                 Ok(self.entry(|write| apply(write, &request)))
             }
             "get" => Ok(self.get(&words, &options)),
+            "stream" => {
+                let request = range(&words, &options);
+                if let Err(refused) = check_range_stream(&request) {
+                    return Ok(shown(Err(refused)));
+                }
+                let bytes = number(&options, "bytes", 1000) as usize;
+                self.stream = Some(RangeStream::new(request, bytes));
+                Ok(String::new())
+            }
+            "chunk" => Ok(self.chunk()),
             "compact" => {
                 let revision = words[0].parse()?;
                 Ok(self
@@ -122,6 +136,21 @@ impl Script {
         }
         let answer = self.store().view().range(&request).expect("works");
         shown(answer.map(|range| show_range(&range)))
+    }
+
+    fn chunk(&mut self) -> String {
+        let view = self.store().view();
+        let Some(mut stream) = self.stream.take() else { return "over".to_owned() };
+        let answer = view.range_chunk(&mut stream).expect("works");
+        self.stream = Some(stream).filter(|stream| answer.is_ok() && !stream.is_over());
+        shown(answer.map(|chunk| match chunk.header {
+            Some(_) => show_range(&chunk),
+            None => {
+                assert!(chunk.count == 0 && !chunk.more, "{chunk:?}");
+                let kvs = chunk.kvs.iter().map(|kv| show_kv(kv) + "\n");
+                kvs.collect::<String>() + "goes on"
+            }
+        }))
     }
 
     fn events(&self, options: &[(String, String)]) -> Output {
@@ -393,6 +422,7 @@ stories! {
     put_and_delete
     ranges
     range_orders
+    range_stream
     txns
     txn_refused
     txn_same_key_twice
