@@ -101,6 +101,9 @@ pub const ALL: &[Fault] = &[
     fault("lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10"),
     fault("lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58"),
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
+    // Bounds and alarms.
+    fault("quota-not-enforced", "neither the quota nor its alarm keeps anything from being written", "B71"),
+    fault("alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71"),
     // Permissions.
     fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),
     fault("nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68"),

@@ -57,6 +57,8 @@ pub struct Shape {
     pub wal_segment_bytes: u64,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    /// Live bytes; none for more than any run writes.
+    pub quota_bytes: Option<u64>,
     pub watch_progress_interval: Duration,
 }
 
@@ -75,6 +77,7 @@ impl Shape {
             wal_segment_bytes: 64 << 10,
             request_bytes_max: defaults.request_bytes_max,
             txn_ops_max: defaults.txn_ops_max,
+            quota_bytes: None,
             watch_progress_interval: defaults.watch_progress_interval,
         }
     }
@@ -248,6 +251,7 @@ impl Cluster {
         member.wal_segment_bytes = self.shape.wal_segment_bytes;
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
+        member.quota_bytes = self.shape.quota_bytes.or(member.quota_bytes);
         member.watch_progress_interval = self.shape.watch_progress_interval;
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();

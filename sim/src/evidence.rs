@@ -40,6 +40,8 @@ pub struct Record {
     /// The members' bounds: bytes of a request, operations of a txn.
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    /// Of live bytes, where the plan has one.
+    pub quota_bytes: Option<u64>,
     pub election_timeout: Duration,
     /// How far members' clocks may run too fast or too slow, in parts of a million.
     pub clock_rate_ppm: u32,

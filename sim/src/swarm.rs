@@ -75,6 +75,7 @@ fn shape(dice: &mut Dice) -> Shape {
         wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
+        quota_bytes: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
     }
 }
@@ -96,7 +97,7 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
-    workloads.retain(|name| *name != workload::ALONE);
+    workloads.retain(|name| *name != workload::ALONE && !workload::SCRIPTED.contains(name));
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

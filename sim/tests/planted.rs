@@ -24,6 +24,8 @@ const SOON: &[&str] = &[
 
 /// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
 const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("quota-not-enforced", "full-members-make-room", "quota"),
+    ("alarm-not-cleared", "full-members-make-room", "quota"),
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
 ];
@@ -67,6 +69,7 @@ fn faults_of_permissions_are_caught() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "scripts are files of this machine")]
 fn scripts_catch_what_they_are_for() {
+    let mut missed = Vec::new();
     for (fault, script, checker) in SCRIPTED {
         let file = format!("{}/scripts/{script}.sim", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -74,8 +77,12 @@ fn scripts_catch_what_they_are_for() {
         let verdict = play_with(&plan, Some(fault));
         let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
         let caught = verdict.violations.iter().any(|violation| violation.checker == *checker);
-        assert!(caught, "{checker} does not see {fault}: {said:?}");
+        println!("{fault}: {:?}", said.first());
+        if !caught {
+            missed.push(format!("{checker} does not see {fault}: {said:?}"));
+        }
     }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
 /// A name that only one side knows would be a fault that nothing plants, or that nothing hunts.

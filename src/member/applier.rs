@@ -10,6 +10,7 @@ use tracing::{debug, info};
 
 use super::Signals;
 use super::propose::Waiter;
+use super::quota::Quota;
 use super::snapshot;
 use super::tally;
 use super::tokens::Tokens;
@@ -44,6 +45,8 @@ pub(super) struct Applier {
     pub term: Term,
     pub lease_ttl_min_s: i64,
     pub learners_max: usize,
+    /// What live bytes are compared with.
+    pub quota: Option<Quota>,
     /// Whose state this is.
     pub member: MemberId,
     /// The state is flushed when this many entries were applied since the last time.
@@ -65,6 +68,7 @@ impl Applier {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<ToApply<Waiter>>) -> Result<(), Fatal> {
         let mut flush: Option<Flush> = None;
         let mut compacting = self.store.compaction_pending();
+        self.tell_space();
         loop {
             tokio::select! {
                 biased; // A finished flush frees the log; entries go before housekeeping.
@@ -93,6 +97,7 @@ impl Applier {
                     compacting = !self.store.compact_step(limits::COMPACT_STEP_REVISIONS)?;
                 }
             }
+            self.tell_space();
             if flush.is_none() && self.store.applied().0 >= self.flushed.0 + self.flush_every {
                 flush = Some(self.begin_flush());
             }
@@ -238,6 +243,12 @@ impl Applier {
         self.signals.members.send_replace(Arc::new(members.clone()));
         if members.removed.contains(&self.member) {
             self.signals.removed.send_replace(true);
+        }
+    }
+
+    fn tell_space(&self) {
+        if let Some(quota) = self.quota {
+            self.signals.tell_space(quota.level(self.store.live_bytes()));
         }
     }
 

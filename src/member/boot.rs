@@ -15,6 +15,7 @@ use super::first::NewCluster;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
+use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
 use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
@@ -110,6 +111,7 @@ impl Member {
             term: store.position().term,
             lease_ttl_min_s,
             learners_max: options.learners_max,
+            quota: Quota::new(&options),
             member: id,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
@@ -158,6 +160,9 @@ impl Member {
         env.spawn("leases", clockwork::leases(self.clone()));
         env.spawn("leader watch", clockwork::watch_leader(self.clone()));
         env.spawn("cluster version", clockwork::cluster_version(self.clone()));
+        if self.0.options.quota_bytes.is_some() {
+            env.spawn("quota", quota::run(self.clone()));
+        }
         if let Some(mode) = self.0.options.auto_compaction {
             env.spawn("auto compaction", compactor::run(self.clone(), mode));
         }

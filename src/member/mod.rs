@@ -19,7 +19,7 @@
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
-//! `clockwork`, [`compactor`], `snapshot`, `links`,
+//! `clockwork`, `quota`, [`compactor`], `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
 mod alone;
@@ -38,6 +38,7 @@ mod leases;
 mod links;
 pub mod options;
 mod propose;
+mod quota;
 mod reconfigure;
 mod requests;
 mod signals;

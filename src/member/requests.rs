@@ -4,11 +4,10 @@ use std::io;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-    StatusResponse, TxnRequest, TxnResponse, WatchRequest, alarm_request::AlarmAction,
-    request_op::Request as Op,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+    DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, StatusResponse, TxnRequest,
+    TxnResponse, WatchRequest, alarm_request::AlarmAction, request_op::Request as Op,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -169,15 +168,14 @@ impl Member {
     ) -> Result<AlarmResponse, Error> {
         let looks = request.action == AlarmAction::Get as i32;
         self.permit(caller, if looks { Rule::User } else { Rule::Root }).await?;
-        self.carry_alarm(request).await
-    }
-
-    async fn carry_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
-        let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
-        match self.propose(request).await? {
+        match self.propose_alarm(request).await? {
             Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
             other => unreachable!("apply answered an alarm with {other:?}"),
         }
+    }
+
+    pub(super) async fn propose_alarm(&self, request: AlarmRequest) -> Result<Reply, Error> {
+        self.propose(InternalRaftRequest { alarm: Some(request), ..Default::default() }).await
     }
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
@@ -298,24 +296,6 @@ impl Member {
             read(&view)
         };
         Ok(self.fatal_stops(outcome)??)
-    }
-
-    /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
-    pub(super) async fn check_quota(&self, cost: u64) -> Result<(), Error> {
-        let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
-        if self.0.store.live_bytes() + cost < quota {
-            return Ok(());
-        }
-        if !self.alarms().stands(AlarmType::Nospace) {
-            let alarm = AlarmRequest {
-                action: AlarmAction::Activate as i32,
-                member_id: self.id().0,
-                alarm: AlarmType::Nospace as i32,
-            };
-            // As in etcd the answer is the same when the alarm cannot be raised now.
-            let _ = self.carry_alarm(alarm).await;
-        }
-        Err(Refused::NoSpace.into())
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
 //! | [`equal`] | are members the same where they say they are at the same place? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
+//! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
 //! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
@@ -28,6 +29,7 @@ pub mod monotonic;
 pub mod order;
 pub mod past;
 pub mod queues;
+pub mod quota;
 pub mod raft;
 pub mod refusals;
 pub mod replay;
@@ -61,6 +63,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         raft::check,
         equal::check,
         backups::check,
+        quota::check,
         queues::check,
         logs::check,
     ];

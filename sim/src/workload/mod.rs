@@ -25,6 +25,7 @@ pub mod large;
 pub mod leases;
 pub mod lock;
 pub mod queue;
+pub mod quota;
 pub mod ranges;
 pub mod register;
 pub mod request;
@@ -93,7 +94,11 @@ workloads! {
     "kubernetes": kubernetes::Kubernetes::default(),
     "serializable": serializable::Serializable,
     "auth": auth::Auth::default(),
+    "quota": quota::Quota::default(),
 }
+
+/// Those that need a cluster made for them: scripts ask for them, seeds do not.
+pub const SCRIPTED: &[&str] = &["quota"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
