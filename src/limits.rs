@@ -128,6 +128,10 @@ pub const COMPACT_STEP_REVISIONS: usize = 256;
 pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.
 pub const COMPACTION_POLL: Duration = Duration::from_millis(10);
+/// Fingerprints of compactions that a member keeps, the newest ones.
+pub const COMPACTION_HASHES: usize = 10;
+/// Time between two comparisons of compactions (`--compact-hash-check-time`).
+pub const COMPACT_HASH_CHECK_TIME: Duration = Duration::from_secs(60);
 /// Expired leases revoked at the same time.
 pub const LEASE_REVOKES_AT_ONCE: usize = 16;
 /// Publications that wait for the watch hub.

@@ -78,6 +78,8 @@ metrics! {
         "Promotions that were refused while this member led, by reason.";
     leases_expired: counter (), "etcd_debugging_server_lease_expired_total",
         "Leases that this member found expired.";
+    corruption_checks: counters ["check", "result"], "quorate_corruption_checks_total",
+        "Comparisons of all members' history by this member as leader, by result.";
 
     wal_fsync_seconds: histogram (0.001, 14), "etcd_disk_wal_fsync_duration_seconds",
         "One write to the log with its fdatasync.";

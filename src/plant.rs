@@ -103,6 +103,9 @@ pub const ALL: &[Fault] = &[
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
     // Bounds and alarms.
     fault("quota-not-enforced", "neither the quota nor its alarm keeps anything from being written", "B71"),
+    fault("row-silently-differs", "one member stores another value, once in a while", "B06 B66"),
+    fault("corrupt-check-accuses-wrong-member", "of members that differ the right ones are accused", "B66"),
+    fault("hashes-of-other-compactions-compared", "histories that were compacted differently are compared", "B66"),
     fault("alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71"),
     // Permissions.
     fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),

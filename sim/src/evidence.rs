@@ -42,6 +42,8 @@ pub struct Record {
     pub txn_ops_max: usize,
     /// Of live bytes, where the plan has one.
     pub quota_bytes: Option<u64>,
+    /// How often leaders compare all members' histories, where they do.
+    pub corrupt_check: Option<Duration>,
     pub election_timeout: Duration,
     /// How far members' clocks may run too fast or too slow, in parts of a million.
     pub clock_rate_ppm: u32,

@@ -128,6 +128,7 @@ impl fmt::Display for Plan {
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
+        writeln!(f, "corrupt-check {}", shape.corrupt_check.map_or(NONE.to_owned(), show_time))?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
@@ -185,6 +186,7 @@ impl Plan {
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
+            "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,

@@ -194,6 +194,7 @@ impl Run {
         record.request_bytes_max = self.plan.shape.request_bytes_max;
         record.txn_ops_max = self.plan.shape.txn_ops_max;
         record.quota_bytes = self.plan.shape.quota_bytes;
+        record.corrupt_check = self.plan.shape.corrupt_check;
         record.election_timeout = self.plan.shape.election_timeout;
         let drift = self.plan.weather.clocks.iter().map(|clock| clock.drift_ppm.unsigned_abs());
         record.clock_rate_ppm = drift.max().unwrap_or(0) as u32;

@@ -28,7 +28,8 @@ const PERMISSIONS: u64 = 6;
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
-    let shape = shape(&mut of("shape"));
+    let mut shape = shape(&mut of("shape"));
+    guard(&mut of("guards"), &mut shape);
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let mut clients = clients(&mut of("clients"), shape.members);
@@ -76,8 +77,14 @@ fn shape(dice: &mut Dice) -> Shape {
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
         quota_bytes: None,
+        corrupt_check: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
     }
+}
+
+/// What members do to guard themselves; from dice of its own, and rarely: it costs time.
+fn guard(dice: &mut Dice, shape: &mut Shape) {
+    shape.corrupt_check = dice.chance(10).then(|| ms(*dice.pick(&[2_000, 7_000])));
 }
 
 fn weather(dice: &mut Dice, members: usize) -> Weather {

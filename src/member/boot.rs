@@ -12,13 +12,16 @@ use tracing::{info, warn};
 
 use super::applier::Applier;
 use super::first::NewCluster;
+use super::hashes::Hashes;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing};
 use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
-use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, snapshot};
+use super::{
+    InitialState, Inner, Member, Options, alone, clockwork, compactor, corruption, snapshot,
+};
 use crate::apply::StateMachine;
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
@@ -74,6 +77,10 @@ impl Member {
             .with_lease_ttl_min(lease_ttl_min_s)
             .with_learners_max(options.learners_max);
         check_membership(&machine, id, &options)?;
+        if options.initial_corrupt_check && store.applied() > Index(0) {
+            let whose = (id, cluster);
+            corruption::check_first(&env, &options, &store, &machine.members, whose).await?;
+        }
         let conf_state = start.conf_state.clone();
         let applied = store.applied();
 
@@ -95,6 +102,7 @@ impl Member {
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
+        let hashes = Hashes::default();
         let hub = watch::start(&env, store.revision());
         let applier = Applier {
             env: env.clone(),
@@ -112,6 +120,7 @@ impl Member {
             lease_ttl_min_s,
             learners_max: options.learners_max,
             quota: Quota::new(&options),
+            hashes: Some(hashes.clone()).filter(|_| options.compact_hash_check),
             member: id,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
@@ -128,6 +137,7 @@ impl Member {
             store,
             replica,
             hub,
+            hashes,
             signals,
             tokens,
             metrics,
@@ -162,6 +172,12 @@ impl Member {
         env.spawn("cluster version", clockwork::cluster_version(self.clone()));
         if self.0.options.quota_bytes.is_some() {
             env.spawn("quota", quota::run(self.clone()));
+        }
+        if !self.0.options.corrupt_check_time.is_zero() {
+            env.spawn("corruption check", corruption::check_often(self.clone()));
+        }
+        if self.0.options.compact_hash_check {
+            env.spawn("compaction check", corruption::check_compactions(self.clone()));
         }
         if let Some(mode) = self.0.options.auto_compaction {
             env.spawn("auto compaction", compactor::run(self.clone(), mode));

@@ -112,6 +112,11 @@ impl Links {
         self.outgoing.0.get().expect("links are started before the member is handed out")
     }
 
+    /// For calls to other members beside raft.
+    pub fn client(&self) -> &peer::Client {
+        self.transport().client()
+    }
+
     /// Since when messages get through to a member; `None` while they do not.
     pub fn active_since(&self, id: MemberId) -> Option<Instant> {
         self.transport().active_since(id)

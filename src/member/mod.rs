@@ -19,7 +19,8 @@
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
-//! `clockwork`, `quota`, [`compactor`], `snapshot`, `links`,
+//! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the
+//! same?), `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
 mod alone;
@@ -30,7 +31,9 @@ mod caller;
 mod clock;
 mod clockwork;
 pub mod compactor;
+mod corruption;
 pub mod first;
+mod hashes;
 pub mod identity;
 mod join;
 pub mod jwt;
@@ -66,6 +69,7 @@ use crate::plant;
 use crate::replica::{Replica, Status};
 use crate::types::{ClusterId, MemberId, Revision};
 use crate::watch::{self, HubHandle};
+use hashes::Hashes;
 use identity::RequestIds;
 use links::Links;
 use propose::Waiter;
@@ -90,6 +94,7 @@ struct Inner {
     replica: Replica<Waiter>,
     links: Links,
     hub: HubHandle,
+    hashes: Hashes,
     signals: Arc<Signals>,
     tokens: Arc<Tokens>,
     metrics: Arc<Metrics>,
@@ -135,6 +140,11 @@ impl Member {
     /// The other members, whether messages get through to each, and figures about it.
     pub fn peers(&self) -> Vec<(MemberId, bool, Arc<peer::Stats>)> {
         self.0.links.figures()
+    }
+
+    /// etcd's feature gates: name, stage and whether each is on.
+    pub fn feature_gates(&self) -> &[(&'static str, &'static str, bool)] {
+        &self.0.options.feature_gates
     }
 
     pub fn request_bytes_max(&self) -> usize {

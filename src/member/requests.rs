@@ -19,7 +19,7 @@ use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, View};
 use crate::replica::Role;
-use crate::types::MemberId;
+use crate::types::{MemberId, Revision};
 use crate::watch;
 
 /// What etcd counts for a put besides key and value.
@@ -179,7 +179,11 @@ impl Member {
     }
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
-        let hash = self.read(true, move |view| view.hash_kv(request.revision)).await?;
+        let stored = self.0.hashes.at(Revision(request.revision));
+        let hash = match stored {
+            Some(stored) => stored,
+            None => self.read(true, move |view| view.hash_kv(request.revision)).await?,
+        };
         Ok(HashKvResponse {
             header: Some(self.header()),
             hash: hash.hash,

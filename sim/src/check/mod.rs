@@ -9,6 +9,7 @@
 //! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
 //! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`corruption`] | is the member that differs accused, and no other? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
@@ -18,6 +19,7 @@
 //! [`crate::offline`].
 
 pub mod backups;
+pub mod corruption;
 pub mod durability;
 pub mod equal;
 #[cfg(test)]
@@ -62,6 +64,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         durability::check,
         raft::check,
         equal::check,
+        corruption::check,
         backups::check,
         quota::check,
         queues::check,
