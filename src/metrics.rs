@@ -98,6 +98,8 @@ metrics! {
     leases_revoked: counter (), "etcd_debugging_lease_revoked_total", "Leases revoked.";
     leases_renewed: counter (), "etcd_debugging_lease_renewed_total",
         "Leases kept alive by this member as leader.";
+    lease_checkpoints: counter (), "quorate_lease_checkpoints_total",
+        "Times that this member, as leader, wrote down what is left of a lease.";
     lease_ttl: histogram (1.0, 24), "etcd_debugging_lease_ttl_total", "Time to live of leases granted.";
 
     client_sent_bytes: counter (), "etcd_network_client_grpc_sent_bytes_total",

@@ -101,6 +101,8 @@ pub const ALL: &[Fault] = &[
     fault("lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10"),
     fault("lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58"),
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
+    fault("lease-checkpoint-forgotten", "a new leader gives leases their full time, whatever was written down", "B53"),
+    fault("checkpoint-outlives-renewal", "a renewal leaves standing what was written down before it", "B53"),
     // Bounds and alarms.
     fault("quota-not-enforced", "neither the quota nor its alarm keeps anything from being written", "B71"),
     fault("row-silently-differs", "one member stores another value, once in a while", "B06 B66"),

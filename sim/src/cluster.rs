@@ -62,6 +62,8 @@ pub struct Shape {
     /// How often the leader compares all members, at its revision and at compactions; none for never.
     /// Where it does, a member also compares itself before it serves.
     pub corrupt_check: Option<Duration>,
+    /// How often leaders write down what is left of a lease; none for never.
+    pub lease_checkpoint: Option<Duration>,
     pub watch_progress_interval: Duration,
 }
 
@@ -82,6 +84,7 @@ impl Shape {
             txn_ops_max: defaults.txn_ops_max,
             quota_bytes: None,
             corrupt_check: None,
+            lease_checkpoint: None,
             watch_progress_interval: defaults.watch_progress_interval,
         }
     }
@@ -255,6 +258,7 @@ impl Cluster {
         member.wal_segment_bytes = self.shape.wal_segment_bytes;
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
+        member.lease_checkpoint_interval = self.shape.lease_checkpoint;
         member.quota_bytes = self.shape.quota_bytes.or(member.quota_bytes);
         if let Some(pause) = self.shape.corrupt_check {
             (member.initial_corrupt_check, member.compact_hash_check) = (true, true);

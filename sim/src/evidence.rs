@@ -42,6 +42,10 @@ pub struct Record {
     pub txn_ops_max: usize,
     /// Of live bytes, where the plan has one.
     pub quota_bytes: Option<u64>,
+    /// How often leaders write down what is left of a lease, where they do.
+    pub lease_checkpoint: Option<Duration>,
+    /// Nothing is done to the cluster but that its leaders change.
+    pub steady: bool,
     /// How often leaders compare all members' histories, where they do.
     pub corrupt_check: Option<Duration>,
     pub election_timeout: Duration,

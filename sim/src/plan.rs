@@ -129,6 +129,11 @@ impl fmt::Display for Plan {
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
         writeln!(f, "corrupt-check {}", shape.corrupt_check.map_or(NONE.to_owned(), show_time))?;
+        writeln!(
+            f,
+            "lease-checkpoint {}",
+            shape.lease_checkpoint.map_or(NONE.to_owned(), show_time)
+        )?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
@@ -187,6 +192,7 @@ impl Plan {
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
             "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
+            "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,

@@ -78,6 +78,7 @@ fn shape(dice: &mut Dice) -> Shape {
         txn_ops_max: *dice.pick(&[32, 64, 128]),
         quota_bytes: None,
         corrupt_check: None,
+        lease_checkpoint: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
     }
 }
@@ -85,6 +86,7 @@ fn shape(dice: &mut Dice) -> Shape {
 /// What members do to guard themselves; from dice of its own, and rarely: it costs time.
 fn guard(dice: &mut Dice, shape: &mut Shape) {
     shape.corrupt_check = dice.chance(10).then(|| ms(*dice.pick(&[2_000, 7_000])));
+    shape.lease_checkpoint = dice.chance(20).then(|| ms(1_000));
 }
 
 fn weather(dice: &mut Dice, members: usize) -> Weather {

@@ -37,8 +37,8 @@ const GATES: &[Gate] = &[
     gate("CompactHashCheck", false, Serves::Both),
     // About etcd's backend.
     gate("TxnModeWriteWithSharedBuffer", true, Serves::Both),
-    gate("LeaseCheckpoint", false, Serves::Default),
-    gate("LeaseCheckpointPersist", false, Serves::Default),
+    gate("LeaseCheckpoint", false, Serves::Both),
+    gate("LeaseCheckpointPersist", false, Serves::Both),
     gate("SetMemberLocalAddr", false, Serves::Default),
     // About how long a keep-alive waits; ours is confirmed by a quorum either way.
     gate("FastLeaseKeepAlive", true, Serves::Both),
@@ -126,6 +126,7 @@ mod tests {
         let unserved = |text: &str| Gates::parse(text).expect("it parses").unserved();
         assert_eq!(unserved("SetMemberLocalAddr=false,StopGRPCServiceOnDefrag=true"), None);
         assert_eq!(unserved("PriorityRequest=true"), Some("PriorityRequest"));
-        assert_eq!(unserved("AllAlpha=true"), Some("LeaseCheckpoint"));
+        assert_eq!(unserved("AllAlpha=true"), Some("SetMemberLocalAddr"));
+        assert_eq!(unserved("AllAlpha=true,SetMemberLocalAddr=false"), Some("PriorityRequest"));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::urls::Url;
+use crate::limits;
 use crate::member::{self, InitialState};
 use crate::server;
 
@@ -49,6 +50,9 @@ impl Config {
             corrupt_check_time: self.corrupt_check_time,
             compact_hash_check: self.compact_hash_check,
             compact_hash_check_time: self.compact_hash_check_time,
+            lease_checkpoint_interval: self
+                .lease_checkpoint
+                .then_some(limits::LEASE_CHECKPOINT_INTERVAL),
             feature_gates: self.feature_gates.clone(),
             watch_progress_interval: self.progress_interval,
             tokens: self.tokens.clone(),

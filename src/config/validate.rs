@@ -63,6 +63,7 @@ pub struct Config {
     pub corrupt_check_time: Duration,
     pub compact_hash_check: bool,
     pub compact_hash_check_time: Duration,
+    pub lease_checkpoint: bool,
     pub feature_gates: Vec<(&'static str, &'static str, bool)>,
     pub log: log::Settings,
 }
@@ -166,6 +167,7 @@ pub(super) fn validate(
         corrupt_check_time: values.corrupt_check_time,
         compact_hash_check: values.gates.is_on("CompactHashCheck"),
         compact_hash_check_time: values.compact_hash_check_time,
+        lease_checkpoint: values.gates.is_on("LeaseCheckpoint"),
         feature_gates: values.gates.list(),
         log,
     })

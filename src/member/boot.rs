@@ -20,7 +20,8 @@ use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
 use super::{
-    InitialState, Inner, Member, Options, alone, clockwork, compactor, corruption, snapshot,
+    InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor, corruption,
+    snapshot,
 };
 use crate::apply::StateMachine;
 use crate::engine::Engine;
@@ -170,6 +171,9 @@ impl Member {
         env.spawn("leases", clockwork::leases(self.clone()));
         env.spawn("leader watch", clockwork::watch_leader(self.clone()));
         env.spawn("cluster version", clockwork::cluster_version(self.clone()));
+        if self.0.options.lease_checkpoint_interval.is_some() {
+            env.spawn("lease checkpoints", checkpoint::run(self.clone()));
+        }
         if self.0.options.quota_bytes.is_some() {
             env.spawn("quota", quota::run(self.clone()));
         }

@@ -18,8 +18,8 @@
 //! start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
-//! `reconfigure` (membership), `clock` and
-//! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the
+//! `reconfigure` (membership), `clock`, `pace`,
+//! `checkpoint` and `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the
 //! same?), `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
@@ -28,6 +28,7 @@ mod applier;
 mod auth;
 mod boot;
 mod caller;
+mod checkpoint;
 mod clock;
 mod clockwork;
 pub mod compactor;
@@ -40,6 +41,7 @@ pub mod jwt;
 mod leases;
 mod links;
 pub mod options;
+mod pace;
 mod propose;
 mod quota;
 mod reconfigure;

@@ -53,6 +53,9 @@ pub struct Options {
     /// Fingerprint compactions, and compare them as leader (feature gate `CompactHashCheck`).
     pub compact_hash_check: bool,
     pub compact_hash_check_time: Duration,
+    /// Between two entries that say how much is left of a lease (feature gate `LeaseCheckpoint`);
+    /// `None` for no such entries.
+    pub lease_checkpoint_interval: Option<Duration>,
     /// Name, stage and state of etcd's feature gates, for the metric.
     pub feature_gates: Vec<(&'static str, &'static str, bool)>,
     /// `None` keeps every revision until a client compacts.
@@ -102,6 +105,7 @@ impl Options {
             corrupt_check_time: Duration::ZERO,
             compact_hash_check: false,
             compact_hash_check_time: limits::COMPACT_HASH_CHECK_TIME,
+            lease_checkpoint_interval: None,
             feature_gates: Vec::new(),
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),

@@ -80,13 +80,20 @@ impl Signals {
         self.revoked.notify_waiters();
     }
 
-    /// This member does not lead any more: it does not keep the time of leases.
-    pub fn follow(&self) {
-        self.clock().follow();
+    /// Puts another clock into the place of the one there is. What was replaced may be large.
+    pub fn replace_clock(&self, next: LeaseClock) {
+        let old = self.clock().replace(next);
+        self.revoked.notify_waiters();
+        drop(old);
+    }
+
+    /// Checkpoints that were on their way have come to the log, or may have.
+    pub fn checkpointed(&self, ids: Vec<LeaseId>) {
+        self.clock().checkpointed(ids);
         self.revoked.notify_waiters();
     }
 
-    /// Ready when a lease has gone, or the clock has ended, after this call.
+    /// Ready when a lease has gone or was checkpointed, or the clock has ended, after this call.
     pub fn clock_changed(&self) -> Notified<'_> {
         self.revoked.notified()
     }

@@ -24,6 +24,7 @@ pub mod kubernetes;
 pub mod large;
 pub mod leases;
 pub mod lock;
+pub mod long_lease;
 pub mod queue;
 pub mod quota;
 pub mod ranges;
@@ -95,10 +96,11 @@ workloads! {
     "serializable": serializable::Serializable,
     "auth": auth::Auth::default(),
     "quota": quota::Quota::default(),
+    "long-lease": long_lease::LongLease::default(),
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] = &["quota"];
+pub const SCRIPTED: &[&str] = &["quota", "long-lease"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
