@@ -109,6 +109,9 @@ pub const ALL: &[Fault] = &[
     fault("corrupt-check-accuses-wrong-member", "of members that differ the right ones are accused", "B66"),
     fault("hashes-of-other-compactions-compared", "histories that were compacted differently are compared", "B66"),
     fault("alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71"),
+    // Versions.
+    fault("downgrade-ignored", "a leader does not lower the version that is to be lowered", "B59"),
+    fault("downgrade-not-loaded", "a member that starts does not know that a downgrade is under way", "B09"),
     // Permissions.
     fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),
     fault("nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68"),

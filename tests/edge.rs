@@ -16,10 +16,12 @@ use quorate::env::tokio::env;
 use quorate::member::Options as MemberOptions;
 use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseLeasesRequest, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest,
-    WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
-    lease_client::LeaseClient, request_op, watch_client::WatchClient, watch_request::RequestUnion,
+    CompactionRequest, DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseLeasesRequest, PutRequest, PutResponse, RangeRequest, RequestOp,
+    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
 use quorate_proto::health::{HealthCheckRequest, health_client::HealthClient};
 use tempfile::TempDir;
@@ -270,6 +272,44 @@ async fn a_full_store_that_was_emptied_takes_writes_again_by_itself() {
     }
     let health = world.get("/health").await;
     assert!(health.contains(r#"{"health":"true","reason":""}"#), "{health}");
+}
+
+#[tokio::test]
+async fn a_downgrade_is_begun_and_cancelled_in_etcds_words() {
+    use DowngradeAction::{Cancel, Enable, Validate};
+    let world = World::new(|_| {}).await;
+    let mut service = MaintenanceClient::new(world.channel.clone());
+    // The leader decides the cluster's version when it has begun.
+    while world.get("/version").await.contains("not_decided") {}
+    let mut ask = async |action: DowngradeAction, version: &str| {
+        let request = DowngradeRequest { action: action as i32, version: version.into() };
+        match service.downgrade(request).await {
+            Ok(answer) => answer.into_inner().version,
+            Err(status) => format!("{:?} {}", status.code(), status.message()),
+        }
+    };
+    let format = "InvalidArgument etcdserver: wrong downgrade target version format";
+    let target = "InvalidArgument etcdserver: invalid downgrade target version";
+    let running = "FailedPrecondition etcdserver: cluster has a downgrade job in progress";
+    assert_eq!(ask(Validate, "three").await, format);
+    assert_eq!(ask(Validate, "3.5").await, target);
+    assert_eq!(ask(Enable, "3.7.0").await, target);
+    assert_eq!(ask(Cancel, "").await, "3.7", "there is nothing to cancel");
+    assert_eq!(ask(Validate, "3.6").await, "3.7");
+    assert_eq!(ask(Enable, "3.6.0").await, "3.7");
+    let again = ask(Enable, "3.6").await;
+    assert!(again == running || again == target, "before the version follows or after it: {again}");
+    let version = |told: &str| format!("\"etcdcluster\":\"{told}\",\"storage\":\"{told}\"");
+    wait_for(&world, "/version", &version("3.6.0")).await;
+    assert_eq!(ask(Validate, "3.5").await, running);
+    assert_eq!(ask(Cancel, "").await, "3.6");
+    wait_for(&world, "/version", &version("3.7.0")).await;
+}
+
+/// Asks until the answer has this in it.
+async fn wait_for(world: &World, path: &str, wanted: &str) {
+    let answered = async { while !world.get(path).await.contains(wanted) {} };
+    tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no {wanted}"));
 }
 
 #[tokio::test]

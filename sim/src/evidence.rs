@@ -46,6 +46,9 @@ pub struct Record {
     pub lease_checkpoint: Option<Duration>,
     /// Nothing is done to the cluster but that its leaders change.
     pub steady: bool,
+    /// Nothing is done but that members are restarted one by one, and leaders change: all members reach
+    /// each other, as a rule.
+    pub calm: bool,
     /// How often leaders compare all members' histories, where they do.
     pub corrupt_check: Option<Duration>,
     pub election_timeout: Duration,

@@ -197,6 +197,10 @@ impl Run {
         record.quota_bytes = self.plan.shape.quota_bytes;
         record.lease_checkpoint = self.plan.shape.lease_checkpoint;
         record.steady = self.plan.steps.iter().all(|s| matches!(s.fault, Fault::MoveLeader(_)));
+        record.calm =
+            self.plan.steps.iter().all(|s| {
+                matches!(s.fault, Fault::MoveLeader(_) | Fault::Restart(_) | Fault::Compact)
+            });
         record.corrupt_check = self.plan.shape.corrupt_check;
         record.election_timeout = self.plan.shape.election_timeout;
         let drift = self.plan.weather.clocks.iter().map(|clock| clock.drift_ppm.unsigned_abs());

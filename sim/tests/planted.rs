@@ -24,6 +24,8 @@ const SOON: &[&str] = &[
 
 /// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
 const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("downgrade-ignored", "version-goes-down-and-up", "versions"),
+    ("downgrade-not-loaded", "version-goes-down-and-up", "downgrade"),
     ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
     ("checkpoint-outlives-renewal", "long-leases-under-many-leaders", "leases"),
     ("row-silently-differs", "members-are-compared", "equal"),

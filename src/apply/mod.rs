@@ -206,6 +206,12 @@ impl StateMachine {
         } else if let Some(set) = request.cluster_version_set {
             self.members.set_version(write, set.ver);
             Ok((Reply::Done, Some(Notice::Members)))
+        } else if let Some(set) = request.downgrade_info_set {
+            self.members.set_downgrade(write, Some(set.ver).filter(|_| set.enabled));
+            Ok((Reply::Done, Some(Notice::Members)))
+        } else if request.downgrade_version_test.is_some() {
+            // An entry that older releases cannot read, and nothing else.
+            done(Reply::Done)
         } else if let Some(set) = request.cluster_member_attr_set {
             let attributes = set.member_attributes.unwrap_or_default();
             let id = MemberId(set.member_id);

@@ -15,13 +15,13 @@ use super::first::NewCluster;
 use super::hashes::Hashes;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
-use super::links::{Links, LocalMember, Outgoing};
+use super::links::{Links, LocalMember, Outgoing, parse_version};
 use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
 use super::{
-    InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor, corruption,
-    snapshot,
+    CLUSTER_VERSION, InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor,
+    corruption, snapshot,
 };
 use crate::apply::StateMachine;
 use crate::engine::Engine;
@@ -360,6 +360,11 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     let members = &machine.members;
     if members.removed.contains(&id) {
         return Err(Fatal::new(format!("data directory {}", options.data_dir.display()), Removed));
+    }
+    let decided = members.cluster_version.as_deref().and_then(parse_version);
+    if decided > parse_version(CLUSTER_VERSION) {
+        let why = "invalid downgrade; server version is lower than determined cluster version";
+        return Err(Fatal::new(format!("cluster version {:?}", members.cluster_version), why));
     }
     if members.learners() > members.learners_max {
         let why = "membership: too many learner members in cluster";

@@ -13,9 +13,9 @@ use quorate_proto::membershippb::{
 };
 use tracing::{debug, info, warn};
 
+use super::Member;
 use super::clock::LeaseClock;
 use super::pace::Pace;
-use super::{CLUSTER_VERSION, Member};
 use crate::apply::membership::Membership;
 use crate::error::{Error, Fatal, Refused, Removed};
 use crate::latest;
@@ -228,24 +228,23 @@ pub(super) async fn watch_leader(member: Member) {
     }
 }
 
-/// As leader, proposes the version that all members can speak: at once when it begins to lead, because
+/// As leader, proposes the version that all members can speak, or the one that the cluster is being
+/// lowered to: at once when it begins to lead, because
 /// a member can join only where one is decided.
 pub(super) async fn cluster_version(member: Member) {
     let mut status = member.0.replica.status();
     while !member.is_stopping() {
         let raft = member.raft();
-        let decided = member.cluster_version();
-        if raft.role == Role::Leader && decided.as_deref() != Some(CLUSTER_VERSION) {
-            let version = member.lowest_version().await;
-            if let Some(version) = version.filter(|v| decided.as_ref() != Some(v)) {
-                let request = InternalRaftRequest {
-                    cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
-                    ..InternalRaftRequest::default()
-                };
-                match member.propose_in(request, Some(raft.term)).await {
-                    Ok(_) => info!(%version, "updated cluster version"),
-                    Err(error) => debug!(%error, "could not set the cluster version"),
-                }
+        if raft.role == Role::Leader
+            && let Some(version) = member.wanted_version().await
+        {
+            let request = InternalRaftRequest {
+                cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
+                ..InternalRaftRequest::default()
+            };
+            match member.propose_in(request, Some(raft.term)).await {
+                Ok(_) => info!(%version, "updated cluster version"),
+                Err(error) => debug!(%error, "could not set the cluster version"),
             }
         }
         let pause = if member.cluster_version().is_some() { VERSION_PAUSE } else { LEASE_PAUSE };

@@ -18,7 +18,7 @@
 //! start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `propose`, `applier`,
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
-//! `reconfigure` (membership), `clock`, `pace`,
+//! `reconfigure` (membership), `downgrade`, `clock`, `pace`,
 //! `checkpoint` and `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the
 //! same?), `snapshot`, `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
@@ -33,6 +33,7 @@ mod clock;
 mod clockwork;
 pub mod compactor;
 mod corruption;
+mod downgrade;
 pub mod first;
 mod hashes;
 pub mod identity;

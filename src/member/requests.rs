@@ -259,9 +259,9 @@ impl Member {
             errors,
             db_size_in_use: signed(self.0.store.live_bytes()),
             is_learner: self.is_learner(),
-            storage_version: super::CLUSTER_VERSION.into(),
+            storage_version: self.storage_version(),
             db_size_quota: self.0.options.quota_bytes.map_or(-1, signed),
-            downgrade_info: Some(Default::default()),
+            downgrade_info: Some(self.downgrade_info()),
         }
     }
 

@@ -12,6 +12,7 @@
 //! | [`corruption`] | is the member that differs accused, and no other? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
+//! | [`versions`] | is the version what it is to be, and the same on all members? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
 //! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
@@ -38,6 +39,7 @@ pub mod replay;
 pub mod search;
 pub mod serializable;
 pub mod space;
+pub mod versions;
 pub mod watches;
 
 use std::time::Duration;
@@ -67,6 +69,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         corruption::check,
         backups::check,
         quota::check,
+        versions::check,
         queues::check,
         logs::check,
     ];

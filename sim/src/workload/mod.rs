@@ -19,6 +19,7 @@ pub mod closing;
 pub mod compaction;
 pub mod counter;
 pub mod cycle;
+pub mod downgrade;
 pub mod election;
 pub mod kubernetes;
 pub mod large;
@@ -96,11 +97,12 @@ workloads! {
     "serializable": serializable::Serializable,
     "auth": auth::Auth::default(),
     "quota": quota::Quota::default(),
+    "downgrade": downgrade::Downgrade::default(),
     "long-lease": long_lease::LongLease::default(),
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] = &["quota", "long-lease"];
+pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
