@@ -105,6 +105,12 @@ table! {
         ElectionNotLeader: Unknown, "election: not leader";
         ElectionNoLeader: Unknown, "election: no leader";
         MissingLeaderKey: Unknown, "\"leader\" field must be provided";
+        UnknownMethod: Unknown, "etcdserver: unknown method";
+        WrongDowngradeVersionFormat: InvalidArgument, "etcdserver: wrong downgrade target version format";
+        InvalidDowngradeTarget: InvalidArgument, "etcdserver: invalid downgrade target version";
+        ClusterVersionUnavailable: FailedPrecondition, "etcdserver: cluster version not found during downgrade";
+        DowngradeInProcess: FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
+        NoInflightDowngrade: FailedPrecondition, "etcdserver: no inflight downgrade job";
         Corrupt: DataLoss, "etcdserver: corrupt cluster";
         RootUserNotExist: FailedPrecondition, "etcdserver: root user does not exist";
         RootRoleNotExist: FailedPrecondition, "etcdserver: root user does not have root role";

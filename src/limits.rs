@@ -155,8 +155,17 @@ pub const COMPACT_STEP_REVISIONS: usize = 256;
 pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.
 pub const COMPACTION_POLL: Duration = Duration::from_millis(10);
-/// Expired leases revoked at the same time.
-pub const LEASE_REVOKES_AT_ONCE: usize = 16;
+/// Fingerprints of compactions that a member keeps, the newest ones.
+pub const COMPACTION_HASHES: usize = 10;
+/// Time between two comparisons of compactions (`--compact-hash-check-time`).
+pub const COMPACT_HASH_CHECK_TIME: Duration = Duration::from_secs(60);
+/// Expired leases revoked at the same time, at first and when the log is slow, and at most.
+pub const LEASE_REVOKES_MIN: usize = 16;
+pub const LEASE_REVOKES_MAX: usize = 512;
+/// Leases of which one log entry says how much is left.
+pub const LEASE_CHECKPOINTS_MAX: usize = 1_000;
+/// Between two such entries about one lease.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
@@ -181,6 +190,7 @@ pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PEER_SNAPSHOT_STALL: Duration = Duration::from_secs(60);
 
 const _: () = assert!(BATCH_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
+const _: () = assert!(LEASE_REVOKES_MAX < PROPOSALS_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX < UNCOMMITTED_BYTES_MAX as usize);
 const _: () = assert!((REQUEST_BYTES_MAX as u64) < WAL_SEGMENT_BYTES);
 const _: () = assert!(REQUEST_BYTES_MAX <= PROPOSAL_BYTES_RESERVED);

@@ -81,6 +81,8 @@ metrics! {
         "Promotions that were refused while this member led, by reason.";
     leases_expired: counter (), "etcd_debugging_server_lease_expired_total",
         "Leases that this member found expired.";
+    corruption_checks: counters ["check", "result"], "quorate_corruption_checks_total",
+        "Comparisons of all members' history by this member as leader, by result.";
 
     wal_fsync_seconds: histogram (0.001, 14), "etcd_disk_wal_fsync_duration_seconds",
         "One write to the log with its fdatasync.";
@@ -104,6 +106,8 @@ metrics! {
     leases_revoked: counter (), "etcd_debugging_lease_revoked_total", "Leases revoked.";
     leases_renewed: counter (), "etcd_debugging_lease_renewed_total",
         "Leases kept alive by this member as leader.";
+    lease_checkpoints: counter (), "quorate_lease_checkpoints_total",
+        "Times that this member, as leader, wrote down what is left of a lease.";
     lease_ttl: histogram (1.0, 24), "etcd_debugging_lease_ttl_total", "Time to live of leases granted.";
 
     client_sent_bytes: counter (), "etcd_network_client_grpc_sent_bytes_total",

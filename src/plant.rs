@@ -105,6 +105,17 @@ pub const ALL: &[Fault] = &[
     fault("lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10"),
     fault("lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58"),
     fault("revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10"),
+    fault("lease-checkpoint-forgotten", "a new leader gives leases their full time, whatever was written down", "B53"),
+    fault("checkpoint-outlives-renewal", "a renewal leaves standing what was written down before it", "B53"),
+    // Bounds and alarms.
+    fault("quota-not-enforced", "neither the quota nor its alarm keeps anything from being written", "B71"),
+    fault("row-silently-differs", "one member stores another value, once in a while", "B06 B66"),
+    fault("corrupt-check-accuses-wrong-member", "of members that differ the right ones are accused", "B66"),
+    fault("hashes-of-other-compactions-compared", "histories that were compacted differently are compared", "B66"),
+    fault("alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71"),
+    // Versions.
+    fault("downgrade-ignored", "a leader does not lower the version that is to be lowered", "B59"),
+    fault("downgrade-not-loaded", "a member that starts does not know that a downgrade is under way", "B09"),
     // Permissions.
     fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),
     fault("nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68"),

@@ -16,9 +16,12 @@ use quorate::env::tokio::env;
 use quorate::member::Options as MemberOptions;
 use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, PutRequest, PutResponse,
-    RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
-    lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
+    CompactionRequest, DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseLeasesRequest, PutRequest, PutResponse, RangeRequest, RequestOp,
+    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
 use quorate_proto::health::{HealthCheckRequest, health_client::HealthClient};
 use tempfile::TempDir;
@@ -215,6 +218,98 @@ async fn a_full_store_refuses_leases_and_puts_but_not_reads() {
     world.kv().range(read).await.expect("reads go on");
     let health = world.get("/health").await;
     assert!(health.contains(r#"{"health":"false","reason":"ALARM NOSPACE"}"#), "{health}");
+}
+
+/// As etcd counts since 3.7.1: the dearer branch, txns in it included.
+#[tokio::test]
+async fn what_a_txns_txns_write_counts_against_the_quota() {
+    let world = World::new(|member| member.quota_bytes = Some(5_000)).await;
+    let mut kv = world.kv();
+    let txn =
+        |op| TxnRequest { success: vec![RequestOp { request: Some(op) }], ..Default::default() };
+    let nested = |size| {
+        txn(request_op::Request::RequestTxn(txn(request_op::Request::RequestPut(put(size)))))
+    };
+    kv.txn(nested(1_000)).await.expect("it fits");
+    let full = (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded".to_owned());
+    assert_eq!(refusal(kv.txn(nested(4_500)).await), full);
+}
+
+/// etcd waits for an operator who defragments and disarms.
+#[tokio::test]
+async fn a_full_store_that_was_emptied_takes_writes_again_by_itself() {
+    let world = World::new(|member| {
+        member.quota_bytes = Some(100_000);
+        member.request_bytes_max = 10_000;
+        member.txn_ops_max = 16;
+    })
+    .await;
+    let mut kv = world.kv();
+    let mut revision = 0;
+    let full = loop {
+        match kv.put(put(8_000)).await {
+            Ok(answer) => revision = answer.into_inner().header.map_or(0, |header| header.revision),
+            Err(status) => break (status.code(), status.message().to_owned()),
+        }
+        assert!(revision < 20, "more was taken than the quota allows");
+    };
+    assert_eq!(full.1, "etcdserver: mvcc: database space exceeded");
+    let txn =
+        |op| TxnRequest { success: vec![RequestOp { request: Some(op) }], ..Default::default() };
+    let puts = txn(request_op::Request::RequestPut(put(1)));
+    assert_eq!(refusal(kv.txn(puts).await), full, "a txn with a put");
+    let reads = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    kv.txn(txn(request_op::Request::RequestRange(reads))).await.expect("a txn that only reads");
+    let delete = DeleteRangeRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+    kv.delete_range(delete).await.expect("deletes are served");
+    let compact = CompactionRequest { revision: revision + 1, physical: true };
+    kv.compact(compact).await.expect("compactions are served");
+    let mut tries = 0;
+    while let Err(status) = kv.put(put(8_000)).await {
+        assert_eq!((status.code(), status.message().to_owned()), full);
+        tries += 1;
+        assert!(tries < 10_000, "the alarm stays");
+    }
+    let health = world.get("/health").await;
+    assert!(health.contains(r#"{"health":"true","reason":""}"#), "{health}");
+}
+
+#[tokio::test]
+async fn a_downgrade_is_begun_and_cancelled_in_etcds_words() {
+    use DowngradeAction::{Cancel, Enable, Validate};
+    let world = World::new(|_| {}).await;
+    let mut service = MaintenanceClient::new(world.channel.clone());
+    // The leader decides the cluster's version when it has begun.
+    while world.get("/version").await.contains("not_decided") {}
+    let mut ask = async |action: DowngradeAction, version: &str| {
+        let request = DowngradeRequest { action: action as i32, version: version.into() };
+        match service.downgrade(request).await {
+            Ok(answer) => answer.into_inner().version,
+            Err(status) => format!("{:?} {}", status.code(), status.message()),
+        }
+    };
+    let format = "InvalidArgument etcdserver: wrong downgrade target version format";
+    let target = "InvalidArgument etcdserver: invalid downgrade target version";
+    let running = "FailedPrecondition etcdserver: cluster has a downgrade job in progress";
+    assert_eq!(ask(Validate, "three").await, format);
+    assert_eq!(ask(Validate, "3.5").await, target);
+    assert_eq!(ask(Enable, "3.7.0").await, target);
+    assert_eq!(ask(Cancel, "").await, "3.7", "there is nothing to cancel");
+    assert_eq!(ask(Validate, "3.6").await, "3.7");
+    assert_eq!(ask(Enable, "3.6.0").await, "3.7");
+    let again = ask(Enable, "3.6").await;
+    assert!(again == running || again == target, "before the version follows or after it: {again}");
+    let version = |told: &str| format!("\"etcdcluster\":\"{told}\",\"storage\":\"{told}\"");
+    wait_for(&world, "/version", &version("3.6.0")).await;
+    assert_eq!(ask(Validate, "3.5").await, running);
+    assert_eq!(ask(Cancel, "").await, "3.6");
+    wait_for(&world, "/version", &version("3.7.0")).await;
+}
+
+/// Asks until the answer has this in it.
+async fn wait_for(world: &World, path: &str, wanted: &str) {
+    let answered = async { while !world.get(path).await.contains(wanted) {} };
+    tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no {wanted}"));
 }
 
 #[tokio::test]

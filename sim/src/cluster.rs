@@ -60,6 +60,13 @@ pub struct Shape {
     pub wal_segment_bytes: u64,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    /// Live bytes; none for more than any run writes.
+    pub quota_bytes: Option<u64>,
+    /// How often the leader compares all members, at its revision and at compactions; none for never.
+    /// Where it does, a member also compares itself before it serves.
+    pub corrupt_check: Option<Duration>,
+    /// How often leaders write down what is left of a lease; none for never.
+    pub lease_checkpoint: Option<Duration>,
     pub watch_progress_interval: Duration,
 }
 
@@ -78,6 +85,9 @@ impl Shape {
             wal_segment_bytes: 64 << 10,
             request_bytes_max: defaults.request_bytes_max,
             txn_ops_max: defaults.txn_ops_max,
+            quota_bytes: None,
+            corrupt_check: None,
+            lease_checkpoint: None,
             watch_progress_interval: defaults.watch_progress_interval,
         }
     }
@@ -252,6 +262,12 @@ impl Cluster {
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
         member.answers = ANSWERS;
+        member.lease_checkpoint_interval = self.shape.lease_checkpoint;
+        member.quota_bytes = self.shape.quota_bytes.or(member.quota_bytes);
+        if let Some(pause) = self.shape.corrupt_check {
+            (member.initial_corrupt_check, member.compact_hash_check) = (true, true);
+            (member.corrupt_check_time, member.compact_hash_check_time) = (pause, pause);
+        }
         member.watch_progress_interval = self.shape.watch_progress_interval;
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();

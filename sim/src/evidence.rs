@@ -40,6 +40,17 @@ pub struct Record {
     /// The members' bounds: bytes of a request, operations of a txn.
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    /// Of live bytes, where the plan has one.
+    pub quota_bytes: Option<u64>,
+    /// How often leaders write down what is left of a lease, where they do.
+    pub lease_checkpoint: Option<Duration>,
+    /// Nothing is done to the cluster but that its leaders change.
+    pub steady: bool,
+    /// Nothing is done but that members are restarted one by one, and leaders change: all members reach
+    /// each other, as a rule.
+    pub calm: bool,
+    /// How often leaders compare all members' histories, where they do.
+    pub corrupt_check: Option<Duration>,
     pub election_timeout: Duration,
     /// How far members' clocks may run too fast or too slow, in parts of a million.
     pub clock_rate_ppm: u32,

@@ -16,6 +16,8 @@ use crate::workload;
 
 /// The most members and learners of one plan.
 pub const HOSTS_MAX: usize = 7;
+/// How a setting says that there is no such bound.
+const NONE: &str = "none";
 /// Calls of a client that is not told when to end.
 const ENDLESS: u64 = u64::MAX;
 
@@ -128,6 +130,13 @@ impl fmt::Display for Plan {
         writeln!(f, "wal-segment {}", show_size(shape.wal_segment_bytes))?;
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
+        writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
+        writeln!(f, "corrupt-check {}", shape.corrupt_check.map_or(NONE.to_owned(), show_time))?;
+        writeln!(
+            f,
+            "lease-checkpoint {}",
+            shape.lease_checkpoint.map_or(NONE.to_owned(), show_time)
+        )?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
@@ -185,6 +194,9 @@ impl Plan {
             "wal-segment" => shape.wal_segment_bytes = read_size(value)?,
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
+            "quota" => shape.quota_bytes = unless_none(value, read_size)?,
+            "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
+            "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,
@@ -263,6 +275,14 @@ fn read_client(text: &str, next: usize) -> Result<ClientPlan, String> {
 
 fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is not a number here"))
+}
+
+/// What `read` makes of it, or nothing.
+fn unless_none<T>(
+    text: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if text == NONE { Ok(None) } else { read(text).map(Some) }
 }
 
 fn yes(text: &str) -> Result<bool, String> {

@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::evidence::Evidence;
 use crate::nemesis::Nemesis;
+use crate::nemesis::fault::Fault;
 use crate::plan::{ClientPlan, Plan};
 use crate::story::{Story, What};
 use crate::verdict::{Verdict, Violation};
@@ -193,6 +194,14 @@ impl Run {
         record.start = Some(eye.now() - world.elapsed());
         record.request_bytes_max = self.plan.shape.request_bytes_max;
         record.txn_ops_max = self.plan.shape.txn_ops_max;
+        record.quota_bytes = self.plan.shape.quota_bytes;
+        record.lease_checkpoint = self.plan.shape.lease_checkpoint;
+        record.steady = self.plan.steps.iter().all(|s| matches!(s.fault, Fault::MoveLeader(_)));
+        record.calm =
+            self.plan.steps.iter().all(|s| {
+                matches!(s.fault, Fault::MoveLeader(_) | Fault::Restart(_) | Fault::Compact)
+            });
+        record.corrupt_check = self.plan.shape.corrupt_check;
         record.election_timeout = self.plan.shape.election_timeout;
         let drift = self.plan.weather.clocks.iter().map(|clock| clock.drift_ppm.unsigned_abs());
         record.clock_rate_ppm = drift.max().unwrap_or(0) as u32;

@@ -32,7 +32,8 @@ const PERMISSIONS: u64 = 6;
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
-    let shape = shape(&mut of("shape"));
+    let mut shape = shape(&mut of("shape"));
+    guard(&mut of("guards"), &mut shape);
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let mut clients = clients(&mut of("clients"), shape.members);
@@ -87,8 +88,17 @@ fn shape(dice: &mut Dice) -> Shape {
         wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
+        quota_bytes: None,
+        corrupt_check: None,
+        lease_checkpoint: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
     }
+}
+
+/// What members do to guard themselves; from dice of its own, and rarely: it costs time.
+fn guard(dice: &mut Dice, shape: &mut Shape) {
+    shape.corrupt_check = dice.chance(10).then(|| ms(*dice.pick(&[2_000, 7_000])));
+    shape.lease_checkpoint = dice.chance(20).then(|| ms(1_000));
 }
 
 fn weather(dice: &mut Dice, members: usize) -> Weather {
@@ -108,7 +118,8 @@ fn weather(dice: &mut Dice, members: usize) -> Weather {
 
 fn clients(dice: &mut Dice, members: usize) -> Vec<ClientPlan> {
     let mut workloads = workload::NAMES.to_vec();
-    workloads.retain(|name| ![workload::ALONE, workload::RARE].contains(name));
+    let apart = [workload::ALONE, workload::RARE];
+    workloads.retain(|name| !apart.contains(name) && !workload::SCRIPTED.contains(name));
     dice.shuffle(&mut workloads);
     workloads.truncate(dice.between(WORKLOADS) as usize);
     if workloads.is_empty() {

@@ -24,6 +24,15 @@ const SOON: &[&str] = &[
 
 /// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
 const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("downgrade-ignored", "version-goes-down-and-up", "versions"),
+    ("downgrade-not-loaded", "version-goes-down-and-up", "downgrade"),
+    ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
+    ("checkpoint-outlives-renewal", "long-leases-under-many-leaders", "leases"),
+    ("row-silently-differs", "members-are-compared", "equal"),
+    ("corrupt-check-accuses-wrong-member", "members-are-compared", "corruption"),
+    ("hashes-of-other-compactions-compared", "compactions-are-compared", "corruption"),
+    ("quota-not-enforced", "full-members-make-room", "quota"),
+    ("alarm-not-cleared", "full-members-make-room", "quota"),
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
     ("gateway-asks-twice", "clients-speak-json", "replay"),
@@ -70,6 +79,7 @@ fn faults_of_permissions_are_caught() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "scripts are files of this machine")]
 fn scripts_catch_what_they_are_for() {
+    let mut missed = Vec::new();
     for (fault, script, checker) in SCRIPTED {
         let file = format!("{}/scripts/{script}.sim", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -77,8 +87,27 @@ fn scripts_catch_what_they_are_for() {
         let verdict = play_with(&plan, Some(fault));
         let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
         let caught = verdict.violations.iter().any(|violation| violation.checker == *checker);
-        assert!(caught, "{checker} does not see {fault}: {said:?}");
+        println!("{fault}: {:?}", said.first());
+        if !caught {
+            missed.push(format!("{checker} does not see {fault}: {said:?}"));
+        }
     }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// The server's own check for corruption is right about a member that differs: the judge, who knows
+/// which one it is, has nothing to say.
+#[test]
+fn the_member_that_differs_is_accused() {
+    let plan: Plan = include_str!("../scripts/members-are-compared.sim").parse().expect("a plan");
+    let verdict = play_with(&plan, Some("row-silently-differs"));
+    let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
+    assert!(verdict.violations.iter().any(|violation| violation.checker == "equal"), "{said:?}");
+    let wrong = verdict.violations.iter().find(|violation| violation.checker == "corruption");
+    assert!(wrong.is_none(), "{wrong:?}");
+    // It is started again in the middle, and compares itself before it serves.
+    let ended = said.iter().any(|text| text.contains("found data inconsistency with peers"));
+    assert!(ended, "the member that differs was let in: {said:?}");
 }
 
 /// A name that only one side knows would be a fault that nothing plants, or that nothing hunts.

@@ -34,6 +34,11 @@ impl Alarms {
         self.0.iter().any(|(_, k)| *k == kind as i32)
     }
 
+    /// Whether `member` has raised `kind`.
+    pub fn raised_by(&self, member: MemberId, kind: AlarmType) -> bool {
+        self.0.contains(&(member, kind as i32))
+    }
+
     pub fn list(&self) -> Vec<AlarmMember> {
         self.0.iter().map(|(member, kind)| row(*member, *kind)).collect()
     }

@@ -68,12 +68,15 @@ pub struct Membership {
     pub removed: BTreeSet<MemberId>,
     /// `major.minor.0`, once the cluster has agreed on one.
     pub cluster_version: Option<String>,
+    /// The version that the cluster is being lowered to, `major.minor.0`.
+    pub downgrade: Option<String>,
     /// Learners that there may be at a time. Not replicated: as in etcd it must be the same on all
     /// members.
     pub learners_max: usize,
 }
 
 const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+const DOWNGRADE: &[u8] = b"downgrade";
 const REMOVED: &[u8] = b"removed";
 
 impl Membership {
@@ -92,6 +95,12 @@ impl Membership {
         }
         let version = view.get(Cf::Cluster, CLUSTER_VERSION)?;
         table.cluster_version = version.map(|v| String::from_utf8_lossy(&v).into_owned());
+        if let Some(json) = view.get(Cf::Cluster, DOWNGRADE)? {
+            let stored: StoredDowngrade = serde_json::from_slice(&json)
+                .map_err(|e| Fatal::new("the stored downgrade does not decode", e))?;
+            let kept = stored.enabled && !plant::is("downgrade-not-loaded");
+            table.downgrade = Some(stored.target).filter(|_| kept);
+        }
         Ok(table)
     }
 
@@ -152,6 +161,13 @@ impl Membership {
     pub fn set_version(&mut self, write: &mut Write<'_>, version: String) {
         write.put_raw(Cf::Cluster, CLUSTER_VERSION, version.as_bytes());
         self.cluster_version = Some(version);
+    }
+
+    /// The cluster is to be lowered to this version, or, if there is none, to stay as it is.
+    pub fn set_downgrade(&mut self, write: &mut Write<'_>, target: Option<String>) {
+        let (enabled, stored) = (target.is_some(), target.clone().unwrap_or_default());
+        write.put_raw(Cf::Cluster, DOWNGRADE, &json(&StoredDowngrade { target: stored, enabled }));
+        self.downgrade = target;
     }
 
     fn add(&mut self, write: &mut Write<'_>, member: MemberRecord) -> Result<(), Refused> {
@@ -222,6 +238,15 @@ impl Membership {
         let others = self.members.values().filter(|m| m.id != id.0);
         others.flat_map(|m| &m.peer_urls).any(|url| urls.contains(url))
     }
+}
+
+/// As etcd stores it: JSON in bucket `cluster`.
+#[derive(Serialize, Deserialize)]
+struct StoredDowngrade {
+    #[serde(rename = "target-version", default)]
+    target: String,
+    #[serde(default)]
+    enabled: bool,
 }
 
 fn put(write: &mut Write<'_>, record: &MemberRecord) {

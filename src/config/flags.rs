@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::gates::Gates;
 use super::urls::Url;
 use super::{Values, go, security};
 
@@ -411,6 +412,27 @@ const SERVED: &[Flag] = &[
         "Time between progress notifications of an idle watch; 0 for ten minutes."
     ),
     served!(
+        Features,
+        "feature-gates",
+        "",
+        set!(gates, Gates::parse),
+        "Features to turn on or off: name=true[,name=false...]."
+    ),
+    served!(
+        Features,
+        "corrupt-check-time",
+        "0s",
+        set!(corrupt_check_time, go::duration),
+        "Time between a leader's comparisons of all members' data; 0 for none."
+    ),
+    served!(
+        Features,
+        "compact-hash-check-time",
+        "1m",
+        set!(compact_hash_check_time, go::duration),
+        "Time between a leader's comparisons of compactions (feature gate CompactHashCheck)."
+    ),
+    served!(
         Auth,
         "auth-token",
         "simple",
@@ -468,7 +490,6 @@ const NOT_SERVED: &[Flag] = &[
     off_bool("socket-reuse-address", FALSE),
     off("raft-read-timeout", &["5s"]),
     off("raft-write-timeout", &["5s"]),
-    off("feature-gates", EMPTY),
     off("discovery-endpoints", EMPTY),
     off("discovery-token", EMPTY),
     off("discovery-dial-timeout", &["2s"]),
@@ -496,8 +517,6 @@ const NOT_SERVED: &[Flag] = &[
     off("log-rotation-config-json", &[]),
     off("warning-unary-request-duration", &[]),
     off("warning-apply-duration", &[]),
-    off("corrupt-check-time", ZERO),
-    off("compact-hash-check-time", &["1m", "1m0s", "60s"]),
     off("compaction-batch-limit", ZERO),
     off("compaction-sleep-interval", ZERO),
     off("downgrade-check-time", &["5s"]),

@@ -9,12 +9,14 @@
 //!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
-//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`), `security`
+//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`), `gates`
+//! (`--feature-gates`), `security`
 //! (TLS: its flags and rules), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log
 //! lines), [`server`] (what the server is started with), [`help`] (texts).
 
 pub mod cluster;
 mod flags;
+mod gates;
 pub(crate) mod go;
 pub mod help;
 pub mod log;
@@ -117,6 +119,9 @@ struct Values {
     pub auto_compaction_mode: String,
     pub auto_compaction_retention: String,
     pub progress_interval: Duration,
+    pub gates: gates::Gates,
+    pub corrupt_check_time: Duration,
+    pub compact_hash_check_time: Duration,
     pub auth_token: String,
     pub auth_token_ttl_s: u64,
     pub bcrypt_cost: u64,

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::urls::Url;
+use crate::limits;
 use crate::member::{self, InitialState};
 use crate::server;
 
@@ -49,6 +50,14 @@ impl Config {
             txn_ops_max: self.txn_ops_max,
             auto_compaction: self.auto_compaction,
             quota_bytes: self.quota_bytes,
+            initial_corrupt_check: self.initial_corrupt_check,
+            corrupt_check_time: self.corrupt_check_time,
+            compact_hash_check: self.compact_hash_check,
+            compact_hash_check_time: self.compact_hash_check_time,
+            lease_checkpoint_interval: self
+                .lease_checkpoint
+                .then_some(limits::LEASE_CHECKPOINT_INTERVAL),
+            feature_gates: self.feature_gates.clone(),
             watch_progress_interval: self.progress_interval,
             tokens: self.tokens.clone(),
             bcrypt_cost: self.bcrypt_cost,

@@ -63,6 +63,13 @@ pub struct Config {
     pub progress_interval: Duration,
     pub tokens: TokenKind,
     pub bcrypt_cost: u32,
+    pub initial_corrupt_check: bool,
+    /// Zero for never.
+    pub corrupt_check_time: Duration,
+    pub compact_hash_check: bool,
+    pub compact_hash_check_time: Duration,
+    pub lease_checkpoint: bool,
+    pub feature_gates: Vec<(&'static str, &'static str, bool)>,
     pub log: log::Settings,
 }
 
@@ -112,6 +119,7 @@ pub(super) fn validate(
         auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
+    check_gates(&values)?;
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
     let or = |value, default| if value == 0 { default } else { value };
     Ok(Config {
@@ -167,6 +175,12 @@ pub(super) fn validate(
         },
         tokens,
         bcrypt_cost,
+        initial_corrupt_check: values.gates.is_on("InitialCorruptCheck"),
+        corrupt_check_time: values.corrupt_check_time,
+        compact_hash_check: values.gates.is_on("CompactHashCheck"),
+        compact_hash_check_time: values.compact_hash_check_time,
+        lease_checkpoint: values.gates.is_on("LeaseCheckpoint"),
+        feature_gates: values.gates.list(),
         log,
     })
 }
@@ -178,6 +192,21 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
         notices.push(Notice::BcryptCost(given));
         limits::BCRYPT_COST
     })
+}
+
+fn check_gates(values: &Values) -> Result<(), ConfigError> {
+    let gates = &values.gates;
+    let why = if values.compact_hash_check_time.is_zero() {
+        "--compact-hash-check-time must be >0 (set to 0s)".to_owned()
+    } else if gates.is_on("LeaseCheckpointPersist") && !gates.is_on("LeaseCheckpoint") {
+        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+            .to_owned()
+    } else if let Some(name) = gates.unserved() {
+        format!("feature gate {name} is known to etcd but not served by this version")
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::Invalid(why))
 }
 
 fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {

@@ -1,4 +1,4 @@
-//! Service Maintenance: what looks at one member. Downgrade is not served yet.
+//! Service Maintenance: what looks at one member, and what lowers the cluster's version.
 
 use quorate_proto::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb::{
@@ -11,8 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use super::status::{status, unserved};
-use crate::member::{CLUSTER_VERSION, Member};
+use super::status::status;
+use crate::member::Member;
 use crate::types::MemberId;
 
 pub struct Maintenance {
@@ -64,12 +64,13 @@ impl maintenance_server::Maintenance for Maintenance {
         let broken = |error| Status::internal(format!("snapshot: {error}"));
         let (mut remaining, mut pieces) = self.member.backup().await.map_err(broken)?;
         let (sender, stream) = mpsc::channel(1);
+        let stored = self.member.storage_version();
         self.member.env().spawn("snapshot stream", async move {
             while let Some(piece) = pieces.recv().await {
                 let response = piece.map_err(broken).map(|blob| {
                     // The hash comes after the database and is not counted.
                     remaining = remaining.saturating_sub(blob.len() as u64);
-                    let version = CLUSTER_VERSION.into();
+                    let version = stored.clone();
                     SnapshotResponse { header: None, remaining_bytes: remaining, blob, version }
                 });
                 if sender.send(response).await.is_err() {
@@ -92,8 +93,8 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn downgrade(
         &self,
-        _request: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        Err(unserved("Downgrade"))
+        self.member.downgrade(request.into_inner()).await.map(Response::new).map_err(status)
     }
 }

@@ -6,7 +6,7 @@ use super::vars::Raft;
 use super::{Served, Versions, rows};
 use crate::env::BoxFuture;
 use crate::error::Error;
-use crate::member::{CLUSTER_VERSION, Caller, ETCD_VERSION, Member};
+use crate::member::{Caller, ETCD_VERSION, Member};
 use crate::metrics::{Metrics, Row};
 use crate::replica::Role;
 
@@ -15,7 +15,7 @@ impl Served for Member {
         Versions {
             server: ETCD_VERSION,
             cluster: self.cluster_version(),
-            storage: Some(CLUSTER_VERSION.into()),
+            storage: Some(self.storage_version()),
         }
     }
 

@@ -42,6 +42,12 @@ fn cluster(member: &Member) -> Vec<Row> {
         of("server_id", &id, "etcd_server_id", "This member's id: 1 with its label."),
         alarms,
     ];
+    let mut gates =
+        Row::gauge("etcd_server_feature_enabled", "Whether a feature gate is on: 1 or 0.");
+    for (name, stage, on) in member.feature_gates() {
+        gates.add(&[("name", name), ("stage", stage)], if *on { 1.0 } else { 0.0 });
+    }
+    rows.push(gates);
     if let Some(version) = member.cluster_version() {
         rows.push(of(
             "cluster_version",

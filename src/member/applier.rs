@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_proto::etcdserverpb::InternalRaftRequest;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, SnapshotMetadata};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::Signals;
+use super::hashes::Hashes;
 use super::propose::Waiter;
+use super::quota::Quota;
 use super::snapshot;
 use super::tally;
 use super::tokens::Tokens;
@@ -44,6 +47,10 @@ pub(super) struct Applier {
     pub term: Term,
     pub lease_ttl_min_s: i64,
     pub learners_max: usize,
+    /// What live bytes are compared with.
+    pub quota: Option<Quota>,
+    /// Where the fingerprints of compactions go, if anybody wants them.
+    pub hashes: Option<Hashes>,
     /// Whose state this is.
     pub member: MemberId,
     /// The state is flushed when this many entries were applied since the last time.
@@ -65,6 +72,7 @@ impl Applier {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<ToApply<Waiter>>) -> Result<(), Fatal> {
         let mut flush: Option<Flush> = None;
         let mut compacting = self.store.compaction_pending();
+        self.tell_space();
         loop {
             tokio::select! {
                 biased; // A finished flush frees the log; entries go before housekeeping.
@@ -93,6 +101,7 @@ impl Applier {
                     compacting = !self.store.compact_step(limits::COMPACT_STEP_REVISIONS)?;
                 }
             }
+            self.tell_space();
             if flush.is_none() && self.store.applied().0 >= self.flushed.0 + self.flush_every {
                 flush = Some(self.begin_flush());
             }
@@ -118,7 +127,10 @@ impl Applier {
                     Ok((Reply::Done, None))
                 }
                 Command::Request(_) if self.passes_over(index) => Ok((Reply::Done, None)),
-                Command::Request(request) => self.machine.apply(&mut write, *request)?,
+                Command::Request(mut request) => {
+                    self.distort(index, &mut request);
+                    self.machine.apply(&mut write, *request)?
+                }
                 Command::Change(change) => {
                     let refused = self.machine.change(&mut write, &change).err();
                     self.conf_state = self.reconfigure(change, refused).await?;
@@ -142,9 +154,14 @@ impl Applier {
             });
             replies.extend(reply.map(|reply| (reply, outcome)));
         }
-        let began = self.env.now();
+        let (began, compacted) = (self.env.now(), store.compact_revision());
         write.commit()?;
         observe(&self.metrics.commit_seconds, self.env.now() - began);
+        if let Some(hashes) = self.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
+        {
+            // Of this very moment: the first deletion comes after it.
+            hashes.compute(&self.env, &self.signals, store.view(), compacted);
+        }
         self.tell(notices, changed);
         if !publications.is_empty() {
             self.hub.publish(publications).await;
@@ -184,6 +201,21 @@ impl Applier {
         let own = self.member.0.is_multiple_of(2) && index.0.is_multiple_of(50);
         let page = index.0 > self.store.applied().0 + 8;
         (plant::is("apply-depends-on-member") && own) || (plant::is("page-taken-for-all") && page)
+    }
+
+    /// A mistake that the simulator plants, for the checks for corruption to find: one member stores
+    /// another value now and then.
+    fn distort(&self, index: Index, request: &mut InternalRaftRequest) {
+        let planted =
+            plant::is("row-silently-differs") || plant::is("corrupt-check-accuses-wrong-member");
+        let first = self.machine.members.members.keys().next() == Some(&self.member);
+        if planted
+            && first
+            && index.0.is_multiple_of(40)
+            && let Some(put) = &mut request.put
+        {
+            put.value = [&put.value, &b"!"[..]].concat().into();
+        }
     }
 
     fn tell(&self, notices: Vec<(Index, Notice)>, reconfigured: bool) {
@@ -241,6 +273,12 @@ impl Applier {
         }
     }
 
+    fn tell_space(&self) {
+        if let Some(quota) = self.quota {
+            self.signals.tell_space(quota.level(self.store.live_bytes()));
+        }
+    }
+
     fn load(&self) -> Result<StateMachine, Fatal> {
         let machine = StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
         Ok(machine.with_learners_max(self.learners_max))
@@ -278,6 +316,9 @@ impl Applier {
             .await?;
         self.metrics.apply_snapshots.set(0);
         self.machine = self.load()?;
+        if let Some(hashes) = &self.hashes {
+            hashes.clear();
+        }
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;

@@ -13,12 +13,17 @@ use tracing::{info, warn};
 use super::admission::Admission;
 use super::applier::Applier;
 use super::first::NewCluster;
+use super::hashes::Hashes;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
-use super::links::{Links, LocalMember, Outgoing};
+use super::links::{Links, LocalMember, Outgoing, parse_version};
+use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
-use super::{InitialState, Inner, Member, Options, alone, clockwork, compactor, ranges, snapshot};
+use super::{
+    CLUSTER_VERSION, InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor,
+    corruption, ranges, snapshot,
+};
 use crate::apply::StateMachine;
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
@@ -74,6 +79,10 @@ impl Member {
             .with_lease_ttl_min(lease_ttl_min_s)
             .with_learners_max(options.learners_max);
         check_membership(&machine, id, &options)?;
+        if options.initial_corrupt_check && store.applied() > Index(0) {
+            let whose = (id, cluster);
+            corruption::check_first(&env, &options, &store, &machine.members, whose).await?;
+        }
         let conf_state = start.conf_state.clone();
         let applied = store.applied();
 
@@ -95,6 +104,7 @@ impl Member {
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
+        let hashes = Hashes::default();
         let hub = watch::start(&env, store.revision());
         let applier = Applier {
             env: env.clone(),
@@ -111,6 +121,8 @@ impl Member {
             term: store.position().term,
             lease_ttl_min_s,
             learners_max: options.learners_max,
+            quota: Quota::new(&options),
+            hashes: Some(hashes.clone()).filter(|_| options.compact_hash_check),
             member: id,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
@@ -129,6 +141,7 @@ impl Member {
             store,
             replica,
             hub,
+            hashes,
             signals,
             tokens,
             metrics,
@@ -161,6 +174,18 @@ impl Member {
         env.spawn("leases", clockwork::leases(self.clone()));
         env.spawn("leader watch", clockwork::watch_leader(self.clone()));
         env.spawn("cluster version", clockwork::cluster_version(self.clone()));
+        if self.0.options.lease_checkpoint_interval.is_some() {
+            env.spawn("lease checkpoints", checkpoint::run(self.clone()));
+        }
+        if self.0.options.quota_bytes.is_some() {
+            env.spawn("quota", quota::run(self.clone()));
+        }
+        if !self.0.options.corrupt_check_time.is_zero() {
+            env.spawn("corruption check", corruption::check_often(self.clone()));
+        }
+        if self.0.options.compact_hash_check {
+            env.spawn("compaction check", corruption::check_compactions(self.clone()));
+        }
         if let Some(mode) = self.0.options.auto_compaction {
             env.spawn("auto compaction", compactor::run(self.clone(), mode));
         }
@@ -338,6 +363,11 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     let members = &machine.members;
     if members.removed.contains(&id) {
         return Err(Fatal::new(format!("data directory {}", options.data_dir.display()), Removed));
+    }
+    let decided = members.cluster_version.as_deref().and_then(parse_version);
+    if decided > parse_version(CLUSTER_VERSION) {
+        let why = "invalid downgrade; server version is lower than determined cluster version";
+        return Err(Fatal::new(format!("cluster version {:?}", members.cluster_version), why));
     }
     if members.learners() > members.learners_max {
         let why = "membership: too many learner members in cluster";

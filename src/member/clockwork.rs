@@ -3,20 +3,23 @@
 //! state they change is changed by apply.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest, RequestHeader};
+use quorate_proto::leasepb::Lease;
 use quorate_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
 use tracing::{debug, info, warn};
 
-use super::{CLUSTER_VERSION, Member};
+use super::Member;
+use super::clock::LeaseClock;
+use super::pace::Pace;
 use crate::apply::membership::Membership;
 use crate::error::{Error, Fatal, Refused, Removed};
 use crate::latest;
-use crate::limits;
+use crate::lease;
 use crate::plant;
 use crate::replica::Role;
 use crate::types::{LeaseId, MemberId, Term};
@@ -87,19 +90,22 @@ async fn renewed(
 pub(super) async fn leases(member: Member) {
     let env = &member.0.env;
     let mut status = member.0.replica.status();
+    let mut pace = Pace::default();
     while !member.is_stopping() {
         status.mark_unchanged();
         follow_leadership(&member).await;
         let now = env.now();
         let (term, expired, next) = {
             let clock = member.0.signals.clock();
-            (clock.term(), clock.expired(now, limits::LEASE_REVOKES_AT_ONCE), clock.next_deadline())
+            (clock.term(), clock.expired(now, pace.at_once()), clock.next_deadline())
         };
         let last = expired.last().copied().filter(|_| plant::is("revoke-batch-takes-last"));
         let expired: Vec<_> = expired.into_iter().map(|id| last.unwrap_or(id)).collect();
         if let (Some(term), false) = (term, expired.is_empty()) {
             let done = join_all(expired.into_iter().map(|id| expire(&member, id, term))).await;
-            if done.iter().all(|done| *done) {
+            let all = done.iter().all(|done| *done);
+            pace.went(done.len(), env.now() - now, all);
+            if all {
                 continue;
             }
         }
@@ -150,7 +156,7 @@ async fn follow_leadership(member: &Member) {
     let signals = &member.0.signals;
     if raft.role != Role::Leader {
         if signals.clock().term().is_some() {
-            signals.follow();
+            signals.replace_clock(LeaseClock::default());
         }
         return;
     }
@@ -161,21 +167,38 @@ async fn follow_leadership(member: &Member) {
     if member.linearizable().await.is_err() || member.raft().term != raft.term {
         return;
     }
-    let now = member.0.env.now();
-    // Under the lock, so that no grant falls between the view and the clock: the applier tells the
-    // clock of a grant after the grant has become visible.
-    let mut clock = signals.clock();
-    match member.stored_leases() {
-        Ok(stored) => {
-            let known = stored.into_iter().filter(|_| !plant::is("lease-forgotten"));
-            let leases = known.map(|lease| {
-                let left = if lease.remaining_ttl > 0 { lease.remaining_ttl } else { lease.ttl };
-                (LeaseId(lease.id), seconds(left), seconds(lease.ttl))
-            });
-            clock.lead(raft.term, now, leases, member.0.options.election_timeout);
-        }
-        Err(fatal) => member.0.signals.stop_with(fatal),
-    }
+    // No grant falls between the view and the clock: the applier tells the clock of a grant after the
+    // grant has become visible.
+    signals.clock().expect_another();
+    let (view, now) = (member.0.store.view(), member.0.env.now());
+    let (term, options) = (raft.term, &member.0.options);
+    let (extra, interval) = (options.election_timeout, options.lease_checkpoint_interval);
+    let make = move || lease::list(&view).map(|stored| leading(term, now, stored, extra, interval));
+    let made = member.0.env.blocking("leases", make).await;
+    let made = made.unwrap_or_else(|fatal| {
+        signals.stop_with(fatal);
+        LeaseClock::default()
+    });
+    // The next one is made for the next term.
+    let current = made.term() == Some(member.raft().term);
+    signals.replace_clock(if current { made } else { LeaseClock::default() });
+}
+
+/// A leader's clock of the leases that are stored.
+fn leading(
+    term: Term,
+    now: Instant,
+    stored: Vec<Lease>,
+    extra: Duration,
+    interval: Option<Duration>,
+) -> LeaseClock {
+    let known = stored.into_iter().filter(|_| !plant::is("lease-forgotten"));
+    let leases = known.map(|lease| {
+        let kept = lease.remaining_ttl > 0 && !plant::is("lease-checkpoint-forgotten");
+        let left = if kept { lease.remaining_ttl } else { lease.ttl };
+        (LeaseId(lease.id), seconds(left), seconds(lease.ttl))
+    });
+    LeaseClock::leading(term, now, leases, extra, interval)
 }
 
 fn seconds(ttl: i64) -> Duration {
@@ -217,24 +240,23 @@ pub(super) async fn watch_leader(member: Member) {
     }
 }
 
-/// As leader, proposes the version that all members can speak: at once when it begins to lead, because
+/// As leader, proposes the version that all members can speak, or the one that the cluster is being
+/// lowered to: at once when it begins to lead, because
 /// a member can join only where one is decided.
 pub(super) async fn cluster_version(member: Member) {
     let mut status = member.0.replica.status();
     while !member.is_stopping() {
         let raft = member.raft();
-        let decided = member.cluster_version();
-        if raft.role == Role::Leader && decided.as_deref() != Some(CLUSTER_VERSION) {
-            let version = member.lowest_version().await;
-            if let Some(version) = version.filter(|v| decided.as_ref() != Some(v)) {
-                let request = InternalRaftRequest {
-                    cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
-                    ..InternalRaftRequest::default()
-                };
-                match member.propose_in(request, Some(raft.term)).await {
-                    Ok(_) => info!(%version, "updated cluster version"),
-                    Err(error) => debug!(%error, "could not set the cluster version"),
-                }
+        if raft.role == Role::Leader
+            && let Some(version) = member.wanted_version().await
+        {
+            let request = InternalRaftRequest {
+                cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
+                ..InternalRaftRequest::default()
+            };
+            match member.propose_in(request, Some(raft.term)).await {
+                Ok(_) => info!(%version, "updated cluster version"),
+                Err(error) => debug!(%error, "could not set the cluster version"),
             }
         }
         let pause = if member.cluster_version().is_some() { VERSION_PAUSE } else { LEASE_PAUSE };

@@ -25,6 +25,9 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// As much while a cluster begins, when most peers are not there yet.
 const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// For all peers to say whether a downgrade is under way; those without a leader cannot.
+const DOWNGRADE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How often peers are asked whether they are up to date before they are believed without, and the
 /// time between.
 const CONFIRM_ROUNDS: usize = 3;
@@ -225,7 +228,11 @@ async fn is_compatible(
     own: MemberId,
     limit: Duration,
 ) -> bool {
-    let speaks = (minor(MIN_CLUSTER_VERSION), minor(CLUSTER_VERSION));
+    let speaks = match is_downgrading(client, members, own, limit).await {
+        // Only those may join that the cluster is lowered from.
+        true => (one_more(CLUSTER_VERSION), one_more(CLUSTER_VERSION)),
+        false => (minor(MIN_CLUSTER_VERSION), minor(CLUSTER_VERSION)),
+    };
     let mut ok = false;
     for member in members.iter().filter(|member| member.id != own.0) {
         let Some(version) = cluster_version(client, &member.peer_urls, limit).await else {
@@ -244,6 +251,20 @@ async fn is_compatible(
     ok
 }
 
+/// Whether the cluster is being lowered to the release before, as the first peer that knows says.
+async fn is_downgrading(
+    client: &Client,
+    members: &[MemberRecord],
+    own: MemberId,
+    limit: Duration,
+) -> bool {
+    let others = members.iter().filter(|member| member.id != own.0);
+    let urls = others.flat_map(|member| &member.peer_urls);
+    let limit = limit.min(DOWNGRADE_TIMEOUT);
+    let answers = join_all(urls.map(|url| client.downgrade_enabled(url, limit))).await;
+    answers.into_iter().find_map(Result::ok).unwrap_or(false)
+}
+
 /// The cluster's version as the member at `urls` knows it. Where none is decided, which may need this
 /// very member, the member's own counts.
 async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> Option<String> {
@@ -259,6 +280,10 @@ async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> O
         }
     }
     None
+}
+
+fn one_more(version: &str) -> Option<(u64, u64)> {
+    minor(version).map(|(major, minor)| (major, minor + 1))
 }
 
 fn minor(version: &str) -> Option<(u64, u64)> {

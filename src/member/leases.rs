@@ -10,6 +10,7 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::leasepb::Lease;
 
+use super::clock::Renewal;
 use super::{Caller, Member};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
@@ -186,20 +187,26 @@ impl Member {
     async fn renew_in(&self, term: Term, id: LeaseId) -> Option<Duration> {
         loop {
             let changed = self.0.signals.clock_changed();
-            {
+            let take_back = {
                 let mut clock = self.0.signals.clock();
                 if clock.term() != Some(term) || self.raft().term != term {
                     return None;
                 }
                 let now = self.0.env.now();
-                if let Some(ttl) = clock.renew(now, id) {
-                    return Some(ttl);
+                match clock.renew(now, id) {
+                    Renewal::Done(ttl) => return Some(ttl),
+                    Renewal::Over if clock.remaining(now, id).is_none() => {
+                        return Some(Duration::ZERO);
+                    }
+                    Renewal::Over | Renewal::Checkpointing => None,
+                    Renewal::Checkpointed => Some(()),
                 }
-                if clock.remaining(now, id).is_none() {
-                    return Some(Duration::ZERO);
-                }
+            };
+            match take_back {
+                // Whoever asks asks again, another leader if there is one.
+                Some(()) => self.take_back_checkpoint(id, term).await.ok()?,
+                None => changed.await,
             }
-            changed.await;
         }
     }
 

@@ -15,7 +15,8 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::Message;
 
-use super::{CLUSTER_VERSION, Caller, ETCD_VERSION, Inner, Member, Options, join, snapshot};
+use super::downgrade::UNDECIDED_VERSION;
+use super::{Caller, ETCD_VERSION, Inner, Member, Options, join, snapshot};
 use crate::apply::membership::MemberRecord;
 use crate::auth::Rule;
 use crate::codec;
@@ -32,8 +33,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A promotion is a write: it may take as long as one.
 const PROMOTE_TIMEOUT: Duration = Duration::from_secs(7);
-/// etcd's cluster version while some member has not been heard of.
-const UNDECIDED_VERSION: &str = "3.0.0";
 
 /// Where raft's messages go; the transport is put in once the member it serves exists.
 #[derive(Default)]
@@ -110,6 +109,11 @@ impl Links {
 
     fn transport(&self) -> &peer::Transport {
         self.outgoing.0.get().expect("links are started before the member is handed out")
+    }
+
+    /// For calls to other members beside raft.
+    pub fn client(&self) -> &peer::Client {
+        self.transport().client()
     }
 
     /// Since when messages get through to a member; `None` while they do not.
@@ -244,7 +248,8 @@ impl Member {
     pub fn version_json(&self) -> String {
         let cluster = self.cluster_version().unwrap_or_else(|| "not_decided".into());
         format!(
-            "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{CLUSTER_VERSION}\"}}"
+            "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{}\"}}",
+            self.storage_version()
         )
     }
 }
@@ -399,6 +404,9 @@ impl Local for LocalMember {
     }
 
     fn downgrade_enabled(&self) -> BoxFuture<'static, Result<bool, Error>> {
-        self.ask(|member| async move { member.linearizable().await.map(|()| false) })
+        self.ask(|member| async move {
+            member.linearizable().await?;
+            Ok(member.members().downgrade.is_some())
+        })
     }
 }

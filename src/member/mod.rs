@@ -17,10 +17,10 @@
 //! Reading order: [`options`], [`identity`], [`first`] (what a new cluster begins with), `boot` (how a
 //! start is decided), `join` (how a member
 //! finds the cluster that it joins), `alone` (how it leaves all others behind), `admission`, `propose`,
-//! `applier`,
-//! `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `budget`, `leases`, `auth`, [`tokens`], [`jwt`],
-//! `reconfigure` (membership), `clock` and
-//! `clockwork`, [`compactor`], `snapshot`, `links`,
+//! `applier`, `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `budget`, `leases`,
+//! `auth`, [`tokens`], [`jwt`], `reconfigure` (membership), `downgrade`, `clock`, `pace`, `checkpoint` and
+//! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `snapshot`,
+//! `links`,
 //! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
 
 mod admission;
@@ -30,17 +30,23 @@ mod auth;
 mod boot;
 mod budget;
 mod caller;
+mod checkpoint;
 mod clock;
 mod clockwork;
 pub mod compactor;
+mod corruption;
+mod downgrade;
 pub mod first;
+mod hashes;
 pub mod identity;
 mod join;
 pub mod jwt;
 mod leases;
 mod links;
 pub mod options;
+mod pace;
 mod propose;
+mod quota;
 mod ranges;
 mod reconfigure;
 mod requests;
@@ -75,6 +81,7 @@ use crate::types::{ClusterId, MemberId, Revision};
 use crate::watch::{self, HubHandle};
 use admission::Admission;
 use budget::Budget;
+use hashes::Hashes;
 use identity::RequestIds;
 use links::Links;
 use propose::Waiter;
@@ -99,6 +106,7 @@ struct Inner {
     replica: Replica<Waiter>,
     links: Links,
     hub: HubHandle,
+    hashes: Hashes,
     signals: Arc<Signals>,
     tokens: Arc<Tokens>,
     metrics: Arc<Metrics>,
@@ -153,6 +161,11 @@ impl Member {
     /// The other members, whether messages get through to each, and figures about it.
     pub fn peers(&self) -> Vec<(MemberId, bool, Arc<peer::Stats>)> {
         self.0.links.figures()
+    }
+
+    /// etcd's feature gates: name, stage and whether each is on.
+    pub fn feature_gates(&self) -> &[(&'static str, &'static str, bool)] {
+        &self.0.options.feature_gates
     }
 
     pub fn request_bytes_max(&self) -> usize {

@@ -47,6 +47,18 @@ pub struct Options {
     pub answers: Answers,
     /// Bytes of live data above which writes are refused; `None` for no bound.
     pub quota_bytes: Option<u64>,
+    /// Compare with the peers before serving (feature gate `InitialCorruptCheck`).
+    pub initial_corrupt_check: bool,
+    /// How often a leader compares all members; zero for never.
+    pub corrupt_check_time: Duration,
+    /// Fingerprint compactions, and compare them as leader (feature gate `CompactHashCheck`).
+    pub compact_hash_check: bool,
+    pub compact_hash_check_time: Duration,
+    /// Between two entries that say how much is left of a lease (feature gate `LeaseCheckpoint`);
+    /// `None` for no such entries.
+    pub lease_checkpoint_interval: Option<Duration>,
+    /// Name, stage and state of etcd's feature gates, for the metric.
+    pub feature_gates: Vec<(&'static str, &'static str, bool)>,
     /// `None` keeps every revision until a client compacts.
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_interval: Duration,
@@ -127,6 +139,12 @@ impl Options {
             txn_ops_max: limits::TXN_OPS_MAX,
             answers: Answers::default(),
             quota_bytes: Some(limits::QUOTA_BYTES),
+            initial_corrupt_check: false,
+            corrupt_check_time: Duration::ZERO,
+            compact_hash_check: false,
+            compact_hash_check_time: limits::COMPACT_HASH_CHECK_TIME,
+            lease_checkpoint_interval: None,
+            feature_gates: Vec::new(),
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
             tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },

@@ -5,10 +5,10 @@ use std::io;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RequestOp, StatusResponse,
-    TxnRequest, TxnResponse, WatchRequest, alarm_request::AlarmAction, request_op::Request as Op,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+    DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
+    PutRequest, PutResponse, RangeRequest, RequestOp, StatusResponse, TxnRequest, TxnResponse,
+    WatchRequest, alarm_request::AlarmAction, request_op::Request as Op,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -21,7 +21,7 @@ use crate::limits;
 use crate::metrics::observe;
 use crate::mvcc::{self, View};
 use crate::replica::Role;
-use crate::types::MemberId;
+use crate::types::{MemberId, Revision};
 use crate::watch;
 
 /// What etcd counts for a put besides key and value.
@@ -135,20 +135,23 @@ impl Member {
     ) -> Result<AlarmResponse, Error> {
         let looks = request.action == AlarmAction::Get as i32;
         self.permit(caller, if looks { Rule::User } else { Rule::Root }).await?;
-        self.carry_alarm(request).await
-    }
-
-    async fn carry_alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
-        let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
-        match self.propose(request).await? {
+        match self.propose_alarm(request).await? {
             Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
             other => unreachable!("apply answered an alarm with {other:?}"),
         }
     }
 
+    pub(super) async fn propose_alarm(&self, request: AlarmRequest) -> Result<Reply, Error> {
+        self.propose(InternalRaftRequest { alarm: Some(request), ..Default::default() }).await
+    }
+
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
         let began = self.0.env.now();
-        let hash = self.read(true, move |view| view.hash_kv(request.revision)).await?;
+        let stored = self.0.hashes.at(Revision(request.revision));
+        let hash = match stored {
+            Some(stored) => stored,
+            None => self.read(true, move |view| view.hash_kv(request.revision)).await?,
+        };
         observe(&self.0.metrics.hash_kv_seconds, self.0.env.now() - began);
         Ok(HashKvResponse {
             header: Some(self.header()),
@@ -227,9 +230,9 @@ impl Member {
             errors,
             db_size_in_use: signed(self.0.store.live_bytes()),
             is_learner: self.is_learner(),
-            storage_version: super::CLUSTER_VERSION.into(),
+            storage_version: self.storage_version(),
             db_size_quota: self.0.options.quota_bytes.map_or(-1, signed),
-            downgrade_info: Some(Default::default()),
+            downgrade_info: Some(self.downgrade_info()),
         }
     }
 
@@ -268,24 +271,6 @@ impl Member {
             read(&view)
         };
         Ok(self.fatal_stops(outcome)??)
-    }
-
-    /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
-    pub(super) async fn check_quota(&self, cost: u64) -> Result<(), Error> {
-        let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
-        if self.0.store.live_bytes() + cost < quota {
-            return Ok(());
-        }
-        if !self.alarms().stands(AlarmType::Nospace) {
-            let alarm = AlarmRequest {
-                action: AlarmAction::Activate as i32,
-                member_id: self.id().0,
-                alarm: AlarmType::Nospace as i32,
-            };
-            // As in etcd the answer is the same when the alarm cannot be raised now.
-            let _ = self.carry_alarm(alarm).await;
-        }
-        Err(Refused::NoSpace.into())
     }
 }
 

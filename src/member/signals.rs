@@ -1,6 +1,7 @@
 //! What a member's tasks tell each other and the edge: latest values and one-time events. No
 //! decisions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::clock::LeaseClock;
+use super::quota::Level;
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
 use crate::auth::Auth;
@@ -24,6 +26,10 @@ pub(super) struct Signals {
     pub ready: latest::Sender<bool>,
     /// This member has carried out its own removal.
     pub removed: latest::Sender<bool>,
+    /// How full the store is; stays at the first where there is no quota.
+    pub space: latest::Sender<Level>,
+    /// The alarm about space that stands in this member's name is its own.
+    own_alarm: AtomicBool,
     clock: Mutex<LeaseClock>,
     revoked: Notify,
     elected: Mutex<Option<Instant>>,
@@ -41,12 +47,27 @@ impl Signals {
             stopping: latest::Sender::new(false),
             ready: latest::Sender::new(false),
             removed: latest::Sender::new(false),
+            space: latest::Sender::new(Level::Room),
+            own_alarm: AtomicBool::new(false),
             clock: Mutex::default(),
             revoked: Notify::new(),
             elected: Mutex::default(),
             fatal: Mutex::default(),
             failed: Notify::new(),
         }
+    }
+
+    pub fn own_alarm(&self, own: bool) {
+        self.own_alarm.store(own, Ordering::Relaxed);
+    }
+
+    pub fn has_own_alarm(&self) -> bool {
+        self.own_alarm.load(Ordering::Relaxed)
+    }
+
+    /// Tells how full the store is, if that is news.
+    pub fn tell_space(&self, level: Level) {
+        self.space.send_if_modified(|told| std::mem::replace(told, level) != level);
     }
 
     pub fn clock(&self) -> MutexGuard<'_, LeaseClock> {
@@ -59,13 +80,20 @@ impl Signals {
         self.revoked.notify_waiters();
     }
 
-    /// This member does not lead any more: it does not keep the time of leases.
-    pub fn follow(&self) {
-        self.clock().follow();
+    /// Puts another clock into the place of the one there is. What was replaced may be large.
+    pub fn replace_clock(&self, next: LeaseClock) {
+        let old = self.clock().replace(next);
+        self.revoked.notify_waiters();
+        drop(old);
+    }
+
+    /// Checkpoints that were on their way have come to the log, or may have.
+    pub fn checkpointed(&self, ids: Vec<LeaseId>) {
+        self.clock().checkpointed(ids);
         self.revoked.notify_waiters();
     }
 
-    /// Ready when a lease has gone, or the clock has ended, after this call.
+    /// Ready when a lease has gone or was checkpointed, or the clock has ended, after this call.
     pub fn clock_changed(&self) -> Notified<'_> {
         self.revoked.notified()
     }

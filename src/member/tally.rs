@@ -106,6 +106,7 @@ pub(super) fn kind(request: &InternalRaftRequest) -> &'static str {
         (request.auth_user_list.is_some(), "AuthUserList"),
         (request.auth_role_list.is_some(), "AuthRoleList"),
         (request.cluster_version_set.is_some(), "ClusterVersionSet"),
+        (request.downgrade_info_set.is_some(), "DowngradeInfoSet"),
         (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
     ];
     kinds.iter().find(|(is, _)| *is).map_or("Unknown", |(_, name)| name)

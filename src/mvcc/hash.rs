@@ -28,6 +28,15 @@ impl View {
         settle(hash_kv(self.reader(), revision))
     }
 
+    /// Fingerprint of the history up to the newest compaction, as it was while only `before` was
+    /// compacted. Of a moment at which no deletion of the newest compaction has begun.
+    pub fn hash_compaction(&self, before: Revision) -> Outcome<HashKv> {
+        let compaction = self.position.compacted.0;
+        let mut then = self.clone();
+        then.position.compacted = before;
+        settle(hash_kv(then.reader(), compaction))
+    }
+
     /// Fingerprint of all buckets; members that applied the same entries need not agree on it.
     pub fn hash(&self) -> Result<u32, Fatal> {
         let ignored = |key: &[u8]| {

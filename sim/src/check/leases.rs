@@ -232,6 +232,7 @@ impl Judge<'_> {
     fn run(&self, violations: &mut Vec<Violation>) {
         violations.extend(self.early());
         violations.extend(self.late());
+        violations.extend(self.prolonged());
         violations.extend(self.revived());
         let over = self.lease.over.iter().filter_map(|operation| self.said_over(operation));
         violations.extend(over);
@@ -274,6 +275,23 @@ impl Judge<'_> {
             let text = format!("has {left} keys {:?} after its end", looked - due);
             self.fault("no lease lasts much longer than it should", text, None)
         })
+    }
+
+    /// It lived on under new leaders although each should have known what was left. Where nothing but
+    /// the leader changes, a change costs what has not been written down yet, and an election.
+    fn prolonged(&self) -> Option<Violation> {
+        let interval = self.record.lease_checkpoint.filter(|_| self.record.steady)?;
+        let tried = self.lease.last_try?;
+        let longest = self.lease.ttl.max(LEAST) + GRACE;
+        let lives = self.lease.asked.iter().find(|operation| {
+            let (from, to) = (self.record.at(tried), self.record.at(operation.began));
+            let reigns =
+                self.record.seen.reigns.iter().filter(|reign| (from..to).contains(&reign.at));
+            let costs = (interval + 2 * self.record.election_timeout) * reigns.count() as u32;
+            operation.began > tried + longest + costs
+        })?;
+        let text = format!("new leaders have prolonged it: {lives}");
+        Some(self.fault("no lease lasts much longer than it should", text, Some(lives)))
     }
 
     /// A key was put on it after it had ended.

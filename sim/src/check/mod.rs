@@ -9,7 +9,10 @@
 //! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
 //! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`corruption`] | is the member that differs accused, and no other? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
+//! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
+//! | [`versions`] | is the version what it is to be, and the same on all members? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
 //! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
@@ -17,6 +20,7 @@
 //! [`crate::offline`].
 
 pub mod backups;
+pub mod corruption;
 pub mod durability;
 pub mod equal;
 #[cfg(test)]
@@ -28,12 +32,14 @@ pub mod monotonic;
 pub mod order;
 pub mod past;
 pub mod queues;
+pub mod quota;
 pub mod raft;
 pub mod refusals;
 pub mod replay;
 pub mod search;
 pub mod serializable;
 pub mod space;
+pub mod versions;
 pub mod watches;
 
 use crate::evidence::Record;
@@ -56,7 +62,10 @@ pub fn all(record: &Record) -> Vec<Violation> {
         durability::check,
         raft::check,
         equal::check,
+        corruption::check,
         backups::check,
+        quota::check,
+        versions::check,
         queues::check,
         logs::check,
     ];

@@ -19,6 +19,7 @@ pub mod closing;
 pub mod compaction;
 pub mod counter;
 pub mod cycle;
+pub mod downgrade;
 pub mod election;
 pub mod flood;
 pub mod json;
@@ -26,7 +27,9 @@ pub mod kubernetes;
 pub mod large;
 pub mod leases;
 pub mod lock;
+pub mod long_lease;
 pub mod queue;
+pub mod quota;
 pub mod ranges;
 pub mod register;
 pub mod request;
@@ -96,7 +99,13 @@ workloads! {
     "serializable": serializable::Serializable,
     "auth": auth::Auth::default(),
     "flood": flood::Flood,
+    "quota": quota::Quota::default(),
+    "downgrade": downgrade::Downgrade::default(),
+    "long-lease": long_lease::LongLease::default(),
 }
+
+/// Those that need a cluster made for them: scripts ask for them, seeds do not.
+pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";

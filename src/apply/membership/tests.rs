@@ -131,3 +131,21 @@ fn urls_move_unless_they_are_anothers() {
     assert_eq!(table.apply(&update_change(MemberId(1), vec!["http://x:1".into()])), Ok(()));
     assert_eq!(table.members.members[&MemberId(1)].peer_urls, ["http://x:1"]);
 }
+
+#[test]
+fn a_downgrade_is_stored_as_etcd_stores_it() {
+    let mut table = Table::new();
+    let mut set = |target: Option<&str>| {
+        let mut write = table.store.begin();
+        let index = Index(write.applied().0 + 1);
+        write.start_entry(index, Term(1));
+        table.members.set_downgrade(&mut write, target.map(str::to_owned));
+        write.commit().expect("commits");
+        let stored = Membership::load(&table.store).expect("loads");
+        assert_eq!(stored.downgrade, table.members.downgrade);
+        let row = table.store.view().get(Cf::Cluster, b"downgrade").expect("read").expect("there");
+        String::from_utf8(row.to_vec()).expect("JSON")
+    };
+    assert_eq!(set(Some("3.6.0")), r#"{"target-version":"3.6.0","enabled":true}"#);
+    assert_eq!(set(None), r#"{"target-version":"","enabled":false}"#);
+}

@@ -102,6 +102,30 @@ fn fingerprints_are_those_of_a_real_etcd() {
     }
 }
 
+/// What a member that compacts keeps is what all others said while they had compacted as little.
+#[test]
+fn the_fingerprint_of_a_compaction_is_of_the_moment_before() {
+    let store = open(&place());
+    for step in history() {
+        entry(&store, |write| step(write));
+    }
+    for (before, compaction) in [(-1, 4), (4, 8), (8, 11)] {
+        let expected = hash(&store, compaction);
+        assert_eq!(expected.compact_revision, Revision(before));
+        // More may be written in the batch that has the compaction.
+        let mut write = store.begin();
+        next_entry(&mut write);
+        write.compact(compaction).expect("works").expect("is valid");
+        next_entry(&mut write);
+        drop(write.put(&put("later", "1")).expect("works").expect("is valid"));
+        write.commit().expect("commits");
+        let kept = store.view().hash_compaction(Revision(before)).expect("works");
+        assert_eq!(kept.expect("is readable"), expected, "to {compaction}");
+        while !store.compact_step(1).expect("works") {}
+        assert_ne!(hash(&store, compaction).compact_revision, Revision(before));
+    }
+}
+
 #[test]
 fn batching_leaves_no_trace() {
     let (single, together) = (open(&place()), open(&place()));
