@@ -12,11 +12,34 @@ use crate::play::{play, play_with};
 /// Seeds in which every planted fault must have been caught.
 pub const SEEDS_MAX: u64 = 200;
 
+/// Faults that few seeds bring out, if any: a scenario that does, and the checker that must see it.
+pub const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("downgrade-ignored", "version-goes-down-and-up", "versions"),
+    ("downgrade-not-loaded", "version-goes-down-and-up", "downgrade"),
+    ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
+    ("checkpoint-outlives-renewal", "long-leases-under-many-leaders", "leases"),
+    ("row-silently-differs", "members-are-compared", "equal"),
+    ("corrupt-check-accuses-wrong-member", "members-are-compared", "corruption"),
+    ("hashes-of-other-compactions-compared", "compactions-are-compared", "corruption"),
+    ("quota-not-enforced", "full-members-make-room", "quota"),
+    ("alarm-not-cleared", "full-members-make-room", "quota"),
+    ("backup-not-of-one-moment", "backup-is-restored", "backups"),
+    ("restore-forgets-leases", "backup-is-restored", "backups"),
+    ("gateway-asks-twice", "clients-speak-json", "replay"),
+    ("budget-not-returned", "flood-of-large-ranges", "queues"),
+    ("range-stream-chunk-from-later-revision", "flood-of-large-ranges", "replay"),
+    ("open-range-as-one-key", "permissions-change-under-users", "?"),
+    ("nested-txn-unjudged", "permissions-change-under-users", "?"),
+    ("old-auth-revision-accepted", "permissions-change-under-users", "?"),
+    ("auth-not-loaded", "permissions-change-under-users", "?"),
+    ("permissions-not-refreshed", "permissions-change-under-users", "?"),
+];
+
 /// A fault that was caught.
 #[derive(Clone, Debug)]
 pub struct Caught {
-    /// The seed that did it.
-    pub seed: u64,
+    /// What did it.
+    pub by: By,
     /// The checker that complained first, and of what.
     pub checker: &'static str,
     pub property: &'static str,
@@ -25,20 +48,58 @@ pub struct Caught {
     pub simulated: Duration,
 }
 
+/// What brings a fault out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Seed(u64),
+    Script(&'static str),
+}
+
+/// Plays the fault's own scenario if there is one, seed after seed if not.
+pub fn look_for(fault: &Fault, seeds: Range<u64>) -> Result<Option<Caught>, String> {
+    let Some((_, name, _)) = SCRIPTED.iter().find(|(scripted, ..)| *scripted == fault.name) else {
+        return Ok(hunt(fault, seeds));
+    };
+    let plan = script(name)?;
+    Ok(caught(&plan, fault, By::Script(name)).1)
+}
+
+/// The scenario of that name.
+#[allow(clippy::disallowed_methods, reason = "scripts are files of this machine")]
+pub fn script(name: &str) -> Result<Plan, String> {
+    let file = format!("{}/scripts/{name}.sim", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    text.parse().map_err(|error| format!("{file}: {error}"))
+}
+
+/// Plays a plan with the fault planted: how long that was, and what was seen. A plan that fails without
+/// the fault proves nothing.
+fn caught(plan: &Plan, fault: &Fault, by: By) -> (Duration, Option<Caught>) {
+    let verdict = play_with(plan, Some(fault.name));
+    let simulated = verdict.simulated;
+    let Some(violation) = verdict.violations.first() else { return (simulated, None) };
+    if !play(plan).passed() {
+        return (simulated, None);
+    }
+    let (checker, property) = (violation.checker, violation.property);
+    (simulated, Some(Caught { by, checker, property, seeds: 1, simulated }))
+}
+
 /// Plays seed after seed with the fault planted; `None` when none of them brings it out. A seed that
 /// fails without the fault proves nothing and is passed over.
 pub fn hunt(fault: &Fault, seeds: Range<u64>) -> Option<Caught> {
     let first = seeds.start;
-    let mut simulated = Duration::ZERO;
+    let mut before = Duration::ZERO;
     for seed in seeds {
-        let plan = Plan::from_seed(seed);
-        let verdict = play_with(&plan, Some(fault.name));
-        simulated += verdict.simulated;
-        let Some(violation) = verdict.violations.first() else { continue };
-        if play(&plan).passed() {
-            let (checker, property) = (violation.checker, violation.property);
-            return Some(Caught { seed, checker, property, seeds: seed - first + 1, simulated });
+        let (simulated, found) = caught(&Plan::from_seed(seed), fault, By::Seed(seed));
+        if let Some(found) = found {
+            return Some(Caught {
+                seeds: seed - first + 1,
+                simulated: before + simulated,
+                ..found
+            });
         }
+        before += simulated;
     }
     None
 }

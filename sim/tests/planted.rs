@@ -7,7 +7,7 @@ use std::path::Path;
 use quorate::plant;
 use sim::plan::Plan;
 use sim::play::play_with;
-use sim::score::hunt;
+use sim::score::{SCRIPTED, hunt, script};
 
 /// Seeds that a fault of this list may take to show.
 const SEEDS: u64 = 24;
@@ -20,24 +20,6 @@ const SOON: &[&str] = &[
     "lease-never-ends",
     "apply-depends-on-member",
     "snapshot-loses-rows",
-];
-
-/// Faults that take a scenario of their own to show soon: the script, and the checker that must see it.
-const SCRIPTED: &[(&str, &str, &str)] = &[
-    ("downgrade-ignored", "version-goes-down-and-up", "versions"),
-    ("downgrade-not-loaded", "version-goes-down-and-up", "downgrade"),
-    ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
-    ("checkpoint-outlives-renewal", "long-leases-under-many-leaders", "leases"),
-    ("row-silently-differs", "members-are-compared", "equal"),
-    ("corrupt-check-accuses-wrong-member", "members-are-compared", "corruption"),
-    ("hashes-of-other-compactions-compared", "compactions-are-compared", "corruption"),
-    ("quota-not-enforced", "full-members-make-room", "quota"),
-    ("alarm-not-cleared", "full-members-make-room", "quota"),
-    ("backup-not-of-one-moment", "backup-is-restored", "backups"),
-    ("restore-forgets-leases", "backup-is-restored", "backups"),
-    ("gateway-asks-twice", "clients-speak-json", "replay"),
-    ("budget-not-returned", "flood-of-large-ranges", "queues"),
-    ("range-stream-chunk-from-later-revision", "flood-of-large-ranges", "replay"),
 ];
 
 #[test]
@@ -53,38 +35,12 @@ fn is_caught(name: &str) -> bool {
     caught.is_some()
 }
 
-/// Few seeds are about permissions, so their faults are looked for in the script that is.
-const PERMISSIONS: &[&str] = &[
-    "open-range-as-one-key",
-    "nested-txn-unjudged",
-    "old-auth-revision-accepted",
-    "auth-not-loaded",
-    "permissions-not-refreshed",
-];
-
-#[test]
-fn faults_of_permissions_are_caught() {
-    let script = include_str!("../scripts/permissions-change-under-users.sim");
-    let plan: Plan = script.parse().expect("a script is a plan");
-    let unseen = |name: &&str| {
-        let verdict = play_with(&plan, Some(name));
-        println!("{name}: {:?}", verdict.violations.first());
-        verdict.passed()
-    };
-    let missed: Vec<_> = PERMISSIONS.iter().copied().filter(unseen).collect();
-    assert!(missed.is_empty(), "not caught: {missed:?}");
-}
-
 /// Every script passes without a fault: see `chaos`.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "scripts are files of this machine")]
 fn scripts_catch_what_they_are_for() {
     let mut missed = Vec::new();
-    for (fault, script, checker) in SCRIPTED {
-        let file = format!("{}/scripts/{script}.sim", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
-        let plan: Plan = text.parse().unwrap_or_else(|e| panic!("{file}: {e}"));
-        let verdict = play_with(&plan, Some(fault));
+    for (fault, name, checker) in SCRIPTED {
+        let verdict = play_with(&script(name).expect("a script is a plan"), Some(fault));
         let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
         let caught = verdict.violations.iter().any(|violation| violation.checker == *checker);
         println!("{fault}: {:?}", said.first());

@@ -8,7 +8,7 @@ use std::thread;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate::plant::{self, Fault};
-use sim::score::{Caught, hunt};
+use sim::score::{By, Caught, look_for};
 
 const BAR: &str = "{bar:30} {pos}/{len} faults, {elapsed}, {msg}";
 /// Between these lines of the README stands the table.
@@ -24,11 +24,11 @@ pub fn one(name: &str, seeds: u64) -> Result<bool, String> {
         format!("no planted fault is called {name}; there are {}", names.join(" "))
     })?;
     println!("{}: {}", fault.name, fault.does);
-    let caught = hunt(fault, 0..seeds);
+    let caught = look_for(fault, 0..seeds)?;
     match &caught {
         Some(caught) => println!(
-            "caught with seed {} after {} simulated seconds by {}: {}",
-            caught.seed,
+            "caught with {} after {} simulated seconds by {}: {}",
+            told(caught.by),
             caught.simulated.as_secs(),
             caught.checker,
             caught.property
@@ -41,7 +41,7 @@ pub fn one(name: &str, seeds: u64) -> Result<bool, String> {
 /// Hunts all; whether all were caught.
 pub fn all(jobs: Option<usize>, seeds: u64, write: bool) -> Result<bool, String> {
     let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-    let rows = hunt_all(jobs, seeds);
+    let rows = hunt_all(jobs, seeds)?;
     println!("{}", table(&rows, presets::UTF8_FULL_CONDENSED));
     println!("{}", summary(&rows));
     if write {
@@ -51,7 +51,7 @@ pub fn all(jobs: Option<usize>, seeds: u64, write: bool) -> Result<bool, String>
     Ok(rows.iter().all(|(_, caught)| caught.is_some()))
 }
 
-fn hunt_all(jobs: usize, seeds: u64) -> Vec<Row> {
+fn hunt_all(jobs: usize, seeds: u64) -> Result<Vec<Row>, String> {
     let bar = ProgressBar::new(plant::ALL.len() as u64);
     bar.set_style(ProgressStyle::with_template(BAR).expect("a valid template"));
     let next = AtomicUsize::new(0);
@@ -62,26 +62,35 @@ fn hunt_all(jobs: usize, seeds: u64) -> Vec<Row> {
             let (next, found) = (&next, found.clone());
             scope.spawn(move || {
                 while let Some(fault) = plant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let _ = found.send((fault, hunt(fault, 0..seeds)));
+                    let _ = found.send((fault, look_for(fault, 0..seeds)));
                 }
             });
         }
         drop(found);
         for (fault, caught) in hunted {
+            let caught = caught?;
             bar.inc(1);
             bar.set_message(fault.name);
             match &caught {
-                Some(caught) if bar.is_hidden() => println!("{}: seed {}", fault.name, caught.seed),
+                Some(caught) if bar.is_hidden() => println!("{}: {}", fault.name, told(caught.by)),
                 Some(_) => {}
                 None => bar.suspend(|| println!("{} was not caught", fault.name)),
             }
             rows.push((fault, caught));
         }
-    });
+        Ok::<_, String>(())
+    })?;
     bar.finish_and_clear();
     let place = |fault: &Fault| plant::ALL.iter().position(|one| one.name == fault.name);
     rows.sort_by_key(|(fault, _)| place(fault));
-    rows
+    Ok(rows)
+}
+
+fn told(by: By) -> String {
+    match by {
+        By::Seed(seed) => format!("seed {seed}"),
+        By::Script(name) => format!("{name}.sim"),
+    }
 }
 
 fn table(rows: &[Row], preset: &str) -> Table {
@@ -99,7 +108,10 @@ fn table(rows: &[Row], preset: &str) -> Table {
         let (by, seeds, hours) = match caught {
             Some(caught) => (
                 format!("{}: {}", caught.checker, caught.property),
-                caught.seeds.to_string(),
+                match caught.by {
+                    By::Seed(_) => caught.seeds.to_string(),
+                    By::Script(_) => told(caught.by),
+                },
                 format!("{:.2}", caught.simulated.as_secs_f64() / 3600.0),
             ),
             None => ("nobody".to_owned(), "-".to_owned(), "-".to_owned()),
@@ -110,11 +122,17 @@ fn table(rows: &[Row], preset: &str) -> Table {
 }
 
 fn summary(rows: &[Row]) -> String {
+    let caught = || rows.iter().filter_map(|(_, caught)| caught.as_ref());
     let mut seeds: Vec<_> =
-        rows.iter().filter_map(|(_, caught)| Some(caught.as_ref()?.seeds)).collect();
+        caught().filter(|caught| matches!(caught.by, By::Seed(_))).map(|one| one.seeds).collect();
     seeds.sort_unstable();
     let median = seeds.get(seeds.len() / 2).copied().unwrap_or(0);
-    format!("{} of {} faults caught, the median within {median} seeds.", seeds.len(), rows.len())
+    format!(
+        "{} of {} faults caught, {} by seeds, the median within {median}.",
+        caught().count(),
+        rows.len(),
+        seeds.len()
+    )
 }
 
 fn write_readme(table: &str) -> Result<(), String> {

@@ -9,7 +9,7 @@ use quorate_proto::raftpb::{ConfChange, EntryType};
 use super::log::Log;
 use super::{fault, note, note_harm, read_log};
 use crate::evidence::{Evidence, Record};
-use crate::observe::seen::DiskLog;
+use crate::observe::seen::{DiskLog, Reign};
 use crate::verdict::{Proof, Violation};
 use crate::{Side, World};
 
@@ -42,8 +42,8 @@ pub(super) fn look(world: &World, crashed: &str, applied: u64, evidence: &Eviden
             }
         }
     }
-    let found = majority(&logs, unsure, &record);
-    record.violations.extend(found);
+    let found = [majority(&logs, unsure, &record), elected(&logs, unsure, &record)];
+    record.violations.extend(found.into_iter().flatten());
 }
 
 const KEPT: &str = "what was durable stays";
@@ -95,6 +95,33 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
     let proof =
         Proof::Member { host: said.host.clone(), at_us: record.at(said.at).as_micros() as u64 };
     let property = "what is committed is durable on a majority";
+    Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
+}
+
+/// Whether the votes for the newest leader are on the platters of a majority: each was to be durable
+/// before it was given. Who has gone on to a later term may have given its vote before. Told only while
+/// the configuration is the first one; `unsure` members count as if they had voted.
+fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
+    let voters = first_voters(logs)?;
+    let reign = record.seen.reigns.iter().max_by_key(|reign| reign.term)?;
+    let (_, leader) = logs.iter().find(|(host, _)| *host == reign.host)?;
+    let voted = |log: &&(String, Log)| {
+        let state = &log.1.state;
+        log.1.cluster == leader.cluster
+            && voters.contains(&log.1.member)
+            && (state.term > reign.term
+                || (state.term == reign.term && state.vote == leader.member))
+    };
+    let given: Vec<_> = logs.iter().filter(voted).map(|(host, _)| host.as_str()).collect();
+    if !voters.contains(&leader.member) || 2 * (given.len() + unsure) > voters.len() {
+        return None;
+    }
+    let Reign { host, term, at } = reign;
+    let votes = voters.len();
+    let text =
+        format!("{host} leads term {term}; of {votes} voters only {given:?} have voted for it");
+    let proof = Proof::Member { host: host.clone(), at_us: at.as_micros() as u64 };
+    let property = "votes are durable before they are given";
     Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
 }
 

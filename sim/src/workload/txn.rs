@@ -68,6 +68,9 @@ impl Workload for Txn {
     }
 }
 
+/// A revision that no run gets to.
+const TO_COME: i64 = 1 << 40;
+
 fn key(client: &Client) -> Bytes {
     format!("txn/{:02}", client.below(KEYS)).into()
 }
@@ -91,8 +94,11 @@ impl Txn {
             6..9 => dressed(client, list("txn/")).op(),
             9..15 => self.put(client).op(),
             15..17 => deletion(client).op(),
-            // A branch that is too long, or an operation that is nothing.
+            // An operation that is nothing, or one that cannot be done: nothing of the txn may be done.
             17 if client.chance(1, 20) => RangeRequest::default().op(),
+            17 if client.chance(1, 4) => {
+                RangeRequest { revision: TO_COME, ..get(key(client)) }.op()
+            }
             _ if depth < DEPTH_MAX => self.request(client, depth + 1).op(),
             _ => get(key(client)).op(),
         }
