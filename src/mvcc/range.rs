@@ -290,9 +290,11 @@ impl Arena {
 }
 
 /// How many keys to fetch: one above the limit, to know whether there are more; all of them when an
-/// order decides which ones count.
+/// order decides which ones count. Without an order a page is cut before it is sorted, unless it is
+/// filtered.
 fn fetch_limit(request: &RangeRequest) -> Option<usize> {
-    if request.limit <= 0 || !natural_order(request) {
+    let all = !natural_order(request) || (has_filters(request) && is_sorted(request));
+    if request.limit <= 0 || all {
         return None;
     }
     Some(usize::try_from(request.limit).map_or(usize::MAX, |limit| limit.saturating_add(1)))

@@ -422,6 +422,7 @@ stories! {
     put_and_delete
     ranges
     range_orders
+    range_filtered_then_sorted
     range_stream
     txns
     txn_refused
