@@ -122,8 +122,11 @@ pub const CLIENT_VERSIONS_MAX: usize = 64;
 pub const SNAPSHOT_CHUNKS: usize = 4;
 /// A range for at most this many keys is read without leaving the caller's thread.
 pub const INLINE_RANGE_KEYS: i64 = 1_000;
-/// Revisions deleted in one step of a compaction, between which entries are applied.
+/// Revisions deleted in one step of a compaction, between which entries are applied
+/// (`--compaction-batch-limit`).
 pub const COMPACT_STEP_REVISIONS: usize = 256;
+/// Pause between two steps of a compaction, so that entries go first (`--compaction-sleep-interval`).
+pub const COMPACT_PAUSE: Duration = Duration::from_millis(2);
 /// The same, after each batch of entries: what keeps a busy member's compaction going.
 pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.

@@ -39,6 +39,7 @@ macro_rules! metrics {
     (@type gauges) => { IntGaugeVec };
     (@type counters) => { IntCounterVec };
     (@type histograms) => { HistogramVec };
+    (@type timings) => { HistogramVec };
     (@make gauge (), $name:literal, $help:literal) => { IntGauge::new($name, $help) };
     (@make counter (), $name:literal, $help:literal) => { IntCounter::new($name, $help) };
     (@make histogram $buckets:tt, $name:literal, $help:literal) => {
@@ -49,6 +50,10 @@ macro_rules! metrics {
     };
     (@make counters $labels:tt, $name:literal, $help:literal) => {
         IntCounterVec::new(Opts::new($name, $help), &$labels)
+    };
+    // With the bounds that Prometheus' libraries have by themselves.
+    (@make timings $labels:tt, $name:literal, $help:literal) => {
+        HistogramVec::new(HistogramOpts::new($name, $help), &$labels)
     };
     (@make histograms {$buckets:tt $labels:tt}, $name:literal, $help:literal) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(buckets $buckets), &$labels)
@@ -70,6 +75,8 @@ metrics! {
         "gRPC calls by client version.";
     request_seconds: histograms {(0.001, 14) ["type", "success"]},
         "etcd_server_request_duration_seconds", "Requests of this member's clients and its own.";
+    slow_applies: counter (), "etcd_server_slow_apply_total",
+        "Entries and reads that took longer than --warning-apply-duration.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",
         "1 while a leader's snapshot is being installed.";
     learners_promoted: counter (), "etcd_server_learner_promote_successes",
@@ -106,6 +113,8 @@ metrics! {
         "grpc_server_started_total", "gRPC calls begun.";
     grpc_handled: counters ["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
         "grpc_server_handled_total", "gRPC calls ended, by result.";
+    grpc_seconds: timings ["grpc_type", "grpc_service", "grpc_method"],
+        "grpc_server_handling_seconds", "Time of gRPC calls, with --metrics extensive.";
 }
 
 impl Metrics {

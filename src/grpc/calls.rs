@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use tonic::{Code, Status};
 
 use crate::auth::{self, Rule};
+use crate::env::Env;
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, observe};
 
 /// How messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct Calls(Arc<Inner>);
 
 struct Inner {
     metrics: Arc<Metrics>,
+    /// What calls are timed by, if they are.
+    clock: Option<Env>,
     /// By path.
     methods: HashMap<String, Method>,
     /// The client versions that have been seen; bounded, because clients choose them.
@@ -107,7 +111,13 @@ struct Inner {
 }
 
 impl Calls {
+    #[cfg(test)]
     pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::timed(metrics, None)
+    }
+
+    /// Calls take their time by the clock, if there is one.
+    pub fn timed(metrics: Arc<Metrics>, clock: Option<Env>) -> Self {
         let mut methods = HashMap::new();
         for &(service, unary, streams) in SERVICES {
             let unary = unary.iter().map(|name| (*name, Flow::Unary));
@@ -117,7 +127,7 @@ impl Calls {
                 methods.insert(format!("/{service}/{name}"), Method { service, name, flow, rule });
             }
         }
-        Self(Arc::new(Inner { metrics, methods, versions: RwLock::default() }))
+        Self(Arc::new(Inner { metrics, clock, methods, versions: RwLock::default() }))
     }
 
     /// Counts a call that has begun.
@@ -125,7 +135,8 @@ impl Calls {
         let Some(method) = self.0.methods.get(path).copied() else { return Err(unknown(path)) };
         let labels = [method.flow.label(), method.service, method.name];
         self.0.metrics.grpc_started.with_label_values(&labels).inc();
-        Ok(Call { metrics: self.0.metrics.clone(), method, ended: false })
+        let began = self.0.clock.as_ref().map(|clock| (clock.clone(), clock.now()));
+        Ok(Call { metrics: self.0.metrics.clone(), method, began, ended: false })
     }
 
     /// Counts a call by what its client says it is.
@@ -167,6 +178,7 @@ impl ReceivedBytes {
 pub struct Call {
     metrics: Arc<Metrics>,
     method: Method,
+    began: Option<(Env, Instant)>,
     ended: bool,
 }
 
@@ -174,6 +186,14 @@ impl Call {
     /// What the method asks of its caller.
     pub fn rule(&self) -> Rule {
         self.method.rule
+    }
+
+    /// The path of a unary method that is not watched where it is carried out, see [`super::slow`].
+    pub fn unwatched(&self) -> Option<impl FnOnce() -> String + use<>> {
+        const WATCHED: [&str; 4] = ["Range", "Put", "DeleteRange", "Txn"];
+        let Method { service, name, flow, .. } = self.method;
+        let watched = service == "etcdserverpb.KV" && WATCHED.contains(&name);
+        (flow == Flow::Unary && !watched).then_some(move || format!("/{service}/{name}"))
     }
 
     /// Counts a part of the answer.
@@ -187,6 +207,10 @@ impl Call {
             let Method { service, name, flow, .. } = self.method;
             let labels = [flow.label(), service, name, label(code)];
             self.metrics.grpc_handled.with_label_values(&labels).inc();
+            if let Some((clock, began)) = &self.began {
+                let histogram = self.metrics.grpc_seconds.with_label_values(&labels[..3]);
+                observe(&histogram, clock.now() - *began);
+            }
         }
     }
 }

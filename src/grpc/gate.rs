@@ -20,6 +20,7 @@ use tower::Service;
 use super::body::{self, Answer, Limited};
 use super::caller;
 use super::calls::{Call, Calls};
+use super::slow::{Remote, Sizes, Watched};
 use super::status::status;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
@@ -40,7 +41,8 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(member: Member) -> Self {
-        let calls = Calls::new(member.metrics().clone());
+        let clock = Some(member.env().clone()).filter(|_| member.times_calls());
+        let calls = Calls::timed(member.metrics().clone(), clock);
         Self { routes: super::routes(&member).prepare(), calls, member }
     }
 
@@ -89,6 +91,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let caller = caller::read(request.headers(), request.extensions());
+        let remote = Remote::of(request.extensions());
         let (path, headers) = (request.uri().path(), request.headers());
         let mut call = match self.calls.begin(path) {
             Ok(call) => call,
@@ -112,13 +115,18 @@ where
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
+        let watched = call.unwatched().map(|path| (Watched::begin(&member, remote), path));
         let answer = self.routes.call(request);
         // The handler does nothing before its answer is waited for.
         let answer = async move {
-            match member.permit(&caller, rule).await {
+            let answer = match member.permit(&caller, rule).await {
                 Ok(()) => answer.await,
                 Err(refused) => Ok(status(refused).into_http()),
+            };
+            if let Some((watched, path)) = watched {
+                watched.end(|| (path(), Sizes::UNCOUNTED, String::new()));
             }
+            answer
         };
         Box::pin(async move {
             let response = match deadline {

@@ -9,6 +9,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::caller;
+use super::slow::Watching;
 use super::status::{status, unserved};
 use crate::member::Member;
 
@@ -22,8 +23,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.range(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.range(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     type RangeStreamStream = Empty<Result<RangeStreamResponse, Status>>;
@@ -36,21 +39,27 @@ impl kv_server::Kv for Kv {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.put(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.put(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.delete_range(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.delete_range(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.txn(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.txn(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn compact(

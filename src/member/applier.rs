@@ -10,6 +10,7 @@ use tracing::{debug, info};
 
 use super::Signals;
 use super::propose::Waiter;
+use super::slow;
 use super::snapshot;
 use super::tally;
 use super::tokens::Tokens;
@@ -24,9 +25,6 @@ use crate::plant;
 use crate::replica::{Committed, Replica, ToApply};
 use crate::types::{Index, MemberId, Term};
 use crate::watch::{HubHandle, Publication};
-
-/// Pause between two steps of a compaction, so that entries go first.
-const COMPACT_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Applier {
     pub env: Env,
@@ -49,6 +47,11 @@ pub(super) struct Applier {
     /// The state is flushed when this many entries were applied since the last time.
     pub flush_every: u64,
     pub catchup_entries: u64,
+    /// An entry that takes longer is logged.
+    pub warning: Duration,
+    /// Revisions deleted in one step of a compaction, and the pause after it.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
     pub flushed: Index,
 }
 
@@ -76,7 +79,8 @@ impl Applier {
                         compacting = self.store.compaction_pending();
                         if compacting {
                             // Entries may come faster than the pause below can end.
-                            compacting = !self.store.compact_step(limits::COMPACT_STEP_BUSY)?;
+                            let busy_step = self.compaction_step.min(limits::COMPACT_STEP_BUSY);
+                            compacting = !self.store.compact_step(busy_step)?;
                         }
                     }
                     Some(ToApply::Snapshot(metadata, done)) => {
@@ -89,8 +93,8 @@ impl Applier {
                         let _ = done.send(());
                     }
                 },
-                () = self.env.sleep(COMPACT_PAUSE), if compacting => {
-                    compacting = !self.store.compact_step(limits::COMPACT_STEP_REVISIONS)?;
+                () = self.env.sleep(self.compaction_pause), if compacting => {
+                    compacting = !self.store.compact_step(self.compaction_step)?;
                 }
             }
             if flush.is_none() && self.store.applied().0 >= self.flushed.0 + self.flush_every {
@@ -107,6 +111,7 @@ impl Applier {
         let store = self.store.clone();
         let mut write = store.begin();
         for Committed { entry, reply } in entries {
+            let started = self.env.now();
             let (index, term) = position(&entry);
             assert!(index > self.store.applied(), "entry {index} was applied before");
             write.start_entry(index, term);
@@ -131,6 +136,11 @@ impl Applier {
             let events = write.take_events();
             if let Ok((reply, notice)) = &outcome {
                 tally::applied(&self.metrics, reply, notice.as_ref(), &events);
+            }
+            let took = self.env.now() - started;
+            if took > self.warning {
+                let outcome = outcome.clone().map(|(answer, _)| answer);
+                slow::warn_of_entry(&self.metrics, took, self.warning, &entry, &outcome);
             }
             if !events.is_empty() {
                 publications

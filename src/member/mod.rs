@@ -20,7 +20,8 @@
 //! `caller` (on whose behalf), `requests` (what the edge calls), `leases`, `auth`, [`tokens`], [`jwt`],
 //! `reconfigure` (membership), `clock` and
 //! `clockwork`, [`compactor`], `snapshot`, `links`,
-//! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
+//! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries), `slow` (what
+//! took too long) and [`loggable`] (how that is told).
 
 mod alone;
 mod applier;
@@ -36,16 +37,19 @@ mod join;
 pub mod jwt;
 mod leases;
 mod links;
+pub mod loggable;
 pub mod options;
 mod propose;
 mod reconfigure;
 mod requests;
 mod signals;
+mod slow;
 mod snapshot;
 mod tally;
 pub mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
@@ -138,6 +142,16 @@ impl Member {
 
     pub fn request_bytes_max(&self) -> usize {
         self.0.options.request_bytes_max
+    }
+
+    /// Whether the time of each call is to be shown.
+    pub fn times_calls(&self) -> bool {
+        self.0.options.times_calls
+    }
+
+    /// A unary call that takes longer is logged.
+    pub fn unary_warning(&self) -> Duration {
+        self.0.options.unary_warning
     }
 
     /// Where consensus stands, as this member knows it.

@@ -52,6 +52,15 @@ pub struct Options {
     pub tokens: TokenKind,
     /// The work that a password's hash takes: two to the power of this; 4 to 31.
     pub bcrypt_cost: u32,
+    /// What takes longer to apply, or to read, is logged.
+    pub apply_warning: Duration,
+    /// A unary call that takes longer is logged.
+    pub unary_warning: Duration,
+    /// The time of each call is shown among the metrics.
+    pub times_calls: bool,
+    /// Revisions deleted in one step of a compaction, and the pause after it.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
     pub engine: engine::Options,
 }
 
@@ -93,6 +102,11 @@ impl Options {
             watch_progress_interval: Duration::from_secs(600),
             tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },
             bcrypt_cost: limits::BCRYPT_COST,
+            apply_warning: Duration::from_millis(100),
+            unary_warning: Duration::from_millis(300),
+            times_calls: false,
+            compaction_step: limits::COMPACT_STEP_REVISIONS,
+            compaction_pause: limits::COMPACT_PAUSE,
             engine: engine::Options::default(),
         }
     }

@@ -7,6 +7,7 @@
 //! [`crate::http`].
 
 mod authority;
+mod pings;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,10 +24,12 @@ use tower::Service;
 use tracing::{debug, info, warn};
 
 use self::authority::Lenient;
+use self::pings::Policed;
 use crate::env::hyper::{Exec, Timer};
 use crate::env::{BoxConn, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
+use crate::grpc::slow::Remote;
 use crate::http::Endpoints;
 use crate::latest;
 use crate::member::{self, Member};
@@ -46,6 +49,8 @@ pub struct Options {
     /// Ping an idle client connection after this time, and give it up when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    /// Clients that ping more often than this are sent away.
+    pub ping_time_min: Duration,
 }
 
 impl Options {
@@ -62,6 +67,7 @@ impl Options {
             concurrent_streams_max: u32::MAX,
             keep_alive_interval: Duration::from_secs(2 * 3600),
             keep_alive_timeout: Duration::from_secs(20),
+            ping_time_min: Duration::from_secs(5),
         }
     }
 }
@@ -195,6 +201,7 @@ struct Port {
     acceptor: Option<Acceptor>,
     plain: bool,
     only_metrics: bool,
+    ping_time_min: Duration,
     stopped: latest::Receiver<bool>,
 }
 
@@ -213,7 +220,18 @@ impl Port {
         let endpoints = Endpoints::new(member.clone());
         let (gate, acceptor) = (Gate::new(member), None);
         let (plain, only_metrics) = (true, false);
-        Self { env, builder, gate, endpoints, acceptor, plain, only_metrics, stopped }
+        let ping_time_min = options.ping_time_min;
+        Self {
+            env,
+            builder,
+            gate,
+            endpoints,
+            acceptor,
+            plain,
+            only_metrics,
+            ping_time_min,
+            stopped,
+        }
     }
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
@@ -237,7 +255,8 @@ impl Port {
     }
 
     async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
-        let Some(acceptor) = &self.acceptor else { return self.serve(conn, None).await };
+        let remote = Remote(from);
+        let Some(acceptor) = &self.acceptor else { return self.serve(conn, remote, None).await };
         let entering = async {
             let (tls, conn) = match self.plain {
                 true => either::is_tls(&self.env, conn).await?,
@@ -256,20 +275,23 @@ impl Port {
             accepted = entering => accepted,
         };
         if let Some(Accepted { conn, client }) = accepted {
-            self.serve(conn, client).await;
+            self.serve(conn, remote, client).await;
         }
     }
 
-    async fn serve(mut self, conn: BoxConn, client: Option<ClientName>) {
+    async fn serve(mut self, conn: BoxConn, remote: Remote, client: Option<ClientName>) {
         let (gate, endpoints) = (self.gate, self.endpoints);
         let gate = Some(gate).filter(|_| !self.only_metrics);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(remote);
             if let Some(client) = &client {
                 request.extensions_mut().insert(client.clone());
             }
             answer(gate.clone(), endpoints.clone(), request)
         });
-        let connection = self.builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
+        let conn = Policed::new(conn, self.env.clone(), self.ping_time_min);
+        let conn = TokioIo::new(Lenient::new(Box::new(conn)));
+        let connection = self.builder.serve_connection(conn, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.
