@@ -47,6 +47,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),
     ("tracing_subscriber", &["config", "bin"]),
+    ("saphyr_parser", &["config"]),
     ("anyhow", &["bin", "ctl", "offline"]),
     ("madsim", &[]),
     ("rand", &[]),

@@ -1,7 +1,10 @@
 //! The configuration as what the server is started with.
 
+use std::net::IpAddr;
+
 use super::Config;
 use super::urls::Url;
+use crate::env::tokio::Machine;
 use crate::member::{self, InitialState};
 use crate::server;
 
@@ -13,7 +16,26 @@ impl Config {
         options.concurrent_streams_max = self.concurrent_streams_max;
         options.keep_alive_interval = self.keep_alive_interval;
         options.keep_alive_timeout = self.keep_alive_timeout;
+        options.ping_time_min = self.ping_time_min;
         options
+    }
+
+    /// What the doors to this machine are to do differently.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            reuse_port: self.reuse_port,
+            local_address: self.local_address(),
+            no_sync: self.unsafe_no_fsync,
+        }
+    }
+
+    /// The first advertised peer address that others can reach, if the gate for it is on (etcd,
+    /// `InferLocalAddr`).
+    fn local_address(&self) -> Option<IpAddr> {
+        let addresses = self.advertise_peer.iter().filter_map(|url| url.host().parse().ok());
+        let mut reachable = addresses
+            .filter(|address: &IpAddr| !address.is_loopback() && !address.is_unspecified());
+        reachable.next().filter(|_| self.set_local_address)
     }
 
     fn member_options(&self) -> member::Options {
@@ -48,6 +70,11 @@ impl Config {
             watch_progress_interval: self.progress_interval,
             tokens: self.tokens.clone(),
             bcrypt_cost: self.bcrypt_cost,
+            apply_warning: self.apply_warning,
+            unary_warning: self.unary_warning,
+            times_calls: self.times_calls,
+            compaction_step: self.compaction_step,
+            compaction_pause: self.compaction_pause,
             // Every address and URL of the pattern's is replaced above.
             ..member::Options::single(&self.name, &self.data_dir, ([127, 0, 0, 1], 0).into())
         }

@@ -7,15 +7,19 @@ use std::time::Duration;
 use super::cluster::InitialCluster;
 use super::log;
 use super::urls::{Url, join};
-use super::{ConfigError, Notice, Values, flags, go, security, tokens};
+use super::{ConfigError, Notice, Values, discovery, flags, go, security, tokens, without_effect};
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
 use crate::tls::{self, Listen};
 
+const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
+const RECOMMENDED_QUOTA_BYTES: i64 = 8 << 30;
 const ELECTION_MS_MAX: u64 = 50_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const GRPC_PING_TIME_MIN: Duration = Duration::from_secs(5 * 60);
+const UNARY_WARNING: Duration = Duration::from_millis(300);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -55,9 +59,22 @@ pub struct Config {
     pub concurrent_streams_max: u32,
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    pub ping_time_min: Duration,
     pub progress_interval: Duration,
     pub tokens: TokenKind,
     pub bcrypt_cost: u32,
+    pub unary_warning: Duration,
+    pub apply_warning: Duration,
+    /// `--metrics extensive`.
+    pub times_calls: bool,
+    /// Revisions deleted in one step of a compaction, and the time between two.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
+    pub reuse_port: bool,
+    /// Peers are connected to from an advertised address.
+    pub set_local_address: bool,
+    pub unsafe_no_fsync: bool,
+    pub memory_mlock: bool,
     pub log: log::Settings,
 }
 
@@ -77,32 +94,61 @@ impl Config {
     }
 }
 
-pub(super) fn validate(
+/// The rules of a command line, which are those of [`file`] and some more.
+pub(super) fn command_line(
     mut values: Values,
     notices: &mut Vec<Notice>,
 ) -> Result<Config, ConfigError> {
+    let invalid = ConfigError::Invalid;
+    discovery::check_fallback(&values).map_err(invalid)?;
+    if values.given.contains("listen-client-urls")
+        && !values.given.contains("advertise-client-urls")
+    {
+        values.advertise_client.clear();
+    }
+    if values.discovery.is_asked_for() && !values.given.contains("initial-cluster") {
+        values.initial_cluster.clear();
+    }
+    validate(values, notices)
+}
+
+/// The rules of a configuration file.
+pub(super) fn file(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
+    let default = flags::defaults().initial_cluster;
+    if values.discovery.is_asked_for() && values.initial_cluster == default {
+        values.initial_cluster.clear();
+    }
+    validate(values, notices)
+}
+
+fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
     let invalid = ConfigError::Invalid;
     let log = log::Settings::new(&values).map_err(invalid)?;
     let listen_peer = bind(&values.listen_peer)?;
     let listen_client = bind(&values.listen_client)?;
     let listen_metrics = bind(&values.listen_metrics)?;
     check_advertised(&values)?;
+    discovery::check(&values).map_err(invalid)?;
     check_times(&values)?;
-    if values.given.contains("listen-client-urls")
-        && !values.given.contains("advertise-client-urls")
-    {
+    if values.advertise_client.is_empty() {
         return Err(invalid(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly"
                 .into(),
         ));
     }
+    let auto_compaction =
+        auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
+    check_tracing(&values)?;
+    values.gates.check().map_err(invalid)?;
+    discovery::refusal(&values).map_err(invalid)?;
+    notices.extend(without_effect::notices(&values));
+    notices.extend(large(&values));
+    notices.extend(values.unsafe_no_fsync.then_some(Notice::NoSync));
     default_names(&mut values, notices);
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     security::settle(&mut values, notices).map_err(invalid)?;
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
-    let auto_compaction =
-        auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
@@ -149,12 +195,35 @@ pub(super) fn validate(
         } else {
             KEEP_ALIVE_TIMEOUT
         },
+        // Nothing said leaves gRPC's own measure in force.
+        ping_time_min: match values.ping_time_min {
+            Duration::ZERO => GRPC_PING_TIME_MIN,
+            time => time,
+        },
         progress_interval: match values.progress_interval {
             Duration::ZERO => PROGRESS_INTERVAL,
             interval => interval.max(PROGRESS_INTERVAL_MIN),
         },
         tokens,
         bcrypt_cost,
+        unary_warning: match values.unary_warning {
+            Duration::ZERO => UNARY_WARNING,
+            limit => limit,
+        },
+        apply_warning: values.apply_warning,
+        times_calls: values.metrics == "extensive",
+        compaction_step: usize::try_from(values.compaction_batch)
+            .ok()
+            .filter(|batch| *batch > 0)
+            .unwrap_or(limits::COMPACT_STEP_REVISIONS),
+        compaction_pause: match values.compaction_sleep {
+            Duration::ZERO => limits::COMPACT_PAUSE,
+            pause => pause,
+        },
+        reuse_port: values.reuse_port,
+        set_local_address: values.gates.is_on("SetMemberLocalAddr"),
+        unsafe_no_fsync: values.unsafe_no_fsync,
+        memory_mlock: values.memory_mlock,
         log,
     })
 }
@@ -166,6 +235,34 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
         notices.push(Notice::BcryptCost(given));
         limits::BCRYPT_COST
     })
+}
+
+/// Spans of requests are not exported: only what etcd says about the flags is.
+fn check_tracing(values: &Values) -> Result<(), ConfigError> {
+    if !values.tracing {
+        return Ok(());
+    }
+    let why = match values.tracing_per_million {
+        ..0 => "tracing sampling rate must be positive",
+        0..=1_000_000 => {
+            return Err(ConfigError::Invalid(
+                "flag --enable-distributed-tracing is known to etcd but not served by this version"
+                    .into(),
+            ));
+        }
+        _ => "tracing sampling rate must be less than 1000000",
+    };
+    let why = format!("distributed tracing configurition is not valid: ({why})");
+    Err(ConfigError::Invalid(why))
+}
+
+/// What is more than etcd recommends.
+fn large(values: &Values) -> Vec<Notice> {
+    let (requests, quota) = (values.request_bytes_max, values.quota_bytes);
+    let requests = Some(requests).filter(|bytes| *bytes > RECOMMENDED_REQUEST_BYTES);
+    let quota = Some(quota).filter(|bytes| *bytes > RECOMMENDED_QUOTA_BYTES);
+    let requests = requests.map(Notice::LargeRequests);
+    requests.into_iter().chain(quota.map(Notice::LargeQuota)).collect()
 }
 
 fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {

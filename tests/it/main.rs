@@ -19,6 +19,7 @@ mod compare;
 mod crash;
 mod errors;
 mod etcdctl;
+mod flags;
 mod load;
 mod members;
 #[path = "../../src/tls/tests/pki.rs"]

@@ -1,0 +1,179 @@
+//! `--feature-gates`: etcd 3.7's names, stages and texts. What a gate switches is not known here.
+
+use std::collections::BTreeMap;
+
+use super::go;
+
+/// How far etcd takes a feature to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Alpha,
+    Beta,
+}
+
+struct Gate {
+    name: &'static str,
+    stage: Stage,
+    default: bool,
+    /// What of it is there.
+    served: Served,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// On and off are the same here, or both are there.
+    Both,
+    /// Only this value.
+    Only(bool),
+}
+
+const fn gate(name: &'static str, stage: Stage, default: bool, served: Served) -> Gate {
+    Gate { name, stage, default, served }
+}
+
+/// In the order of their names.
+const GATES: &[Gate] = &[
+    gate("CompactHashCheck", Stage::Alpha, false, Served::Only(false)),
+    // A keep-alive never waits for what is applied, unless the lease is not known.
+    gate("FastLeaseKeepAlive", Stage::Beta, true, Served::Only(true)),
+    gate("InitialCorruptCheck", Stage::Alpha, false, Served::Only(false)),
+    gate("LeaseCheckpoint", Stage::Alpha, false, Served::Only(false)),
+    gate("LeaseCheckpointPersist", Stage::Alpha, false, Served::Only(false)),
+    gate("PriorityRequest", Stage::Alpha, false, Served::Only(false)),
+    gate("SetMemberLocalAddr", Stage::Alpha, false, Served::Both),
+    // A defragmentation has nothing to do and takes no time.
+    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, Served::Both),
+    // How etcd's read transactions share memory.
+    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true, Served::Both),
+];
+
+/// These switch all gates of their stage that are not named themselves.
+const ALL: &[(&str, Stage)] = &[("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
+
+/// What was said about gates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gates(BTreeMap<&'static str, bool>);
+
+impl Gates {
+    /// `Name=true,Name=false`: an empty part is passed over, of a name that comes twice the last counts.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut given = BTreeMap::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("missing bool value for {}", part.trim()))?;
+            let (name, value) = (name.trim(), value.trim());
+            let value = go::bool(value).map_err(|_| {
+                let parsing = go::quote(value);
+                format!(
+                    "invalid value of {name}={value}, err: strconv.ParseBool: parsing {parsing}: \
+                     invalid syntax"
+                )
+            })?;
+            given.insert(known(name)?, value);
+        }
+        let named = given.clone();
+        for (all, stage) in ALL {
+            let Some(value) = named.get(all) else { continue };
+            for gate in GATES.iter().filter(|gate| gate.stage == *stage) {
+                given.entry(gate.name).or_insert(*value);
+            }
+        }
+        Ok(Self(given))
+    }
+
+    pub fn is_on(&self, name: &str) -> bool {
+        let gate = GATES.iter().find(|gate| gate.name == name);
+        let gate = gate.expect("only gates that there are are asked for");
+        self.0.get(gate.name).copied().unwrap_or(gate.default)
+    }
+
+    /// The first gate that asks for what is not there.
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_on("LeaseCheckpointPersist") && !self.is_on("LeaseCheckpoint") {
+            return Err("enabling feature gate LeaseCheckpointPersist requires enabling feature \
+                        gate LeaseCheckpoint"
+                .into());
+        }
+        let refused = GATES.iter().find(|gate| match gate.served {
+            Served::Both => false,
+            Served::Only(value) => self.is_on(gate.name) != value,
+        });
+        refused.map_or(Ok(()), |gate| {
+            let (name, value) = (gate.name, self.is_on(gate.name));
+            Err(format!(
+                "feature gate {name}={value} is known to etcd but not served by this version"
+            ))
+        })
+    }
+}
+
+fn known(name: &str) -> Result<&'static str, String> {
+    let names = GATES.iter().map(|gate| gate.name).chain(ALL.iter().map(|(all, _)| *all));
+    let found = names.into_iter().find(|known| *known == name);
+    found.ok_or_else(|| format!("unrecognized feature gate: {name}"))
+}
+
+/// One line a gate, as etcd's `--help` lists them.
+pub(super) fn list() -> Vec<String> {
+    let all = ALL.iter().map(|(name, stage)| (*name, *stage, false));
+    let gates = GATES.iter().map(|gate| (gate.name, gate.stage, gate.default));
+    let mut lines: Vec<String> = all
+        .chain(gates)
+        .map(|(name, stage, default)| {
+            let stage = if stage == Stage::Alpha { "ALPHA" } else { "BETA" };
+            format!("{name}=true|false ({stage} - default={default})")
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_has_etcds_text() {
+        let error = |text| Gates::parse(text).expect_err("not what etcd takes");
+        assert_eq!(error("Nonsense=true"), "unrecognized feature gate: Nonsense");
+        assert_eq!(error("leaseCheckpoint=true"), "unrecognized feature gate: leaseCheckpoint");
+        assert_eq!(error("LeaseCheckpoint"), "missing bool value for LeaseCheckpoint");
+        assert_eq!(
+            error("LeaseCheckpoint=yes"),
+            "invalid value of LeaseCheckpoint=yes, err: strconv.ParseBool: parsing \"yes\": \
+             invalid syntax"
+        );
+    }
+
+    #[test]
+    fn gates_are_switched_one_by_one_and_together() {
+        let gates = |text| Gates::parse(text).expect("a valid list");
+        assert_eq!(gates(""), Gates::default());
+        assert!(gates("").is_on("FastLeaseKeepAlive") && !gates("").is_on("PriorityRequest"));
+        assert!(gates(" PriorityRequest = t ,").is_on("PriorityRequest"));
+        let most = gates("LeaseCheckpoint=false,AllAlpha=true");
+        assert!(most.is_on("PriorityRequest") && !most.is_on("LeaseCheckpoint"));
+        assert!(!gates("AllBeta=false").is_on("TxnModeWriteWithSharedBuffer"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let check = |text| Gates::parse(text).expect("a valid list").check();
+        assert_eq!(
+            check("StopGRPCServiceOnDefrag=true,TxnModeWriteWithSharedBuffer=false"),
+            Ok(())
+        );
+        assert_eq!(
+            check("CompactHashCheck=true"),
+            Err("feature gate CompactHashCheck=true is known to etcd but not served by this version"
+                .into())
+        );
+        assert_eq!(
+            check("LeaseCheckpointPersist=true"),
+            Err("enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                 LeaseCheckpoint"
+                .into())
+        );
+    }
+}
