@@ -8,6 +8,7 @@ use super::compactor::AutoCompaction;
 use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::peer;
 use crate::tls::{self, Listen};
 
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Options {
     pub listen_peer: Vec<Listen>,
     /// For listening, and for connecting to members whose URLs ask for TLS.
     pub peer_tls: tls::Settings,
+    pub peer_patience: peer::Patience,
     /// What the other members and clients are told.
     pub advertise_peer_urls: Vec<String>,
     pub advertise_client_urls: Vec<String>,
@@ -80,6 +82,7 @@ impl Options {
             wal_dir: None,
             listen_peer: vec![listen_peer.into()],
             peer_tls: tls::Settings::default(),
+            peer_patience: peer::Patience::default(),
             advertise_peer_urls: vec![url.clone()],
             advertise_client_urls: vec!["http://localhost:2379".into()],
             initial_cluster: vec![(name.into(), vec![url])],
