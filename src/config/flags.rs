@@ -498,6 +498,22 @@ const SERVED: &[Flag] = &[
     ),
     served!(
         Member,
+        "raft-read-timeout",
+        duration,
+        "5s",
+        set!(raft_read_timeout, go::delay),
+        "Time for which another member may send nothing; at least 5s."
+    ),
+    served!(
+        Member,
+        "raft-write-timeout",
+        duration,
+        "5s",
+        set!(raft_write_timeout, go::delay),
+        "Time for which another member may take nothing; at least 5s."
+    ),
+    served!(
+        Member,
         "socket-reuse-port",
         bool,
         "false",
@@ -591,8 +607,6 @@ const ZERO: &[&str] = &["0", "0s", "0ms"];
 /// etcd 3.7's other flags. A row leaves when its flag is served.
 const NOT_SERVED: &[Flag] = &[
     off("listen-client-http-urls", EMPTY),
-    off("raft-read-timeout", &["5s"]),
-    off("raft-write-timeout", &["5s"]),
     off_bool("enable-grpc-gateway", FALSE),
     off("cors", &["*"]),
     off("host-whitelist", &["*"]),

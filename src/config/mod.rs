@@ -37,6 +37,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+pub use discovery::Discovery;
 use flags::{Flag, Kind};
 pub use validate::Config;
 
@@ -94,6 +95,8 @@ pub enum Notice {
         flag: &'static str,
         why: &'static str,
     },
+    /// Less than the least that there is was asked for.
+    RaisedTimeout(&'static str),
     /// A power cut may lose what was answered.
     NoSync,
     /// The bound on requests is larger than etcd recommends.
@@ -128,7 +131,7 @@ struct Values {
     pub listen_client: Vec<urls::Url>,
     pub listen_metrics: Vec<urls::Url>,
     pub gates: gates::Gates,
-    pub discovery: discovery::Discovery,
+    pub discovery: discovery::Given,
     pub tracing: bool,
     pub tracing_per_million: i64,
     pub config_file: String,
@@ -174,6 +177,8 @@ struct Values {
     pub compaction_batch: i64,
     pub compaction_sleep: Duration,
     pub reuse_port: bool,
+    pub raft_read_timeout: Duration,
+    pub raft_write_timeout: Duration,
     pub unsafe_no_fsync: bool,
     pub memory_mlock: bool,
     pub version: bool,

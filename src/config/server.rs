@@ -46,6 +46,7 @@ impl Config {
             wal_dir: self.wal_dir.clone(),
             listen_peer: self.listen_peer.clone(),
             peer_tls: self.peer_tls.clone(),
+            peer_patience: self.peer_patience,
             advertise_peer_urls: texts(&self.advertise_peer),
             advertise_client_urls: texts(&self.advertise_client),
             initial_cluster: members.map(|(name, urls)| (name.to_owned(), texts(urls))).collect(),

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::flags::Takes;
 use super::*;
 use crate::env::Place;
 use crate::env::tokio::Machine;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
+use crate::peer::Patience;
 use crate::tls::Listen;
 use crate::tls::suites::Version;
 
@@ -155,8 +157,6 @@ fn what_is_not_served_is_refused() {
     let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
     assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
     assert_eq!(invalid("--enable-distributed-tracing"), text("enable-distributed-tracing"));
-    let discovery = "--discovery-token x --discovery-endpoints http://a:1";
-    assert_eq!(invalid(discovery), text("discovery-endpoints"));
     assert_eq!(invalid("--discovery-srv example.com"), text("discovery-srv"));
     // These ask for what happens anyway.
     config("--enable-pprof=false --discovery-token= --metrics basic");
@@ -185,6 +185,23 @@ fn ways_to_find_members_exclude_each_other() {
         usage_error("--discovery-fallback x"),
         "invalid value \"x\" for flag -discovery-fallback: invalid value"
     );
+}
+
+#[test]
+fn members_meet_at_another_etcd() {
+    let line = "--name m1 --discovery-token tok --discovery-endpoints http://b:1,http://a:1 \
+                --discovery-user ann --discovery-password secret --discovery-dial-timeout 1s";
+    let found = config(line);
+    let discovery = found.discovery.expect("it is asked for");
+    assert_eq!(discovery.endpoints, ["http://a:1", "http://b:1"]);
+    assert_eq!(discovery.user, Some(("ann".into(), "secret".into())));
+    assert_eq!((discovery.dial_timeout, discovery.tls), (Duration::from_secs(1), None));
+    assert_eq!(found.initial_cluster.to_string(), "m1=http://localhost:2380");
+    assert_eq!(found.initial_cluster_token, "tok");
+    let secure = "--discovery-token t --discovery-endpoints a:1 --discovery-cacert ca.pem";
+    let tls = config(secure).discovery.expect("it is asked for").tls.expect("it is secured");
+    assert_eq!(tls.trusted_ca_file.to_str(), Some("ca.pem"));
+    assert_eq!(config("").discovery, None);
 }
 
 #[test]
@@ -225,6 +242,18 @@ fn the_machine_is_told_what_to_do_differently() {
     let slow = config("--compaction-batch-limit 10 --compaction-sleep-interval 1s");
     let options = slow.server_options().member;
     assert_eq!((options.compaction_step, options.compaction_pause), (10, Duration::from_secs(1)));
+}
+
+#[test]
+fn peers_have_five_seconds_at_least() {
+    let patience = |line| config(line).peer_patience;
+    assert_eq!(patience(""), Patience::default());
+    let (config, notices) = run("--raft-read-timeout 1s --raft-write-timeout 9s", &[])
+        .expect("less than the least is raised");
+    assert_eq!(config.peer_patience.read, Duration::from_secs(5));
+    assert_eq!(config.peer_patience.write, Duration::from_secs(9));
+    assert!(notices.contains(&Notice::RaisedTimeout("raft-read-timeout")), "{notices:?}");
+    assert!(!notices.contains(&Notice::RaisedTimeout("raft-write-timeout")), "{notices:?}");
 }
 
 #[test]
@@ -372,6 +401,54 @@ fn the_table_is_complete() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 113 + 15);
+}
+
+/// What etcd declares each flag to be: files have it in that form.
+#[test]
+fn flags_take_what_they_take_in_etcd() {
+    let kinds = [
+        (
+            Takes::Bool,
+            "auto-tls client-cert-auth discovery-insecure-skip-tls-verify \
+             discovery-insecure-transport enable-distributed-tracing enable-grpc-gateway \
+             enable-log-rotation enable-pprof force-new-cluster initial-election-tick-advance \
+             memory-mlock peer-auto-tls peer-client-cert-auth peer-skip-client-san-verification \
+             pre-vote socket-reuse-address socket-reuse-port strict-reconfig-check \
+             unsafe-no-fsync version",
+        ),
+        (
+            Takes::Uint,
+            "auth-token-ttl bcrypt-cost bootstrap-defrag-threshold-megabytes election-timeout \
+             heartbeat-interval max-concurrent-streams max-request-bytes max-snapshots max-txn-ops \
+             max-wals self-signed-cert-validity snapshot-catchup-entries snapshot-count",
+        ),
+        (
+            Takes::Int,
+            "backend-batch-limit compaction-batch-limit distributed-tracing-sampling-rate \
+             max-learners quota-backend-bytes",
+        ),
+        (
+            Takes::Duration,
+            "backend-batch-interval compact-hash-check-time compaction-sleep-interval \
+             corrupt-check-time discovery-dial-timeout discovery-keepalive-time \
+             discovery-keepalive-timeout discovery-request-timeout downgrade-check-time \
+             grpc-keepalive-interval grpc-keepalive-min-time grpc-keepalive-timeout \
+             raft-read-timeout raft-write-timeout warning-apply-duration \
+             warning-unary-request-duration watch-progress-notify-interval",
+        ),
+        (
+            Takes::List,
+            "cipher-suites client-cert-allowed-hostname discovery-endpoints log-outputs \
+             peer-cert-allowed-cn peer-cert-allowed-hostname",
+        ),
+    ];
+    let of = |name: &str| {
+        let found = kinds.iter().find(|(_, names)| names.split(' ').any(|other| other == name));
+        found.map_or(Takes::Text, |(takes, _)| *takes)
+    };
+    for flag in flags::all().filter(|flag| matches!(flag.kind, Kind::Served { .. })) {
+        assert_eq!(flag.takes(), of(flag.name), "{}", flag.name);
+    }
 }
 
 const SECURE_CLIENTS: &str =

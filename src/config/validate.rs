@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::InitialCluster;
+use super::discovery::Discovery;
 use super::log;
 use super::urls::{Url, join};
 use super::{ConfigError, Notice, Values, discovery, flags, go, security, tokens, without_effect};
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
+use crate::peer::Patience;
 use crate::tls::{self, Listen};
 
 const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
@@ -43,10 +45,13 @@ pub struct Config {
     pub listen_metrics: Vec<Listen>,
     pub client_tls: tls::Settings,
     pub peer_tls: tls::Settings,
+    pub peer_patience: Patience,
     pub advertise_peer: Vec<Url>,
     pub advertise_client: Vec<Url>,
     pub initial_cluster: InitialCluster,
     pub initial_cluster_token: String,
+    /// Where the other first members are found; until then the initial cluster is this member alone.
+    pub discovery: Option<Discovery>,
     /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
     pub joins_existing: bool,
     pub force_new_cluster: bool,
@@ -140,13 +145,15 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
     check_tracing(&values)?;
     values.gates.check().map_err(invalid)?;
-    discovery::refusal(&values).map_err(invalid)?;
-    notices.extend(without_effect::notices(&values));
-    notices.extend(large(&values));
-    notices.extend(values.unsafe_no_fsync.then_some(Notice::NoSync));
+    let discovery = discovery::settle(&values).map_err(invalid)?;
+    notices.extend(tuning_notices(&values));
     default_names(&mut values, notices);
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     security::settle(&mut values, notices).map_err(invalid)?;
+    if discovery.is_some() {
+        values.initial_cluster =
+            InitialCluster::of(&values.name, &values.advertise_peer).to_string();
+    }
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
@@ -169,10 +176,18 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         listen_metrics,
         client_tls: values.client_tls,
         peer_tls: values.peer_tls,
+        peer_patience: Patience {
+            read: values.raft_read_timeout.max(limits::PEER_IO_TIMEOUT),
+            write: values.raft_write_timeout.max(limits::PEER_IO_TIMEOUT),
+        },
         advertise_peer: values.advertise_peer,
         advertise_client: values.advertise_client,
         initial_cluster,
-        initial_cluster_token: values.initial_cluster_token,
+        initial_cluster_token: match &discovery {
+            Some(discovery) => discovery.token.clone(),
+            None => values.initial_cluster_token,
+        },
+        discovery,
         joins_existing: values.initial_state == "existing",
         force_new_cluster: values.force_new_cluster,
         strict_reconfig_check: values.strict_reconfig_check,
@@ -235,6 +250,20 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
         notices.push(Notice::BcryptCost(given));
         limits::BCRYPT_COST
     })
+}
+
+/// What is without effect, raised, or bolder than it should be.
+fn tuning_notices(values: &Values) -> Vec<Notice> {
+    let timeouts = [
+        ("raft-read-timeout", values.raft_read_timeout),
+        ("raft-write-timeout", values.raft_write_timeout),
+    ];
+    let raised = timeouts.into_iter().filter(|(_, time)| *time < limits::PEER_IO_TIMEOUT);
+    let mut notices: Vec<_> = raised.map(|(flag, _)| Notice::RaisedTimeout(flag)).collect();
+    notices.extend(without_effect::notices(values));
+    notices.extend(large(values));
+    notices.extend(values.unsafe_no_fsync.then_some(Notice::NoSync));
+    notices
 }
 
 /// Spans of requests are not exported: only what etcd says about the flags is.

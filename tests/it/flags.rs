@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::crash::runtime;
 use super::etcdctl::Release;
-use super::process::{Kind, Server, scratch};
+use super::process::{Kind, Server, etcd_program, scratch};
 
 /// Both, or ours alone where there is no etcd 3.5.
 fn kinds() -> Vec<Kind> {
@@ -286,6 +286,44 @@ impl Wire {
         self.0.read_exact(&mut payload).ok()?;
         Some((head[3], payload))
     }
+}
+
+/// Three members that know nothing but where to meet find each other at a real etcd; a fourth is too
+/// late, and one without a cluster's size has nobody to wait for.
+#[test]
+fn members_meet_at_an_etcd() {
+    let dir = scratch();
+    let mut service = Server::single(Kind::Etcd(etcd_program()), dir.path(), &[]);
+    service.start();
+    let join = |name: &str, token: &str| {
+        Server::discovering(Kind::Quorate, dir.path(), name, &service.client_url(), token)
+    };
+    runtime().block_on(async {
+        let mut client = Client::connect(&service.endpoint()).await;
+        client.put(b"/_etcd/registry/tok/_config/size", b"3").await.expect("it takes writes");
+    });
+    let mut members: Vec<Server> = ["a", "b", "c"].map(|name| join(name, "tok")).into();
+    members.iter_mut().for_each(Server::spawn);
+    members.iter_mut().for_each(Server::wait_ready);
+    runtime().block_on(async {
+        let mut first = Client::connect(&members[0].endpoint()).await;
+        first.put(b"met", b"yes").await.expect("a cluster of three takes writes");
+        let mut last = Client::connect(&members[2].endpoint()).await;
+        assert_eq!(last.scan(b"met").await.expect("and answers").count, 1);
+    });
+    for (name, token, why) in [
+        ("d", "tok", "discovery: cluster is full"),
+        ("e", "other", "discovery: size key not found"),
+    ] {
+        let mut late = join(name, token);
+        late.spawn();
+        assert_eq!(late.wait_exit().code(), Some(1), "{}", late.output());
+        assert!(late.output().contains(why), "{}", late.output());
+    }
+    // Who has a log needs nobody to meet.
+    service.kill();
+    members[1].restart();
+    assert!(members[1].has_logged("discovery token is ignored since cluster already initialized"));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
 use quorate::config::{self, Command, Config, ConfigError, Notice, help};
+use quorate::discovery;
 use quorate::error::Fatal;
 use quorate::server::Server;
 use tokio::runtime;
@@ -117,6 +118,7 @@ fn log_notice(notice: &Notice) {
         Notice::WithoutEffect { flag, why } => {
             warn!(flag_name = flag, reason = why, "flag is without effect");
         }
+        Notice::RaisedTimeout(flag) => info!("{flag} increased to minimum value: 5s"),
         Notice::NoSync => {
             warn!("nothing is made durable: a power cut will lose what clients were told is kept")
         }
@@ -186,10 +188,21 @@ fn run(config: &Config) -> ExitCode {
 /// Runs a server until it is told to stop.
 async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
+    let env = config.machine().env();
+    let mut config = config.clone();
     if !has_log(&config.wal_dir()) {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
+        tokio::select! {
+            biased; // Members may wait long for each other.
+            () = stop.wait() => return Ok(()),
+            found = discovery::bootstrap(&env, &mut config) => {
+                found.map_err(|e| Fatal::new("failed to bootstrap by discovery", e))?;
+            }
+        }
+    } else if config.discovery.is_some() {
+        warn!("discovery token is ignored since cluster already initialized; valid logs are found");
     }
-    let starting = Server::start(config.machine().env(), config.server_options());
+    let starting = Server::start(env, config.server_options());
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.
         () = stop.wait() => return Ok(()),
