@@ -47,7 +47,7 @@ pub(super) struct Policed {
 
 impl Policed {
     pub fn new(conn: BoxConn, env: Env, time_min: Duration) -> Self {
-        let (incoming, outgoing) = (Frames::Preface(0), Frames::Head(Vec::new()));
+        let (incoming, outgoing) = (Frames::Preface(0), Frames::BETWEEN);
         Self { conn, env, police: Police::new(time_min), incoming, outgoing, farewell: None }
     }
 
@@ -159,8 +159,8 @@ struct Frame {
 enum Frames {
     /// So many bytes of the client's preface have been seen.
     Preface(usize),
-    /// So much of a frame's head.
-    Head(Vec<u8>),
+    /// So many bytes of a frame's head.
+    Head([u8; HEAD_BYTES], usize),
     /// So many bytes of a frame are still to come.
     Skip(usize),
     /// This is not HTTP/2.
@@ -168,8 +168,10 @@ enum Frames {
 }
 
 impl Frames {
+    const BETWEEN: Self = Self::Head([0; HEAD_BYTES], 0);
+
     fn is_between(&self) -> bool {
-        matches!(self, Self::Head(head) if head.is_empty())
+        matches!(self, Self::Head(_, 0))
     }
 
     /// Tells of each frame whose head ends in `bytes`.
@@ -183,23 +185,23 @@ impl Frames {
                     *seen += used;
                     match (fits, *seen == PREFACE.len()) {
                         (false, _) => *self = Self::None,
-                        (true, true) => *self = Self::Head(Vec::with_capacity(HEAD_BYTES)),
+                        (true, true) => *self = Self::BETWEEN,
                         (true, false) => {}
                     }
                     used
                 }
-                Self::Head(head) => {
-                    let used = bytes.len().min(HEAD_BYTES - head.len());
-                    head.extend_from_slice(&bytes[..used]);
-                    if let [a, b, c, kind, flags, stream @ ..] = &head[..]
-                        && let Ok(stream) = <[u8; 4]>::try_from(stream)
-                    {
+                Self::Head(head, seen) => {
+                    let used = bytes.len().min(HEAD_BYTES - *seen);
+                    head[*seen..*seen + used].copy_from_slice(&bytes[..used]);
+                    *seen += used;
+                    if *seen == HEAD_BYTES {
+                        let [a, b, c, kind, flags, stream @ ..] = *head;
                         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-                        each(Frame { kind: *kind, flags: *flags, stream });
-                        match u32::from_be_bytes([0, *a, *b, *c]) as usize {
-                            0 => head.clear(),
-                            length => *self = Self::Skip(length),
-                        }
+                        each(Frame { kind, flags, stream });
+                        *self = match u32::from_be_bytes([0, a, b, c]) as usize {
+                            0 => Self::BETWEEN,
+                            length => Self::Skip(length),
+                        };
                     }
                     used
                 }
@@ -207,7 +209,7 @@ impl Frames {
                     let used = bytes.len().min(*left);
                     *left -= used;
                     if *left == 0 {
-                        *self = Self::Head(Vec::with_capacity(HEAD_BYTES));
+                        *self = Self::BETWEEN;
                     }
                     used
                 }
@@ -310,7 +312,7 @@ mod tests {
 
     impl World {
         fn new(chunk: usize) -> Self {
-            let (incoming, outgoing) = (Frames::Preface(0), Frames::Head(Vec::new()));
+            let (incoming, outgoing) = (Frames::Preface(0), Frames::BETWEEN);
             let police = Police::new(Duration::from_secs(5));
             let mut world = Self { incoming, outgoing, police, now: Instant::now(), chunk };
             world.client(PREFACE);
@@ -398,7 +400,7 @@ mod tests {
     fn the_farewell_is_a_frame() {
         let bytes = goaway(7);
         let mut kinds = Vec::new();
-        let mut frames = Frames::Head(Vec::new());
+        let mut frames = Frames::BETWEEN;
         frames.follow(&bytes, |frame| kinds.push((frame.kind, frame.stream)));
         assert_eq!(kinds, [(GOAWAY, 0)]);
         assert!(frames.is_between());
