@@ -311,6 +311,7 @@ mod tests {
     }
 
     impl World {
+        #[allow(clippy::disallowed_methods, reason = "any moment will do")]
         fn new(chunk: usize) -> Self {
             let (incoming, outgoing) = (Frames::Preface(0), Frames::BETWEEN);
             let police = Police::new(Duration::from_secs(5));
