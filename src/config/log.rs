@@ -23,14 +23,15 @@ pub enum Format {
     Console,
 }
 
-/// Where lines go.
+/// Where lines go, in the order in which they do: who has seen a line on the terminal finds it in the
+/// file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Output {
-    Stderr,
-    Stdout,
+    File(PathBuf),
     /// systemd's journal.
     Journal,
-    File(PathBuf),
+    Stdout,
+    Stderr,
 }
 
 /// When a log file is put aside for a new one, and how long it is kept (lumberjack's rules).
@@ -401,7 +402,7 @@ mod tests {
         let file = |path: &str| Output::File(path.into());
         assert_eq!(of("default"), Ok(vec![Output::Stderr]));
         assert_eq!(of("stdout,a.log,stderr,a.log"), {
-            Ok(vec![Output::Stderr, Output::Stdout, file("a.log")])
+            Ok(vec![file("a.log"), Output::Stdout, Output::Stderr])
         });
         assert_eq!(of("file:///var/log/x"), Ok(vec![file("/var/log/x")]));
         assert_eq!(of("stderr,/dev/null"), Ok(Vec::new()));
