@@ -1,7 +1,7 @@
-//! Small wire helpers that several layers need: a request's id without decoding the request.
-//! No message types of its own.
+//! Small things on wires and in logs that several layers need: a request's id without decoding the
+//! request, times as Go writes them. No message types of its own.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message;
@@ -60,4 +60,80 @@ pub fn grpc_timeout(text: &str) -> Option<Duration> {
 /// The encoding of `message`, in one allocation.
 pub fn encode(message: &impl Message) -> Bytes {
     Bytes::from(message.encode_to_vec())
+}
+
+/// RFC 3339 in UTC with microseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let second = since.as_secs() % 86_400;
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_micros()
+    )
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the
+/// leap day is a year's last (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+/// As Go writes a duration: `1h0m2.5s`, `1.5ms`, `0s`.
+pub fn go_duration(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes, seconds, nanos) {
+        (0, 0, 0, 0) => "0s".to_owned(),
+        (0, 0, 0, ..1_000) => format!("{nanos}ns"),
+        (0, 0, 0, ..1_000_000) => format!("{}µs", decimal(nanos / 1_000, nanos % 1_000, 3)),
+        (0, 0, 0, _) => format!("{}ms", decimal(nanos / 1_000_000, nanos % 1_000_000, 6)),
+        (0, 0, ..) => format!("{}s", decimal(rest, nanos, 9)),
+        (0, ..) => format!("{minutes}m{}s", decimal(rest, nanos, 9)),
+        _ => format!("{hours}h{minutes}m{}s", decimal(rest, nanos, 9)),
+    }
+}
+
+/// A fraction of so many digits, without the zeroes at its end.
+fn decimal(whole: impl std::fmt::Display, fraction: u32, digits: usize) -> String {
+    let text = format!("{whole}.{fraction:0digits$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(59), (1970, 3, 1));
+        assert_eq!(civil(10_957), (2000, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(47_541), (2100, 3, 1));
+    }
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        let text = |nanos| go_duration(Duration::from_nanos(nanos));
+        assert_eq!(text(0), "0s");
+        assert_eq!(text(999), "999ns");
+        assert_eq!(text(564_118), "564.118µs");
+        assert_eq!(text(1_262_587), "1.262587ms");
+        assert_eq!(text(100_000_000), "100ms");
+        assert_eq!(text(1_500_000_000), "1.5s");
+        assert_eq!(text(10_000_000_000), "10s");
+        assert_eq!(text(3_602_000_000_000), "1h0m2s");
+        assert_eq!(text(90_000_000_001), "1m30.000000001s");
+    }
 }

@@ -43,7 +43,7 @@
 //!
 //! | row | modules |
 //! |---|---|
-//! | tools | [`ctl`] [`offline`] the two tools · `bin` thin mains |
+//! | tools | [`ctl`] [`offline`] the two tools · [`discovery`] how new members meet · `bin` thin mains |
 //! | command line | [`config`] flags, variables, validation |
 //! | the whole | [`server`] |
 //! | edge | [`grpc`] · [`http`] |
@@ -96,4 +96,5 @@ pub mod config;
 
 pub mod client;
 pub mod ctl;
+pub mod discovery;
 pub mod offline;

@@ -149,8 +149,11 @@ pub const ANSWERS_WAITING_MAX: usize = 4_096;
 pub const ANSWER_MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
 /// Keys in the first chunk of a RangeStream, etcd's number; the next ones grow or shrink by their size.
 pub const STREAM_CHUNK_KEYS: usize = 10;
-/// Revisions deleted in one step of a compaction, between which entries are applied.
+/// Revisions deleted in one step of a compaction, between which entries are applied
+/// (`--compaction-batch-limit`).
 pub const COMPACT_STEP_REVISIONS: usize = 256;
+/// Pause between two steps of a compaction, so that entries go first (`--compaction-sleep-interval`).
+pub const COMPACT_PAUSE: Duration = Duration::from_millis(2);
 /// The same, after each batch of entries: what keeps a busy member's compaction going.
 pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.

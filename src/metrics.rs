@@ -73,6 +73,8 @@ metrics! {
         "gRPC calls by client version.";
     request_seconds: histograms {(0.001, 14) ["type", "success"]},
         "etcd_server_request_duration_seconds", "Requests of this member's clients and its own.";
+    slow_applies: counter (), "etcd_server_slow_apply_total",
+        "Entries and reads that took longer than --warning-apply-duration.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",
         "1 while a leader's snapshot is being installed.";
     learners_promoted: counter (), "etcd_server_learner_promote_successes",

@@ -23,12 +23,12 @@ const ROWS: &[&[&str]] = &[
     &["grpc", "http"],
     &["server"],
     &["config"],
-    &["ctl", "offline"],
+    &["ctl", "offline", "discovery"],
 ];
 
 /// The client stands beside the rows: it names these, and is named by [`CLIENTS`].
 const CLIENT_NAMES: &[&str] = &["types", "limits", "error", "codec", "env", "tls"];
-const CLIENTS: &[&str] = &["ctl"];
+const CLIENTS: &[&str] = &["ctl", "discovery"];
 
 /// Crates that only these modules of `src` name; `bin` is every program. Tests may build what they
 /// test from whatever they need.
@@ -36,7 +36,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("raft", &["replica"]),
     ("slog", &["replica"]),
     ("rocksdb", &["engine"]),
-    ("tonic", &["grpc", "http", "server", "client"]),
+    ("tonic", &["grpc", "http", "server", "client", "discovery"]),
     ("hyper", &["env", "peer", "server", "client"]),
     ("hyper_util", &["env", "peer", "server", "client"]),
     ("rustls", &["tls"]),
@@ -48,6 +48,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),
     ("tracing_subscriber", &["config", "bin"]),
+    ("saphyr_parser", &["config"]),
     ("anyhow", &["bin", "ctl", "offline"]),
     ("madsim", &[]),
     ("rand", &[]),

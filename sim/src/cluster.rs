@@ -272,7 +272,10 @@ impl Cluster {
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
-        server::Options::new(member, vec![address(CLIENT_PORT)])
+        let mut options = server::Options::new(member, vec![address(CLIENT_PORT)]);
+        // Simulated clients ask for signs of life every two seconds.
+        options.ping_time_min = Duration::from_secs(1);
+        options
     }
 }
 

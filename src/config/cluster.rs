@@ -50,10 +50,15 @@ impl InitialCluster {
         }
     }
 
-    fn check_duplicates(&self) -> Result<(), String> {
+    /// Whether a URL is listed twice.
+    pub fn has_duplicates(&self) -> bool {
         let mut urls: Vec<_> = self.0.values().flatten().collect();
         urls.sort();
-        match urls.windows(2).any(|pair| pair[0] == pair[1]) {
+        urls.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    fn check_duplicates(&self) -> Result<(), String> {
+        match self.has_duplicates() {
             true => Err(format!("initial cluster {self} has duplicate url")),
             false => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::gates::Gates;
 use super::urls::Url;
-use super::{Values, go, security};
+use super::{Values, discovery, go, security, without_effect};
 
 /// One flag.
 pub(super) struct Flag {
@@ -17,24 +17,42 @@ pub(super) struct Flag {
     pub help: &'static str,
 }
 
-/// A heading of `--help`.
+/// A heading of `--help`; etcd's, in etcd's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Member,
     Clustering,
     Security,
-    Logging,
-    Features,
     Auth,
-    Meta,
+    Profiling,
+    Logging,
+    Tracing,
+    Features,
+    Unsafe,
+    Others,
     Hidden,
+}
+
+/// What a flag takes: as a literal on the command line and in a variable, as a YAML node in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// True when no value follows.
+    Bool,
+    /// In files also a number or a boolean, which stands for its text.
+    Text,
+    Int,
+    Uint,
+    /// In files an integer: nanoseconds.
+    Duration,
+    /// Separated by commas; in files a sequence.
+    List,
 }
 
 /// What becomes of a flag's value.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Served {
-        bool: bool,
+        takes: Takes,
         set: Setter,
     },
     /// etcd has it. Only the `inert` values, which ask for what happens anyway, are let through.
@@ -56,12 +74,17 @@ pub(super) enum SetError {
 }
 
 impl Flag {
-    pub fn is_bool(&self) -> bool {
+    pub fn takes(&self) -> Takes {
         match self.kind {
-            Kind::Served { bool, .. } | Kind::NotServed { bool, .. } => bool,
-            // etcd declares these to take "true" when nothing follows.
-            Kind::Ignored => true,
+            Kind::Served { takes, .. } => takes,
+            Kind::NotServed { bool: false, .. } => Takes::Text,
+            // etcd declares those that it ignores to take "true" when nothing follows.
+            Kind::NotServed { bool: true, .. } | Kind::Ignored => Takes::Bool,
         }
+    }
+
+    pub fn is_bool(&self) -> bool {
+        self.takes() == Takes::Bool
     }
 
     pub(crate) fn set(&self, values: &mut Values, value: &str) -> Result<(), SetError> {
@@ -99,20 +122,37 @@ pub(super) fn defaults() -> Values {
     values
 }
 
-const TABLES: [&[Flag]; 4] = [SERVED, security::FLAGS, NOT_SERVED, IGNORED];
+const TABLES: [&[Flag]; 6] =
+    [SERVED, discovery::FLAGS, security::FLAGS, without_effect::FLAGS, NOT_SERVED, IGNORED];
 
+/// A row: group, name, what it takes (text when that is left out), default, setter, help.
 macro_rules! served {
-    ($group:ident, $name:literal, bool, $default:literal, $set:expr, $help:literal) => {
-        served!(@ $group, $name, true, $default, $set, $help)
-    };
     ($group:ident, $name:literal, $default:literal, $set:expr, $help:literal) => {
-        served!(@ $group, $name, false, $default, $set, $help)
+        served!(@ $group, $name, Text, $default, $set, $help)
     };
-    (@ $group:ident, $name:literal, $bool:literal, $default:literal, $set:expr, $help:literal) => {
-        Flag {
+    ($group:ident, $name:literal, bool, $default:literal, $set:expr, $help:literal) => {
+        served!(@ $group, $name, Bool, $default, $set, $help)
+    };
+    ($group:ident, $name:literal, int, $default:literal, $set:expr, $help:literal) => {
+        served!(@ $group, $name, Int, $default, $set, $help)
+    };
+    ($group:ident, $name:literal, uint, $default:literal, $set:expr, $help:literal) => {
+        served!(@ $group, $name, Uint, $default, $set, $help)
+    };
+    ($group:ident, $name:literal, duration, $default:literal, $set:expr, $help:literal) => {
+        served!(@ $group, $name, Duration, $default, $set, $help)
+    };
+    ($group:ident, $name:literal, list, $default:literal, $set:expr, $help:literal) => {
+        served!(@ $group, $name, List, $default, $set, $help)
+    };
+    (@ $group:ident, $name:literal, $takes:ident, $default:literal, $set:expr, $help:literal) => {
+        $crate::config::flags::Flag {
             name: $name,
-            group: Group::$group,
-            kind: Kind::Served { bool: $bool, set: $set },
+            group: $crate::config::flags::Group::$group,
+            kind: $crate::config::flags::Kind::Served {
+                takes: $crate::config::flags::Takes::$takes,
+                set: $set,
+            },
             default: $default,
             help: $help,
         }
@@ -134,8 +174,12 @@ pub(super) fn text(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
+/// As etcd keeps most lists: sorted, without repetitions.
 fn list(value: &str) -> Result<Vec<String>, String> {
-    Ok(value.split(',').map(str::to_owned).collect())
+    let mut parts: Vec<String> = value.split(',').map(str::to_owned).collect();
+    parts.sort();
+    parts.dedup();
+    Ok(parts)
 }
 
 fn unique(value: &str) -> Result<BTreeSet<String>, String> {
@@ -151,10 +195,11 @@ fn origins(value: &str) -> Result<BTreeSet<String>, String> {
 }
 
 fn state(value: &str) -> Result<String, String> {
-    match value {
-        "new" | "existing" => Ok(value.to_owned()),
-        _ => Err("invalid value".into()),
-    }
+    one_of(&["new", "existing"], value)
+}
+
+pub(super) fn one_of(values: &[&str], value: &str) -> Result<String, String> {
+    values.contains(&value).then(|| value.to_owned()).ok_or_else(|| "invalid value".into())
 }
 
 const SERVED: &[Flag] = &[
@@ -176,13 +221,15 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "snapshot-count",
+        uint,
         "10000",
         set!(snapshot_count, go::uint),
         "Applied entries after which the state is flushed and the log may be cut."
     ),
     served!(
-        Member,
+        Features,
         "snapshot-catchup-entries",
+        uint,
         "5000",
         set!(catchup_entries, go::uint),
         "Log entries kept below the flushed state for followers that lag."
@@ -190,6 +237,7 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "heartbeat-interval",
+        uint,
         "100",
         set!(heartbeat_ms, go::uint),
         "Time between a leader's heartbeats, milliseconds."
@@ -197,6 +245,7 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "election-timeout",
+        uint,
         "1000",
         set!(election_ms, go::uint),
         "Time without a leader after which an election starts, milliseconds."
@@ -231,7 +280,7 @@ const SERVED: &[Flag] = &[
         "URLs to listen on for HTTP only; --listen-client-urls are for gRPC only then."
     ),
     served!(
-        Member,
+        Profiling,
         "listen-metrics-urls",
         "",
         set!(listen_metrics, Url::parse_list_or_none),
@@ -240,6 +289,7 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "quota-backend-bytes",
+        int,
         "0",
         set!(quota_bytes, go::int),
         "Live bytes above which writes are refused; 0 for 2 GiB, negative for no bound."
@@ -247,6 +297,7 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "max-txn-ops",
+        uint,
         "128",
         set!(txn_ops_max, go::uint_as),
         "Operations permitted in one transaction."
@@ -254,6 +305,7 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "max-request-bytes",
+        uint,
         "1572864",
         set!(request_bytes_max, go::uint_as),
         "Largest request accepted, bytes."
@@ -261,22 +313,33 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "max-concurrent-streams",
+        uint,
         "4294967295",
-        set!(concurrent_streams_max, go::uint_as),
+        set!(concurrent_streams_max, go::bare_uint_as),
         "Streams that one client connection may have open."
     ),
     served!(
         Member,
+        "grpc-keepalive-min-time",
+        duration,
+        "5s",
+        set!(ping_time_min, go::delay),
+        "Time that clients must leave between two pings, or be sent away; 0 for gRPC's five minutes."
+    ),
+    served!(
+        Member,
         "grpc-keepalive-interval",
+        duration,
         "2h",
-        set!(keep_alive_interval, go::duration),
+        set!(keep_alive_interval, go::delay),
         "Time between pings of a client's connection; 0 for the default."
     ),
     served!(
         Member,
         "grpc-keepalive-timeout",
+        duration,
         "20s",
-        set!(keep_alive_timeout, go::duration),
+        set!(keep_alive_timeout, go::delay),
         "Time after an unanswered ping until the connection is closed; 0 for the default."
     ),
     served!(
@@ -331,27 +394,44 @@ const SERVED: &[Flag] = &[
         "Refuse changes of the membership that would endanger the quorum."
     ),
     served!(
-        Clustering,
+        Features,
         "max-learners",
+        int,
         "1",
         set!(learners_max, go::uint_as),
         "Learners that the cluster may have; must be the same on all members."
     ),
     served!(
-        Clustering,
+        Unsafe,
         "force-new-cluster",
         bool,
         "false",
         set!(force_new_cluster, go::bool),
-        "Unsafe: begin a cluster of this member alone, with the data that it has."
+        "Begin a cluster of this member alone, with the data that it has."
     ),
     served!(Logging, "logger", "zap", set!(logger, text), "Log format family; only 'zap'."),
     served!(
         Logging,
         "log-outputs",
+        list,
         "default",
         set!(log_outputs, list),
-        "Where log lines go; 'default' and 'stderr' are the same."
+        "Where log lines go: default (which is stderr), stdout, systemd/journal, or files."
+    ),
+    served!(
+        Logging,
+        "enable-log-rotation",
+        bool,
+        "false",
+        set!(log_rotation, go::bool),
+        "Put the log file aside when it is large."
+    ),
+    served!(
+        Logging,
+        "log-rotation-config-json",
+        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        set!(log_rotation_config, text),
+        "Megabytes, days and number of files; 0 for no bound. Times are UTC, nothing is compressed."
     ),
     served!(
         Logging,
@@ -359,6 +439,29 @@ const SERVED: &[Flag] = &[
         "info",
         set!(log_level, text),
         "Least severe level logged: debug, info, warn, error, panic or fatal."
+    ),
+    served!(
+        Logging,
+        "warning-unary-request-duration",
+        duration,
+        "300ms",
+        set!(unary_warning, go::delay),
+        "A unary call that takes longer is logged."
+    ),
+    served!(
+        Profiling,
+        "metrics",
+        "basic",
+        set!(metrics, text),
+        "'extensive' shows the time of gRPC calls as well."
+    ),
+    served!(
+        Features,
+        "warning-apply-duration",
+        duration,
+        "100ms",
+        set!(apply_warning, go::delay),
+        "An entry or a read that takes longer is logged."
     ),
     served!(Logging, "log-format", "json", set!(log_format, text), "'json' or 'console'."),
     served!(
@@ -399,37 +502,26 @@ const SERVED: &[Flag] = &[
     ),
     served!(
         Features,
-        "metrics",
-        "basic",
-        set!(metrics, text),
-        "'basic', or 'extensive' for how long gRPC calls take, too."
-    ),
-    served!(
-        Features,
         "watch-progress-notify-interval",
+        duration,
         "0",
-        set!(progress_interval, go::duration),
+        set!(progress_interval, go::delay),
         "Time between progress notifications of an idle watch; 0 for ten minutes."
     ),
     served!(
         Features,
-        "feature-gates",
-        "",
-        set!(gates, Gates::parse),
-        "Features to turn on or off: name=true[,name=false...]."
-    ),
-    served!(
-        Features,
         "corrupt-check-time",
+        duration,
         "0s",
-        set!(corrupt_check_time, go::duration),
+        set!(corrupt_check_time, go::delay),
         "Time between a leader's comparisons of all members' data; 0 for none."
     ),
     served!(
         Features,
         "compact-hash-check-time",
+        duration,
         "1m",
-        set!(compact_hash_check_time, go::duration),
+        set!(compact_hash_check_time, go::delay),
         "Time between a leader's comparisons of compactions (feature gate CompactHashCheck)."
     ),
     served!(
@@ -442,6 +534,7 @@ const SERVED: &[Flag] = &[
     served!(
         Auth,
         "bcrypt-cost",
+        uint,
         "10",
         set!(bcrypt_cost, go::uint),
         "Work of hashing a password, as a power of two; 4 to 31."
@@ -449,11 +542,105 @@ const SERVED: &[Flag] = &[
     served!(
         Auth,
         "auth-token-ttl",
+        uint,
         "300",
         set!(auth_token_ttl_s, go::uint),
         "Seconds that a simple token lasts from its last use."
     ),
-    served!(Meta, "version", bool, "false", set!(version, go::bool), "Print the version and exit."),
+    served!(
+        Member,
+        "memory-mlock",
+        bool,
+        "false",
+        set!(memory_mlock, go::bool),
+        "Keep the process's memory from being swapped out."
+    ),
+    served!(
+        Member,
+        "raft-read-timeout",
+        duration,
+        "5s",
+        set!(raft_read_timeout, go::delay),
+        "Time for which another member may send nothing; at least 5s."
+    ),
+    served!(
+        Member,
+        "raft-write-timeout",
+        duration,
+        "5s",
+        set!(raft_write_timeout, go::delay),
+        "Time for which another member may take nothing; at least 5s."
+    ),
+    served!(
+        Member,
+        "socket-reuse-port",
+        bool,
+        "false",
+        set!(reuse_port, go::bool),
+        "Let other processes listen on the same ports (SO_REUSEPORT)."
+    ),
+    served!(
+        Unsafe,
+        "unsafe-no-fsync",
+        bool,
+        "false",
+        set!(unsafe_no_fsync, go::bool),
+        "Make nothing durable: a power cut loses what was answered."
+    ),
+    served!(
+        Features,
+        "compaction-batch-limit",
+        int,
+        "0",
+        set!(compaction_batch, go::int),
+        "Revisions deleted in one step of a compaction; 0 for 256."
+    ),
+    served!(
+        Features,
+        "compaction-sleep-interval",
+        duration,
+        "0",
+        set!(compaction_sleep, go::delay),
+        "Time between two steps of a compaction; 0 for 2ms."
+    ),
+    served!(
+        Member,
+        "feature-gates",
+        "",
+        set!(gates, Gates::parse),
+        "Features to switch on or off: Name=true|false, separated by commas; listed below."
+    ),
+    served!(
+        Tracing,
+        "enable-distributed-tracing",
+        bool,
+        "false",
+        set!(tracing, go::bool),
+        "Export spans of requests; only 'false' is served."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-sampling-rate",
+        int,
+        "0",
+        set!(tracing_per_million, go::int),
+        "Spans kept of a million."
+    ),
+    served!(
+        Others,
+        "config-file",
+        "",
+        set!(config_file, text),
+        "A YAML or JSON file with the configuration; every other flag and variable is ignored then."
+    ),
+    served!(
+        Others,
+        "version",
+        bool,
+        "false",
+        set!(version, go::bool),
+        "Print the version and exit."
+    ),
 ];
 
 const fn off(name: &'static str, inert: &'static [&'static str]) -> Flag {
@@ -473,57 +660,10 @@ const fn off_bool(name: &'static str, inert: &'static [&'static str]) -> Flag {
 
 /// What a boolean that asks for nothing looks like.
 const FALSE: &[&str] = &["false", "0", "f", "F", "FALSE", "False"];
-const TRUE: &[&str] = &["true", "1", "t", "T", "TRUE", "True"];
-const EMPTY: &[&str] = &[""];
-const ZERO: &[&str] = &["0", "0s", "0ms"];
 
 /// etcd 3.7's other flags. A row leaves when its flag is served.
-const NOT_SERVED: &[Flag] = &[
-    off("max-snapshots", &["5"]),
-    off("max-wals", &["5"]),
-    off_bool("memory-mlock", FALSE),
-    off("backend-bbolt-freelist-type", &["", "map"]),
-    off("backend-batch-interval", ZERO),
-    off("backend-batch-limit", ZERO),
-    off("grpc-keepalive-min-time", &[]),
-    off_bool("socket-reuse-port", FALSE),
-    off_bool("socket-reuse-address", FALSE),
-    off("raft-read-timeout", &["5s"]),
-    off("raft-write-timeout", &["5s"]),
-    off("discovery-endpoints", EMPTY),
-    off("discovery-token", EMPTY),
-    off("discovery-dial-timeout", &["2s"]),
-    off("discovery-request-timeout", &["5s"]),
-    off("discovery-keepalive-time", &["2s"]),
-    off("discovery-keepalive-timeout", &["6s"]),
-    off_bool("discovery-insecure-transport", TRUE),
-    off_bool("discovery-insecure-skip-tls-verify", FALSE),
-    off("discovery-cert", EMPTY),
-    off("discovery-key", EMPTY),
-    off("discovery-cacert", EMPTY),
-    off("discovery-user", EMPTY),
-    off("discovery-password", EMPTY),
-    off("discovery-fallback", &["exit"]),
-    off("discovery-srv", EMPTY),
-    off("discovery-srv-name", EMPTY),
-    off("v2-deprecation", &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
-    off_bool("enable-pprof", FALSE),
-    off_bool("enable-distributed-tracing", FALSE),
-    off("distributed-tracing-address", &["localhost:4317"]),
-    off("distributed-tracing-service-name", &["etcd"]),
-    off("distributed-tracing-instance-id", EMPTY),
-    off("distributed-tracing-sampling-rate", ZERO),
-    off_bool("enable-log-rotation", FALSE),
-    off("log-rotation-config-json", &[]),
-    off("warning-unary-request-duration", &[]),
-    off("warning-apply-duration", &[]),
-    off("compaction-batch-limit", ZERO),
-    off("compaction-sleep-interval", ZERO),
-    off("downgrade-check-time", &["5s"]),
-    off("bootstrap-defrag-threshold-megabytes", ZERO),
-    off_bool("unsafe-no-fsync", FALSE),
-    off("config-file", EMPTY),
-];
+const NOT_SERVED: &[Flag] =
+    &[off_bool("enable-pprof", FALSE), off("downgrade-check-time", &["5s"])];
 
 const fn ignored(name: &'static str) -> Flag {
     Flag { name, group: Group::Hidden, kind: Kind::Ignored, default: "", help: "" }

@@ -1,101 +1,147 @@
-//! `--feature-gates`: names and what they are set to, in the syntax and with the texts of etcd's
-//! `pkg/featuregate`. Which gates this version serves stands here, too; what they do does not.
+//! `--feature-gates`: etcd 3.7's names, stages and texts. What a gate switches is not known here.
 
 use std::collections::BTreeMap;
 
 use super::go;
 
-/// What was set, by name. What was not is as etcd 3.7 has it by default.
+/// How far etcd takes a feature to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Alpha,
+    Beta,
+}
+
+impl Stage {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Alpha => "ALPHA",
+            Self::Beta => "BETA",
+        }
+    }
+}
+
+struct Gate {
+    name: &'static str,
+    stage: Stage,
+    default: bool,
+    /// What of it is there.
+    served: Served,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// On and off are the same here, or both are there.
+    Both,
+    /// Only this value.
+    Only(bool),
+}
+
+const fn gate(name: &'static str, stage: Stage, default: bool, served: Served) -> Gate {
+    Gate { name, stage, default, served }
+}
+
+/// In the order of their names.
+const GATES: &[Gate] = &[
+    gate("CompactHashCheck", Stage::Alpha, false, Served::Both),
+    // About how long a keep-alive waits; ours is confirmed by a quorum either way.
+    gate("FastLeaseKeepAlive", Stage::Beta, true, Served::Both),
+    gate("InitialCorruptCheck", Stage::Alpha, false, Served::Both),
+    gate("LeaseCheckpoint", Stage::Alpha, false, Served::Both),
+    // What is left of a lease is always kept.
+    gate("LeaseCheckpointPersist", Stage::Alpha, false, Served::Both),
+    gate("PriorityRequest", Stage::Alpha, false, Served::Only(false)),
+    gate("SetMemberLocalAddr", Stage::Alpha, false, Served::Both),
+    // A defragmentation has nothing to do and takes no time.
+    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, Served::Both),
+    // How etcd's read transactions share memory.
+    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true, Served::Both),
+];
+
+/// These switch all gates of their stage that are not named themselves.
+const ALL: &[(&str, Stage)] = &[("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
+
+/// What was said about gates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gates(BTreeMap<&'static str, bool>);
 
-/// One of etcd's gates.
-struct Gate {
-    name: &'static str,
-    /// Whether it is on by default, as etcd's gates of stage beta are.
-    beta: bool,
-    serves: Serves,
-}
-
-enum Serves {
-    Both,
-    /// Only what it is by default.
-    Default,
-}
-
-const fn gate(name: &'static str, beta: bool, serves: Serves) -> Gate {
-    Gate { name, beta, serves }
-}
-
-const ALL_ALPHA: &str = "AllAlpha";
-const ALL_BETA: &str = "AllBeta";
-
-const GATES: &[Gate] = &[
-    // There is no defragmentation during which anything could stop.
-    gate("StopGRPCServiceOnDefrag", false, Serves::Both),
-    gate("InitialCorruptCheck", false, Serves::Both),
-    gate("CompactHashCheck", false, Serves::Both),
-    // About etcd's backend.
-    gate("TxnModeWriteWithSharedBuffer", true, Serves::Both),
-    gate("LeaseCheckpoint", false, Serves::Both),
-    gate("LeaseCheckpointPersist", false, Serves::Both),
-    gate("SetMemberLocalAddr", false, Serves::Default),
-    // About how long a keep-alive waits; ours is confirmed by a quorum either way.
-    gate("FastLeaseKeepAlive", true, Serves::Both),
-    gate("PriorityRequest", false, Serves::Default),
-];
-
 impl Gates {
+    /// `Name=true,Name=false`: an empty part is passed over, of a name that comes twice the last counts.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut set = BTreeMap::new();
+        let mut given = BTreeMap::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (name, value) = match part.split_once('=') {
-                Some((name, value)) => (name.trim(), value.trim()),
-                None => return Err(format!("missing bool value for {}", part.trim())),
-            };
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("missing bool value for {}", part.trim()))?;
+            let (name, value) = (name.trim(), value.trim());
             let value = go::bool(value).map_err(|_| {
-                let why =
-                    format!("strconv.ParseBool: parsing {}: invalid syntax", go::quote(value));
-                format!("invalid value of {name}={value}, err: {why}")
+                let parsing = go::quote(value);
+                format!(
+                    "invalid value of {name}={value}, err: strconv.ParseBool: parsing {parsing}: \
+                     invalid syntax"
+                )
             })?;
-            let known = [ALL_ALPHA, ALL_BETA].into_iter().chain(GATES.iter().map(|gate| gate.name));
-            let known = known.into_iter().find(|known| *known == name);
-            let name = known.ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
-            set.insert(name, value);
+            given.insert(known(name)?, value);
         }
-        Ok(Self(set))
+        let named = given.clone();
+        for (all, stage) in ALL {
+            let Some(value) = named.get(all) else { continue };
+            for gate in GATES.iter().filter(|gate| gate.stage == *stage) {
+                given.entry(gate.name).or_insert(*value);
+            }
+        }
+        Ok(Self(given))
     }
 
-    /// Whether the gate of that name is on.
     pub fn is_on(&self, name: &str) -> bool {
         let gate = GATES.iter().find(|gate| gate.name == name);
-        gate.is_some_and(|gate| self.state(gate))
+        let gate = gate.expect("only gates that there are are asked for");
+        self.0.get(gate.name).copied().unwrap_or(gate.default)
     }
 
     /// Every gate with its stage and whether it is on, for the metric.
     pub fn list(&self) -> Vec<(&'static str, &'static str, bool)> {
-        let listed = GATES.iter();
-        listed.map(|gate| (gate.name, stage(gate), self.state(gate))).collect()
+        let row = |gate: &Gate| (gate.name, gate.stage.text(), self.is_on(gate.name));
+        GATES.iter().map(row).collect()
     }
 
-    /// The first that is set to what this version does not serve.
-    pub fn unserved(&self) -> Option<&'static str> {
-        let serves = |gate: &&Gate| match gate.serves {
-            Serves::Both => true,
-            Serves::Default => self.state(gate) == gate.beta,
-        };
-        GATES.iter().find(|gate| !serves(gate)).map(|gate| gate.name)
-    }
-
-    fn state(&self, gate: &Gate) -> bool {
-        let all = if gate.beta { ALL_BETA } else { ALL_ALPHA };
-        let set = self.0.get(gate.name).or_else(|| self.0.get(all));
-        set.copied().unwrap_or(gate.beta)
+    /// The first gate that asks for what is not there.
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_on("LeaseCheckpointPersist") && !self.is_on("LeaseCheckpoint") {
+            return Err("enabling feature gate LeaseCheckpointPersist requires enabling feature \
+                        gate LeaseCheckpoint"
+                .into());
+        }
+        let refused = GATES.iter().find(|gate| match gate.served {
+            Served::Both => false,
+            Served::Only(value) => self.is_on(gate.name) != value,
+        });
+        refused.map_or(Ok(()), |gate| {
+            let (name, value) = (gate.name, self.is_on(gate.name));
+            Err(format!(
+                "feature gate {name}={value} is known to etcd but not served by this version"
+            ))
+        })
     }
 }
 
-fn stage(gate: &Gate) -> &'static str {
-    if gate.beta { "BETA" } else { "ALPHA" }
+fn known(name: &str) -> Result<&'static str, String> {
+    let names = GATES.iter().map(|gate| gate.name).chain(ALL.iter().map(|(all, _)| *all));
+    let found = names.into_iter().find(|known| *known == name);
+    found.ok_or_else(|| format!("unrecognized feature gate: {name}"))
+}
+
+/// One line a gate, as etcd's `--help` lists them.
+pub(super) fn lines() -> Vec<String> {
+    let all = ALL.iter().map(|(name, stage)| (*name, *stage, false));
+    let gates = GATES.iter().map(|gate| (gate.name, gate.stage, gate.default));
+    let mut lines: Vec<String> = all
+        .chain(gates)
+        .map(|(name, stage, default)| {
+            format!("{name}=true|false ({} - default={default})", stage.text())
+        })
+        .collect();
+    lines.sort();
+    lines
 }
 
 #[cfg(test)]
@@ -103,30 +149,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gates_are_read_as_etcd_reads_them() {
-        let on = |text: &str, name| Gates::parse(text).map(|gates| gates.is_on(name));
-        assert_eq!(on("", "InitialCorruptCheck"), Ok(false));
-        assert_eq!(on("", "FastLeaseKeepAlive"), Ok(true));
-        assert_eq!(on(" InitialCorruptCheck = 1 ,", "InitialCorruptCheck"), Ok(true));
-        assert_eq!(on("AllAlpha=true,CompactHashCheck=false", "CompactHashCheck"), Ok(false));
-        assert_eq!(on("AllAlpha=true", "LeaseCheckpoint"), Ok(true));
-        assert_eq!(on("AllBeta=false", "FastLeaseKeepAlive"), Ok(false));
-        let refused = |text: &str| Gates::parse(text).expect_err("it is refused");
-        assert_eq!(refused("What=true"), "unrecognized feature gate: What");
-        assert_eq!(refused("LeaseCheckpoint"), "missing bool value for LeaseCheckpoint");
+    fn what_is_wrong_has_etcds_text() {
+        let error = |text| Gates::parse(text).expect_err("not what etcd takes");
+        assert_eq!(error("Nonsense=true"), "unrecognized feature gate: Nonsense");
+        assert_eq!(error("leaseCheckpoint=true"), "unrecognized feature gate: leaseCheckpoint");
+        assert_eq!(error("LeaseCheckpoint"), "missing bool value for LeaseCheckpoint");
         assert_eq!(
-            refused("LeaseCheckpoint=yes"),
+            error("LeaseCheckpoint=yes"),
             "invalid value of LeaseCheckpoint=yes, err: strconv.ParseBool: parsing \"yes\": \
              invalid syntax"
         );
     }
 
     #[test]
-    fn what_is_not_served_is_named() {
-        let unserved = |text: &str| Gates::parse(text).expect("it parses").unserved();
-        assert_eq!(unserved("SetMemberLocalAddr=false,StopGRPCServiceOnDefrag=true"), None);
-        assert_eq!(unserved("PriorityRequest=true"), Some("PriorityRequest"));
-        assert_eq!(unserved("AllAlpha=true"), Some("SetMemberLocalAddr"));
-        assert_eq!(unserved("AllAlpha=true,SetMemberLocalAddr=false"), Some("PriorityRequest"));
+    fn gates_are_switched_one_by_one_and_together() {
+        let gates = |text| Gates::parse(text).expect("a valid list");
+        assert_eq!(gates(""), Gates::default());
+        assert!(gates("").is_on("FastLeaseKeepAlive") && !gates("").is_on("PriorityRequest"));
+        assert!(gates(" PriorityRequest = t ,").is_on("PriorityRequest"));
+        let most = gates("LeaseCheckpoint=false,AllAlpha=true");
+        assert!(most.is_on("PriorityRequest") && !most.is_on("LeaseCheckpoint"));
+        assert!(!gates("AllBeta=false").is_on("TxnModeWriteWithSharedBuffer"));
+    }
+
+    #[test]
+    fn all_gates_are_listed_with_what_they_are_set_to() {
+        let listed = Gates::parse("LeaseCheckpoint=true").expect("a valid list").list();
+        assert_eq!(listed.len(), GATES.len());
+        assert!(listed.contains(&("LeaseCheckpoint", "ALPHA", true)), "{listed:?}");
+        assert!(listed.contains(&("FastLeaseKeepAlive", "BETA", true)), "{listed:?}");
+        assert!(listed.contains(&("CompactHashCheck", "ALPHA", false)), "{listed:?}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let check = |text| Gates::parse(text).expect("a valid list").check();
+        assert_eq!(
+            check("StopGRPCServiceOnDefrag=true,TxnModeWriteWithSharedBuffer=false"),
+            Ok(())
+        );
+        assert_eq!(
+            check("AllBeta=false,AllAlpha=true,PriorityRequest=false"),
+            Ok(()),
+            "all others are served on and off"
+        );
+        assert_eq!(
+            check("PriorityRequest=true"),
+            Err(
+                "feature gate PriorityRequest=true is known to etcd but not served by this version"
+                    .into()
+            )
+        );
+        assert_eq!(
+            check("LeaseCheckpointPersist=true"),
+            Err("enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                 LeaseCheckpoint"
+                .into())
+        );
     }
 }

@@ -143,6 +143,31 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Why> {
     }
 }
 
+/// [`duration`] where etcd takes a negative one for none.
+pub(crate) fn delay(text: &str) -> Result<Duration, Why> {
+    match text.strip_prefix('-') {
+        Some(rest) if !rest.starts_with(['+', '-']) => duration(rest).map(|_| Duration::ZERO),
+        _ => duration(text),
+    }
+}
+
+/// A plain `strconv.ParseUint`, whose own text etcd shows for some flags.
+pub(crate) fn bare_uint_as<T: TryFrom<u64>>(text: &str) -> Result<T, Why> {
+    uint_as(text).map_err(|why| {
+        let why = if why == SYNTAX { "invalid syntax" } else { RANGE };
+        format!("strconv.ParseUint: parsing {}: {why}", quote(text))
+    })
+}
+
+/// What Go says when a file cannot be opened or read.
+pub(crate) fn file_error(what: &str, path: &str, error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    format!("{what} {path}: {}{}", first.into_iter().collect::<String>(), letters.as_str())
+}
+
 /// Go's `%q`, near enough for what people type.
 pub(crate) fn quote(text: &str) -> String {
     format!("{text:?}")
@@ -169,6 +194,12 @@ mod tests {
         assert_eq!(int("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(int("9223372036854775808"), Err(RANGE.into()));
         assert_eq!(uint_as::<u32>("4294967296"), Err(RANGE.into()));
+        let bare = |text| bare_uint_as::<u32>(text).expect_err("no such number");
+        assert_eq!(bare("x"), "strconv.ParseUint: parsing \"x\": invalid syntax");
+        assert_eq!(
+            bare("4294967296"),
+            "strconv.ParseUint: parsing \"4294967296\": value out of range"
+        );
     }
 
     #[test]
@@ -180,5 +211,8 @@ mod tests {
         for bad in ["", "5", "s", "1.2.3s", "-1s", "5d", ".s", "+"] {
             assert_eq!(duration(bad), Err(SYNTAX.into()), "{bad}");
         }
+        assert_eq!(delay("-1s"), Ok(Duration::ZERO));
+        assert_eq!(delay("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(delay("--1s"), Err(SYNTAX.into()));
     }
 }

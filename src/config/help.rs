@@ -1,6 +1,7 @@
 //! The texts of `--help`, `--version` and of a command line that does not parse.
 
 use super::flags::{self, Group, Kind};
+use super::gates;
 
 /// The etcd release whose behaviour this server has.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -16,17 +17,32 @@ pub const USAGE: &str = "Usage:
 
   quorate -h | --help
     Show the flags.
+
+  quorate --config-file PATH
+    Start a member with the configuration in a file; other flags and variables are ignored.
+    Durations are whole nanoseconds there (600000000000 for 10m).
 ";
 
-/// `--version`: ours first, then the lines that etcd prints.
+/// `--version`: etcd's lines first, for those who read them, then ours.
 pub fn version() -> String {
     format!(
-        "quorate Version: {}\netcd Version: {ETCD_VERSION}\nGit SHA: {}\nOS/Arch: {}/{}\n",
-        env!("CARGO_PKG_VERSION"),
+        "etcd Version: {ETCD_VERSION}\nGit SHA: {}\nGo Version: none\nGo OS/Arch: {}/{}\n\
+         quorate Version: {}\n",
         option_env!("QUORATE_GIT_SHA").unwrap_or("unknown"),
         std::env::consts::OS,
-        std::env::consts::ARCH,
+        gos_name(std::env::consts::ARCH),
+        env!("CARGO_PKG_VERSION"),
     )
+}
+
+/// Of a processor's architecture.
+fn gos_name(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
 }
 
 /// `--help`: every flag served, by group, and the names of those that are not.
@@ -35,10 +51,13 @@ pub fn flags() -> String {
         (Group::Member, "Member"),
         (Group::Clustering, "Clustering"),
         (Group::Security, "Security"),
-        (Group::Logging, "Logging"),
-        (Group::Features, "Features"),
         (Group::Auth, "Auth"),
-        (Group::Meta, "Meta"),
+        (Group::Profiling, "Profiling and Monitoring"),
+        (Group::Logging, "Logging"),
+        (Group::Tracing, "Distributed tracing"),
+        (Group::Features, "Features"),
+        (Group::Unsafe, "Unsafe feature"),
+        (Group::Others, "Others"),
     ];
     let mut text =
         format!("{USAGE}\nEvery flag can be given as a variable: --some-flag is ETCD_SOME_FLAG.\n");
@@ -46,6 +65,10 @@ pub fn flags() -> String {
         text.push_str(&format!("\n{title}:\n"));
         for flag in flags::all().filter(|flag| flag.group == group) {
             text.push_str(&format!("  --{} '{}'\n    {}\n", flag.name, flag.default, flag.help));
+            if flag.name == "feature-gates" {
+                let lines = gates::lines().into_iter().map(|gate| format!("    {gate}\n"));
+                text.extend(lines);
+            }
         }
     }
     text.push_str("\nKnown to etcd, not served by this version:\n");

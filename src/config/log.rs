@@ -2,8 +2,8 @@
 //! reads ours. Which writer and which clock is the caller's business; nothing is installed here.
 
 use std::fmt::{self, Write as _};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -13,7 +13,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::file::kind;
 use super::{Values, go};
+use crate::codec::timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -21,16 +23,42 @@ pub enum Format {
     Console,
 }
 
+/// Where lines go, in the order in which they do: who has seen a line on the terminal finds it in the
+/// file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    File(PathBuf),
+    /// systemd's journal.
+    Journal,
+    Stdout,
+    Stderr,
+}
+
+/// When a log file is put aside for a new one, and how long it is kept (lumberjack's rules).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    pub bytes_max: u64,
+    /// How old a file that was put aside may get; `None` for any age.
+    pub days_max: Option<u64>,
+    /// How many of them are kept; `None` for all.
+    pub files_max: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub level: Level,
     pub format: Format,
+    /// Sorted, without repetitions; empty where lines are dropped.
+    pub outputs: Vec<Output>,
+    /// Of the one file among the outputs.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Settings {
     /// What is logged with before the configuration is known.
     fn default() -> Self {
-        Self { level: Level::INFO, format: Format::Json }
+        let outputs = vec![Output::Stderr];
+        Self { level: Level::INFO, format: Format::Json, outputs, rotation: None }
     }
 }
 
@@ -41,27 +69,20 @@ impl Settings {
             "capnslog" => return Err("--logger=capnslog is removed in v3.5".into()),
             other => return Err(format!("unknown logger option {}", go::quote(other))),
         }
-        let several = values.log_outputs.len() > 1;
-        for output in &values.log_outputs {
-            match output.as_str() {
-                "default" if several => {
-                    return Err("multi logoutput for \"default\" is not supported yet".into());
-                }
-                "default" | "stderr" => {}
-                other => {
-                    return Err(format!(
-                        "--log-outputs={other} is known to etcd but not served by this version: \
-                         only default and stderr are"
-                    ));
-                }
-            }
+        let names = &values.log_outputs;
+        if names.len() > 1 && names.iter().any(|name| name == "default") {
+            return Err("multi logoutput for \"default\" is not supported yet".into());
         }
-        let level = match values.log_level.as_str() {
+        let rotation = match values.log_rotation {
+            true => Some(rotation(names, &values.log_rotation_config)?),
+            false => None,
+        };
+        let level = match values.log_level.to_ascii_lowercase().as_str() {
             "debug" => Level::DEBUG,
             "" | "info" => Level::INFO,
             "warn" => Level::WARN,
             "error" | "dpanic" | "panic" | "fatal" => Level::ERROR,
-            other => return Err(format!("unrecognized level: {}", go::quote(other))),
+            _ => return Err(format!("unrecognized level: {}", go::quote(&values.log_level))),
         };
         let format = match values.log_format.as_str() {
             "" | "json" => Format::Json,
@@ -70,7 +91,7 @@ impl Settings {
                 return Err(format!("unknown log format: {other}, supported values json, console"));
             }
         };
-        Ok(Self { level, format })
+        Ok(Self { level, format, outputs: outputs(names)?, rotation })
     }
 
     /// Which events are logged: ours from the level on, those of libraries only when they warn.
@@ -78,6 +99,98 @@ impl Settings {
         let ours = LevelFilter::from_level(self.level);
         Targets::new().with_default(ours.min(LevelFilter::WARN)).with_target("quorate", ours)
     }
+}
+
+/// Names of outputs as zap reads them: what has no scheme is a file.
+fn outputs(names: &[String]) -> Result<Vec<Output>, String> {
+    if names.len() > 1 && names.iter().any(|name| name == "systemd/journal") {
+        let names: Vec<_> = names.iter().map(|name| go::quote(name)).collect();
+        return Err(format!(
+            "running with systemd/journal but other '--log-outputs' values ([{}]) are configured \
+             with 'default'; override 'default' value with something else",
+            names.join(" ")
+        ));
+    }
+    if names.iter().any(|name| name == "/dev/null") {
+        return Ok(Vec::new());
+    }
+    let mut outputs = names.iter().map(|name| output(name)).collect::<Result<Vec<_>, _>>()?;
+    outputs.sort();
+    outputs.dedup();
+    Ok(outputs)
+}
+
+fn output(name: &str) -> Result<Output, String> {
+    let refuse = |why: String| Err(format!("couldn't open sink {}: {why}", go::quote(name)));
+    match name {
+        "default" | "stderr" => Ok(Output::Stderr),
+        "stdout" => Ok(Output::Stdout),
+        "systemd/journal" => Ok(Output::Journal),
+        "" => refuse("open : no such file or directory".into()),
+        _ => match name.split_once("://") {
+            None => Ok(Output::File(name.into())),
+            Some(("file", path)) => Ok(Output::File(path.into())),
+            Some((scheme, _)) => refuse(format!("no sink found for scheme {}", go::quote(scheme))),
+        },
+    }
+}
+
+/// `--log-rotation-config-json`, for the one file among the outputs.
+fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
+    let is_file = |name: &&String| !matches!(name.as_str(), "default" | "stderr" | "stdout");
+    match names.iter().filter(is_file).count() {
+        0 if names.len() > 1 => {}
+        1 => {}
+        _ => {
+            return Err("--log-outputs requires a single file path when \
+                        --log-rotate-config-json is defined"
+                .into());
+        }
+    }
+    let config: Value = serde_json::from_str(json)
+        .map_err(|error| format!("improperly formatted log rotation config: {error}"))?;
+    let Some(config) = config.as_object() else {
+        return Err("invalid log rotation config: it must be an object".into());
+    };
+    let invalid = |found: &str, key: &str, of: &str| {
+        format!(
+            "invalid log rotation config: json: cannot unmarshal {found} into Go struct field \
+             logRotationConfig.{key} of type {of}"
+        )
+    };
+    let get = |key: &str| {
+        let found = config.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        found.map(|(_, value)| value).filter(|value| !value.is_null())
+    };
+    let number = |key: &str| match get(key) {
+        None => Ok(0),
+        Some(Value::Number(number)) if number.is_i64() => {
+            // Less than nothing is nothing.
+            Ok(u64::try_from(number.as_i64().unwrap_or(0)).unwrap_or(0))
+        }
+        Some(Value::Number(number)) => Err(invalid(&format!("number {number}"), key, "int")),
+        Some(other) => Err(invalid(kind(other), key, "int")),
+    };
+    let limits = [number("maxsize")?, number("maxage")?, number("maxbackups")?];
+    for key in ["localtime", "compress"] {
+        match get(key) {
+            None | Some(Value::Bool(false)) => {}
+            Some(Value::Bool(true)) => {
+                return Err(format!(
+                    "{key} of --log-rotation-config-json is known to etcd but not served by this \
+                     version"
+                ));
+            }
+            Some(other) => return Err(invalid(kind(other), key, "bool")),
+        }
+    }
+    let [megabytes, days, files] = limits;
+    let some = |count: u64| Some(count).filter(|count| *count > 0);
+    Ok(Rotation {
+        bytes_max: some(megabytes).unwrap_or(100).saturating_mul(1 << 20),
+        days_max: some(days),
+        files_max: some(files).map(|files| usize::try_from(files).unwrap_or(usize::MAX)),
+    })
 }
 
 /// Formats events as zap does. Times are in UTC.
@@ -221,38 +334,11 @@ fn caller(file: &str, line: u32) -> String {
     format!("{folder}{slash}{name}:{line}")
 }
 
-/// RFC 3339 in UTC with microseconds.
-fn timestamp(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (year, month, day) = civil(since.as_secs() / 86_400);
-    let second = since.as_secs() % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_micros()
-    )
-}
-
-/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the
-/// leap day is a year's last (H. Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -278,7 +364,7 @@ mod tests {
         let lines = tracing_subscriber::fmt::layer()
             .event_format(Zap::new(format, now))
             .with_writer(move || writer.clone());
-        let settings = Settings { level: Level::DEBUG, format };
+        let settings = Settings { level: Level::DEBUG, format, ..Settings::default() };
         let subscriber = tracing_subscriber::registry().with(settings.filter()).with(lines);
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(peer_urls = "http://a:1", tries = 3, "added \"member\"");
@@ -308,11 +394,51 @@ mod tests {
     }
 
     #[test]
-    fn days_are_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(59), (1970, 3, 1));
-        assert_eq!(civil(10_957), (2000, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(47_541), (2100, 3, 1));
+    fn outputs_are_named_as_zap_names_them() {
+        let of = |names: &str| {
+            let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+            outputs(&names)
+        };
+        let file = |path: &str| Output::File(path.into());
+        assert_eq!(of("default"), Ok(vec![Output::Stderr]));
+        assert_eq!(of("stdout,a.log,stderr,a.log"), {
+            Ok(vec![file("a.log"), Output::Stdout, Output::Stderr])
+        });
+        assert_eq!(of("file:///var/log/x"), Ok(vec![file("/var/log/x")]));
+        assert_eq!(of("stderr,/dev/null"), Ok(Vec::new()));
+        assert_eq!(of("systemd/journal"), Ok(vec![Output::Journal]));
+        assert_eq!(
+            of("http://x"),
+            Err("couldn't open sink \"http://x\": no sink found for scheme \"http\"".into())
+        );
+        assert!(of("systemd/journal,stderr").is_err());
+    }
+
+    #[test]
+    fn rotation_is_configured_as_in_etcd() {
+        let of = |names: &str, json: &str| {
+            let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+            rotation(&names, json)
+        };
+        let default = "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
+                       \"compress\": false}";
+        let wanted = Rotation { bytes_max: 100 << 20, days_max: None, files_max: None };
+        assert_eq!(of("a.log", default), Ok(wanted));
+        let few = Rotation { bytes_max: 1 << 20, days_max: Some(7), files_max: Some(2) };
+        let json = r#"{"MaxSize": 1, "maxage": 7, "maxbackups": 2, "other": "x"}"#;
+        assert_eq!(of("a.log,stderr", json), Ok(few));
+        let one =
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined";
+        assert_eq!(of("default", default), Err(one.into()));
+        assert_eq!(of("a,b", default), Err(one.into()));
+        assert_eq!(
+            of("a", r#"{"maxsize": "a"}"#),
+            Err("invalid log rotation config: json: cannot unmarshal string into Go struct field \
+                 logRotationConfig.maxsize of type int"
+                .into())
+        );
+        let broken = of("a", "{x").expect_err("no JSON");
+        assert!(broken.starts_with("improperly formatted log rotation config: "), "{broken}");
+        assert!(of("a", r#"{"compress": true}"#).expect_err("not there").contains("not served"));
     }
 }

@@ -1,20 +1,25 @@
-//! Flags and `ETCD_*` variables become one validated [`Config`]. Reads nothing but its arguments:
-//! no environment, no files, no clock, so that every rule is tested without a process.
+//! Flags and `ETCD_*` variables, or a file instead of both, become one validated [`Config`]. Reads
+//! nothing but its arguments: no environment, no clock, and files only through the caller, so that every
+//! rule is tested without a process.
 //!
 //! The rules are etcd's (3.7, `server/etcdmain`, `server/embed`):
 //! * Go's flag syntax: `-x` is `--x`, `--x=v` or `--x v`, booleans need the `=`, the last one wins.
 //! * Every flag `--some-flag` is also the variable `ETCD_SOME_FLAG`. Both at once is an error, an
 //!   unknown variable a warning.
+//! * With `--config-file`, or `ETCD_CONFIG_FILE`, the file alone counts.
 //! * What etcd knows and this version does not serve is refused by name, never ignored. Only a value
 //!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
 //!
-//! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`urls`]
-//! (etcd's rules for URLs), [`cluster`] (the initial cluster), [`tokens`] (`--auth-token`), `gates`
-//! (`--feature-gates`), `security`
-//! (TLS: its flags and rules), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log
-//! lines), [`server`] (what the server is started with), [`help`] (texts).
+//! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`file`] (the
+//! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
+//! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
+//! rules), `discovery` (other ways to find the members), [`without_effect`] (flags for what is not
+//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`]
+//! (what the server is started with), [`help`] (texts).
 
 pub mod cluster;
+mod discovery;
+mod file;
 mod flags;
 mod gates;
 pub(crate) mod go;
@@ -25,10 +30,14 @@ mod server;
 mod tokens;
 pub mod urls;
 mod validate;
+mod without_effect;
+mod yaml;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
+pub use discovery::Discovery;
 use flags::{Flag, Kind};
 pub use validate::Config;
 
@@ -36,6 +45,8 @@ use crate::tls;
 
 /// What the variables of all flags begin with.
 const PREFIX: &str = "ETCD_";
+const CONFIG_FILE: &str = "ETCD_CONFIG_FILE";
+const VERSION: &str = "ETCD_VERSION";
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -55,6 +66,9 @@ pub enum ConfigError {
     /// The configuration contradicts itself or asks for what is not served: exit code 1.
     #[error("{0}")]
     Invalid(String),
+    /// The same, told in etcd without a log line around it.
+    #[error("{0}")]
+    Plain(String),
 }
 
 /// Something to log once the log is set up.
@@ -68,7 +82,27 @@ pub enum Notice {
         name: String,
         value: String,
     },
+    /// `ETCD_VERSION`, which stands for no flag whatever the flag's name.
+    SpecialVariable {
+        value: String,
+    },
+    /// The configuration is this file's.
+    LoadedFile(String),
     IgnoredFlag(&'static str),
+    /// What etcd says about a flag that it will not have for long.
+    Deprecated(&'static str),
+    WithoutEffect {
+        flag: &'static str,
+        why: &'static str,
+    },
+    /// Less than the least that there is was asked for.
+    RaisedTimeout(&'static str),
+    /// A power cut may lose what was answered.
+    NoSync,
+    /// The bound on requests is larger than etcd recommends.
+    LargeRequests(usize),
+    /// The quota is larger than etcd recommends.
+    LargeQuota(i64),
     DefaultName,
     DefaultDataDir(String),
     /// The member listens everywhere and tells others to find it at localhost.
@@ -97,16 +131,21 @@ struct Values {
     pub listen_client: Vec<urls::Url>,
     pub listen_client_http: Vec<urls::Url>,
     pub listen_metrics: Vec<urls::Url>,
+    pub gates: gates::Gates,
+    pub discovery: discovery::Given,
+    pub tracing: bool,
+    pub tracing_per_million: i64,
+    pub config_file: String,
     pub quota_bytes: i64,
     pub txn_ops_max: usize,
     pub request_bytes_max: usize,
     pub concurrent_streams_max: u32,
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    pub ping_time_min: Duration,
     pub gateway: bool,
     pub cors: BTreeSet<String>,
     pub host_whitelist: BTreeSet<String>,
-    pub metrics: String,
     pub advertise_peer: Vec<urls::Url>,
     pub initial_cluster: String,
     pub initial_state: String,
@@ -119,7 +158,6 @@ struct Values {
     pub auto_compaction_mode: String,
     pub auto_compaction_retention: String,
     pub progress_interval: Duration,
-    pub gates: gates::Gates,
     pub corrupt_check_time: Duration,
     pub compact_hash_check_time: Duration,
     pub auth_token: String,
@@ -135,17 +173,31 @@ struct Values {
     pub tls_max: String,
     pub logger: String,
     pub log_outputs: Vec<String>,
+    pub log_rotation: bool,
+    pub log_rotation_config: String,
     pub log_level: String,
     pub log_format: String,
+    pub unary_warning: Duration,
+    pub apply_warning: Duration,
+    pub metrics: String,
+    pub compaction_batch: i64,
+    pub compaction_sleep: Duration,
+    pub reuse_port: bool,
+    pub raft_read_timeout: Duration,
+    pub raft_write_timeout: Duration,
+    pub unsafe_no_fsync: bool,
+    pub memory_mlock: bool,
     pub version: bool,
     /// Names of the flags that were given, as flags or variables.
     pub given: BTreeSet<&'static str>,
 }
 
-/// Reads the command line (without the program's name) and the process's variables.
+/// Reads the command line (without the program's name) and the process's variables. `read_file` is asked
+/// for the configuration file, if one is named.
 pub fn parse(
     arguments: &[String],
     variables: &[(String, String)],
+    read_file: impl FnOnce(&str) -> io::Result<String>,
 ) -> Result<(Command, Vec<Notice>), ConfigError> {
     let mut values = flags::defaults();
     let mut notices = Vec::new();
@@ -169,14 +221,32 @@ pub fn parse(
     if values.version {
         return Ok((Command::Print(help::version()), notices));
     }
-    if let Some(refused) = refused {
-        return Err(refused);
-    }
-    read_variables(&mut values, variables, &mut notices)?;
-    let ignored = values.given.iter().filter(|name| flags::is_ignored(name));
-    notices.extend(ignored.map(|name| Notice::IgnoredFlag(name)));
-    let config = validate::validate(values, &mut notices)?;
+    let config = match file_named(&values, variables) {
+        Some(path) => {
+            let text = read_file(&path)
+                .map_err(|error| ConfigError::Invalid(go::file_error("open", &path, &error)))?;
+            values = file::read(&text)?;
+            notices.push(Notice::LoadedFile(path));
+            validate::file(values, &mut notices)?
+        }
+        None => {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            read_variables(&mut values, variables, &mut notices)?;
+            let ignored = values.given.iter().filter(|name| flags::is_ignored(name));
+            notices.extend(ignored.map(|name| Notice::IgnoredFlag(name)));
+            validate::command_line(values, &mut notices)?
+        }
+    };
     Ok((Command::Run(Box::new(config)), notices))
+}
+
+/// The flag counts before its variable, and both at once are no error here, as in etcd.
+fn file_named(values: &Values, variables: &[(String, String)]) -> Option<String> {
+    let variable = variables.iter().find(|(name, _)| name == CONFIG_FILE).map(|(_, value)| value);
+    let named = Some(&values.config_file).filter(|path| !path.is_empty()).or(variable);
+    named.filter(|path| !path.is_empty()).cloned()
 }
 
 /// etcd's order: a flag beats its variable, which is an error and not a silent choice; a variable
@@ -189,6 +259,12 @@ fn read_variables(
     let on_the_line = values.given.clone();
     for (variable, value) in variables {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
+        if variable == VERSION {
+            if !value.is_empty() {
+                notices.push(Notice::SpecialVariable { value: value.clone() });
+            }
+            continue;
+        }
         let name = rest.to_ascii_lowercase().replace('_', "-");
         let flag = flags::find(&name).filter(|flag| &variable_of(flag.name) == variable);
         match flag {
@@ -223,7 +299,7 @@ fn variable_of(flag: &str) -> String {
 fn usage(flag: &Flag, value: &str, why: &str) -> ConfigError {
     let value = go::quote(value);
     ConfigError::Usage(match flag.kind {
-        Kind::Served { bool: true, .. } | Kind::NotServed { bool: true, .. } => {
+        Kind::Served { .. } | Kind::NotServed { .. } if flag.is_bool() => {
             format!("invalid boolean value {value} for -{}: {why}", flag.name)
         }
         _ => format!("invalid value {value} for flag -{}: {why}", flag.name),

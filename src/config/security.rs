@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::flags::{Flag, Group, Kind, served, set, text};
+use super::flags::{Flag, served, set, text};
 use super::urls::Url;
 use super::{Notice, Values, go};
 use crate::tls::Generate;
@@ -156,6 +156,7 @@ pub(super) const FLAGS: &[Flag] = &[
     served!(
         Security,
         "client-cert-allowed-hostname",
+        list,
         "",
         set!(client_tls.allowed_hostnames, list),
         "Alternative names, one of which a client's certificate must have."
@@ -236,6 +237,7 @@ pub(super) const FLAGS: &[Flag] = &[
     served!(
         Security,
         "peer-cert-allowed-cn",
+        list,
         "",
         set!(peer_tls.allowed_cns, list),
         "Common names, one of which a member's certificate must have."
@@ -243,12 +245,13 @@ pub(super) const FLAGS: &[Flag] = &[
     served!(
         Security,
         "peer-cert-allowed-hostname",
+        list,
         "",
         set!(peer_tls.allowed_hostnames, list),
         "Alternative names, one of which a member's certificate must have."
     ),
     served!(
-        Security,
+        Features,
         "peer-skip-client-san-verification",
         bool,
         "false",
@@ -258,6 +261,7 @@ pub(super) const FLAGS: &[Flag] = &[
     served!(
         Security,
         "self-signed-cert-validity",
+        uint,
         "1",
         set!(self_signed_years, go::uint),
         "Years for which the certificates of --auto-tls and --peer-auto-tls are valid."
@@ -265,6 +269,7 @@ pub(super) const FLAGS: &[Flag] = &[
     served!(
         Security,
         "cipher-suites",
+        list,
         "",
         set!(cipher_suites, list),
         "Cipher suites of TLS 1.2, by Go's names, the most wanted first; all when empty."

@@ -1,7 +1,10 @@
 //! The configuration as what the server is started with.
 
+use std::net::IpAddr;
+
 use super::Config;
 use super::urls::Url;
+use crate::env::tokio::Machine;
 use crate::limits;
 use crate::member::{self, InitialState};
 use crate::server;
@@ -15,10 +18,29 @@ impl Config {
         options.concurrent_streams_max = self.concurrent_streams_max;
         options.keep_alive_interval = self.keep_alive_interval;
         options.keep_alive_timeout = self.keep_alive_timeout;
+        options.ping_time_min = self.ping_time_min;
         options.gateway = self.gateway;
         options.access = self.access.clone();
         options.time_calls = self.time_calls;
         options
+    }
+
+    /// What the doors to this machine are to do differently.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            reuse_port: self.reuse_port,
+            local_address: self.local_address(),
+            no_sync: self.unsafe_no_fsync,
+        }
+    }
+
+    /// The first advertised peer address that others can reach, if the gate for it is on (etcd,
+    /// `InferLocalAddr`).
+    fn local_address(&self) -> Option<IpAddr> {
+        let addresses = self.advertise_peer.iter().filter_map(|url| url.host().parse().ok());
+        let mut reachable = addresses
+            .filter(|address: &IpAddr| !address.is_loopback() && !address.is_unspecified());
+        reachable.next().filter(|_| self.set_local_address)
     }
 
     fn member_options(&self) -> member::Options {
@@ -29,6 +51,7 @@ impl Config {
             wal_dir: self.wal_dir.clone(),
             listen_peer: self.listen_peer.clone(),
             peer_tls: self.peer_tls.clone(),
+            peer_patience: self.peer_patience,
             advertise_peer_urls: texts(&self.advertise_peer),
             advertise_client_urls: texts(&self.advertise_client),
             initial_cluster: members.map(|(name, urls)| (name.to_owned(), texts(urls))).collect(),
@@ -61,6 +84,10 @@ impl Config {
             watch_progress_interval: self.progress_interval,
             tokens: self.tokens.clone(),
             bcrypt_cost: self.bcrypt_cost,
+            apply_warning: self.apply_warning,
+            unary_warning: self.unary_warning,
+            compaction_step: self.compaction_step,
+            compaction_pause: self.compaction_pause,
             // Every address and URL of the pattern's is replaced above.
             ..member::Options::single(&self.name, &self.data_dir, ([127, 0, 0, 1], 0).into())
         }

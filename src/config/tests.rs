@@ -3,12 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::flags::Takes;
 use super::*;
 use crate::env::Place;
+use crate::env::tokio::Machine;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
+use crate::peer::Patience;
 use crate::tls::Listen;
 use crate::tls::suites::Version;
+
+fn no_file(path: &str) -> io::Result<String> {
+    panic!("{path} is read")
+}
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -17,7 +24,7 @@ fn words(line: &str) -> Vec<String> {
 fn run(line: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<Notice>), ConfigError> {
     let variables: Vec<_> =
         variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    match parse(&words(line), &variables)? {
+    match parse(&words(line), &variables, no_file)? {
         (Command::Run(config), notices) => Ok((*config, notices)),
         (Command::Print(text), _) => panic!("{line} printed {text}"),
     }
@@ -99,7 +106,7 @@ fn gos_syntax_is_read() {
 
 #[test]
 fn help_and_version_are_printed() {
-    let printed = |line| match parse(&words(line), &[]) {
+    let printed = |line| match parse(&words(line), &[], no_file) {
         Ok((Command::Print(text), _)) => text,
         other => panic!("{line}: {other:?}"),
     };
@@ -107,7 +114,8 @@ fn help_and_version_are_printed() {
         assert!(printed(line).contains("  --listen-client-urls 'http://localhost:2379'\n"));
     }
     let version = printed("--version --cert-file x");
-    assert!(version.starts_with("quorate Version: 0.1.0\netcd Version: 3.7.1\nGit SHA: "));
+    assert!(version.starts_with("etcd Version: 3.7.1\nGit SHA: "), "{version}");
+    assert!(version.ends_with("\nquorate Version: 0.1.0\n"), "{version}");
 }
 
 #[test]
@@ -130,6 +138,10 @@ fn variables_stand_for_flags() {
     assert_eq!(config.data_dir.to_str(), Some("v.etcd"));
     assert!(notices.contains(&Notice::DefaultDataDir("v.etcd".into())));
 
+    let special = ("ETCD_VERSION", "true");
+    let (_, notices) = run("", &[special]).expect("it is no flag's");
+    assert!(notices.contains(&Notice::SpecialVariable { value: "true".into() }));
+
     let both = run("--name x", &variables).expect_err("flag and variable at once");
     assert_eq!(
         both.to_string(),
@@ -143,15 +155,113 @@ fn variables_stand_for_flags() {
 #[test]
 fn what_is_not_served_is_refused() {
     let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
-    assert_eq!(invalid("--discovery-token x"), text("discovery-token"));
-    assert_eq!(invalid("--memory-mlock"), text("memory-mlock"));
     assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
-    let variable = run("", &[("ETCD_CONFIG_FILE", "x.yml")]).expect_err("a file");
-    assert_eq!(variable.to_string(), text("config-file"));
+    assert_eq!(invalid("--enable-distributed-tracing"), text("enable-distributed-tracing"));
+    assert_eq!(invalid("--discovery-srv example.com"), text("discovery-srv"));
     // These ask for what happens anyway.
-    config("--memory-mlock=false --discovery-token= --metrics basic");
+    config("--enable-pprof=false --discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
+}
+
+#[test]
+fn ways_to_find_members_exclude_each_other() {
+    let conflict = "multiple discovery or bootstrap flags are set. Choose one of \
+                    \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"";
+    let both = "both --discovery-token and --discovery-endpoints must be set";
+    assert_eq!(invalid("--discovery-srv a.b --initial-cluster default=http://a:1"), conflict);
+    assert_eq!(invalid("--discovery-srv a.b --discovery-endpoints a:1"), conflict);
+    assert_eq!(invalid("--discovery-endpoints a:1"), both);
+    assert_eq!(invalid("--discovery-token x"), both);
+    assert_eq!(
+        invalid("--discovery-token x --discovery-endpoints a:1,,b:1"),
+        "--discovery-endpoints must not contain empty endpoints"
+    );
+    assert_eq!(
+        invalid("--discovery-fallback proxy --log-level loud"),
+        "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\""
+    );
+    assert_eq!(
+        usage_error("--discovery-fallback x"),
+        "invalid value \"x\" for flag -discovery-fallback: invalid value"
+    );
+}
+
+#[test]
+fn members_meet_at_another_etcd() {
+    let line = "--name m1 --discovery-token tok --discovery-endpoints http://b:1,http://a:1 \
+                --discovery-user ann --discovery-password secret --discovery-dial-timeout 1s";
+    let found = config(line);
+    let discovery = found.discovery.expect("it is asked for");
+    assert_eq!(discovery.endpoints, ["http://a:1", "http://b:1"]);
+    assert_eq!(discovery.user, Some(("ann".into(), "secret".into())));
+    assert_eq!((discovery.dial_timeout, discovery.tls), (Duration::from_secs(1), None));
+    assert_eq!(found.initial_cluster.to_string(), "m1=http://localhost:2380");
+    assert_eq!(found.initial_cluster_token, "tok");
+    let secure = "--discovery-token t --discovery-endpoints a:1 --discovery-cacert ca.pem";
+    let tls = config(secure).discovery.expect("it is asked for").tls.expect("it is secured");
+    assert_eq!(tls.trusted_ca_file.to_str(), Some("ca.pem"));
+    assert_eq!(config("").discovery, None);
+}
+
+#[test]
+fn flags_without_effect_are_checked_and_told() {
+    assert!(without_effect::is_consistent());
+    let line = "--max-snapshots 7 --max-wals 9 --backend-batch-limit 5 --backend-batch-interval -1s \
+                --backend-bbolt-freelist-type array --v2-deprecation gone,write-only \
+                --bootstrap-defrag-threshold-megabytes 100 --distributed-tracing-instance-id x";
+    let (_, notices) = run(line, &[]).expect("etcd takes these");
+    let text = "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.";
+    assert!(notices.contains(&Notice::Deprecated(text)));
+    let told = |notice: &&Notice| matches!(notice, Notice::WithoutEffect { .. });
+    assert_eq!(notices.iter().filter(told).count(), 5, "{notices:?}");
+    assert_eq!(
+        usage_error("--v2-deprecation not-yet"),
+        "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\""
+    );
+    assert_eq!(
+        usage_error("--backend-batch-limit x"),
+        "invalid value \"x\" for flag -backend-batch-limit: parse error"
+    );
+    assert_eq!(
+        invalid("--enable-distributed-tracing --distributed-tracing-sampling-rate -1"),
+        "distributed tracing configurition is not valid: (tracing sampling rate must be positive)"
+    );
+}
+
+#[test]
+fn the_machine_is_told_what_to_do_differently() {
+    assert_eq!(config("").machine(), Machine::default());
+    assert!(config("--socket-reuse-port --socket-reuse-address").machine().reuse_port);
+    let (unsafe_config, notices) = run("--unsafe-no-fsync", &[]).expect("a valid line");
+    assert!(unsafe_config.machine().no_sync && notices.contains(&Notice::NoSync));
+    let peers = "--initial-advertise-peer-urls http://127.0.0.1:1,http://10.0.0.7:1,http://name:1";
+    assert_eq!(config(peers).machine().local_address, None);
+    let gate = format!("{peers} --feature-gates SetMemberLocalAddr=true");
+    assert_eq!(config(&gate).machine().local_address, Some([10, 0, 0, 7].into()));
+    let slow = config("--compaction-batch-limit 10 --compaction-sleep-interval 1s");
+    let options = slow.server_options().member;
+    assert_eq!((options.compaction_step, options.compaction_pause), (10, Duration::from_secs(1)));
+}
+
+#[test]
+fn peers_have_five_seconds_at_least() {
+    let patience = |line| config(line).peer_patience;
+    assert_eq!(patience(""), Patience::default());
+    let (config, notices) = run("--raft-read-timeout 1s --raft-write-timeout 9s", &[])
+        .expect("less than the least is raised");
+    assert_eq!(config.peer_patience.read, Duration::from_secs(5));
+    assert_eq!(config.peer_patience.write, Duration::from_secs(9));
+    assert!(notices.contains(&Notice::RaisedTimeout("raft-read-timeout")), "{notices:?}");
+    assert!(!notices.contains(&Notice::RaisedTimeout("raft-write-timeout")), "{notices:?}");
+}
+
+#[test]
+fn more_than_etcd_recommends_is_told() {
+    let (_, notices) = run("--max-request-bytes 20000000", &[]).expect("a valid line");
+    assert!(notices.contains(&Notice::LargeRequests(20_000_000)));
+    let (_, notices) = run("--quota-backend-bytes 9000000000", &[]).expect("a valid line");
+    assert!(notices.contains(&Notice::LargeQuota(9_000_000_000)));
 }
 
 #[test]
@@ -217,11 +327,27 @@ fn rules_across_flags_are_etcds() {
         "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ftp://b:1"
     );
     assert_eq!(invalid("--log-level loud"), "unrecognized level: \"loud\"");
+    config("--log-level INFO");
+    assert_eq!(
+        usage_error("--max-concurrent-streams x"),
+        "invalid value \"x\" for flag -max-concurrent-streams: strconv.ParseUint: parsing \
+         \"x\": invalid syntax"
+    );
+    assert_eq!(
+        usage_error("--feature-gates x=true"),
+        "invalid value \"x=true\" for flag -feature-gates: unrecognized feature gate: x"
+    );
     assert_eq!(
         invalid("--log-format xml"),
         "unknown log format: xml, supported values json, console"
     );
-    assert!(invalid("--log-outputs /var/log/x").contains("not served by this version"));
+    let outputs = "--log-outputs /var/log/x --enable-log-rotation";
+    assert_eq!(config(outputs).log.outputs, [log::Output::File("/var/log/x".into())]);
+    assert!(config(outputs).log.rotation.is_some());
+    assert_eq!(
+        invalid("--log-outputs stderr,default"),
+        "multi logoutput for \"default\" is not supported yet"
+    );
     assert_eq!(config("--quota-backend-bytes -1").quota_bytes, None);
     assert_eq!(config("--snapshot-count 0").snapshot_count, 10_000);
 }
@@ -275,6 +401,54 @@ fn the_table_is_complete() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 113 + 15);
+}
+
+/// What etcd declares each flag to be: files have it in that form.
+#[test]
+fn flags_take_what_they_take_in_etcd() {
+    let kinds = [
+        (
+            Takes::Bool,
+            "auto-tls client-cert-auth discovery-insecure-skip-tls-verify \
+             discovery-insecure-transport enable-distributed-tracing enable-grpc-gateway \
+             enable-log-rotation enable-pprof force-new-cluster initial-election-tick-advance \
+             memory-mlock peer-auto-tls peer-client-cert-auth peer-skip-client-san-verification \
+             pre-vote socket-reuse-address socket-reuse-port strict-reconfig-check \
+             unsafe-no-fsync version",
+        ),
+        (
+            Takes::Uint,
+            "auth-token-ttl bcrypt-cost bootstrap-defrag-threshold-megabytes election-timeout \
+             heartbeat-interval max-concurrent-streams max-request-bytes max-snapshots max-txn-ops \
+             max-wals self-signed-cert-validity snapshot-catchup-entries snapshot-count",
+        ),
+        (
+            Takes::Int,
+            "backend-batch-limit compaction-batch-limit distributed-tracing-sampling-rate \
+             max-learners quota-backend-bytes",
+        ),
+        (
+            Takes::Duration,
+            "backend-batch-interval compact-hash-check-time compaction-sleep-interval \
+             corrupt-check-time discovery-dial-timeout discovery-keepalive-time \
+             discovery-keepalive-timeout discovery-request-timeout downgrade-check-time \
+             grpc-keepalive-interval grpc-keepalive-min-time grpc-keepalive-timeout \
+             raft-read-timeout raft-write-timeout warning-apply-duration \
+             warning-unary-request-duration watch-progress-notify-interval",
+        ),
+        (
+            Takes::List,
+            "cipher-suites client-cert-allowed-hostname discovery-endpoints log-outputs \
+             peer-cert-allowed-cn peer-cert-allowed-hostname",
+        ),
+    ];
+    let of = |name: &str| {
+        let found = kinds.iter().find(|(_, names)| names.split(' ').any(|other| other == name));
+        found.map_or(Takes::Text, |(takes, _)| *takes)
+    };
+    for flag in flags::all().filter(|flag| matches!(flag.kind, Kind::Served { .. })) {
+        assert_eq!(flag.takes(), of(flag.name), "{}", flag.name);
+    }
 }
 
 const SECURE_CLIENTS: &str =

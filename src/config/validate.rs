@@ -5,18 +5,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::InitialCluster;
+use super::discovery::Discovery;
 use super::log;
 use super::urls::{Url, join};
-use super::{ConfigError, Notice, Values, flags, go, security, tokens};
+use super::{ConfigError, Notice, Values, discovery, flags, go, security, tokens, without_effect};
 use crate::http::access::Access;
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
+use crate::peer::Patience;
 use crate::tls::{self, Listen};
 
+const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
+const RECOMMENDED_QUOTA_BYTES: i64 = 8 << 30;
 const ELECTION_MS_MAX: u64 = 50_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const GRPC_PING_TIME_MIN: Duration = Duration::from_secs(5 * 60);
+const UNARY_WARNING: Duration = Duration::from_millis(300);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -41,10 +47,13 @@ pub struct Config {
     pub listen_metrics: Vec<Listen>,
     pub client_tls: tls::Settings,
     pub peer_tls: tls::Settings,
+    pub peer_patience: Patience,
     pub advertise_peer: Vec<Url>,
     pub advertise_client: Vec<Url>,
     pub initial_cluster: InitialCluster,
     pub initial_cluster_token: String,
+    /// Where the other first members are found; until then the initial cluster is this member alone.
+    pub discovery: Option<Discovery>,
     /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
     pub joins_existing: bool,
     pub force_new_cluster: bool,
@@ -57,8 +66,10 @@ pub struct Config {
     pub concurrent_streams_max: u32,
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
+    pub ping_time_min: Duration,
     pub gateway: bool,
     pub access: Access,
+    /// `--metrics extensive`.
     pub time_calls: bool,
     pub progress_interval: Duration,
     pub tokens: TokenKind,
@@ -70,6 +81,16 @@ pub struct Config {
     pub compact_hash_check_time: Duration,
     pub lease_checkpoint: bool,
     pub feature_gates: Vec<(&'static str, &'static str, bool)>,
+    pub unary_warning: Duration,
+    pub apply_warning: Duration,
+    /// Revisions deleted in one step of a compaction, and the time between two.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
+    pub reuse_port: bool,
+    /// Peers are connected to from an advertised address.
+    pub set_local_address: bool,
+    pub unsafe_no_fsync: bool,
+    pub memory_mlock: bool,
     pub log: log::Settings,
 }
 
@@ -89,10 +110,34 @@ impl Config {
     }
 }
 
-pub(super) fn validate(
+/// The rules of a command line, which are those of [`file`] and some more.
+pub(super) fn command_line(
     mut values: Values,
     notices: &mut Vec<Notice>,
 ) -> Result<Config, ConfigError> {
+    let invalid = ConfigError::Invalid;
+    discovery::check_fallback(&values).map_err(invalid)?;
+    if values.given.contains("listen-client-urls")
+        && !values.given.contains("advertise-client-urls")
+    {
+        values.advertise_client.clear();
+    }
+    if values.discovery.is_asked_for() && !values.given.contains("initial-cluster") {
+        values.initial_cluster.clear();
+    }
+    validate(values, notices)
+}
+
+/// The rules of a configuration file.
+pub(super) fn file(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
+    let default = flags::defaults().initial_cluster;
+    if values.discovery.is_asked_for() && values.initial_cluster == default {
+        values.initial_cluster.clear();
+    }
+    validate(values, notices)
+}
+
+fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
     let invalid = ConfigError::Invalid;
     let log = log::Settings::new(&values).map_err(invalid)?;
     let listen_peer = bind(&values.listen_peer)?;
@@ -100,26 +145,32 @@ pub(super) fn validate(
     let listen_client_http = bind(&values.listen_client_http)?;
     let listen_metrics = bind(&values.listen_metrics)?;
     check_advertised(&values)?;
+    discovery::check(&values).map_err(invalid)?;
     check_times(&values)?;
-    if values.given.contains("listen-client-urls")
-        && !values.given.contains("advertise-client-urls")
-    {
+    if values.advertise_client.is_empty() {
         return Err(invalid(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly"
                 .into(),
         ));
     }
+    let auto_compaction =
+        auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
+    check_tracing(&values)?;
+    check_gates(&values)?;
+    let discovery = discovery::settle(&values).map_err(invalid)?;
+    notices.extend(tuning_notices(&values));
     default_names(&mut values, notices);
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     security::settle(&mut values, notices).map_err(invalid)?;
     check_shared(&values, &listen_client, &listen_client_http)?;
+    if discovery.is_some() {
+        values.initial_cluster =
+            InitialCluster::of(&values.name, &values.advertise_peer).to_string();
+    }
     let initial_cluster = InitialCluster::parse(&values.initial_cluster)
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
-    let auto_compaction =
-        auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
-    check_gates(&values)?;
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
     let or = |value, default| if value == 0 { default } else { value };
     Ok(Config {
@@ -139,10 +190,18 @@ pub(super) fn validate(
         listen_metrics,
         client_tls: values.client_tls,
         peer_tls: values.peer_tls,
+        peer_patience: Patience {
+            read: values.raft_read_timeout.max(limits::PEER_IO_TIMEOUT),
+            write: values.raft_write_timeout.max(limits::PEER_IO_TIMEOUT),
+        },
         advertise_peer: values.advertise_peer,
         advertise_client: values.advertise_client,
         initial_cluster,
-        initial_cluster_token: values.initial_cluster_token,
+        initial_cluster_token: match &discovery {
+            Some(discovery) => discovery.token.clone(),
+            None => values.initial_cluster_token,
+        },
+        discovery,
         joins_existing: values.initial_state == "existing",
         force_new_cluster: values.force_new_cluster,
         strict_reconfig_check: values.strict_reconfig_check,
@@ -165,6 +224,11 @@ pub(super) fn validate(
         } else {
             KEEP_ALIVE_TIMEOUT
         },
+        // Nothing said leaves gRPC's own measure in force.
+        ping_time_min: match values.ping_time_min {
+            Duration::ZERO => GRPC_PING_TIME_MIN,
+            time => time,
+        },
         gateway: values.gateway,
         // As in etcd, no other word is an error.
         time_calls: values.metrics == "extensive",
@@ -181,6 +245,23 @@ pub(super) fn validate(
         compact_hash_check_time: values.compact_hash_check_time,
         lease_checkpoint: values.gates.is_on("LeaseCheckpoint"),
         feature_gates: values.gates.list(),
+        unary_warning: match values.unary_warning {
+            Duration::ZERO => UNARY_WARNING,
+            limit => limit,
+        },
+        apply_warning: values.apply_warning,
+        compaction_step: usize::try_from(values.compaction_batch)
+            .ok()
+            .filter(|batch| *batch > 0)
+            .unwrap_or(limits::COMPACT_STEP_REVISIONS),
+        compaction_pause: match values.compaction_sleep {
+            Duration::ZERO => limits::COMPACT_PAUSE,
+            pause => pause,
+        },
+        reuse_port: values.reuse_port,
+        set_local_address: values.gates.is_on("SetMemberLocalAddr"),
+        unsafe_no_fsync: values.unsafe_no_fsync,
+        memory_mlock: values.memory_mlock,
         log,
     })
 }
@@ -195,18 +276,54 @@ fn bcrypt_cost(given: u64, notices: &mut Vec<Notice>) -> u32 {
 }
 
 fn check_gates(values: &Values) -> Result<(), ConfigError> {
-    let gates = &values.gates;
-    let why = if values.compact_hash_check_time.is_zero() {
-        "--compact-hash-check-time must be >0 (set to 0s)".to_owned()
-    } else if gates.is_on("LeaseCheckpointPersist") && !gates.is_on("LeaseCheckpoint") {
-        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
-            .to_owned()
-    } else if let Some(name) = gates.unserved() {
-        format!("feature gate {name} is known to etcd but not served by this version")
-    } else {
+    values.gates.check().map_err(ConfigError::Invalid)?;
+    if values.compact_hash_check_time.is_zero() {
+        let why = "--compact-hash-check-time must be >0 (set to 0s)";
+        return Err(ConfigError::Invalid(why.into()));
+    }
+    Ok(())
+}
+
+/// What is without effect, raised, or bolder than it should be.
+fn tuning_notices(values: &Values) -> Vec<Notice> {
+    let timeouts = [
+        ("raft-read-timeout", values.raft_read_timeout),
+        ("raft-write-timeout", values.raft_write_timeout),
+    ];
+    let raised = timeouts.into_iter().filter(|(_, time)| *time < limits::PEER_IO_TIMEOUT);
+    let mut notices: Vec<_> = raised.map(|(flag, _)| Notice::RaisedTimeout(flag)).collect();
+    notices.extend(without_effect::notices(values));
+    notices.extend(large(values));
+    notices.extend(values.unsafe_no_fsync.then_some(Notice::NoSync));
+    notices
+}
+
+/// Spans of requests are not exported: only what etcd says about the flags is.
+fn check_tracing(values: &Values) -> Result<(), ConfigError> {
+    if !values.tracing {
         return Ok(());
+    }
+    let why = match values.tracing_per_million {
+        ..0 => "tracing sampling rate must be positive",
+        0..=1_000_000 => {
+            return Err(ConfigError::Invalid(
+                "flag --enable-distributed-tracing is known to etcd but not served by this version"
+                    .into(),
+            ));
+        }
+        _ => "tracing sampling rate must be less than 1000000",
     };
+    let why = format!("distributed tracing configurition is not valid: ({why})");
     Err(ConfigError::Invalid(why))
+}
+
+/// What is more than etcd recommends.
+fn large(values: &Values) -> Vec<Notice> {
+    let (requests, quota) = (values.request_bytes_max, values.quota_bytes);
+    let requests = Some(requests).filter(|bytes| *bytes > RECOMMENDED_REQUEST_BYTES);
+    let quota = Some(quota).filter(|bytes| *bytes > RECOMMENDED_QUOTA_BYTES);
+    let requests = requests.map(Notice::LargeRequests);
+    requests.into_iter().chain(quota.map(Notice::LargeQuota)).collect()
 }
 
 fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -25,10 +25,28 @@ use crate::limits;
 /// The doors of this machine. Must be called inside a tokio runtime, which then serves every task
 /// and timer made through it, from whatever thread.
 pub fn env() -> Env {
-    Env {
-        rt: Arc::new(TokioRuntime { handle: Handle::current() }),
-        net: Arc::new(Sockets),
-        disk: Arc::new(FileSystem),
+    Machine::default().env()
+}
+
+/// What the doors are to do differently from what is usual on a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Other processes may listen on the same ports (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// Where connections come from, as far as the other end has an address of that kind.
+    pub local_address: Option<IpAddr>,
+    /// Nothing is made durable: a power cut loses what it likes.
+    pub no_sync: bool,
+}
+
+impl Machine {
+    /// As [`env`], which see.
+    pub fn env(self) -> Env {
+        Env {
+            rt: Arc::new(TokioRuntime { handle: Handle::current() }),
+            net: Arc::new(Sockets(self)),
+            disk: Arc::new(FileSystem { sync: !self.no_sync }),
+        }
     }
 }
 
@@ -125,19 +143,53 @@ fn work_off(jobs: &Receiver<Queued>) {
 }
 
 /// TCP, unix sockets, and the system's resolver.
-struct Sockets;
+struct Sockets(Machine);
+
+impl Sockets {
+    fn bind(&self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = socket_for(addr)?;
+        // As Go does: what the process before has left in TIME_WAIT is nobody's.
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(self.0.reuse_port)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    }
+
+    async fn stream(&self, host_port: String) -> io::Result<TcpStream> {
+        let Some(local) = self.0.local_address else { return TcpStream::connect(host_port).await };
+        let mut failed = None;
+        for addr in tokio::net::lookup_host(host_port).await? {
+            let socket = socket_for(addr)?;
+            if addr.is_ipv4() == local.is_ipv4() {
+                socket.bind((local, 0).into())?;
+            }
+            match socket.connect(addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::Error::other("the name has no address")))
+    }
+}
+
+/// Connections that wait to be accepted; as many as tokio itself lets.
+const BACKLOG: u32 = 1024;
+
+fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
+    if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
 
 impl Net for Sockets {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let listener = TcpListener::bind(addr).await?;
+            let listener = self.bind(addr)?;
             Ok(Box::new(Accepting(listener)) as Box<dyn Listener>)
         })
     }
 
     fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(host_port).await?;
+            let stream = self.stream(host_port).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxConn)
         })
@@ -215,7 +267,9 @@ impl Listener for Accepting {
     }
 }
 
-struct FileSystem;
+struct FileSystem {
+    sync: bool,
+}
 
 impl Disk for FileSystem {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
@@ -226,7 +280,7 @@ impl Disk for FileSystem {
             Open::Write => drop(options.write(true)),
             Open::CreateNew => drop(options.write(true).create_new(true)),
         }
-        Ok(Box::new(OpenFile(options.open(path)?)))
+        Ok(Box::new(OpenFile { file: options.open(path)?, sync: self.sync }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -269,7 +323,8 @@ impl Disk for FileSystem {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        let folder = fs::File::open(dir)?;
+        if self.sync { folder.sync_all() } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
@@ -291,14 +346,17 @@ struct Locked(#[allow(dead_code, reason = "held, not read")] fs::File);
 
 impl Lock for Locked {}
 
-struct OpenFile(fs::File);
+struct OpenFile {
+    file: fs::File,
+    sync: bool,
+}
 
 impl File for OpenFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         // The system may give less than there is; the contract says only the end may.
         while read < buf.len() {
-            match self.0.read_at(&mut buf[read..], offset + read as u64) {
+            match self.file.read_at(&mut buf[read..], offset + read as u64) {
                 Ok(0) => break,
                 Ok(n) => read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -309,16 +367,16 @@ impl File for OpenFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
+        self.file.write_all_at(buf, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         loop {
-            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
                 Err(Errno::INTR) => {}
                 // The file system cannot reserve: extending keeps the length's half of the promise.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => {
@@ -331,10 +389,41 @@ impl File for OpenFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        if self.sync { self.file.sync_data() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_shared_only_by_those_who_share() {
+        let sharing = Machine { reuse_port: true, ..Machine::default() }.env();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let first = sharing.net.listen(any).await.expect("there is a free port");
+        let place = first.local_addr().expect("it has one");
+        sharing.net.listen(place).await.expect("the port is shared");
+        let error = env().net.listen(place).await.err().expect("the port is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_where_they_are_told_to() {
+        let local = IpAddr::from([127, 0, 0, 7]);
+        let machine = Machine { local_address: Some(local), ..Machine::default() }.env();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut listener = machine.net.listen(any).await.expect("there is a free port");
+        let place = listener.local_addr().expect("it has one");
+        let mut conn = machine.net.connect(place.to_string()).await.expect("somebody listens");
+        let (_, from) = listener.accept().await.expect("somebody has connected");
+        assert_eq!(from.map(|from| from.ip()), Some(local));
+        conn.shutdown().await.expect("it is open");
     }
 }

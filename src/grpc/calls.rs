@@ -88,10 +88,15 @@ const SERVICES: &[Service] = &[
     ("grpc.health.v1.Health", &["Check", "List"], &[("Watch", Flow::ServerStream)]),
 ];
 
+/// Methods of service KV that are watched by their handlers.
+const WATCHED: [&str; 4] = ["Range", "Put", "DeleteRange", "Txn"];
+
 #[derive(Debug)]
 struct Method {
     flow: Flow,
     rule: Rule,
+    /// What takes long is told by its handler, which knows more.
+    watched: bool,
     counters: metrics::Calls,
 }
 
@@ -121,7 +126,8 @@ impl Calls {
                 let Some(rule) = auth::rule(service, name) else { continue };
                 let of = [flow.label(), service, name];
                 let counters = metrics.calls(of, &codes, clock.is_some());
-                let method = Arc::new(Method { flow, rule, counters });
+                let watched = service == "etcdserverpb.KV" && WATCHED.contains(&name);
+                let method = Arc::new(Method { flow, rule, watched, counters });
                 methods.insert(format!("/{service}/{name}"), method);
             }
         }
@@ -191,6 +197,11 @@ impl Call {
     /// For the body of the request.
     pub fn received(&self) -> Received {
         Received { metrics: self.metrics.clone(), method: self.method.clone() }
+    }
+
+    /// Whether it is a unary method that is not watched where it is carried out, see [`super::slow`].
+    pub fn is_unwatched(&self) -> bool {
+        self.method.flow == Flow::Unary && !self.method.watched
     }
 
     /// Counts a part of the answer.

@@ -21,6 +21,7 @@ use super::body::{self, Answer, Limited};
 use super::caller;
 use super::calls::{Call, Calls};
 use super::paged::{Held, Paged};
+use super::slow::{Remote, Sizes, Watched};
 use super::status::status;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
@@ -92,6 +93,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let caller = caller::read(request.headers(), request.extensions());
+        let remote = Remote::of(request.extensions());
         let (path, headers) = (request.uri().path(), request.headers());
         let mut call = match self.calls.begin(path) {
             Ok(call) => call,
@@ -110,18 +112,24 @@ where
         }
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let received = call.received();
+        let uri = request.uri().clone();
         let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
         if !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
+        let watched = call.is_unwatched().then(|| (Watched::begin(&member, remote), uri));
         let answer = self.routes.call(request);
         // The handler does nothing before its answer is waited for.
         let answer = async move {
-            match member.permit(&caller, rule).await {
+            let answer = match member.permit(&caller, rule).await {
                 Ok(()) => answer.await,
                 Err(refused) => Ok(status(refused).into_http()),
+            };
+            if let Some((watched, uri)) = watched {
+                watched.end(|| (uri.path().to_owned(), Sizes::UNCOUNTED, String::new()));
             }
+            answer
         };
         Box::pin(async move {
             let mut response = match deadline {

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use super::paged::{Held, Paged};
+use super::slow::Watching;
 use super::status::status;
 use crate::member::{Answer, Member};
 
@@ -23,18 +24,26 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        match self.member.range_answer(&caller, request).await.map_err(status)? {
-            Answer::Whole(message, charge) => {
+        let pages = match self.member.range_answer(&caller, request).await {
+            Err(error) => return watching.end(Err(status(error))),
+            Ok(Answer::Whole(message, charge)) => {
                 let mut response = Response::new(message);
                 if let Some(charge) = charge {
                     response.extensions_mut().insert(Held::new(charge));
                 }
-                Ok(response)
+                return watching.end(Ok(response));
             }
-            Answer::Paged(pages) => {
+            Ok(Answer::Paged(pages)) => pages,
+        };
+        let (frame, bytes) = (pages.frame().clone(), pages.bytes());
+        match Paged::new(pages) {
+            Err(too_large) => watching.end(Err(too_large)),
+            Ok(paged) => {
+                watching.end_paged(&frame, bytes);
                 let mut response = Response::new(RangeResponse::default());
-                response.extensions_mut().insert(Paged::new(pages)?);
+                response.extensions_mut().insert(paged);
                 Ok(response)
             }
         }
@@ -57,21 +66,27 @@ impl kv_server::Kv for Kv {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.put(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.put(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.delete_range(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.delete_range(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        self.member.txn(&caller, request).await.map(Response::new).map_err(status)
+        let answer = self.member.txn(&caller, request).await;
+        watching.end(answer.map(Response::new).map_err(status))
     }
 
     async fn compact(

@@ -4,7 +4,9 @@
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
 //! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
-//! and `body` (sizes and deadlines of messages on their way), `paged` (large answers), and `caller` (on whose behalf a call is). Services that are not here answer `Unimplemented`, as an unknown path does.
+//! and `body` (sizes and deadlines of messages on their way), `paged` (large answers), `caller` (on whose
+//! behalf a call is) and [`slow`] (calls that take too long). Services that are not here answer
+//! `Unimplemented`, as an unknown path does.
 //!
 //! [`Member`]: crate::member::Member
 
@@ -22,6 +24,7 @@ pub mod lock;
 pub mod maintenance;
 mod paged;
 mod recipe;
+pub mod slow;
 pub mod status;
 pub mod watch;
 

@@ -13,6 +13,7 @@ use super::Signals;
 use super::hashes::Hashes;
 use super::propose::Waiter;
 use super::quota::Quota;
+use super::slow;
 use super::snapshot;
 use super::tally;
 use super::tokens::Tokens;
@@ -27,9 +28,6 @@ use crate::plant;
 use crate::replica::{Committed, Replica, ToApply};
 use crate::types::{Index, MemberId, Term};
 use crate::watch::{HubHandle, Publication};
-
-/// Pause between two steps of a compaction, so that entries go first.
-const COMPACT_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Applier {
     pub env: Env,
@@ -56,6 +54,11 @@ pub(super) struct Applier {
     /// The state is flushed when this many entries were applied since the last time.
     pub flush_every: u64,
     pub catchup_entries: u64,
+    /// An entry that takes longer is logged.
+    pub warning: Duration,
+    /// Revisions deleted in one step of a compaction, and the pause after it.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
     pub flushed: Index,
 }
 
@@ -84,7 +87,8 @@ impl Applier {
                         compacting = self.store.compaction_pending();
                         if compacting {
                             // Entries may come faster than the pause below can end.
-                            compacting = !self.store.compact_step(limits::COMPACT_STEP_BUSY)?;
+                            let busy_step = self.compaction_step.min(limits::COMPACT_STEP_BUSY);
+                            compacting = !self.store.compact_step(busy_step)?;
                         }
                     }
                     Some(ToApply::Snapshot(metadata, done)) => {
@@ -97,8 +101,8 @@ impl Applier {
                         let _ = done.send(());
                     }
                 },
-                () = self.env.sleep(COMPACT_PAUSE), if compacting => {
-                    compacting = !self.store.compact_step(limits::COMPACT_STEP_REVISIONS)?;
+                () = self.env.sleep(self.compaction_pause), if compacting => {
+                    compacting = !self.store.compact_step(self.compaction_step)?;
                 }
             }
             self.tell_space();
@@ -116,6 +120,7 @@ impl Applier {
         let store = self.store.clone();
         let mut write = store.begin();
         for Committed { entry, reply } in entries {
+            let started = self.env.now();
             let (index, term) = position(&entry);
             assert!(index > self.store.applied(), "entry {index} was applied before");
             write.start_entry(index, term);
@@ -143,6 +148,11 @@ impl Applier {
             let events = write.take_events();
             if let Ok((reply, notice)) = &outcome {
                 tally::applied(&self.metrics, reply, notice.as_ref(), &events);
+            }
+            let took = self.env.now() - started;
+            if took > self.warning {
+                let outcome = outcome.clone().map(|(answer, _)| answer);
+                slow::warn_of_entry(&self.metrics, took, self.warning, &entry, &outcome);
             }
             if !events.is_empty() {
                 publications

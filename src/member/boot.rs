@@ -126,6 +126,9 @@ impl Member {
             member: id,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
+            warning: options.apply_warning,
+            compaction_step: options.compaction_step,
+            compaction_pause: options.compaction_pause,
             flushed: applied,
         };
         let member = Self(Arc::new(Inner {

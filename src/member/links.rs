@@ -70,6 +70,7 @@ impl Links {
             peers: Vec::new(),
             snapshot_dir: member.0.options.snap_dir(),
             dial_timeout: dial_timeout(&member.0.options),
+            patience: member.0.options.peer_patience,
             tls: member.0.options.peer_tls.clone(),
         };
         let transport = peer::Transport::start(env.clone(), config, local);

@@ -20,8 +20,8 @@
 //! `applier`, `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `budget`, `leases`,
 //! `auth`, [`tokens`], [`jwt`], `reconfigure` (membership), `downgrade`, `clock`, `pace`, `checkpoint` and
 //! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `snapshot`,
-//! `links`,
-//! `signals` (what the tasks tell each other), `tally` (what is counted of applied entries).
+//! `links`, `signals` (what the tasks tell each other), `tally` (what is counted of applied entries),
+//! `slow` (what took too long) and [`loggable`] (how that is told).
 
 mod admission;
 mod alone;
@@ -43,6 +43,7 @@ mod join;
 pub mod jwt;
 mod leases;
 mod links;
+pub mod loggable;
 pub mod options;
 mod pace;
 mod propose;
@@ -51,6 +52,7 @@ mod ranges;
 mod reconfigure;
 mod requests;
 mod signals;
+mod slow;
 mod snapshot;
 mod stall;
 mod tally;
@@ -58,6 +60,7 @@ pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
@@ -170,6 +173,11 @@ impl Member {
 
     pub fn request_bytes_max(&self) -> usize {
         self.0.options.request_bytes_max
+    }
+
+    /// A unary call that takes longer is logged.
+    pub fn unary_warning(&self) -> Duration {
+        self.0.options.unary_warning
     }
 
     /// Where consensus stands, as this member knows it.

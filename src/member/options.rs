@@ -8,6 +8,7 @@ use super::compactor::AutoCompaction;
 use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::peer;
 use crate::tls::{self, Listen};
 
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Options {
     pub listen_peer: Vec<Listen>,
     /// For listening, and for connecting to members whose URLs ask for TLS.
     pub peer_tls: tls::Settings,
+    pub peer_patience: peer::Patience,
     /// What the other members and clients are told.
     pub advertise_peer_urls: Vec<String>,
     pub advertise_client_urls: Vec<String>,
@@ -65,6 +67,13 @@ pub struct Options {
     pub tokens: TokenKind,
     /// The work that a password's hash takes: two to the power of this; 4 to 31.
     pub bcrypt_cost: u32,
+    /// What takes longer to apply, or to read, is logged.
+    pub apply_warning: Duration,
+    /// A unary call that takes longer is logged.
+    pub unary_warning: Duration,
+    /// Revisions deleted in one step of a compaction, and the pause after it.
+    pub compaction_step: usize,
+    pub compaction_pause: Duration,
     pub engine: engine::Options,
 }
 
@@ -120,6 +129,7 @@ impl Options {
             wal_dir: None,
             listen_peer: vec![listen_peer.into()],
             peer_tls: tls::Settings::default(),
+            peer_patience: peer::Patience::default(),
             advertise_peer_urls: vec![url.clone()],
             advertise_client_urls: vec!["http://localhost:2379".into()],
             initial_cluster: vec![(name.into(), vec![url])],
@@ -149,6 +159,10 @@ impl Options {
             watch_progress_interval: Duration::from_secs(600),
             tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },
             bcrypt_cost: limits::BCRYPT_COST,
+            apply_warning: Duration::from_millis(100),
+            unary_warning: Duration::from_millis(300),
+            compaction_step: limits::COMPACT_STEP_REVISIONS,
+            compaction_pause: limits::COMPACT_PAUSE,
             engine: engine::Options::default(),
         }
     }

@@ -1,12 +1,13 @@
 //! Ranges, whole and as streams: the read index, the permission, the state to read from.
 
+use prost::Message as _;
 use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::budget::{Budget, Charge};
 use super::requests::judged_at;
 use super::stall::Held;
-use super::{Answers, Caller, Member};
+use super::{Answers, Caller, Member, slow};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, RangeStream, Ranged};
@@ -23,8 +24,10 @@ impl Member {
         }
         mvcc::check_range(&request)?;
         let started = self.0.env.now();
+        let logged = request.clone();
         let outcome = self.range_checked(caller, request).await;
         self.observe_request("Range", started, outcome.is_ok());
+        self.warn_of_range(started, &logged, &outcome, slow::range_size);
         outcome
     }
 
@@ -54,8 +57,13 @@ impl Member {
         }
         mvcc::check_range(&request)?;
         let started = self.0.env.now();
+        let logged = request.clone();
         let outcome = self.answer_checked(caller, request).await;
         self.observe_request("Range", started, outcome.is_ok());
+        self.warn_of_range(started, &logged, &outcome, |answer| match answer {
+            Answer::Whole(response, _) => slow::range_size(response),
+            Answer::Paged(pages) => pages.size(logged.limit),
+        });
         outcome
     }
 
@@ -196,6 +204,12 @@ impl Pages {
     /// What all keys take in the answer, as its field 2.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many keys there are, given the limit on them, and the size of the answer, bytes.
+    fn size(&self, limit: i64) -> (i64, u64) {
+        let keys = if limit > 0 { self.frame.count.min(limit) } else { self.frame.count };
+        (keys, self.bytes + self.frame.encoded_len() as u64)
     }
 
     /// The next keys, none after the last.

@@ -62,8 +62,10 @@ impl Member {
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
         let mut response = if mvcc::is_read_only(&request) {
             let started = self.0.env.now();
+            let logged = request.clone();
             let outcome = self.read_only_txn(caller, request).await;
             self.observe_request("ReadonlyTxn", started, outcome.is_ok());
+            self.warn_of_txn(started, &logged, &outcome);
             outcome?
         } else {
             let request = InternalRaftRequest { txn: Some(request), ..Default::default() };

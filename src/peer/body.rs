@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
@@ -15,7 +16,6 @@ use tokio::sync::mpsc;
 
 use super::client::broken;
 use crate::env::Env;
-use crate::limits::PEER_IO_TIMEOUT;
 
 /// What this side sends.
 #[derive(Debug)]
@@ -78,11 +78,15 @@ impl http_body::Body for Body {
 }
 
 /// The next piece of a body; `None` at its proper end. An error when it breaks off, or when the
-/// other end falls silent.
-pub(super) async fn next_piece(env: &Env, body: &mut Incoming) -> io::Result<Option<Bytes>> {
+/// other end falls silent for as long as it may.
+pub(super) async fn next_piece(
+    env: &Env,
+    patience: Duration,
+    body: &mut Incoming,
+) -> io::Result<Option<Bytes>> {
     loop {
         let frame = env
-            .timeout(PEER_IO_TIMEOUT, body.frame())
+            .timeout(patience, body.frame())
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "body timed out"))?;
         match frame {
@@ -110,17 +114,18 @@ pub enum ReadError {
 /// The whole body, which may be `limit` bytes at most.
 pub(super) async fn read_whole(
     env: &Env,
+    patience: Duration,
     body: &mut Incoming,
     limit: usize,
 ) -> Result<Bytes, ReadError> {
-    let Some(first) = next_piece(env, body).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next_piece(env, patience, body).await? else { return Ok(Bytes::new()) };
     let mut whole = BytesMut::new();
     let mut piece = first;
     loop {
         if whole.len() + piece.len() > limit {
             return Err(ReadError::TooLarge);
         }
-        let next = next_piece(env, body).await?;
+        let next = next_piece(env, patience, body).await?;
         let Some(next) = next else {
             // The common case, one piece, is not copied.
             if whole.is_empty() {

@@ -16,10 +16,9 @@ use hyper_util::rt::TokioIo;
 
 use super::body::{Body, ReadError, read_whole};
 use super::stall::StallGuard;
+use super::transport::Patience;
 use crate::env::{Abort, Env};
-use crate::limits::{
-    PEER_ANSWER_BYTES_MAX, PEER_IO_TIMEOUT, PEER_PIPELINE_IN_FLIGHT, PEER_PROBE_INTERVAL,
-};
+use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PIPELINE_IN_FLIGHT, PEER_PROBE_INTERVAL};
 use crate::tls::{self, Dialer, Target, TlsError};
 
 /// Makes HTTP/1.1 requests to peer URLs.
@@ -29,6 +28,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     env: Env,
     dial_timeout: Duration,
+    patience: Patience,
     dialer: Dialer,
     /// Connections that wait for their next request.
     idle: Mutex<BTreeMap<Target, Vec<Idle>>>,
@@ -62,9 +62,19 @@ pub struct Answer {
 impl Client {
     /// `dial_timeout` limits resolving and connecting; a TLS handshake, by `tls`, has its own limit.
     pub fn new(env: Env, dial_timeout: Duration, tls: &tls::Settings) -> Self {
+        Self::with_patience(env, dial_timeout, Patience::default(), tls)
+    }
+
+    /// As [`Self::new`], with connections that may be slower.
+    pub fn with_patience(
+        env: Env,
+        dial_timeout: Duration,
+        patience: Patience,
+        tls: &tls::Settings,
+    ) -> Self {
         // Go's client offers no protocol to a peer: HTTP/1.1 is what both speak.
         let dialer = Dialer::new(&env, tls, &[]);
-        Self(Arc::new(Inner { env, dial_timeout, dialer, idle: Mutex::default() }))
+        Self(Arc::new(Inner { env, dial_timeout, patience, dialer, idle: Mutex::default() }))
     }
 
     /// Whether the certificates can be used now.
@@ -110,11 +120,14 @@ impl Client {
         let server = Server::of(url)?;
         let (response, connection) = self.send(&server, request).await?;
         let (parts, mut body) = response.into_parts();
-        let body = match read_whole(&self.0.env, &mut body, PEER_ANSWER_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(ReadError::Io(error)) => return Err(error),
-            Err(error @ ReadError::TooLarge) => return Err(io::Error::other(error)),
-        };
+        let body =
+            match read_whole(&self.0.env, self.0.patience.read, &mut body, PEER_ANSWER_BYTES_MAX)
+                .await
+            {
+                Ok(body) => body,
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(error @ ReadError::TooLarge) => return Err(io::Error::other(error)),
+            };
         self.keep(server, connection);
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
@@ -153,7 +166,7 @@ impl Client {
         request.headers_mut().insert(HOST, server.host.clone());
         let mut connection = self.connect(&server).await?;
         let answer =
-            self.0.env.timeout(PEER_IO_TIMEOUT, connection.sender.send_request(request)).await;
+            self.0.env.timeout(self.0.patience.read, connection.sender.send_request(request)).await;
         let response = answer.map_err(|_| timed_out("response"))?.map_err(broken)?;
         Ok((response, connection))
     }
@@ -178,7 +191,7 @@ impl Client {
         if server.target.secure == Some(true) {
             conn = self.0.dialer.secure(&server.target.name, conn).await?;
         }
-        let io = TokioIo::new(StallGuard::new(env.clone(), conn));
+        let io = TokioIo::new(StallGuard::new(env.clone(), self.0.patience.write, conn));
         let (sender, driver) = http1::handshake(io).await.map_err(broken)?;
         // Whoever waits for the answer is told of an error there.
         let driver = env.spawn("peer-connection", async move { drop(driver.await) });
@@ -189,7 +202,7 @@ impl Client {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(target)?;
         let now = self.0.env.now();
-        // Peers close a connection that is silent for PEER_IO_TIMEOUT.
+        // Peers close a connection that is silent for as long as their patience.
         kept.retain(|idle| {
             now < idle.since + PEER_PROBE_INTERVAL && idle.connection.sender.is_ready()
         });

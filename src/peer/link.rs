@@ -14,6 +14,7 @@ use super::identity::{Identity, Mismatch};
 use super::local::Local;
 use super::stats::Stats;
 use super::stream_codec::StreamKind;
+use super::transport::Patience;
 use super::{pipeline, prober, snapshot_out, stream_in, stream_out};
 use crate::env::{Abort, Env};
 use crate::limits::{PEER_PIPELINE_QUEUE, PEER_QUEUE};
@@ -25,6 +26,7 @@ pub(super) struct Context {
     pub identity: Identity,
     pub local: Arc<dyn Local>,
     pub client: Client,
+    pub patience: Patience,
 }
 
 /// A peer and the tasks that serve it; they end when this is dropped.

@@ -51,7 +51,7 @@ pub use identity::{Identity, MIN_CLUSTER_VERSION, SERVER_VERSION};
 pub use local::{Local, SnapshotBody};
 pub use snapshot_in::{remove_leftovers, snapshot_path};
 pub use stats::{Counter, Histogram, ROUND_TRIP_FIRST, SNAPSHOT_FIRST, Stats};
-pub use transport::{PeerConfig, Transport};
+pub use transport::{Patience, PeerConfig, Transport};
 
 #[cfg(test)]
 mod tests;

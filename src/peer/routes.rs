@@ -134,7 +134,13 @@ impl Transport {
     }
 
     async fn small_body(&self, request: &mut Request<Incoming>) -> Result<Bytes, Answered> {
-        let body = read_whole(self.env(), request.body_mut(), PEER_REQUEST_BYTES_MAX).await;
+        let body = read_whole(
+            self.env(),
+            self.patience().read,
+            request.body_mut(),
+            PEER_REQUEST_BYTES_MAX,
+        )
+        .await;
         body.map_err(|failed| match failed {
             ReadError::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
             ReadError::Io(_) => error(StatusCode::BAD_REQUEST, "error reading body"),

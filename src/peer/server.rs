@@ -30,7 +30,7 @@ use super::stream_codec::StreamKind;
 use super::transport::Transport;
 use crate::env::hyper::Timer;
 use crate::env::{BoxConn, Listener};
-use crate::limits::{PEER_CONNECTIONS_MAX, PEER_IO_TIMEOUT, PEER_MESSAGE_BYTES_MAX};
+use crate::limits::{PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::tls::Acceptor;
 use crate::types::{Index, MemberId};
 
@@ -100,10 +100,13 @@ async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result
         service_fn(|request| async { Ok::<_, Infallible>(transport.answer(request).await) });
     http1::Builder::new()
         .timer(Timer(env.rt.clone()))
-        .header_read_timeout(PEER_IO_TIMEOUT)
+        .header_read_timeout(transport.patience().read)
         // Nobody reads it, and hyper takes it from a clock of its own.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(StallGuard::new(env.clone(), conn)), service)
+        .serve_connection(
+            TokioIo::new(StallGuard::new(env.clone(), transport.patience().write, conn)),
+            service,
+        )
         .await
 }
 
@@ -176,7 +179,13 @@ impl Transport {
         if let Some(refused) = self.refuse_sender(request.headers()) {
             return Err(refused);
         }
-        let body = read_whole(self.env(), request.body_mut(), PEER_MESSAGE_BYTES_MAX).await;
+        let body = read_whole(
+            self.env(),
+            self.patience().read,
+            request.body_mut(),
+            PEER_MESSAGE_BYTES_MAX,
+        )
+        .await;
         let body = body.map_err(|failed| match failed {
             ReadError::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
             ReadError::Io(_) => error(StatusCode::BAD_REQUEST, "error reading raft message"),
@@ -219,8 +228,9 @@ impl Transport {
         })?;
         let (env, body) = (self.env(), request.body_mut());
         let mut arrived = BytesMut::new();
-        let message =
-            snapshot_in::envelope(env, body, &mut arrived).await.map_err(refuse_snapshot)?;
+        let message = snapshot_in::envelope(env, self.patience().read, body, &mut arrived)
+            .await
+            .map_err(refuse_snapshot)?;
         if message.r#type != MessageType::MsgSnap as i32 {
             return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
         }
@@ -240,7 +250,16 @@ impl Transport {
         let began = env.now();
         info!(%from, %index, "receiving a database snapshot");
         let number = self.next_transfer();
-        let saved = snapshot_in::save(env, self.snapshot_dir(), index, number, body, arrived).await;
+        let saved = snapshot_in::save(
+            env,
+            self.patience().read,
+            self.snapshot_dir(),
+            index,
+            number,
+            body,
+            arrived,
+        )
+        .await;
         let bytes = saved.map_err(|failed| {
             warn!(%from, %index, error = %failed, "failed to receive a database snapshot");
             stats.snapshot_receive_failures.add(1);

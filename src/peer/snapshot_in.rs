@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
@@ -46,6 +47,7 @@ pub(super) enum ReceiveError {
 /// Reads the raft message in front of the database; what has arrived behind it stays in `arrived`.
 pub(super) async fn envelope(
     env: &Env,
+    patience: Duration,
     body: &mut Incoming,
     arrived: &mut BytesMut,
 ) -> Result<Message, ReceiveError> {
@@ -56,7 +58,7 @@ pub(super) async fn envelope(
         {
             return Ok(message);
         }
-        let piece = next_piece(env, body).await.map_err(ReceiveError::Envelope)?;
+        let piece = next_piece(env, patience, body).await.map_err(ReceiveError::Envelope)?;
         let piece =
             piece.ok_or_else(|| ReceiveError::Envelope(io::ErrorKind::UnexpectedEof.into()))?;
         arrived.extend_from_slice(&piece);
@@ -68,6 +70,7 @@ pub(super) async fn envelope(
 /// this process: two at once must not share a file.
 pub(super) async fn save(
     env: &Env,
+    patience: Duration,
     dir: &Path,
     index: Index,
     number: u64,
@@ -81,7 +84,7 @@ pub(super) async fn save(
         if arrived.len() >= PEER_SNAPSHOT_WRITE_BYTES {
             incomplete.append(arrived.split().freeze()).await.map_err(ReceiveError::Save)?;
         }
-        match next_piece(env, body).await.map_err(ReceiveError::Save)? {
+        match next_piece(env, patience, body).await.map_err(ReceiveError::Save)? {
             Some(piece) => arrived.extend_from_slice(&piece),
             None => break,
         }

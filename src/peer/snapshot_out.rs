@@ -113,7 +113,14 @@ async fn answer(link: &Link, url: &str, request: http::Request<Body>) -> Result<
     let (response, _connection): (http::Response<Incoming>, Connection) =
         link.context.client.upload(url, request).await?;
     let (parts, mut body) = response.into_parts();
-    let text = match read_whole(&link.context.env, &mut body, PEER_REQUEST_BYTES_MAX).await {
+    let text = match read_whole(
+        &link.context.env,
+        link.context.patience.read,
+        &mut body,
+        PEER_REQUEST_BYTES_MAX,
+    )
+    .await
+    {
         Ok(text) => text,
         Err(ReadError::TooLarge) => Bytes::new(),
         Err(ReadError::Io(error)) => return Err(error.into()),

@@ -4,23 +4,24 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::env::{BoxConn, BoxFuture, Env};
-use crate::limits::PEER_IO_TIMEOUT;
 
-/// Fails with `TimedOut` when the other end takes nothing for [`PEER_IO_TIMEOUT`].
+/// Fails with `TimedOut` when the other end takes nothing for as long as `patience`.
 pub(super) struct StallGuard {
     conn: BoxConn,
     env: Env,
+    patience: Duration,
     /// Runs while a write waits.
     stalled: Option<BoxFuture<'static, ()>>,
 }
 
 impl StallGuard {
-    pub(super) fn new(env: Env, conn: BoxConn) -> Self {
-        Self { conn, env, stalled: None }
+    pub(super) fn new(env: Env, patience: Duration, conn: BoxConn) -> Self {
+        Self { conn, env, patience, stalled: None }
     }
 
     fn watch<T>(
@@ -32,7 +33,7 @@ impl StallGuard {
             self.stalled = None;
             return result;
         }
-        let timer = self.stalled.get_or_insert_with(|| self.env.sleep(PEER_IO_TIMEOUT));
+        let timer = self.stalled.get_or_insert_with(|| self.env.sleep(self.patience));
         timer
             .as_mut()
             .poll(cx)

@@ -18,7 +18,7 @@ use super::client::{Connection, broken, request};
 use super::identity::{self, Mismatch, RAFT_TO};
 use super::link::Link;
 use super::stream_codec::{CodecError, Decoder, StreamKind, is_link_heartbeat};
-use crate::limits::{PEER_DIAL_RETRY, PEER_IO_TIMEOUT, PEER_REQUEST_BYTES_MAX};
+use crate::limits::{PEER_DIAL_RETRY, PEER_REQUEST_BYTES_MAX};
 
 impl StreamKind {
     /// The folder under which a stream of this kind is asked for.
@@ -100,8 +100,14 @@ async fn dial(link: &Link, kind: StreamKind) -> Result<(Incoming, Connection), S
 /// What an answer other than 200 means.
 async fn refusal(link: &Link, response: Response<Incoming>) -> StreamError {
     let (parts, mut body) = response.into_parts();
-    let text =
-        read_whole(&link.context.env, &mut body, PEER_REQUEST_BYTES_MAX).await.unwrap_or_default();
+    let text = read_whole(
+        &link.context.env,
+        link.context.patience.read,
+        &mut body,
+        PEER_REQUEST_BYTES_MAX,
+    )
+    .await
+    .unwrap_or_default();
     let text = String::from_utf8_lossy(&text).trim_end().to_owned();
     match parts.status {
         StatusCode::GONE => StreamError::Removed,
@@ -122,7 +128,7 @@ async fn refusal(link: &Link, response: Response<Incoming>) -> StreamError {
     }
 }
 
-/// Hands on what the stream brings until it ends. Silence for [`PEER_IO_TIMEOUT`] is an error: the
+/// Hands on what the stream brings until it ends. Silence beyond all patience is an error: the
 /// other end sends link heartbeats.
 async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), StreamError> {
     let env = &link.context.env;
@@ -130,14 +136,15 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
     let mut arrived = BytesMut::new();
     let mut heard = env.now();
     // One timer for many pieces: it is set again only when it fires.
-    let mut patience = env.sleep(PEER_IO_TIMEOUT);
+    let limit = link.context.patience.read;
+    let mut patience = env.sleep(limit);
     loop {
         // What has arrived counts before the time it took.
         let frame = select! { biased;
             frame = body.frame() => frame,
             () = &mut patience => {
                 let silent = env.now().saturating_duration_since(heard);
-                let left = PEER_IO_TIMEOUT.saturating_sub(silent);
+                let left = limit.saturating_sub(silent);
                 if left == Duration::ZERO {
                     return Err(StreamError::Silent);
                 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::link::Link;
 use super::stream_codec::{Encoder, StreamKind};
-use crate::limits::{PEER_IO_TIMEOUT, PEER_LINK_HEARTBEAT, PEER_WRITE_BYTES};
+use crate::limits::{PEER_LINK_HEARTBEAT, PEER_WRITE_BYTES};
 
 /// Pieces that wait for the connection: enough to encode one while another is written, and few,
 /// so that a slow connection makes pieces larger instead of queues longer.
@@ -99,7 +99,7 @@ async fn flush(link: &Link, out: &mut BytesMut, pieces: &Pieces) -> io::Result<(
         Err(TrySendError::Closed(_)) => return Err(closed()),
     };
     if let Some(piece) = piece {
-        let sent = link.context.env.timeout(PEER_IO_TIMEOUT, pieces.send(piece)).await;
+        let sent = link.context.env.timeout(link.context.patience.write, pieces.send(piece)).await;
         sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "write timed out"))?
             .map_err(|_| closed())?;
     }

@@ -25,6 +25,7 @@ use super::identity::{self, CLUSTER, RAFT_TO};
 use super::*;
 use crate::env::{self, BoxFuture, Env};
 use crate::error::{Error, Refused, Unavailable};
+use crate::limits::PEER_IO_TIMEOUT;
 use crate::tls;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision};
 
@@ -200,6 +201,7 @@ impl Node {
             peers: Vec::new(),
             snapshot_dir: dir.path().to_owned(),
             dial_timeout: Duration::from_secs(2),
+            patience: Patience::default(),
             tls: tls::Settings::default(),
         };
         let transport = Transport::start(env.clone(), config, local.clone());
@@ -678,17 +680,20 @@ async fn a_stream_shows_it_is_alive_and_gives_way_to_a_newer_one() {
     let b = Identity { id: B, cluster: CLUSTER_ID, urls: vec![] };
 
     let (mut older, _kept) = dial(&a, &b, "/raft/stream/msgapp/b").await;
-    let alive = next_piece(&a.env, &mut older).await.expect("not silent");
+    let alive = next_piece(&a.env, PEER_IO_TIMEOUT, &mut older).await.expect("not silent");
     assert_eq!(alive.as_deref(), Some(&[0][..]), "a link heartbeat is one byte");
 
     let (mut newer, _kept_too) = dial(&a, &b, "/raft/stream/msgapp/b").await;
-    assert_eq!(next_piece(&a.env, &mut older).await.expect("a proper end"), None);
+    assert_eq!(next_piece(&a.env, PEER_IO_TIMEOUT, &mut older).await.expect("a proper end"), None);
     a.transport.send(vec![append(A, B, 1, b"x")]);
-    let piece = next_piece(&a.env, &mut newer).await.expect("not silent").expect("not ended");
+    let piece = next_piece(&a.env, PEER_IO_TIMEOUT, &mut newer)
+        .await
+        .expect("not silent")
+        .expect("not ended");
     assert_eq!(piece[0], 2, "a new stream begins with a whole message: {piece:?}");
 
     a.transport.remove(B);
-    assert_eq!(next_piece(&a.env, &mut newer).await.expect("a proper end"), None);
+    assert_eq!(next_piece(&a.env, PEER_IO_TIMEOUT, &mut newer).await.expect("a proper end"), None);
 }
 
 #[tokio::test]

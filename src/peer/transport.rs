@@ -20,7 +20,7 @@ use super::server;
 use super::stats::Stats;
 use crate::env::{Env, Listener};
 use crate::latest;
-use crate::limits::{PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
+use crate::limits::{PEER_IO_TIMEOUT, PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
 use crate::tls::{self, Acceptor};
 use crate::types::MemberId;
 
@@ -34,8 +34,23 @@ pub struct PeerConfig {
     pub snapshot_dir: PathBuf,
     /// For connecting: etcd takes one second and an election timeout.
     pub dial_timeout: Duration,
+    pub patience: Patience,
     /// For peers whose URLs ask for TLS.
     pub tls: tls::Settings,
+}
+
+/// How long a peer may keep a connection waiting (`--raft-read-timeout`, `--raft-write-timeout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    pub read: Duration,
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    /// What etcd takes for the least.
+    fn default() -> Self {
+        Self { read: PEER_IO_TIMEOUT, write: PEER_IO_TIMEOUT }
+    }
 }
 
 /// Talks to the other members. Cheap to clone.
@@ -59,8 +74,9 @@ struct Shared {
 impl Transport {
     /// Starts to dial the peers. Nothing is accepted before [`Transport::serve`].
     pub fn start(env: Env, config: PeerConfig, local: Arc<dyn Local>) -> Self {
-        let client = Client::new(env.clone(), config.dial_timeout, &config.tls);
-        let context = Context { env, identity: config.identity, local, client };
+        let patience = config.patience;
+        let client = Client::with_patience(env.clone(), config.dial_timeout, patience, &config.tls);
+        let context = Context { env, identity: config.identity, local, client, patience };
         let transport = Self(Arc::new(Shared {
             context: Arc::new(context),
             snapshot_dir: config.snapshot_dir,
@@ -169,6 +185,10 @@ impl Transport {
 
     pub(super) fn env(&self) -> &Env {
         &self.0.context.env
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.0.context.patience
     }
 
     pub(super) fn local(&self) -> &dyn Local {

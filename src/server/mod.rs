@@ -7,6 +7,7 @@
 //! [`crate::http`], which hands what comes as JSON to [`Gate`] again.
 
 mod authority;
+mod pings;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,10 +24,12 @@ use tower::Service;
 use tracing::{debug, info, warn};
 
 use self::authority::Lenient;
+use self::pings::Policed;
 use crate::env::hyper::{Exec, Timer};
 use crate::env::{BoxConn, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
+use crate::grpc::slow::Remote;
 use crate::http::Endpoints;
 use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
@@ -59,6 +62,8 @@ pub struct Options {
     pub time_calls: bool,
     /// What the program that starts the server is.
     pub process: Process,
+    /// Clients that ping more often than this are sent away.
+    pub ping_time_min: Duration,
 }
 
 impl Options {
@@ -80,6 +85,7 @@ impl Options {
             access: Access::default(),
             time_calls: false,
             process: Process::default(),
+            ping_time_min: Duration::from_secs(5),
         }
     }
 }
@@ -238,6 +244,7 @@ struct Port {
     acceptor: Option<Acceptor>,
     plain: bool,
     speaks: Speaks,
+    ping_time_min: Duration,
     stopped: latest::Receiver<bool>,
 }
 
@@ -261,7 +268,8 @@ impl Port {
         let endpoints = Endpoints::new(member, gateway, access, process);
         let acceptor = None;
         let (plain, speaks) = (true, Speaks::Both);
-        Self { env, builder, gate, endpoints, acceptor, plain, speaks, stopped }
+        let ping_time_min = options.ping_time_min;
+        Self { env, builder, gate, endpoints, acceptor, plain, speaks, ping_time_min, stopped }
     }
 
     async fn accept(self, mut listener: Box<dyn Listener>) {
@@ -285,7 +293,8 @@ impl Port {
     }
 
     async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
-        let Some(acceptor) = &self.acceptor else { return self.serve(conn, None).await };
+        let remote = Remote(from);
+        let Some(acceptor) = &self.acceptor else { return self.serve(conn, remote, None).await };
         let entering = async {
             let (tls, conn) = match self.plain {
                 true => either::is_tls(&self.env, conn).await?,
@@ -307,23 +316,26 @@ impl Port {
             accepted = entering => accepted,
         };
         if let Some((Accepted { conn, client }, endpoints)) = accepted {
-            Self { endpoints, ..self }.serve(conn, client).await;
+            Self { endpoints, ..self }.serve(conn, remote, client).await;
         }
     }
 
-    async fn serve(mut self, conn: BoxConn, client: Option<ClientName>) {
+    async fn serve(mut self, conn: BoxConn, remote: Remote, client: Option<ClientName>) {
         let (gate, endpoints, speaks) = (self.gate, self.endpoints, self.speaks);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(remote);
             if let Some(client) = &client {
                 request.extensions_mut().insert(client.clone());
             }
             answer(speaks, gate.clone(), endpoints.clone(), request)
         });
+        let conn = Policed::new(conn, self.env.clone(), self.ping_time_min);
+        let conn = TokioIo::new(Lenient::new(Box::new(conn)));
         let builder = match speaks {
             Speaks::Grpc => self.builder.http2_only(),
             _ => self.builder,
         };
-        let connection = builder.serve_connection(TokioIo::new(Lenient::new(conn)), service);
+        let connection = builder.serve_connection(conn, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.

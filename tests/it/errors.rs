@@ -63,6 +63,20 @@ const COMMAND_LINES: &[CommandLine] = &[
          disable flag)",
     ),
     (&["stray"], &[], 1, "is not a valid flag"),
+    (&["--config-file=nope.yml"], &[], 1, "open nope.yml: no such file or directory"),
+    (&[], &[("ETCD_CONFIG_FILE", "nope.yml")], 1, "open nope.yml: no such file or directory"),
+    (&[], &[("ETCD_MAX_TXN_OPS", "x")], 1, "for ETCD_MAX_TXN_OPS: parse error"),
+    (
+        &["--discovery-fallback=x"],
+        &[],
+        2,
+        "invalid value \"x\" for flag -discovery-fallback: invalid value",
+    ),
+    (&["--discovery-srv=example.com"], &[], 1, "multiple discovery or bootstrap flags are set"),
+    (&["--auto-compaction-mode=x"], &[], 1, "unknown auto-compaction-mode"),
+    (&["--logger=x"], &[], 1, "unknown logger option"),
+    (&["--backend-batch-interval=x"], &[], 2, "for flag -backend-batch-interval: parse error"),
+    (&["--max-snapshots=-1"], &[], 2, "invalid value \"-1\" for flag -max-snapshots: parse error"),
     (&["--initial-cluster=other=http://127.0.0.1:1"], &[], 1, "couldn't find local name"),
 ];
 

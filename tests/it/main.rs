@@ -21,6 +21,7 @@ mod curl;
 mod endpoints;
 mod errors;
 mod etcdctl;
+mod flags;
 mod load;
 mod members;
 mod overload;

@@ -128,6 +128,14 @@ impl Server {
         server
     }
 
+    /// A member in `dir` of a cluster whose members meet at `service`.
+    pub fn discovering(kind: Kind, dir: &Path, name: &str, service: &str, token: &str) -> Self {
+        let mut server = Self::new(kind, dir, name);
+        server.flags.push(format!("--discovery-endpoints={service}"));
+        server.flags.push(format!("--discovery-token={token}"));
+        server
+    }
+
     /// Names the members of the cluster to join, as that cluster names them; one that has not started
     /// has no name, and is this one.
     pub fn join(&mut self, members: impl Iterator<Item = (String, Vec<String>)>) {

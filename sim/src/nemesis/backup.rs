@@ -229,7 +229,10 @@ impl Guest {
         member.advertise_client_urls = vec![format!("http://{host}:{CLIENT_PORT}")];
         member.initial_cluster = vec![(host.clone(), vec![peer_url(host)])];
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
-        server::Options::new(member, vec![address(CLIENT_PORT)])
+        let mut options = server::Options::new(member, vec![address(CLIENT_PORT)]);
+        // Simulated clients ask for signs of life every two seconds.
+        options.ping_time_min = Duration::from_secs(1);
+        options
     }
 
     /// Throws away what it had.

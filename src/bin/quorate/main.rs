@@ -7,6 +7,7 @@
 //! by SIGABRT after a panic.
 #![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
 
+mod logs;
 mod notify;
 mod process;
 
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
 use quorate::config::{self, Command, Config, ConfigError, Notice, help};
+use quorate::discovery;
 use quorate::error::Fatal;
 use quorate::server::Server;
 use tokio::runtime;
@@ -25,6 +27,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::logs::Outputs;
 
 /// What background threads get to end after the server has stopped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -39,14 +43,18 @@ fn main() -> ExitCode {
     let variables: Vec<(String, String)> = env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
-    match config::parse(&arguments, &variables) {
+    match config::parse(&arguments, &variables, |path| std::fs::read_to_string(path)) {
         Ok((Command::Print(text), _)) => {
             // A reader that has gone away has seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Ok((Command::Run(config), notices)) => {
-            log_to_stderr(config.log);
+            if let Err(why) = log_to(&config.log) {
+                log_to_stderr();
+                error!(error = why, "failed to verify flags");
+                return ExitCode::FAILURE;
+            }
             let version = env!("CARGO_PKG_VERSION");
             info!(version, etcd_version = help::ETCD_VERSION, args = ?arguments, "starting");
             notices.iter().for_each(log_notice);
@@ -56,18 +64,27 @@ fn main() -> ExitCode {
             eprint!("{text}\n{}", help::USAGE);
             ExitCode::from(2)
         }
+        Err(ConfigError::Plain(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
         Err(ConfigError::Invalid(text)) => {
-            log_to_stderr(Settings::default());
+            log_to_stderr();
             error!(error = text, "failed to verify flags");
             ExitCode::FAILURE
         }
     }
 }
 
-fn log_to_stderr(settings: Settings) {
+/// For what happens before the configuration is known to be one.
+fn log_to_stderr() {
+    log_to(&Settings::default()).expect("standard error needs no opening");
+}
+
+fn log_to(settings: &Settings) -> Result<(), String> {
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Zap::new(settings.format, SystemTime::now))
-        .with_writer(io::stderr);
+        .with_writer(Outputs::open(settings)?);
     tracing_subscriber::registry().with(settings.filter()).with(lines).init();
     // A panic is a broken invariant. The other threads must not go on as if it held.
     std::panic::set_hook(Box::new(|panic| {
@@ -75,6 +92,7 @@ fn log_to_stderr(settings: Settings) {
         error!(%trace, "panic: {panic}");
         std::process::abort();
     }));
+    Ok(())
 }
 
 fn log_notice(notice: &Notice) {
@@ -87,6 +105,32 @@ fn log_notice(notice: &Notice) {
         Notice::UnknownVariable { name, value } => warn!(
             environment_variable = format!("{name}={value}"),
             "unrecognized environment variable"
+        ),
+        Notice::SpecialVariable { value } => {
+            warn!(key = "ETCD_VERSION", value, "cannot set special environment variable");
+        }
+        Notice::LoadedFile(path) => info!(
+            path,
+            "loaded server configuration, other configuration command line flags and environment \
+             variables will be ignored if provided"
+        ),
+        Notice::Deprecated(text) => warn!("{text}"),
+        Notice::WithoutEffect { flag, why } => {
+            warn!(flag_name = flag, reason = why, "flag is without effect");
+        }
+        Notice::RaisedTimeout(flag) => info!("{flag} increased to minimum value: 5s"),
+        Notice::NoSync => {
+            warn!("nothing is made durable: a power cut will lose what clients were told is kept")
+        }
+        Notice::LargeRequests(bytes) => warn!(
+            max_request_bytes = bytes,
+            recommended_request_bytes = 10 << 20,
+            "exceeded recommended request limit"
+        ),
+        Notice::LargeQuota(bytes) => warn!(
+            quota_size_bytes = bytes,
+            quota_maximum_size_bytes = 8_i64 << 30,
+            "quota exceeds the maximum value"
         ),
         Notice::IgnoredFlag(name) => {
             warn!(flag_name = name, "flag is no longer supported - ignoring");
@@ -112,6 +156,12 @@ fn log_notice(notice: &Notice) {
 
 fn run(config: &Config) -> ExitCode {
     process::raise_file_limit();
+    if config.memory_mlock
+        && let Err(error) = process::lock_memory()
+    {
+        error!(%error, "keeping the memory from being swapped out failed");
+        return ExitCode::FAILURE;
+    }
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -138,12 +188,23 @@ fn run(config: &Config) -> ExitCode {
 /// Runs a server until it is told to stop.
 async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
+    let env = config.machine().env();
+    let mut config = config.clone();
     if !has_log(&config.wal_dir()) {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
+        tokio::select! {
+            biased; // Members may wait long for each other.
+            () = stop.wait() => return Ok(()),
+            found = discovery::bootstrap(&env, &mut config) => {
+                found.map_err(|e| Fatal::new("failed to bootstrap by discovery", e))?;
+            }
+        }
+    } else if config.discovery.is_some() {
+        warn!("discovery token is ignored since cluster already initialized; valid logs are found");
     }
     let mut options = config.server_options();
     options.process = process::described();
-    let starting = Server::start(quorate::env::tokio::env(), options);
+    let starting = Server::start(env, options);
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.
         () = stop.wait() => return Ok(()),

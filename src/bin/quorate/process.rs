@@ -6,6 +6,7 @@ use std::fs;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, IntGauge, Opts};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
@@ -27,6 +28,19 @@ pub fn described() -> quorate::http::vars::Process {
         command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
     }
+}
+
+/// Keeps every page that is touched from now on in memory. Where the system bounds how much that may be,
+/// a member would end when it gets there: that is refused at once.
+pub fn lock_memory() -> std::io::Result<()> {
+    let limit = getrlimit(Resource::Memlock);
+    let bounded = limit.maximum.is_some() && !rustix::process::geteuid().is_root();
+    if bounded {
+        return Err(std::io::Error::other("the limit of locked memory (RLIMIT_MEMLOCK) is finite"));
+    }
+    setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit })?;
+    let pages = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    Ok(mlockall(pages)?)
 }
 
 /// Reads `/proc` whenever the metrics are asked for.

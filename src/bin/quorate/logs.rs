@@ -1,0 +1,286 @@
+//! Where log lines go: standard error and output, files that may be put aside when they are large, and
+//! systemd's journal. What a line looks like is the library's business.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use quorate::codec::timestamp;
+use quorate::config::log::{Output, Rotation, Settings};
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// All outputs, each of which gets every line.
+#[derive(Clone)]
+pub struct Outputs(Arc<Mutex<Vec<Sink>>>);
+
+enum Sink {
+    Stderr,
+    Stdout,
+    Journal(UnixDatagram),
+    File(File),
+    Rotated(Rotated),
+}
+
+impl Outputs {
+    /// Opens all, with zap's texts for what cannot be opened.
+    pub fn open(settings: &Settings) -> Result<Self, String> {
+        let sinks = settings.outputs.iter().map(|output| open(output, settings.rotation));
+        Ok(Self(Arc::new(Mutex::new(sinks.collect::<Result<Vec<_>, _>>()?))))
+    }
+}
+
+fn open(output: &Output, rotation: Option<Rotation>) -> Result<Sink, String> {
+    match (output, rotation) {
+        (Output::Stderr, _) => Ok(Sink::Stderr),
+        (Output::Stdout, _) => Ok(Sink::Stdout),
+        (Output::Journal, _) => {
+            let socket = UnixDatagram::unbound().and_then(|socket| {
+                socket.connect(JOURNAL)?;
+                Ok(socket)
+            });
+            let why =
+                |error| format!("can't find journal (dial unixgram {JOURNAL}: connect: {error})");
+            socket.map(Sink::Journal).map_err(|error| why(plain(&error)))
+        }
+        // Opened with the first line, as lumberjack does.
+        (Output::File(path), Some(rotation)) => {
+            Ok(Sink::Rotated(Rotated { path: path.clone(), rotation, open: None }))
+        }
+        (Output::File(path), None) => append(path, 0o644).map(Sink::File).map_err(|error| {
+            let (path, why) = (path.display().to_string(), plain(&error));
+            format!("couldn't open sink {path:?}: open {path}: {why}")
+        }),
+    }
+}
+
+fn append(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(mode).open(path)
+}
+
+/// An error of the system as Go words it.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+impl<'a> MakeWriter<'a> for Outputs {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { outputs: self.clone(), level: Level::INFO }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
+        Line { outputs: self.clone(), level: *meta.level() }
+    }
+}
+
+/// Takes one line, whole.
+pub struct Line {
+    outputs: Outputs,
+    level: Level,
+}
+
+impl io::Write for Line {
+    /// An output that fails does not keep the line from the others.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut sinks = self.outputs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for sink in sinks.iter_mut() {
+            let written = match sink {
+                Sink::Stderr => io::stderr().write_all(line),
+                Sink::Stdout => io::stdout().write_all(line),
+                Sink::Journal(socket) => {
+                    let sent = socket.send(&journal_entry(line, self.level)).map(drop);
+                    sent.or_else(|_| io::stderr().write_all(line))
+                }
+                Sink::File(file) => file.write_all(line),
+                Sink::Rotated(file) => file.write(line, SystemTime::now()),
+            };
+            // There is nowhere left to say it, and serving goes on without a log.
+            let _ = written;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// systemd's native protocol, with syslog's priorities.
+fn journal_entry(line: &[u8], level: Level) -> Vec<u8> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let priority = match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    };
+    let head = format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER=quorate\nMESSAGE\n");
+    let length = (line.len() as u64).to_le_bytes();
+    [head.as_bytes(), &length, line, b"\n"].concat()
+}
+
+/// A file that is put aside, under its name and the time, before it gets too large.
+struct Rotated {
+    path: PathBuf,
+    rotation: Rotation,
+    /// With its length.
+    open: Option<(File, u64)>,
+}
+
+impl Rotated {
+    fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
+        let length = line.len() as u64;
+        let full = |open: &(File, u64)| open.1 + length > self.rotation.bytes_max;
+        if self.open.is_none() {
+            self.open = Some(self.open_file()?);
+        }
+        if self.open.as_ref().is_some_and(full) {
+            self.open = None;
+            fs::rename(&self.path, self.aside(now))?;
+            self.open = Some(self.open_file()?);
+            self.forget(now)?;
+        }
+        let Some((file, written)) = &mut self.open else { return Ok(()) };
+        file.write_all(line)?;
+        *written += length;
+        Ok(())
+    }
+
+    fn open_file(&self) -> io::Result<(File, u64)> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let file = append(&self.path, 0o600)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    }
+
+    /// `etcd.log` is put aside as `etcd-2024-02-29T00-00-00.000.log`.
+    fn aside(&self, now: SystemTime) -> PathBuf {
+        let (prefix, ending) = self.parts();
+        let time = timestamp(now);
+        // To the millisecond, and with nothing that a file's name should not have.
+        let time = time.get(..23).unwrap_or(&time).replace(':', "-");
+        self.path.with_file_name([prefix, time.into(), ending].into_iter().collect::<OsString>())
+    }
+
+    /// What the names of files put aside begin and end with.
+    fn parts(&self) -> (OsString, OsString) {
+        let mut prefix = self.path.file_stem().unwrap_or_default().to_owned();
+        prefix.push("-");
+        let mut ending = OsString::new();
+        if let Some(extension) = self.path.extension() {
+            ending.push(".");
+            ending.push(extension);
+        }
+        (prefix, ending)
+    }
+
+    /// Removes what is too old, and the oldest of too many.
+    fn forget(&self, now: SystemTime) -> io::Result<()> {
+        let (prefix, ending) = self.parts();
+        let (prefix, ending) = (prefix.to_string_lossy(), ending.to_string_lossy());
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let mut names: Vec<String> = fs::read_dir(folder)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| {
+                let time = name.strip_prefix(&*prefix).and_then(|rest| rest.strip_suffix(&*ending));
+                time.is_some_and(is_time)
+            })
+            .collect();
+        // The time is in the name.
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        let oldest = self.rotation.days_max.and_then(|days| {
+            let age = Duration::from_secs(days.saturating_mul(86_400));
+            let at = timestamp(now.checked_sub(age)?);
+            Some(format!("{prefix}{}{ending}", at.get(..23)?.replace(':', "-")))
+        });
+        for (count, name) in names.iter().enumerate() {
+            let too_many = self.rotation.files_max.is_some_and(|max| count >= max);
+            if too_many || oldest.as_ref().is_some_and(|oldest| name < oldest) {
+                fs::remove_file(folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `2024-02-29T00-00-00.000`.
+fn is_time(text: &str) -> bool {
+    const PATTERN: &[u8] = b"0000-00-00T00-00-00.000";
+    let fits = |(byte, wanted): (u8, &u8)| match wanted {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == *other,
+    };
+    text.len() == PATTERN.len() && text.bytes().zip(PATTERN).all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(day: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800 + day * 86_400)
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("the folder is there").flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_full_file_is_put_aside_and_few_are_kept() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("logs/etcd.log");
+        let rotation = Rotation { bytes_max: 10, days_max: None, files_max: Some(2) };
+        let mut file = Rotated { path: path.clone(), rotation, open: None };
+        for number in 0..4 {
+            file.write(b"123456\n", day(number)).expect("the disk takes it");
+        }
+        fs::write(path.with_file_name("etcd-other.log"), "").expect("the disk takes it");
+        file.write(b"1\n", day(9)).expect("the disk takes it");
+        file.write(b"12\n", day(9)).expect("the disk takes it");
+        let wanted = [
+            "etcd-2024-03-03T00-00-00.000.log",
+            "etcd-2024-03-09T00-00-00.000.log",
+            "etcd-other.log",
+            "etcd.log",
+        ];
+        assert_eq!(files(&folder.path().join("logs")), wanted);
+        assert_eq!(fs::read(&path).expect("it is there"), b"12\n");
+    }
+
+    #[test]
+    fn what_is_too_old_goes() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("etcd");
+        let rotation = Rotation { bytes_max: 1, days_max: Some(3), files_max: None };
+        let mut file = Rotated { path, rotation, open: None };
+        for number in [0, 1, 2, 6] {
+            file.write(b"x", day(number)).expect("the disk takes it");
+        }
+        assert_eq!(files(folder.path()), ["etcd", "etcd-2024-03-06T00-00-00.000"]);
+    }
+
+    #[test]
+    fn the_journal_is_told_length_and_priority() {
+        let entry = journal_entry(b"{}\n", Level::WARN);
+        let wanted = b"PRIORITY=4\nSYSLOG_IDENTIFIER=quorate\nMESSAGE\n\x02\0\0\0\0\0\0\0{}\n";
+        assert_eq!(entry, wanted);
+    }
+}

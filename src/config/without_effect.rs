@@ -1,0 +1,146 @@
+//! Flags that are taken and checked as etcd does and change nothing: what they tune is not there (bbolt,
+//! snapshot files, the store of API v2), or is switched off. A flag whose meaning could matter to
+//! somebody does not belong here; it is served or refused.
+
+use super::flags::{Flag, one_of, served, text};
+use super::{Notice, Values, go};
+
+/// What etcd itself says about flags that it will not have for long.
+const DEPRECATED: &[(&str, &str)] = &[
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
+         enforced, ignoring user input.",
+    ),
+];
+
+/// Why the others are without effect.
+const REASONS: &[(&str, &str)] = &[
+    ("max-wals", "a file of the log is removed as soon as it is not needed"),
+    ("backend-bbolt-freelist-type", "the store is not bbolt and has no freelist"),
+    ("backend-batch-interval", "entries are written in the batches in which they are committed"),
+    ("backend-batch-limit", "entries are written in the batches in which they are committed"),
+    ("bootstrap-defrag-threshold-megabytes", "the store needs no defragmentation"),
+];
+
+/// Tells the operator, once for each flag that asks for anything.
+pub(super) fn notices(values: &Values) -> Vec<Notice> {
+    let given = |name: &str| values.given.contains(name);
+    let deprecated = DEPRECATED.iter().filter(|(name, _)| given(name));
+    let deprecated = deprecated.map(|(_, text)| Notice::Deprecated(text));
+    let others = REASONS.iter().filter(|(name, _)| given(name));
+    let others = others.map(|(flag, why)| Notice::WithoutEffect { flag, why });
+    deprecated.chain(others).collect()
+}
+
+fn stage(value: &str) -> Result<(), String> {
+    const STAGES: &[&str] =
+        &["write-only", "write-only-skip-check", "write-only-drop-data", "gone"];
+    let all = value.split(',').try_for_each(|stage| {
+        one_of(STAGES, stage).map(drop).map_err(|why| format!("{why} {}", go::quote(stage)))
+    });
+    // A file may say nothing; etcd takes anything there.
+    if value.is_empty() { Ok(()) } else { all }
+}
+
+/// Any bound is kept. That there is none means in etcd that nothing is ever removed.
+fn files(value: &str) -> Result<(), String> {
+    match go::uint(value)? {
+        0 => Err("keeping every file of the log is not served by this version".into()),
+        _ => Ok(()),
+    }
+}
+
+pub(super) const FLAGS: &[Flag] = &[
+    served!(
+        Member,
+        "max-wals",
+        uint,
+        "5",
+        |_, value| files(value),
+        "Files of the log kept at most; those that are not needed go at once."
+    ),
+    served!(
+        Member,
+        "socket-reuse-address",
+        bool,
+        "false",
+        |_, value| go::bool(value).map(drop),
+        "SO_REUSEADDR is always set, as Go does."
+    ),
+    served!(
+        Member,
+        "max-snapshots",
+        uint,
+        "5",
+        |_, value| go::uint(value).map(drop),
+        "Deprecated; snapshot files of etcd's kind are not kept at all."
+    ),
+    served!(
+        Member,
+        "backend-bbolt-freelist-type",
+        "",
+        |_, value| text(value).map(drop),
+        "Without effect: the store is not bbolt."
+    ),
+    served!(
+        Member,
+        "backend-batch-interval",
+        duration,
+        "0",
+        |_, value| go::delay(value).map(drop),
+        "Without effect: entries are written in the batches in which they are committed."
+    ),
+    served!(
+        Member,
+        "backend-batch-limit",
+        int,
+        "0",
+        |_, value| go::int(value).map(drop),
+        "Without effect, like --backend-batch-interval."
+    ),
+    served!(
+        Clustering,
+        "v2-deprecation",
+        "write-only",
+        |_, value| stage(value),
+        "Deprecated; there is no store of API v2."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-address",
+        "localhost:4317",
+        |_, value| text(value).map(drop),
+        "Where spans go."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-service-name",
+        "etcd",
+        |_, value| text(value).map(drop),
+        "The service's name in spans."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-instance-id",
+        "",
+        |_, value| text(value).map(drop),
+        "This instance's name in spans."
+    ),
+    served!(
+        Features,
+        "bootstrap-defrag-threshold-megabytes",
+        uint,
+        "0",
+        |_, value| go::uint(value).map(drop),
+        "Without effect: the store needs no defragmentation."
+    ),
+];
+
+/// Whether all reasons are those of flags that there are.
+#[cfg(test)]
+pub(super) fn is_consistent() -> bool {
+    let names = DEPRECATED.iter().chain(REASONS).map(|(name, _)| name);
+    names.into_iter().all(|name| super::flags::find(name).is_some())
+}

@@ -1,0 +1,137 @@
+//! A YAML document as the JSON value that etcd's library (`sigs.k8s.io/yaml`, YAML 1.1) makes of it: the
+//! parser gives events, what they come to is decided here. Merge keys and tags are not looked at; an
+//! alias is refused, for a configuration needs none.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use serde_json::{Map, Number, Value};
+
+/// A sequence or mapping that has not ended.
+enum Open {
+    Sequence(Vec<Value>),
+    /// With the key whose value comes next.
+    Mapping(Map<String, Value>, Option<String>),
+}
+
+/// The first document of the text; null when there is none.
+pub(super) fn parse(text: &str) -> Result<Value, String> {
+    let mut open: Vec<Open> = Vec::new();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| misread(&error))?;
+        let done = match event {
+            Event::SequenceStart(..) => {
+                open.push(Open::Sequence(Vec::new()));
+                continue;
+            }
+            Event::MappingStart(..) => {
+                open.push(Open::Mapping(Map::new(), None));
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                Some(Open::Sequence(parts)) => Value::Array(parts),
+                Some(Open::Mapping(pairs, _)) => Value::Object(pairs),
+                None => continue,
+            },
+            Event::Scalar(text, ScalarStyle::Plain, ..) => scalar(&text),
+            Event::Scalar(text, ..) => Value::String(text.into_owned()),
+            Event::Alias(_) => return Err(at(span.start.line(), "aliases are not served")),
+            _ => continue,
+        };
+        match open.last_mut() {
+            None => return Ok(done),
+            Some(Open::Sequence(parts)) => parts.push(done),
+            Some(Open::Mapping(pairs, key)) => match key.take() {
+                None => *key = Some(as_key(done)),
+                // Of a key that comes twice the last one counts.
+                Some(key) => drop(pairs.insert(key, done)),
+            },
+        }
+    }
+    Ok(Value::Null)
+}
+
+fn misread(error: &ScanError) -> String {
+    at(error.marker().line(), error.info())
+}
+
+fn at(line: usize, why: &str) -> String {
+    format!("error converting YAML to JSON: yaml: line {line}: {why}")
+}
+
+/// JSON has texts as keys only.
+fn as_key(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// What a text without quotes stands for.
+fn scalar(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
+        _ => number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number),
+    }
+}
+
+fn number(text: &str) -> Option<Number> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    let plain = text.strip_prefix('+').unwrap_or(text).replace('_', "");
+    let radix = |prefix, radix| {
+        plain.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok())
+    };
+    let octal = || plain.len().gt(&1).then(|| radix("0", 8)).flatten();
+    let whole = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(|| radix("0b", 2));
+    if let Some(whole) = whole.or_else(octal).or_else(|| plain.parse().ok()) {
+        return Some(whole.into());
+    }
+    if let Ok(negative) = plain.parse::<i64>() {
+        return Some(negative.into());
+    }
+    Number::from_f64(plain.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scalars_are_those_of_yaml_1_1() {
+        let text = "a: yes\nb: 'yes'\nc: 0x10\nd: 017\ne: 1_000\nf: -5\ng: 1.5\nh: ~\ni:\nj: 1s\n\
+                    k: 18446744073709551615\nl: http://a:1\nm: 0\nz: off\n";
+        let wanted = json!({
+            "a": true, "b": "yes", "c": 16, "d": 15, "e": 1000, "f": -5, "g": 1.5, "h": null,
+            "i": null, "j": "1s", "k": 18_446_744_073_709_551_615_u64, "l": "http://a:1", "m": 0,
+            "z": false,
+        });
+        assert_eq!(parse(text), Ok(wanted));
+    }
+
+    #[test]
+    fn json_is_yaml_and_the_last_key_counts() {
+        let text = r#"{"a": [1, {"b": "c"}], "a": ["x", []], "d": {}}"#;
+        assert_eq!(parse(text), Ok(json!({"a": ["x", []], "d": {}})));
+        assert_eq!(parse("# nothing\n"), Ok(Value::Null));
+        assert_eq!(parse("a: 1\n---\nb: 2\n"), Ok(json!({"a": 1})));
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_with_its_line() {
+        let error = |text| parse(text).expect_err("no YAML");
+        for text in ["a: b: c\n", "a: [b\n", "a: 'b\n"] {
+            let text = error(text);
+            assert!(text.starts_with("error converting YAML to JSON: yaml: line "), "{text}");
+        }
+        assert!(error("a: &x b\nc: *x\n").contains("line 2: aliases are not served"));
+    }
+}
