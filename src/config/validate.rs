@@ -172,7 +172,6 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
     let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
-    let or = |value, default| if value == 0 { default } else { value };
     Ok(Config {
         name: values.name,
         data_dir: values.data_dir.into(),
@@ -225,10 +224,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
             KEEP_ALIVE_TIMEOUT
         },
         // Nothing said leaves gRPC's own measure in force.
-        ping_time_min: match values.ping_time_min {
-            Duration::ZERO => GRPC_PING_TIME_MIN,
-            time => time,
-        },
+        ping_time_min: or(values.ping_time_min, GRPC_PING_TIME_MIN),
         gateway: values.gateway,
         // As in etcd, no other word is an error.
         time_calls: values.metrics == "extensive",
@@ -245,25 +241,24 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         compact_hash_check_time: values.compact_hash_check_time,
         lease_checkpoint: values.gates.is_on("LeaseCheckpoint"),
         feature_gates: values.gates.list(),
-        unary_warning: match values.unary_warning {
-            Duration::ZERO => UNARY_WARNING,
-            limit => limit,
-        },
+        unary_warning: or(values.unary_warning, UNARY_WARNING),
         apply_warning: values.apply_warning,
         compaction_step: usize::try_from(values.compaction_batch)
             .ok()
             .filter(|batch| *batch > 0)
             .unwrap_or(limits::COMPACT_STEP_REVISIONS),
-        compaction_pause: match values.compaction_sleep {
-            Duration::ZERO => limits::COMPACT_PAUSE,
-            pause => pause,
-        },
+        compaction_pause: or(values.compaction_sleep, limits::COMPACT_PAUSE),
         reuse_port: values.reuse_port,
         set_local_address: values.gates.is_on("SetMemberLocalAddr"),
         unsafe_no_fsync: values.unsafe_no_fsync,
         memory_mlock: values.memory_mlock,
         log,
     })
+}
+
+/// Zero asks for the default.
+fn or<T: Default + PartialEq>(value: T, default: T) -> T {
+    if value == T::default() { default } else { value }
 }
 
 /// As in etcd, a cost that there is not is no error.

@@ -17,7 +17,8 @@ use crate::codec;
 use crate::env::Env;
 use crate::member::{Member, loggable};
 
-/// The other end of a call's connection, as an extension of the request; none for a unix socket.
+/// The other end of a call's connection, as an extension of the request; none for a unix socket and for
+/// what comes through the JSON gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remote(pub Option<SocketAddr>);
 

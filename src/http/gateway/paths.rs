@@ -139,12 +139,9 @@ mod tests {
     fn fields_are_declared_in_the_order_of_their_numbers() {
         let ours = ["etcdserverpb", "mvccpb", "authpb", "v3lockpb", "v3electionpb"];
         let pool = descriptors();
-        // The log's own messages are written as JSON by nobody.
-        let told = pool.all_messages().filter(|message| {
-            ours.contains(&message.package_name())
-                && message.parent_file().name() != "etcdserverpb/raft_internal.proto"
-        });
-        for message in told {
+        let ours = pool.all_messages().filter(|m| ours.contains(&m.package_name()));
+        // What goes into the log is no part of any call.
+        for message in ours.filter(|m| m.name() != "InternalRaftRequest") {
             let declared: Vec<u32> =
                 message.descriptor_proto().field.iter().map(|f| f.number() as u32).collect();
             assert!(declared.is_sorted(), "{}: {declared:?}", message.full_name());
