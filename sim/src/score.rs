@@ -28,11 +28,11 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("gateway-asks-twice", "clients-speak-json", "replay"),
     // In the end no large answer is given any more.
     ("budget-not-returned", "flood-of-large-ranges", "closing"),
-    ("open-range-as-one-key", "permissions-change-under-users", "?"),
-    ("nested-txn-unjudged", "permissions-change-under-users", "?"),
-    ("old-auth-revision-accepted", "permissions-change-under-users", "?"),
-    ("auth-not-loaded", "permissions-change-under-users", "?"),
-    ("permissions-not-refreshed", "permissions-change-under-users", "?"),
+    ("open-range-as-one-key", "permissions-change-under-users", "auth"),
+    ("nested-txn-unjudged", "permissions-change-under-users", "auth"),
+    ("old-auth-revision-accepted", "permissions-change-under-users", "auth"),
+    ("auth-not-loaded", "permissions-change-under-users", "liveness"),
+    ("permissions-not-refreshed", "permissions-change-under-users", "offline"),
 ];
 
 /// A fault that was caught.
