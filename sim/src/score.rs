@@ -14,6 +14,7 @@ pub const SEEDS_MAX: u64 = 200;
 
 /// Faults that few seeds bring out, if any: a scenario that does, and the checker that must see it.
 pub const SCRIPTED: &[(&str, &str, &str)] = &[
+    ("vote-not-synced", "power-fails-right-after-a-vote", "offline"),
     ("downgrade-ignored", "version-goes-down-and-up", "versions"),
     ("downgrade-not-loaded", "version-goes-down-and-up", "versions"),
     ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
