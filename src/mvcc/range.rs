@@ -115,7 +115,8 @@ pub(super) struct Piece {
     pub kvs: Vec<KeyValue>,
     /// What they take in an answer.
     pub bytes: usize,
-    /// How many keys there were, those that were filtered out included.
+    /// How many keys there were, those that were filtered out included; up to its last key if there is
+    /// more.
     pub seen: i64,
     /// Whether there is another key behind it.
     pub more: bool,
@@ -153,9 +154,11 @@ impl<'a> Scan<'a> {
             return Ok(piece);
         }
         let mut arena = Arena::default();
+        // Not admitted since the last key that was: they belong to the next piece if there is one.
+        let mut passed = 0;
         reader.walk(keys, self.rev, &mut |found| {
             if !self.admits(found.modified(), found.created()) {
-                piece.seen += 1;
+                passed += 1;
                 return Ok(ControlFlow::Continue(()));
             }
             let full = keys_max.is_some_and(|most| piece.kvs.len() >= most);
@@ -163,12 +166,15 @@ impl<'a> Scan<'a> {
                 piece.more = true;
                 return Ok(ControlFlow::Break(()));
             }
-            piece.seen += 1;
+            piece.seen += std::mem::take(&mut passed) + 1;
             let kv = self.take(reader, &mut arena, found)?;
             piece.bytes += in_answer(kv.encoded_len());
             piece.kvs.push(kv);
             Ok(ControlFlow::Continue(()))
         })?;
+        if !piece.more {
+            piece.seen += passed;
+        }
         Ok(piece)
     }
 

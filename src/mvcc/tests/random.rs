@@ -15,7 +15,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::{Event, KeyValue};
 
 use super::model::{Model, within};
-use super::{grant, next_entry, open, place, revoke};
+use super::{entry, grant, next_entry, open, place, revoke};
 use crate::engine::{Cf, Place};
 use crate::error::Refused;
 use crate::mvcc::counts::Chunks;
@@ -477,6 +477,27 @@ fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused>
         }
         kvs.extend(page);
     }
+}
+
+/// Keys that a filter leaves out between two pages are counted once.
+#[test]
+fn pages_count_what_lies_between_them_once() {
+    let store = open(&place());
+    let put = |key: String| {
+        let request = PutRequest { key: key.into(), ..PutRequest::default() };
+        entry(&store, |write| drop(write.put(&request).expect("works").expect("valid")));
+    };
+    (0..12).for_each(|n| put(format!("k{n:02}")));
+    // From revision 14 on: every third key once more.
+    (0..12).step_by(3).for_each(|n| put(format!("k{n:02}")));
+    let request = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        min_mod_revision: 14,
+        ..RangeRequest::default()
+    };
+    let answer = turned(&store.view(), &request).expect("valid");
+    assert_eq!((answer.kvs.len(), answer.count), (4, 12));
 }
 
 /// What they take in an answer.
