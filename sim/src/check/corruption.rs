@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::bounded;
+use super::{bounded, said_at};
 use crate::evidence::{Record, Sample};
 use crate::observe::seen::Hash;
-use crate::verdict::{Proof, Violation};
+use crate::verdict::Violation;
 
 const CHECKER: &str = "corruption";
 const ALARM: &str = " alarm:CORRUPT";
@@ -33,7 +33,13 @@ pub fn check(record: &Record) -> Vec<Violation> {
                     id => format!("member {id:x}"),
                 };
                 let text = format!("{text} is accused, {wrong:?} differ, says {}", sample.host);
-                violations.push(fault(record, sample, "nobody is accused who is right", text));
+                violations.push(said_at(
+                    CHECKER,
+                    record,
+                    sample,
+                    "nobody is accused who is right",
+                    text,
+                ));
             }
         }
     }
@@ -43,7 +49,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     for (id, since) in &wrong {
         if !accused.contains(id) && last.at > *since + pause * CHECKS + SLACK {
             let text = format!("member {id:x} differs and is not accused");
-            violations.push(fault(record, last, "who differs is accused", text));
+            violations.push(said_at(CHECKER, record, last, "who differs is accused", text));
         }
     }
     bounded(violations)
@@ -90,12 +96,6 @@ fn of(sample: &Sample) -> Option<(&str, u64)> {
 /// The member that a line of a status accuses.
 fn named(error: &str) -> Option<u64> {
     error.strip_suffix(ALARM)?.strip_prefix("memberID:")?.parse().ok()
-}
-
-fn fault(record: &Record, sample: &Sample, property: &'static str, text: String) -> Violation {
-    let at_us = record.at(sample.at).as_micros() as u64;
-    let proof = Proof::Member { host: sample.host.clone(), at_us };
-    Violation::new(CHECKER, property, text).proved_by(proof)
 }
 
 #[cfg(test)]

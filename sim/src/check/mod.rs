@@ -42,8 +42,8 @@ pub mod space;
 pub mod versions;
 pub mod watches;
 
-use crate::evidence::Record;
-use crate::verdict::Violation;
+use crate::evidence::{Record, Sample};
+use crate::verdict::{Proof, Violation};
 
 /// What does not fit usually does so in many places for one reason.
 const SHOWN: usize = 8;
@@ -72,6 +72,19 @@ pub fn all(record: &Record) -> Vec<Violation> {
     let mut violations = record.violations.clone();
     violations.extend(judges.into_iter().flat_map(|judge| judge(record)));
     violations
+}
+
+/// What a member said at one moment is the fault.
+fn said_at(
+    checker: &'static str,
+    record: &Record,
+    sample: &Sample,
+    property: &'static str,
+    text: String,
+) -> Violation {
+    let at_us = record.at(sample.at).as_micros() as u64;
+    let proof = Proof::Member { host: sample.host.clone(), at_us };
+    Violation::new(checker, property, text).proved_by(proof)
 }
 
 /// The first few of many.

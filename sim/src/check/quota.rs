@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::bounded;
+use super::{bounded, said_at};
 use crate::evidence::{Record, Sample};
-use crate::verdict::{Proof, Violation};
+use crate::verdict::Violation;
 
 const CHECKER: &str = "quota";
 
@@ -25,7 +25,13 @@ pub fn check(record: &Record) -> Vec<Violation> {
         // What was let in before the alarm, tombstones, and what the deletion of history still has to do.
         if live > quota + quota / 2 {
             let text = format!("{} has {live} live bytes, its quota is {quota}", sample.host);
-            violations.push(fault(record, sample, "no member grows beyond its quota", text));
+            violations.push(said_at(
+                CHECKER,
+                record,
+                sample,
+                "no member grows beyond its quota",
+                text,
+            ));
         }
         // Well below any bound at which it may have to go.
         let needless = has_alarm(sample) && live < quota / 2;
@@ -41,7 +47,13 @@ pub fn check(record: &Record) -> Vec<Violation> {
         }
         if sample.at > since.since + PATIENCE {
             let text = format!("{} has {live} live bytes of {quota} and its alarm", sample.host);
-            violations.push(fault(record, sample, "an alarm goes when its reason has gone", text));
+            violations.push(said_at(
+                CHECKER,
+                record,
+                sample,
+                "an alarm goes when its reason has gone",
+                text,
+            ));
         }
     }
     bounded(violations)
@@ -69,16 +81,10 @@ fn without(record: &Record) -> Vec<Violation> {
         told.take(1)
             .map(|sample| {
                 let text = format!("{} says {:?}", sample.host, sample.status.errors);
-                fault(record, sample, "no alarm without a reason", text)
+                said_at(CHECKER, record, sample, "no alarm without a reason", text)
             })
             .collect(),
     )
-}
-
-fn fault(record: &Record, sample: &Sample, property: &'static str, text: String) -> Violation {
-    let at_us = record.at(sample.at).as_micros() as u64;
-    let proof = Proof::Member { host: sample.host.clone(), at_us };
-    Violation::new(CHECKER, property, text).proved_by(proof)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::bounded;
+use super::{bounded, said_at};
 use crate::evidence::{Record, Sample};
-use crate::verdict::{Proof, Violation};
+use crate::verdict::Violation;
 
 const CHECKER: &str = "versions";
 
@@ -29,7 +29,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
                 "with entry {} applied, {host} knows of {first:?}, {} of {target:?}",
                 place.1, sample.host
             );
-            violations.push(fault(record, sample, "members agree on a downgrade", text));
+            violations.push(said_at(CHECKER, record, sample, "members agree on a downgrade", text));
         }
         let wanted = target.unwrap_or(HIGHEST);
         let is = &*sample.status.storage_version;
@@ -44,7 +44,13 @@ pub fn check(record: &Record) -> Vec<Violation> {
         }
         if record.calm && sample.at > since.since + PATIENCE {
             let text = format!("{} says {is}, and it should be {wanted}", sample.host);
-            violations.push(fault(record, sample, "the version follows a downgrade", text));
+            violations.push(said_at(
+                CHECKER,
+                record,
+                sample,
+                "the version follows a downgrade",
+                text,
+            ));
         }
     }
     bounded(violations)
@@ -63,12 +69,6 @@ struct Wrong<'a> {
 fn target(sample: &Sample) -> Target<'_> {
     let info = sample.status.downgrade_info.as_ref()?;
     info.enabled.then_some(&*info.target_version)
-}
-
-fn fault(record: &Record, sample: &Sample, property: &'static str, text: String) -> Violation {
-    let at_us = record.at(sample.at).as_micros() as u64;
-    let proof = Proof::Member { host: sample.host.clone(), at_us };
-    Violation::new(CHECKER, property, text).proved_by(proof)
 }
 
 #[cfg(test)]
