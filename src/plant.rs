@@ -51,6 +51,8 @@ pub const ALL: &[Fault] = &[
     fault("read-joins-running-round", "a read takes part in a round that began before it", "B28"),
     fault("proposal-sent-twice", "a batch of proposals enters the log twice", "B67"),
     fault("ghost-voter", "a removed member stays a voter of the configuration", "B59 B62"),
+    fault("change-before-its-commit-is-kept", "a change of members takes effect before the disk knows of its commit", "B59 B62"),
+    fault("removed-member-leaves-at-once", "a removed member ends although the others may need its vote", "B59 B62"),
     fault("promotion-not-stored", "a promoted learner is a voter in memory only", "B59"),
     fault("quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35"),
     fault("gateway-asks-twice", "the JSON gateway makes some calls twice", "B67"),

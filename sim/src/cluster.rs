@@ -16,6 +16,7 @@ use quorate::error::Fatal;
 use quorate::limits;
 use quorate::member;
 use quorate::server::{self, Server};
+use quorate::watch;
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -68,6 +69,8 @@ pub struct Shape {
     /// How often leaders write down what is left of a lease; none for never.
     pub lease_checkpoint: Option<Duration>,
     pub watch_progress_interval: Duration,
+    /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
+    pub watch_buffer: usize,
 }
 
 impl Shape {
@@ -89,6 +92,7 @@ impl Shape {
             corrupt_check: None,
             lease_checkpoint: None,
             watch_progress_interval: defaults.watch_progress_interval,
+            watch_buffer: defaults.watch_bounds.buffer_events,
         }
     }
 }
@@ -269,6 +273,7 @@ impl Cluster {
             (member.corrupt_check_time, member.compact_hash_check_time) = (pause, pause);
         }
         member.watch_progress_interval = self.shape.watch_progress_interval;
+        member.watch_bounds = watch_bounds(self.shape.watch_buffer);
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
@@ -276,6 +281,19 @@ impl Cluster {
         // Simulated clients ask for signs of life every two seconds.
         options.ping_time_min = Duration::from_secs(1);
         options
+    }
+}
+
+/// Small where `events` is small.
+fn watch_bounds(events: usize) -> watch::Bounds {
+    let usual = watch::Bounds::default();
+    watch::Bounds {
+        buffer_events: events,
+        buffer_matches: usual.buffer_matches.min(4 * events),
+        outbox_responses: usual.outbox_responses.min(events),
+        catchup_revisions: usual.catchup_revisions.min(events),
+        ring_publications: usual.ring_publications.min(events),
+        ..usual
     }
 }
 

@@ -61,6 +61,9 @@ enum Command {
         name: String,
         #[arg(long, default_value_t = SEEDS_MAX)]
         seeds: u64,
+        /// Plays this scenario only.
+        #[arg(long)]
+        script: Option<PathBuf>,
     },
     /// Does so with every mistake there is, and tells how soon each was caught.
     Score {
@@ -95,7 +98,10 @@ fn main() -> ExitCode {
             .and_then(|plan| commands::shrink::run(&plan, runs)),
         Command::Script { file } => commands::plan_of(None, Some(file))
             .and_then(|plan| commands::replay::run(&plan, None, true)),
-        Command::Plant { name, seeds } => commands::score::one(&name, seeds),
+        Command::Plant { name, seeds, script } => {
+            let plan = script.map(|file| commands::plan_of(None, Some(file))).transpose();
+            plan.and_then(|plan| commands::score::one(&name, seeds, plan.as_ref()))
+        }
         Command::Score { jobs, seeds, write } => commands::score::all(jobs, seeds, write),
         Command::Plan { seed } => commands::plan_of(Some(seed), None).map(|plan| {
             print!("{plan}");

@@ -138,6 +138,7 @@ impl fmt::Display for Plan {
             shape.lease_checkpoint.map_or(NONE.to_owned(), show_time)
         )?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
+        writeln!(f, "watch-buffer {}", shape.watch_buffer)?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
         writeln!(f, "disk {}", show_times(weather.disk))?;
@@ -198,6 +199,7 @@ impl Plan {
             "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
             "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
+            "watch-buffer" => shape.watch_buffer = number(value)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,
             "disk" => weather.disk = read_times(value)?,

@@ -102,23 +102,35 @@ impl Machine {
     }
 
     /// The time one blocking job takes: short ones are far more frequent than long ones.
-    async fn work(&self) {
+    async fn work(&self, job: impl FnOnce()) {
         let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(latency).await;
+        self.take(latency, job).await;
     }
 
-    /// The time one job of a worker takes.
-    async fn work_through(&self) {
+    /// The same for one job of a worker.
+    async fn work_through(&self, job: impl FnOnce()) {
         let worker = *self.worker_latency.lock().unwrap_or_else(PoisonError::into_inner);
         match worker {
-            Some(latency) => self.take(latency).await,
-            None => self.work().await,
+            Some(latency) => self.take(latency, job).await,
+            None => self.work(job).await,
         }
     }
 
-    async fn take(&self, (shortest, longest): (Duration, Duration)) {
-        let share = self.dice().share().powi(4);
-        SimSleep::until(sim_now() + shortest + (longest - shortest).mul_f64(share)).await;
+    /// The job is done when the time begins or when it is over: what was read may be old when it is told,
+    /// and what was written may be there although nobody was told.
+    async fn take(&self, (shortest, longest): (Duration, Duration), job: impl FnOnce()) {
+        let (share, early) = {
+            let mut dice = self.dice();
+            (dice.share().powi(4), dice.chance(50))
+        };
+        let over = SimSleep::until(sim_now() + shortest + (longest - shortest).mul_f64(share));
+        if early {
+            job();
+            over.await;
+        } else {
+            over.await;
+            job();
+        }
     }
 }
 
@@ -185,12 +197,8 @@ impl SimRuntime {
         let (done, ended) = oneshot::channel();
         let machine = Arc::clone(&self.machine);
         let task = async move {
-            machine.work().await;
-            if outside {
-                machine.off.run(job)
-            } else {
-                job()
-            }
+            let run = || if outside { machine.off.run(job) } else { job() };
+            machine.work(run).await;
             let _ = done.send(());
         };
         drop(self.spawn(name, Box::pin(task)));
@@ -228,8 +236,7 @@ impl Runtime for SimRuntime {
         let machine = Arc::clone(&self.machine);
         let work_off = async move {
             while let Some(Queued { job, done }) = jobs.recv().await {
-                machine.work_through().await;
-                job();
+                machine.work_through(job).await;
                 let _ = done.send(());
             }
         };

@@ -15,6 +15,13 @@ pub const SEEDS_MAX: u64 = 200;
 /// Faults that few seeds bring out, if any: a scenario that does, and the checker that must see it.
 pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("vote-not-synced", "power-fails-right-after-a-vote", "offline"),
+    ("change-before-its-commit-is-kept", "removed-member-is-still-needed", "liveness"),
+    ("removed-member-leaves-at-once", "removed-member-is-still-needed", "liveness"),
+    ("watch-gap-skipped", "slow-watchers-fall-behind", "watches"),
+    ("slow-watcher-skips", "slow-watchers-fall-behind", "watches"),
+    ("lock-not-rechecked", "locks-outlive-their-leases", "lock-service"),
+    ("keep-alive-unconfirmed", "replaced-leader-is-asked-to-keep-a-lease", "leases"),
+    ("revoke-batch-takes-last", "a-crowd-of-leases-ends-at-once", "crowd"),
     ("downgrade-ignored", "version-goes-down-and-up", "versions"),
     ("downgrade-not-loaded", "version-goes-down-and-up", "versions"),
     ("lease-checkpoint-forgotten", "long-leases-under-many-leaders", "leases"),
@@ -54,6 +61,11 @@ pub struct Caught {
 pub enum By {
     Seed(u64),
     Script(&'static str),
+}
+
+/// Plays one plan.
+pub fn play_planted(plan: &Plan, fault: &Fault) -> Option<Caught> {
+    caught(plan, fault, By::Seed(plan.seed)).1
 }
 
 /// Plays the fault's own scenario if there is one, seed after seed if not.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use quorate::limits;
+
 use crate::cluster::Shape;
 use crate::dice::Dice;
 use crate::nemesis::fault::{Fault, Place, Step, Target};
@@ -24,6 +26,9 @@ const KIND_ON: u64 = 40;
 const UNSURVIVABLE: u64 = 6;
 /// Clients that speak JSON, in percent.
 const JSON: u64 = 12;
+/// Events that wait for a slow watch stream, with their weights: where there are few, watchers fall behind
+/// all the time.
+const WATCH_BUFFERS: &[(u64, usize)] = &[(4, limits::WATCH_BUFFER_EVENTS), (1, 1), (1, 4), (2, 32)];
 /// Plans with a client that asks for much at once, in percent.
 const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
@@ -34,6 +39,7 @@ pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
     let mut shape = shape(&mut of("shape"));
     guard(&mut of("guards"), &mut shape);
+    shape.watch_buffer = weighted(&mut of("watch-buffer"), WATCH_BUFFERS);
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let mut clients = clients(&mut of("clients"), shape.members);
@@ -92,6 +98,7 @@ fn shape(dice: &mut Dice) -> Shape {
         corrupt_check: None,
         lease_checkpoint: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
+        watch_buffer: limits::WATCH_BUFFER_EVENTS,
     }
 }
 

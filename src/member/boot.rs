@@ -105,7 +105,7 @@ impl Member {
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
         let hashes = Hashes::default();
-        let hub = watch::start(&env, store.revision());
+        let hub = watch::start(&env, store.revision(), options.watch_bounds);
         let applier = Applier {
             env: env.clone(),
             machine,

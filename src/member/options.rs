@@ -10,6 +10,7 @@ use crate::engine;
 use crate::limits;
 use crate::peer;
 use crate::tls::{self, Listen};
+use crate::watch;
 
 #[derive(Clone)]
 pub struct Options {
@@ -64,6 +65,7 @@ pub struct Options {
     /// `None` keeps every revision until a client compacts.
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_interval: Duration,
+    pub watch_bounds: watch::Bounds,
     pub tokens: TokenKind,
     /// The work that a password's hash takes: two to the power of this; 4 to 31.
     pub bcrypt_cost: u32,
@@ -157,6 +159,7 @@ impl Options {
             feature_gates: Vec::new(),
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
+            watch_bounds: watch::Bounds::default(),
             tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },
             bcrypt_cost: limits::BCRYPT_COST,
             apply_warning: Duration::from_millis(100),

@@ -108,12 +108,7 @@ pub(super) struct Outlet {
 }
 
 /// Starts the hub of a store whose newest revision is `current`.
-pub fn start(env: &Env, current: Revision) -> HubHandle {
-    start_with(env, current, Bounds::default())
-}
-
-/// The same with other bounds.
-pub fn start_with(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
+pub fn start(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
     let (inbox, applied) = mpsc::channel(limits::HUB_INBOX);
     let (control, controls) = mpsc::unbounded_channel();
     let (reached_sender, reached) = latest::channel(current);

@@ -47,7 +47,7 @@ use quorate_proto::mvccpb::Event;
 
 pub use counters::Counters;
 pub use history::{Ask, History, Page, ReadError, Wanted};
-pub use hub::{HubHandle, start, start_with};
+pub use hub::{HubHandle, start};
 pub use outbox::HeaderSource;
 pub use record::Response;
 pub use session::{Allow, Options, run};
@@ -64,7 +64,7 @@ pub struct Publication {
 
 /// How much waits where; the defaults are those of [`limits`]. Anything from 1 up is correct, and
 /// small bounds bring out what large ones hide.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub buffer_events: usize,
     pub buffer_bytes: usize,

@@ -129,7 +129,8 @@ impl<'a> Judge<'a> {
                 let kv = event.kv.as_ref().filter(|_| event.r#type() == EventType::Put)?;
                 let inherited = self.space.at(&kv.key, revision - 1);
                 let inherited = inherited.is_some_and(|before| before.value == kv.value);
-                (!inherited).then(|| (kv, authors.get(&kv.value).copied()))
+                // A lock's key has no value.
+                (!inherited && !kv.value.is_empty()).then(|| (kv, authors.get(&kv.value).copied()))
             });
             match author {
                 Some((kv, None)) => {

@@ -8,7 +8,8 @@ use std::thread;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate::plant::{self, Fault};
-use sim::score::{By, Caught, look_for};
+use sim::plan::Plan;
+use sim::score::{By, Caught, look_for, play_planted};
 
 const BAR: &str = "{bar:30} {pos}/{len} faults, {elapsed}, {msg}";
 /// Between these lines of the README stands the table.
@@ -17,14 +18,17 @@ const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 
 type Row = (&'static Fault, Option<Caught>);
 
-/// Hunts one fault; whether it was caught.
-pub fn one(name: &str, seeds: u64) -> Result<bool, String> {
+/// Hunts one fault, in a plan or in its own scenario or seeds; whether it was caught.
+pub fn one(name: &str, seeds: u64, plan: Option<&Plan>) -> Result<bool, String> {
     let fault = plant::ALL.iter().find(|fault| fault.name == name).ok_or_else(|| {
         let names: Vec<_> = plant::ALL.iter().map(|fault| fault.name).collect();
         format!("no planted fault is called {name}; there are {}", names.join(" "))
     })?;
     println!("{}: {}", fault.name, fault.does);
-    let caught = look_for(fault, 0..seeds)?;
+    let caught = match plan {
+        Some(plan) => play_planted(plan, fault),
+        None => look_for(fault, 0..seeds)?,
+    };
     match &caught {
         Some(caught) => println!(
             "caught with {} after {} simulated seconds by {}: {}",

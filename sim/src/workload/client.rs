@@ -206,6 +206,11 @@ impl Client {
         answer
     }
 
+    /// What a member may do from now on in this client's name, as part of another call.
+    pub fn implied(&self, call: Call) -> Asked<'_> {
+        Asked::new(self, call)
+    }
+
     async fn answer<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -315,7 +320,7 @@ impl Client {
 }
 
 /// A call under way. One that is dropped before it is answered, as its client is, may have happened.
-struct Asked<'a> {
+pub struct Asked<'a> {
     client: &'a Client,
     began: Instant,
     /// Without an answer.
@@ -331,6 +336,18 @@ impl<'a> Asked<'a> {
     fn answered(mut self, call: Call) {
         self.call = None;
         self.client.record(self.began, self.client.env.now(), call, self.streamed);
+    }
+
+    /// Nobody has said what came of it.
+    pub fn unanswered(mut self) {
+        if let Some(call) = self.call.take() {
+            self.answered(call);
+        }
+    }
+
+    /// It did not come to that.
+    pub fn dropped(mut self) {
+        self.call = None;
     }
 }
 

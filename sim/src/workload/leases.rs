@@ -115,6 +115,9 @@ async fn busy(client: &Client, held: &Held) {
 async fn end(client: &Client, held: &Held) {
     if client.chance(1, 3) {
         let _ = client.revoke(held.id).await;
+        // Somebody does not know that yet, nor may the member that is asked.
+        let member = client.on_member(client.roll());
+        let _ = member.keep_alive(held.id).await;
     } else {
         let wait = held.ttl * client.below(1_500);
         client.env.sleep(Duration::from_millis(wait)).await;

@@ -18,6 +18,7 @@ pub mod client;
 pub mod closing;
 pub mod compaction;
 pub mod counter;
+pub mod crowd;
 pub mod cycle;
 pub mod downgrade;
 pub mod election;
@@ -31,6 +32,7 @@ pub mod long_lease;
 pub mod queue;
 pub mod quota;
 pub mod ranges;
+pub mod recipes;
 pub mod register;
 pub mod request;
 pub mod scribe;
@@ -92,6 +94,8 @@ workloads! {
     "lease": leases::Leases::default(),
     "lock": lock::Lock,
     "election": election::Election::default(),
+    "lock-service": recipes::Recipe::Lock,
+    "election-service": recipes::Recipe::Election,
     "compaction": compaction::Compaction,
     "large": large::Large,
     "ranges": ranges::Ranges,
@@ -101,11 +105,12 @@ workloads! {
     "flood": flood::Flood,
     "quota": quota::Quota::default(),
     "downgrade": downgrade::Downgrade::default(),
+    "crowd": crowd::Crowd,
     "long-lease": long_lease::LongLease::default(),
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease"];
+pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease", "crowd"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";

@@ -2,7 +2,7 @@
 //! a key that hangs on a lease, and has it when no key of the same name is older. The revision at
 //! which the key was created is the token that fences off whoever had the turn before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
@@ -20,13 +20,53 @@ const POLL: Duration = Duration::from_millis(150);
 /// Looks after which a client gives its place up.
 const LOOKS: u32 = 60;
 
+/// What a client's place hangs on.
+pub struct Lease {
+    pub id: i64,
+    /// When the last renewal that was answered began.
+    renewed: Instant,
+    ttl: Duration,
+}
+
+impl Lease {
+    pub async fn new(client: &Client) -> Option<Self> {
+        let renewed = client.env.now();
+        let request = LeaseGrantRequest { id: client.unique(), ttl: TTL_S };
+        let granted = client.grant(request).await.ok()?;
+        let ttl = Duration::from_secs(granted.ttl.max(0) as u64);
+        Some(Self { id: granted.id, renewed, ttl })
+    }
+
+    /// Renews it when a third of its time is over; false when it is over.
+    pub async fn keep(&mut self, client: &Client) -> bool {
+        if client.env.now() < self.renewed + self.ttl / 3 {
+            return true;
+        }
+        let began = client.env.now();
+        match client.keep_alive(self.id).await {
+            Ok(answer) if answer.ttl > 0 => self.renewed = began,
+            Ok(_) => return false,
+            // No answer: what was promised before still holds.
+            Err(_) => {}
+        }
+        self.sure(client)
+    }
+
+    /// Whether it lives, for certain.
+    pub fn sure(&self, client: &Client) -> bool {
+        client.env.now() < self.until()
+    }
+
+    /// Until when it lives, for certain.
+    pub fn until(&self) -> Instant {
+        self.renewed + self.ttl
+    }
+}
+
 /// A place in the queue.
 pub struct Place {
     pub key: Bytes,
-    lease: i64,
-    /// When the last renewal that was answered began.
-    renewed: std::time::Instant,
-    ttl: Duration,
+    pub lease: Lease,
     /// The token.
     pub token: i64,
 }
@@ -34,12 +74,9 @@ pub struct Place {
 impl Place {
     /// Joins the queue below `prefix`.
     pub async fn join(client: &Client, prefix: &str) -> Option<Self> {
-        let renewed = client.env.now();
-        let request = LeaseGrantRequest { id: client.unique(), ttl: TTL_S };
-        let granted = client.grant(request).await.ok()?;
-        let (lease, ttl) = (granted.id, Duration::from_secs(granted.ttl.max(0) as u64));
-        let key = Bytes::from(format!("{prefix}{lease:x}"));
-        let mine = PutRequest { lease, ..put(key.clone(), client.value()) };
+        let lease = Lease::new(client).await?;
+        let key = Bytes::from(format!("{prefix}{:x}", lease.id));
+        let mine = PutRequest { lease: lease.id, ..put(key.clone(), client.value()) };
         let absent = vec![created(key.clone(), 0)];
         let request = txn(absent, vec![mine.op()], vec![get(key.clone()).op()]);
         let answer = client.txn(request).await.ok()?;
@@ -47,22 +84,16 @@ impl Place {
             Some(Response::ResponseRange(found)) => found.kvs.first()?.create_revision,
             _ => answer.header?.revision,
         };
-        Some(Self { key, lease, renewed, ttl, token })
+        Some(Self { key, lease, token })
     }
 
     /// Waits for the turn; whether it came.
     pub async fn wait(&mut self, client: &Client, prefix: &str) -> bool {
         for _ in 0..LOOKS {
-            if client.stop.is_set() || !self.keep(client).await {
+            if client.stop.is_set() || !self.lease.keep(client).await {
                 return false;
             }
-            let first = RangeRequest {
-                sort_order: SortOrder::Ascend as i32,
-                sort_target: SortTarget::Create as i32,
-                limit: 1,
-                ..list(Bytes::copy_from_slice(prefix.as_bytes()))
-            };
-            if let Ok(found) = client.range(first).await {
+            if let Ok(found) = client.range(first(prefix)).await {
                 match found.kvs.first() {
                     Some(kv) if kv.key == self.key => return kv.create_revision == self.token,
                     Some(kv) if kv.create_revision < self.token => {}
@@ -75,49 +106,55 @@ impl Place {
         false
     }
 
-    /// Renews the lease when a third of its time is over; false when it is over.
-    pub async fn keep(&mut self, client: &Client) -> bool {
-        if client.env.now() < self.renewed + self.ttl / 3 {
-            return true;
-        }
-        let began = client.env.now();
-        match client.keep_alive(self.lease).await {
-            Ok(answer) if answer.ttl > 0 => self.renewed = began,
-            Ok(_) => return false,
-            // No answer: what was promised before still holds.
-            Err(_) => {}
-        }
-        self.sure(client)
-    }
-
-    /// Whether the lease lives, for certain.
-    pub fn sure(&self, client: &Client) -> bool {
-        client.env.now() < self.renewed + self.ttl
-    }
-
     /// Holds as long as the turn is this client's.
     pub fn fence(&self) -> Compare {
         created(self.key.clone(), self.token)
     }
 
-    /// Gives the turn up, and says since when it was this client's for certain.
-    pub async fn leave(self, client: &Client, turn: Option<std::time::Instant>) {
-        if let Some(from) = turn {
-            let until = client.env.now().min(self.renewed + self.ttl);
-            client.evidence.record().tenures.push(Tenure {
-                workload: client.workload,
-                client: client.number,
-                token: self.token,
-                from,
-                until,
-            });
-        }
+    /// Says since when, and until now at most, the turn was this client's for certain.
+    pub fn had(&self, client: &Client, from: Instant) {
+        client.evidence.record().tenures.push(Tenure {
+            workload: client.workload,
+            client: client.number,
+            token: self.token,
+            from,
+            until: client.env.now().min(self.lease.until()),
+        });
+    }
+
+    /// Gives the turn up.
+    pub async fn leave(self, client: &Client) {
         match client.below(4) {
             // Left to its end.
             0 => {}
-            1 => drop(client.revoke(self.lease).await),
+            1 => drop(client.revoke(self.lease.id).await),
             _ => drop(client.delete(delete(self.key)).await),
         }
+    }
+
+    /// Writes `key` under the token, now and then for so long that the turn is lost meanwhile.
+    pub async fn write(&mut self, client: &Client, key: &'static str) {
+        let forgets = client.chance(1, 5);
+        for _ in 0..1 + client.below(6) {
+            let value = format!("{} {}", self.token, String::from_utf8_lossy(&client.value()));
+            let guarded = txn(vec![self.fence()], vec![put(key, value).op()], vec![]);
+            let lost = matches!(client.txn(guarded).await, Ok(answer) if !answer.succeeded);
+            let over = !forgets && !self.lease.keep(client).await;
+            if lost || over || client.stop.is_set() {
+                return;
+            }
+            client.env.sleep(Duration::from_millis(client.below(800))).await;
+        }
+    }
+}
+
+/// Whoever has its turn below `prefix`.
+pub fn first(prefix: &str) -> RangeRequest {
+    RangeRequest {
+        sort_order: SortOrder::Ascend as i32,
+        sort_target: SortTarget::Create as i32,
+        limit: 1,
+        ..list(Bytes::copy_from_slice(prefix.as_bytes()))
     }
 }
 

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::memory::{Change, Memory};
 use super::world::{World, pause};
 use crate::types::Revision;
-use crate::watch::hub::{HubHandle, start_with};
+use crate::watch::hub::{HubHandle, start};
 use crate::watch::{Bounds, History, Publication};
 
 const STREAMS: usize = 3;
@@ -110,7 +110,7 @@ impl Run {
     fn new(seed: u64, bounds: Bounds) -> Self {
         let world = World::new(seed);
         let store = Memory::default();
-        let hub = start_with(world.env(), store.current(), bounds);
+        let hub = start(world.env(), store.current(), bounds);
         let (applier, mut work) = mpsc::unbounded_channel();
         let publisher = hub.clone();
         // Publishes later than it is committed, several revisions at a time when they are there.

@@ -17,7 +17,7 @@ use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 use super::client::Client;
 use super::memory::{Change, Memory};
 use super::world::World;
-use crate::watch::hub::{HubHandle, start_with};
+use crate::watch::hub::{HubHandle, start};
 use crate::watch::{Bounds, History, Publication};
 
 struct Runner {
@@ -33,7 +33,7 @@ impl Runner {
     fn new() -> Self {
         let world = World::new(1);
         let store = Memory::default();
-        let hub = start_with(world.env(), store.current(), Bounds::default());
+        let hub = start(world.env(), store.current(), Bounds::default());
         Self { world, store, hub, client: None, held: None }
     }
 
@@ -87,7 +87,7 @@ impl goldenscript::Runner for Runner {
                     catchup_revisions: number("catchup", usual.catchup_revisions)?,
                     ..usual
                 };
-                self.hub = start_with(self.world.env(), self.store.current(), bounds);
+                self.hub = start(self.world.env(), self.store.current(), bounds);
             }
             "open" => {
                 let room = args.take_key("room").map_or(Ok(16), |room| room.parse())?;
