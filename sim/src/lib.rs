@@ -40,7 +40,8 @@
 //!
 //! * Everything random comes from the seed, everything timed from the simulated clock. The digest of
 //!   all packets ([`World::digest`]) is the proof; a test compares it between runs.
-//! * Work on the CPU takes no simulated time; blocking work takes the host's disk latency.
+//! * Work on the CPU takes no simulated time; blocking work takes the host's disk latency, and is done when
+//!   that begins or when it is over.
 //! * A panic in any task ends the run as a failure that names the seed.
 //! * No task is ever woken from a real thread, and none outlives its process.
 //! * Use `select!` only with `biased;`: otherwise its order comes from outside the seed.

@@ -104,6 +104,9 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
 fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
     let voters = first_voters(logs)?;
     let reign = record.seen.reigns.iter().max_by_key(|reign| reign.term)?;
+    if reign.term <= known_since(logs) {
+        return None;
+    }
     let (_, leader) = logs.iter().find(|(host, _)| *host == reign.host)?;
     let voted = |log: &&(String, Log)| {
         let state = &log.1.state;
@@ -151,6 +154,19 @@ fn first_voters(logs: &[(String, Log)]) -> Option<BTreeSet<u64>> {
         1 => configurations.pop_first(),
         _ => None,
     }
+}
+
+/// The oldest term of which the logs still tell who votes.
+fn known_since(logs: &[(String, Log)]) -> u64 {
+    let changes = |log: &Log| {
+        let changes = log.entries.iter().filter(|entry| entry.r#type() != EntryType::EntryNormal);
+        changes.map(|entry| entry.term).min()
+    };
+    let marks = |log: &Log| {
+        log.marks.iter().filter(|mark| mark.conf_state.is_some()).map(|mark| mark.term).min()
+    };
+    let oldest = logs.iter().flat_map(|(_, log)| [changes(log), marks(log)]).flatten().min();
+    oldest.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
