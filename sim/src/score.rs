@@ -34,13 +34,12 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
     ("gateway-asks-twice", "clients-speak-json", "replay"),
-    // In the end no large answer is given any more.
-    ("budget-not-returned", "flood-of-large-ranges", "closing"),
+    ("budget-not-returned", "flood-of-large-ranges", "queues"),
     ("open-range-as-one-key", "permissions-change-under-users", "auth"),
     ("nested-txn-unjudged", "permissions-change-under-users", "auth"),
     ("old-auth-revision-accepted", "permissions-change-under-users", "auth"),
-    ("auth-not-loaded", "permissions-change-under-users", "liveness"),
-    ("permissions-not-refreshed", "permissions-change-under-users", "offline"),
+    ("auth-not-loaded", "permissions-change-under-users", "panic"),
+    ("permissions-not-refreshed", "permissions-change-under-users", "panic"),
 ];
 
 /// A fault that was caught.
@@ -61,11 +60,6 @@ pub struct Caught {
 pub enum By {
     Seed(u64),
     Script(&'static str),
-}
-
-/// Plays one plan.
-pub fn play_planted(plan: &Plan, fault: &Fault) -> Option<Caught> {
-    caught(plan, fault, By::Seed(plan.seed)).1
 }
 
 /// Plays the fault's own scenario if there is one, seed after seed if not.

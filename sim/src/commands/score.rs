@@ -9,7 +9,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate::plant::{self, Fault};
 use sim::plan::Plan;
-use sim::score::{By, Caught, look_for, play_planted};
+use sim::play::{play, play_with};
+use sim::score::{By, Caught, look_for};
 
 const BAR: &str = "{bar:30} {pos}/{len} faults, {elapsed}, {msg}";
 /// Between these lines of the README stands the table.
@@ -25,10 +26,10 @@ pub fn one(name: &str, seeds: u64, plan: Option<&Plan>) -> Result<bool, String> 
         format!("no planted fault is called {name}; there are {}", names.join(" "))
     })?;
     println!("{}: {}", fault.name, fault.does);
-    let caught = match plan {
-        Some(plan) => play_planted(plan, fault),
-        None => look_for(fault, 0..seeds)?,
-    };
+    if let Some(plan) = plan {
+        return Ok(scenario(plan, fault));
+    }
+    let caught = look_for(fault, 0..seeds)?;
     match &caught {
         Some(caught) => println!(
             "caught with {} after {} simulated seconds by {}: {}",
@@ -40,6 +41,17 @@ pub fn one(name: &str, seeds: u64, plan: Option<&Plan>) -> Result<bool, String> 
         None => println!("not caught"),
     }
     Ok(caught.is_some())
+}
+
+/// Tells all that checkers say of one plan; whether that is more than they say without the fault.
+fn scenario(plan: &Plan, fault: &Fault) -> bool {
+    let verdict = play_with(plan, Some(fault.name));
+    verdict.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
+    let proves = play(plan).passed();
+    if !proves {
+        println!("the scenario fails without the fault");
+    }
+    proves && !verdict.passed()
 }
 
 /// Hunts all; whether all were caught.
