@@ -21,3 +21,20 @@ apt_install() {
     apt_lists
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
+
+# Puts an etcd and an etcdctl on the path: Debian's, unpacked into the cache where they are not
+# installed, so that no service is started.
+etcd_on_path() {
+    if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
+        return
+    fi
+    etcd="$HOME/.cache/quorate/etcd"
+    if ! [ -x "$etcd/usr/bin/etcd" ] || ! [ -x "$etcd/usr/bin/etcdctl" ]; then
+        mkdir -p "$etcd"
+        apt_lists
+        for package in etcd-server etcd-client; do
+            (cd "$etcd" && apt-get download -q "$package" && dpkg -x "$package"_*.deb .)
+        done
+    fi
+    export PATH="$etcd/usr/bin:$PATH"
+}

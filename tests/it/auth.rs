@@ -1,6 +1,6 @@
 //! Users, roles and permissions from outside: what each RPC asks of its caller, tokens that end, signed
 //! tokens, and three members that know the same whatever happens to one. The commands of etcdctl are
-//! compared with a real etcd's in `compare.txt`.
+//! compared with a real etcd's in `tests/conformance`.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,15 +1,13 @@
-//! What must go wrong, and how: the text, the exit code, and that a later start finds everything.
+//! What must go wrong, and how: the text, the exit code, and that a later start finds everything. What
+//! requests are refused with is in `tests/conformance`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use quorate_proto::etcdserverpb::request_op::Request as Op;
-use quorate_proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
-};
-use tonic::{Code, Status};
+use quorate_proto::etcdserverpb::RangeRequest;
+use tonic::Status;
 
 use super::client::Client;
 use super::crash::runtime;
@@ -315,156 +313,5 @@ impl Written {
             let found = answer.kvs.first().map(|kv| kv.value.len());
             assert_eq!(found, Some(*size), "{key} was acknowledged");
         }
-    }
-}
-
-/// Requests that etcdctl does not send: code and text, of a real etcd too.
-#[test]
-fn raw_requests_are_refused_as_etcd_does() {
-    let reference = Release::v3_5().map_or_else(etcd_program, |release| release.etcd);
-    runtime().block_on(async {
-        for kind in [Kind::Etcd(reference), Kind::subject()] {
-            let dir = scratch();
-            let mut server = Server::single(kind, dir.path(), &[]);
-            server.start();
-            refuses_puts(&server).await;
-            refuses_ranges(&server).await;
-            refuses_txns(&server).await;
-            let mut client = Client::connect(&server.endpoint()).await;
-            let left = client.scan(b"k").await.expect("a server that is ready reads");
-            assert_eq!(left.count, 0, "nothing that was refused has happened");
-            client.put(b"k", b"v").await.expect("and it goes on");
-        }
-    });
-}
-
-fn put(key: &str, bytes: usize) -> PutRequest {
-    PutRequest { key: key.to_owned().into(), value: vec![b'v'; bytes].into(), ..Default::default() }
-}
-
-async fn refuses_puts(server: &Server) {
-    let cases = [
-        (put("", 1), Code::InvalidArgument, "etcdserver: key is not provided"),
-        (
-            PutRequest { ignore_value: true, ..put("k", 1) },
-            Code::InvalidArgument,
-            "etcdserver: value is provided",
-        ),
-        (
-            PutRequest { ignore_lease: true, lease: 7, ..put("k", 1) },
-            Code::InvalidArgument,
-            "etcdserver: lease is provided",
-        ),
-        (
-            PutRequest { ignore_lease: true, ..put("k", 1) },
-            Code::InvalidArgument,
-            "etcdserver: key not found",
-        ),
-        (
-            PutRequest { lease: 7, ..put("k", 1) },
-            Code::NotFound,
-            "etcdserver: requested lease not found",
-        ),
-        (put("k", 1_600_000), Code::InvalidArgument, "etcdserver: request is too large"),
-        (
-            put("k", 3_000_000),
-            Code::ResourceExhausted,
-            "grpc: received message larger than max (3000008 vs. 2097152)",
-        ),
-    ];
-    let mut client = Client::connect(&server.endpoint()).await;
-    for (request, code, text) in cases {
-        refused(server, client.kv.put(request).await, code, text);
-    }
-}
-
-async fn refuses_ranges(server: &Server) {
-    let all = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
-    let cases = [
-        (RangeRequest::default(), Code::InvalidArgument, "etcdserver: key is not provided"),
-        (
-            RangeRequest { revision: 1000, ..all.clone() },
-            Code::OutOfRange,
-            "etcdserver: mvcc: required revision is a future revision",
-        ),
-        (
-            RangeRequest { revision: 1000, serializable: true, ..all.clone() },
-            Code::OutOfRange,
-            "etcdserver: mvcc: required revision is a future revision",
-        ),
-    ];
-    let mut client = Client::connect(&server.endpoint()).await;
-    for (request, code, text) in cases {
-        refused(server, client.kv.range(request).await, code, text);
-    }
-    if server.kind == Kind::Quorate {
-        // Older releases of etcd sort by key when they do not know what is asked.
-        let text = "etcdserver: invalid sort option";
-        let unknown =
-            [RangeRequest { sort_order: 9, ..all.clone() }, RangeRequest { sort_target: 9, ..all }];
-        for request in unknown {
-            let answer = client.kv.range(request).await;
-            refused(server, answer, Code::InvalidArgument, text);
-        }
-    }
-}
-
-async fn refuses_txns(server: &Server) {
-    let op = |op| RequestOp { request: Some(op) };
-    let puts = |keys: &[&str]| keys.iter().map(|key| op(Op::RequestPut(put(key, 1)))).collect();
-    let delete_all = DeleteRangeRequest { key: "a".into(), range_end: "z".into(), prev_kv: false };
-    let success = |success| TxnRequest { success, ..Default::default() };
-    let nested = |txn| op(Op::RequestTxn(txn));
-    let twice = "etcdserver: duplicate key given in txn request";
-    let many = vec!["k"; 129];
-    let deep = success(vec![op(Op::RequestPut(put("k", 1))), nested(success(puts(&["k"])))]);
-    let no_key = Compare { target: compare::CompareTarget::Version.into(), ..Default::default() };
-    let cases = [
-        (success(puts(&["k", "k"])), Code::InvalidArgument, twice),
-        (
-            TxnRequest { failure: puts(&["k1", "k2", "k1"]), ..Default::default() },
-            Code::InvalidArgument,
-            twice,
-        ),
-        (
-            success(vec![op(Op::RequestPut(put("k", 1))), op(Op::RequestDeleteRange(delete_all))]),
-            Code::InvalidArgument,
-            twice,
-        ),
-        (deep, Code::InvalidArgument, twice),
-        (
-            success(puts(&many)),
-            Code::InvalidArgument,
-            "etcdserver: too many operations in txn request",
-        ),
-        (success(puts(&[""])), Code::InvalidArgument, "etcdserver: key is not provided"),
-        (
-            TxnRequest { compare: vec![no_key], ..Default::default() },
-            Code::InvalidArgument,
-            "etcdserver: key is not provided",
-        ),
-        (
-            success(vec![RequestOp { request: None }]),
-            Code::InvalidArgument,
-            "etcdserver: key not found",
-        ),
-        (
-            success(vec![nested(success(puts(&[""])))]),
-            Code::InvalidArgument,
-            "etcdserver: key is not provided",
-        ),
-    ];
-    let mut client = Client::connect(&server.endpoint()).await;
-    for (request, code, text) in cases {
-        refused(server, client.kv.txn(request).await, code, text);
-    }
-}
-
-#[track_caller]
-fn refused<T>(server: &Server, answer: Result<T, Status>, code: Code, text: &str) {
-    let kind = &server.kind;
-    match answer {
-        Ok(_) => panic!("{kind:?} does what it should refuse with {text:?}"),
-        Err(status) => assert_eq!((status.code(), status.message()), (code, text), "{kind:?}"),
     }
 }

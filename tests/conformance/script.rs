@@ -1,6 +1,7 @@
-//! Reads `compare.txt`. The rules are written down at the top of that file.
+//! Reads a file of cases. The rules are written down at the top of `etcdctl.txt`.
 
-use super::fields::Masks;
+use crate::fields::Masks;
+use crate::version::{Version, Versions};
 
 #[derive(Debug, Default)]
 pub struct Script {
@@ -27,8 +28,8 @@ pub struct Command {
     /// Gets the revision before the command as this name.
     pub mark: Option<String>,
     pub until: Until,
-    /// Only with this release.
-    pub only: Option<String>,
+    /// Only with these releases.
+    only: Option<Versions>,
     /// Paths of fields that are not compared.
     left_out: Vec<String>,
 }
@@ -40,6 +41,8 @@ pub enum Until {
     Lines(usize),
     /// Repeated until it prints nothing.
     Silent,
+    /// A page of metrics, of which the names count.
+    Names,
 }
 
 /// A difference that is meant.
@@ -48,13 +51,14 @@ pub struct Explained {
     pub line: usize,
     /// `None` for every command.
     command: Option<usize>,
-    release: String,
+    pub versions: Versions,
     path: String,
+    pub reason: String,
 }
 
 impl Command {
-    pub fn runs_on(&self, release: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == release)
+    pub fn runs_on(&self, version: &Version) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contain(version))
     }
 
     pub fn left_out(&self, path: &str) -> bool {
@@ -63,14 +67,10 @@ impl Command {
 }
 
 impl Explained {
-    pub fn explains(&self, command: &Command, release: &str, path: &str) -> bool {
+    pub fn explains(&self, command: &Command, version: &Version, path: &str) -> bool {
         self.command.is_none_or(|line| line == command.line)
-            && self.release_is(release)
+            && self.versions.contain(version)
             && matches(&self.path, path)
-    }
-
-    pub fn release_is(&self, release: &str) -> bool {
-        self.release == "*" || self.release == release
     }
 }
 
@@ -144,10 +144,11 @@ impl Script {
         if reason.trim().is_empty() {
             return Err("wants a reason".into());
         }
-        let (release, path) = what.trim().split_once(' ').ok_or("wants a release and a path")?;
+        let (versions, path) = what.trim().split_once(' ').ok_or("wants a release and a path")?;
         let command = self.last().map(|command| command.line);
-        let (release, path) = (release.to_owned(), path.trim().to_owned());
-        self.explained.push(Explained { line, command, release, path });
+        let (path, reason) = (path.trim().to_owned(), reason.trim().to_owned());
+        let versions = Versions::parse(versions)?;
+        self.explained.push(Explained { line, command, versions, path, reason });
         Ok(())
     }
 }
@@ -171,10 +172,14 @@ fn command(line: usize, sign: &str, rest: &str) -> Result<Command, String> {
     };
     let until = match (silent, lines) {
         (true, _) => Until::Silent,
+        (false, Some(names)) if names == "names" => Until::Names,
         (false, Some(lines)) => Until::Lines(lines.parse().map_err(|e| format!("{e}"))?),
         (false, None) => Until::End,
     };
-    let only = Some(only.to_owned()).filter(|only| !only.is_empty());
+    let only = match only {
+        "" => None,
+        only => Some(Versions::parse(only)?),
+    };
     let (stdin, left_out) = (String::new(), Vec::new());
     Ok(Command { line, args, stdin, capture, mark: None, until, only, left_out })
 }
@@ -225,5 +230,5 @@ fn repeated(word: &str) -> Result<String, String> {
     let (inside, after) = rest.split_once(')').ok_or("wants a closing parenthesis")?;
     let (times, text) = inside.split_once(',').ok_or("wants @repeat(n,text)")?;
     let times: usize = times.parse().map_err(|e| format!("{e}"))?;
-    Ok(format!("{before}{}{after}", text.repeat(times)))
+    Ok(format!("{before}{}{}", text.repeat(times), repeated(after)?))
 }

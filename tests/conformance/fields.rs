@@ -50,12 +50,14 @@ struct Collect<'a> {
 
 impl Collect<'_> {
     fn stream(&mut self, stream: &str, text: &str) {
+        if let Some(json) = json(text) {
+            return self.json(stream.into(), &json);
+        }
         let mut header: Option<Vec<String>> = None;
         // Some input makes etcdctl itself panic; its stack is full of addresses.
         let text = text.split_once("\ngoroutine ").map_or(text, |(before, _)| before);
         for (number, line) in text.split('\n').enumerate() {
-            let json = serde_json::from_str::<Value>(line).ok();
-            if let Some(json) = json.filter(|json| json.is_object() || json.is_array()) {
+            if let Some(json) = json(line) {
                 let path = if number == 0 { stream.into() } else { format!("{stream}:{number}") };
                 self.json(path, &json);
             } else if let Some((name, value)) = named(line) {
@@ -147,6 +149,12 @@ impl Collect<'_> {
             Err(_) => "<text>".into(),
         }
     }
+}
+
+/// What is JSON and more than a value.
+fn json(text: &str) -> Option<Value> {
+    let json = serde_json::from_str::<Value>(text).ok();
+    json.filter(|json| json.is_object() || json.is_array())
 }
 
 /// `"Name" : value` of `-w fields`.

@@ -1,0 +1,148 @@
+//! What was found, for people: how many cases, which differences are explained and why, which are not.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use crate::etcdctl::Output;
+use crate::fields::Fields;
+use crate::script::{Command, Script};
+use crate::side::Tool;
+use crate::version::Version;
+
+/// About one file and one release.
+pub struct Report {
+    file: String,
+    tool: Tool,
+    version: Version,
+    cases: usize,
+    /// By the line of the explanation: why, and in how many cases it was needed.
+    explained: BTreeMap<usize, (String, usize)>,
+    /// Cases with a difference that nobody explains, and explanations of what is no difference.
+    unexplained: usize,
+    text: String,
+}
+
+impl Report {
+    pub fn new(file: &str, tool: Tool, version: &Version) -> Self {
+        let (file, version) = (file.to_owned(), version.clone());
+        let (explained, text) = (BTreeMap::new(), String::new());
+        Self { file, tool, version, cases: 0, explained, unexplained: 0, text }
+    }
+
+    /// Adds a case.
+    pub fn add(
+        &mut self,
+        command: &Command,
+        script: &Script,
+        expected: &(Output, Fields),
+        got: &(Output, Fields),
+    ) {
+        self.cases += 1;
+        let mut used: Vec<usize> = Vec::new();
+        let mut differs = false;
+        for (path, ours, theirs) in got.1.differences(&expected.1) {
+            if command.left_out(&path) {
+                continue;
+            }
+            let mut explains = script.explained.iter();
+            if let Some(why) = explains.find(|e| e.explains(command, &self.version, &path)) {
+                used.push(why.line);
+                self.explained.entry(why.line).or_insert_with(|| (why.reason.clone(), 0));
+                continue;
+            }
+            if !differs {
+                let (tool, args) = (self.tool.name(), shorten(&command.args.join(" ")));
+                let _ = writeln!(self.text, "  line {}: {tool} {args}", command.line);
+            }
+            differs = true;
+            let show = |value: &Option<String>| match value {
+                Some(value) => format!("{:?}", shorten(value)),
+                None => "nothing".into(),
+            };
+            let (theirs, ours) = (show(&theirs), show(&ours));
+            let _ = writeln!(self.text, "    {path}: etcd {theirs}, ours {ours}");
+        }
+        self.unexplained += usize::from(differs);
+        used.sort_unstable();
+        used.dedup();
+        for line in used {
+            self.explained.entry(line).and_modify(|(_, cases)| *cases += 1);
+        }
+    }
+
+    /// One of the servers, or who asks, has broken down at a case: no further one can be run.
+    pub fn add_broken(&mut self, command: &Command) {
+        self.cases += 1;
+        self.unexplained += 1;
+        let (tool, args) = (self.tool.name(), shorten(&command.args.join(" ")));
+        let _ = writeln!(self.text, "  line {}: {tool} {args}\n    breaks down", command.line);
+    }
+
+    /// An explanation of what is no difference any more is a lie waiting to be believed.
+    pub fn add_stale(&mut self, script: &Script) {
+        for explained in script.explained.iter().filter(|e| e.versions.contain(&self.version)) {
+            if !self.explained.contains_key(&explained.line) {
+                self.unexplained += 1;
+                let _ = writeln!(self.text, "  line {}: explains no difference", explained.line);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, etcd {}: {} cases", self.file, self.version, self.cases)?;
+        let mut reasons: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (line, (reason, cases)) in &self.explained {
+            let (first, sum) = reasons.entry(reason).or_insert((*line, 0));
+            *first = (*first).min(*line);
+            *sum += cases;
+        }
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|(_, (line, _))| *line);
+        for (reason, (line, cases)) in reasons {
+            writeln!(f, "  explained in {cases} (line {line}): {reason}")?;
+        }
+        match self.unexplained {
+            0 => write!(f, "  unexplained: none"),
+            n => write!(f, "  unexplained: {n}\n{}", self.text.trim_end()),
+        }
+    }
+}
+
+/// Of all files and releases.
+#[derive(Default)]
+pub struct Total {
+    reports: usize,
+    cases: usize,
+    explained: usize,
+    unexplained: usize,
+}
+
+impl Total {
+    pub fn add(&mut self, report: &Report) {
+        self.reports += 1;
+        self.cases += report.cases;
+        self.explained += report.explained.values().map(|(_, cases)| cases).sum::<usize>();
+        self.unexplained += report.unexplained;
+    }
+
+    /// Nothing to look at is no good news where something was asked for.
+    pub fn is_clean(&self) -> bool {
+        self.unexplained == 0 && (self.reports == 0 || self.cases > 0)
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cases, explained, unexplained, .. } = self;
+        write!(f, "total: {cases} cases, {explained} explained, {unexplained} unexplained")
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,211 @@
+//! One of the two servers, and what it is asked. What differs from server to server, such as ids, gets a
+//! name here, so that it can be said in commands and does not count as a difference.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::curl::Curl;
+use crate::etcdctl::{Etcdctl, Output, Release};
+use crate::fields::Fields;
+use crate::names;
+use crate::process::{Kind, Server};
+use crate::rpc::Rpc;
+use crate::script::{Command, Script, Section, Until};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Etcdctl,
+    Curl,
+    Rpc,
+}
+
+impl Tool {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcdctl => "etcdctl",
+            Self::Curl => "curl",
+            Self::Rpc => "gRPC",
+        }
+    }
+}
+
+/// For a command that is repeated until its output is empty.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One of the two servers, and what the commands so far have named.
+pub struct Side {
+    tool: Tool,
+    etcdctl: Etcdctl,
+    curl: Curl,
+    rpc: Rpc,
+    /// Names for values which differ from server to server.
+    names: BTreeMap<String, Value>,
+    server: Server,
+}
+
+/// What a name stands for.
+enum Value {
+    /// Ids, printed in hexadecimal and in decimal.
+    Id(u64),
+    Text(String),
+    Revision(i64),
+}
+
+impl Side {
+    /// A server of its own in `dir`, started.
+    pub fn start(tool: Tool, kind: Kind, dir: &Path, section: &Section, release: &Release) -> Self {
+        std::fs::create_dir_all(dir).expect("the scratch directory is writable");
+        let fill = |flag: &String| flag.replace("{source}", env!("CARGO_MANIFEST_DIR"));
+        let flags: Vec<String> = section.flags.iter().map(fill).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let mut server = Server::single(kind, dir, &flags);
+        server.start();
+        let etcdctl = Etcdctl::new(release, &[server.endpoint()]);
+        let curl = Curl::new(server.client_url());
+        let rpc = Rpc::new(server.endpoint());
+        let mut side = Self { tool, etcdctl, curl, rpc, names: BTreeMap::new(), server };
+        side.learn_ids();
+        let text = |text: String| Value::Text(text);
+        side.names.insert("dir".into(), text(dir.display().to_string()));
+        side.names.insert("client".into(), text(side.server.endpoint()));
+        side.names.insert("peer".into(), text(format!("127.0.0.1:{}", side.server.peer_port)));
+        side
+    }
+
+    fn learn_ids(&mut self) {
+        let header = self.header();
+        for (name, key) in [("cluster", "cluster_id"), ("member", "member_id")] {
+            let id = header[key].as_u64().expect("a header has both ids");
+            self.names.insert(name.into(), Value::Id(id));
+        }
+    }
+
+    fn header(&self) -> serde_json::Value {
+        let output = self.etcdctl.run(&["get", "/none", "-w", "json"], "");
+        let answer: serde_json::Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|e| panic!("the server does not answer ({e}): {output:?}"));
+        answer["header"].clone()
+    }
+
+    fn revision(&self) -> i64 {
+        self.header()["revision"].as_i64().expect("a header has a revision")
+    }
+
+    /// Runs a command and names what it is to name.
+    pub fn run(&mut self, command: &Command, script: &Script) -> (Output, Fields) {
+        if let Some(name) = &command.mark {
+            let revision = self.revision();
+            self.names.insert(name.clone(), Value::Revision(revision));
+        }
+        let args: Vec<String> = command.args.iter().map(|arg| self.fill_in(arg)).collect();
+        let stdin = self.fill_in(&command.stdin);
+        let output = match command.until {
+            Until::End => self.ask(&args, &stdin),
+            Until::Names => {
+                let page = self.ask(&args, &stdin);
+                Output { stdout: names::of(&page.stdout), ..page }
+            }
+            Until::Lines(n) => self.ask_for(&args, &stdin, n),
+            Until::Silent => self.repeat_until_silent(&args),
+        };
+        if let Some(name) = &command.capture {
+            let token = token(&output.stdout).map(Value::Text);
+            let found = token.or_else(|| first_id(&output.stdout).map(Value::Id));
+            let found = found
+                .unwrap_or_else(|| panic!("no id in the output of {}: {output:?}", command.line));
+            self.names.insert(name.clone(), found);
+        }
+        let fields = Fields::new(&output, &script.masks, &|text| self.rename(text));
+        (output, fields)
+    }
+
+    fn ask(&self, args: &[String], stdin: &str) -> Output {
+        match self.tool {
+            Tool::Etcdctl => self.etcdctl.run(args, stdin),
+            Tool::Curl => self.curl.run(args),
+            Tool::Rpc => self.rpc.run(args, None),
+        }
+    }
+
+    /// Stops when there are so many lines.
+    fn ask_for(&self, args: &[String], stdin: &str, lines: usize) -> Output {
+        match self.tool {
+            Tool::Etcdctl => self.etcdctl.start(args, stdin).stop_after(lines),
+            Tool::Curl => self.curl.start(args).stop_after(lines),
+            Tool::Rpc => self.rpc.run(args, Some(lines)),
+        }
+    }
+
+    fn repeat_until_silent(&self, args: &[String]) -> Output {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.ask(args, "");
+            if output.stdout.is_empty() || Instant::now() > deadline {
+                return output;
+            }
+        }
+    }
+
+    /// Replaces `{name}`, `{name+n}` and `{name-n}`.
+    fn fill_in(&self, text: &str) -> String {
+        let mut filled = text.to_owned();
+        for (name, value) in &self.names {
+            match value {
+                Value::Id(id) => {
+                    filled = filled.replace(&format!("{{{name}}}"), &format!("{id:x}"));
+                    filled = filled.replace(&format!("{{{name}.d}}"), &id.to_string());
+                }
+                Value::Text(text) => filled = filled.replace(&format!("{{{name}}}"), text),
+                Value::Revision(revision) => {
+                    for delta in -9..=9 {
+                        let written = match delta {
+                            0 => format!("{{{name}}}"),
+                            _ => format!("{{{name}{delta:+}}}"),
+                        };
+                        filled = filled.replace(&written, &(revision + delta).to_string());
+                    }
+                }
+            }
+        }
+        filled
+    }
+
+    /// A value with names in place of what differs from server to server.
+    fn rename(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, value) in &self.names {
+            let name = format!("{{{name}}}");
+            match value {
+                Value::Id(id) => {
+                    // etcdctl pads some ids, with zeros or with spaces behind another one.
+                    text = text.replace(&format!(" {id:16x}"), &format!(" {name}"));
+                    for written in [format!("{id:016x}"), format!("{id:x}"), id.to_string()] {
+                        text = text.replace(&written, &name);
+                    }
+                }
+                Value::Text(value) => text = text.replace(value, &name),
+                Value::Revision(_) => {}
+            }
+        }
+        text
+    }
+}
+
+/// What is called `"token"`, of JSON.
+fn token(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("\"token\":\"")?;
+    rest.split('"').next().map(str::to_owned)
+}
+
+/// What is called `"ID"`, in decimal, or the first word of hexadecimal digits as long as an id.
+fn first_id(text: &str) -> Option<u64> {
+    if let Some((_, rest)) = text.split_once("\"ID\"") {
+        let digits = rest.trim_start_matches([' ', ':', '"']);
+        return digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    }
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| (12..=16).contains(&word.len()))
+        .find_map(|word| u64::from_str_radix(word, 16).ok())
+}
