@@ -74,7 +74,8 @@ impl Collect<'_> {
                     }
                 }
                 self.put(format!("{stream}:{number}"), &cells.join("|"));
-            } else if line.starts_with("+--") {
+            } else if ["+--", "┌─", "├─", "└─"].iter().any(|rule| line.starts_with(rule))
+            {
                 // The rules of a table are as wide as its cells, whose values may be masked.
             } else {
                 self.simple(format!("{stream}:{number}"), line);
@@ -163,10 +164,11 @@ fn named(line: &str) -> Option<(&str, &str)> {
     Some((name, value.trim()))
 }
 
-/// The cells of a row of `-w table`.
+/// The cells of a row of `-w table`, whose bars are of either kind.
 fn cells(line: &str) -> Option<Vec<String>> {
-    let row = line.strip_prefix('|')?.strip_suffix('|')?;
-    Some(row.split('|').map(|cell| cell.trim().to_owned()).collect())
+    let bars = ['|', '│'];
+    let row = line.strip_prefix(bars)?.strip_suffix(bars)?;
+    Some(row.split(bars).map(|cell| cell.trim().to_owned()).collect())
 }
 
 /// Replaces what stands between `start` and `end` (or the end of the line).
