@@ -13,13 +13,14 @@
 
 mod auth;
 mod client;
+mod clients;
 mod cluster;
 mod compaction;
-mod compare;
 mod crash;
 mod curl;
 mod endpoints;
 mod errors;
+#[allow(dead_code, reason = "the cases of conformance ask for more of it")]
 mod etcdctl;
 mod flags;
 mod load;
