@@ -8,6 +8,7 @@ use super::compactor::AutoCompaction;
 use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::mvcc;
 use crate::peer;
 use crate::tls::{self, Listen};
 use crate::watch;
@@ -109,9 +110,14 @@ impl Answers {
         4 * self.page
     }
 
-    /// What is set aside for one that must be sorted, and so be there as a whole.
+    /// What is set aside for one that must be sorted, and for a txn's.
     pub fn sorted(&self) -> usize {
         self.most / 4
+    }
+
+    /// What there is of so many bytes for a page and for sorting.
+    pub fn share(&self, bytes: usize) -> mvcc::Share {
+        mvcc::Share { page: self.page, sort: bytes.saturating_sub(self.paged()) }
     }
 }
 
