@@ -144,6 +144,8 @@ pub const ANSWER_BYTES_MAX: usize = 128 << 20;
 pub const ANSWER_COUNTED_BYTES: usize = 16 << 10;
 /// Keys and values that are read at once of an answer that is larger.
 pub const ANSWER_PAGE_BYTES: usize = 256 << 10;
+/// What is set aside for an answer that must be sorted, and for a txn's, bytes.
+pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 4;
 /// A large answer of which its client takes nothing for so long is given up: it holds its moment.
 pub const ANSWER_STALL: Duration = Duration::from_secs(60);
 /// Answers that may wait until others are sent.
@@ -216,6 +218,7 @@ const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
 const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);
 const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
 const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);
+const _: () = assert!(8 * ANSWER_PAGE_BYTES <= ANSWER_SORTED_BYTES);
 const _: () = assert!(ANSWER_BYTES_MAX <= u32::MAX as usize);
 // A gap of single writes that the ring holds fits an empty buffer: the join ends with it.
 const _: () = assert!(WATCH_RING_PUBLICATIONS <= WATCH_BUFFER_EVENTS);

@@ -90,6 +90,8 @@ pub struct Answers {
     pub inline: usize,
     /// A page of one that is larger.
     pub page: usize,
+    /// What is set aside for one that must be sorted, and for a txn's.
+    pub sorted: usize,
 }
 
 impl Default for Answers {
@@ -99,6 +101,7 @@ impl Default for Answers {
             counted: limits::ANSWER_COUNTED_BYTES,
             inline: limits::INLINE_RANGE_BYTES,
             page: limits::ANSWER_PAGE_BYTES,
+            sorted: limits::ANSWER_SORTED_BYTES,
         }
     }
 }
@@ -108,11 +111,6 @@ impl Answers {
     /// through the connection.
     pub fn paged(&self) -> usize {
         4 * self.page
-    }
-
-    /// What is set aside for one that must be sorted, and for a txn's.
-    pub fn sorted(&self) -> usize {
-        self.most / 4
     }
 
     /// What there is of so many bytes for a page and for sorting.

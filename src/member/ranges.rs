@@ -91,7 +91,7 @@ impl Member {
             return Ok(answer);
         }
         let answers = self.0.options.answers;
-        let need = if mvcc::is_sorted(&request) { answers.sorted() } else { answers.paged() };
+        let need = if mvcc::is_sorted(&request) { answers.sorted } else { answers.paged() };
         let charge = self.charge(need).await?;
         let share = answers.share(need);
         let read = self.read_as_judged(true, judged, move |view| view.range_paged(&request, share));
@@ -141,7 +141,7 @@ impl Member {
                 return Ok(Answer::Whole(response, Some(charge)));
             }
         }
-        let need = answers.sorted();
+        let need = answers.sorted;
         let mut charge = self.charge(need).await?;
         let share = answers.share(need);
         let read = self.read_as_judged(true, judged, move |view| view.txn_paged(&request, share));
