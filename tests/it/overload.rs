@@ -255,7 +255,9 @@ async fn watch(endpoint: &str, bytes: u32, start_revision: i64) -> Streaming<Wat
     };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
     let requests = stream::iter([create]).chain(stream::pending());
-    let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+    let origin = format!("http://{endpoint}").parse().expect("a URI");
+    let client = WatchClient::with_origin(channel, origin);
+    let mut client = client.max_decoding_message_size(usize::MAX);
     let mut answers = client.watch(requests).await.expect("a watch stream").into_inner();
     let created = answers.message().await.expect("it lives").expect("an answer");
     assert!(created.created && !created.canceled, "{created:?}");
