@@ -102,7 +102,7 @@ pub const BBOLT_CHUNK_BYTES: usize = 64 * 1024;
 /// Events that wait for one watch stream before it falls back to catch-up.
 pub const WATCH_BUFFER_EVENTS: usize = 1_024;
 /// Bytes of keys and values that wait for one watch stream before it falls back to catch-up.
-pub const WATCH_BUFFER_BYTES: usize = 16 << 20;
+pub const WATCH_BUFFER_BYTES: usize = 4 << 20;
 /// Pairs of event and watcher that wait for one watch stream before it falls back to catch-up.
 pub const WATCH_BUFFER_MATCHES: usize = 65_536;
 /// Watchers of one watch stream.
@@ -110,11 +110,11 @@ pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 /// Responses that wait in a watch session above which it takes no further request.
 pub const WATCH_OUTBOX_RESPONSES: usize = 64;
 /// Bytes of events above which events of another revision go into another response.
-pub const WATCH_RESPONSE_BYTES: usize = 1 << 20;
+pub const WATCH_RESPONSE_BYTES: usize = 256 << 10;
 /// Revisions read from history in one catch-up step of one watcher.
 pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
 /// Bytes of keys and values in one catch-up step above which no further revision is read.
-pub const WATCH_CATCHUP_BYTES: usize = 4 << 20;
+pub const WATCH_CATCHUP_BYTES: usize = 1 << 20;
 /// Time between progress notifications of a watch stream (`--watch-progress-notify-interval`).
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// The shortest such time.
@@ -122,9 +122,12 @@ pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Recent publications that the hub keeps to serve the last gap of a watcher that goes live.
 pub const WATCH_RING_PUBLICATIONS: usize = 1_024;
 /// Bytes of keys and values in them.
-pub const WATCH_RING_BYTES: usize = 16 << 20;
-/// Responses that wait for one watch stream's connection.
+pub const WATCH_RING_BYTES: usize = 4 << 20;
+/// Responses that wait for one watch stream's connection, and their bytes, a larger one aside. A
+/// stream whose client reads nothing keeps these, what its connection has taken of them, a page of
+/// history, and twice a buffer of events, which it shares with other such streams.
 pub const WATCH_ANSWERS: usize = 16;
+pub const WATCH_ANSWER_BYTES: usize = 256 << 10;
 /// Answers that wait for one keep-alive stream's connection.
 pub const KEEP_ALIVE_ANSWERS: usize = 16;
 /// Client versions that are counted apart.
@@ -141,12 +144,17 @@ pub const ANSWER_BYTES_MAX: usize = 128 << 20;
 pub const ANSWER_COUNTED_BYTES: usize = 16 << 10;
 /// Keys and values that are read at once of an answer that is larger.
 pub const ANSWER_PAGE_BYTES: usize = 256 << 10;
+/// What is set aside for an answer that must be sorted, and for a txn's, bytes.
+pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 4;
 /// A large answer of which its client takes nothing for so long is given up: it holds its moment.
 pub const ANSWER_STALL: Duration = Duration::from_secs(60);
 /// Answers that may wait until others are sent.
 pub const ANSWERS_WAITING_MAX: usize = 4_096;
 /// The largest message that etcd sends: a signed number of four bytes counts them.
 pub const ANSWER_MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
+/// Single keys that a txn which writes may read before it is found out how much that is; of ranges it
+/// always is.
+pub const TXN_READS_UNWEIGHED: usize = 8;
 /// Keys in the first chunk of a RangeStream, etcd's number; the next ones grow or shrink by their size.
 pub const STREAM_CHUNK_KEYS: usize = 10;
 /// Revisions deleted in one step of a compaction, between which entries are applied
@@ -206,8 +214,11 @@ const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
+const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
+const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);
 const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
 const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);
+const _: () = assert!(8 * ANSWER_PAGE_BYTES <= ANSWER_SORTED_BYTES);
 const _: () = assert!(ANSWER_BYTES_MAX <= u32::MAX as usize);
 // A gap of single writes that the ring holds fits an empty buffer: the join ends with it.
 const _: () = assert!(WATCH_RING_PUBLICATIONS <= WATCH_BUFFER_EVENTS);

@@ -30,9 +30,15 @@ use crate::swarm::FRESH_MAX;
 
 pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
-/// Bounds of answers, small enough that many come in pages and now and then one has to wait.
-const ANSWERS: member::Answers =
-    member::Answers { most: 4 << 20, counted: 1 << 10, inline: 4 << 10, page: 4 << 10 };
+/// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
+/// once, and that now and then one has to wait.
+const ANSWERS: member::Answers = member::Answers {
+    most: 4 << 20,
+    counted: 1 << 10,
+    inline: 4 << 10,
+    page: 4 << 10,
+    sorted: 32 << 10,
+};
 /// What a request shows its token in.
 pub const TOKEN: &str = "token";
 /// The user who may do everything; its password is its name.

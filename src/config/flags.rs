@@ -55,9 +55,9 @@ pub(super) enum Kind {
         takes: Takes,
         set: Setter,
     },
-    /// etcd has it. Only the `inert` values, which ask for what happens anyway, are let through.
+    /// A boolean that etcd has. Only the `inert` values, which ask for what happens anyway, are let
+    /// through.
     NotServed {
-        bool: bool,
         inert: &'static [&'static str],
     },
     /// etcd itself takes and ignores it.
@@ -77,9 +77,8 @@ impl Flag {
     pub fn takes(&self) -> Takes {
         match self.kind {
             Kind::Served { takes, .. } => takes,
-            Kind::NotServed { bool: false, .. } => Takes::Text,
             // etcd declares those that it ignores to take "true" when nothing follows.
-            Kind::NotServed { bool: true, .. } | Kind::Ignored => Takes::Bool,
+            Kind::NotServed { .. } | Kind::Ignored => Takes::Bool,
         }
     }
 
@@ -644,17 +643,7 @@ const SERVED: &[Flag] = &[
 ];
 
 const fn off(name: &'static str, inert: &'static [&'static str]) -> Flag {
-    Flag {
-        name,
-        group: Group::Hidden,
-        kind: Kind::NotServed { bool: false, inert },
-        default: "",
-        help: "",
-    }
-}
-
-const fn off_bool(name: &'static str, inert: &'static [&'static str]) -> Flag {
-    let kind = Kind::NotServed { bool: true, inert };
+    let kind = Kind::NotServed { inert };
     Flag { name, group: Group::Hidden, kind, default: "", help: "" }
 }
 
@@ -662,8 +651,7 @@ const fn off_bool(name: &'static str, inert: &'static [&'static str]) -> Flag {
 const FALSE: &[&str] = &["false", "0", "f", "F", "FALSE", "False"];
 
 /// etcd 3.7's other flags. A row leaves when its flag is served.
-const NOT_SERVED: &[Flag] =
-    &[off_bool("enable-pprof", FALSE), off("downgrade-check-time", &["5s"])];
+const NOT_SERVED: &[Flag] = &[off("enable-pprof", FALSE)];
 
 const fn ignored(name: &'static str) -> Flag {
     Flag { name, group: Group::Hidden, kind: Kind::Ignored, default: "", help: "" }

@@ -209,12 +209,13 @@ fn flags_without_effect_are_checked_and_told() {
     assert!(without_effect::is_consistent());
     let line = "--max-snapshots 7 --max-wals 9 --backend-batch-limit 5 --backend-batch-interval -1s \
                 --backend-bbolt-freelist-type array --v2-deprecation gone,write-only \
-                --bootstrap-defrag-threshold-megabytes 100 --distributed-tracing-instance-id x";
+                --bootstrap-defrag-threshold-megabytes 100 --distributed-tracing-instance-id x \
+                --downgrade-check-time 1m";
     let (_, notices) = run(line, &[]).expect("etcd takes these");
     let text = "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.";
     assert!(notices.contains(&Notice::Deprecated(text)));
     let told = |notice: &&Notice| matches!(notice, Notice::WithoutEffect { .. });
-    assert_eq!(notices.iter().filter(told).count(), 5, "{notices:?}");
+    assert_eq!(notices.iter().filter(told).count(), 6, "{notices:?}");
     assert_eq!(
         usage_error("--v2-deprecation not-yet"),
         "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\""

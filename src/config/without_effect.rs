@@ -22,6 +22,7 @@ const REASONS: &[(&str, &str)] = &[
     ("backend-batch-interval", "entries are written in the batches in which they are committed"),
     ("backend-batch-limit", "entries are written in the batches in which they are committed"),
     ("bootstrap-defrag-threshold-megabytes", "the store needs no defragmentation"),
+    ("downgrade-check-time", "a downgrade has no end while this member is of the cluster"),
 ];
 
 /// Tells the operator, once for each flag that asks for anything.
@@ -135,6 +136,15 @@ pub(super) const FLAGS: &[Flag] = &[
         "0",
         |_, value| go::uint(value).map(drop),
         "Without effect: the store needs no defragmentation."
+    ),
+    // etcd's leader looks whether all members are of the lower release, and this one never is.
+    served!(
+        Features,
+        "downgrade-check-time",
+        duration,
+        "5s",
+        |_, value| go::delay(value).map(drop),
+        "Without effect: a downgrade has no end while this member is of the cluster."
     ),
 ];
 

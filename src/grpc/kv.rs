@@ -9,9 +9,10 @@ use quorate_proto::etcdserverpb::{
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use super::paged::{Held, Paged};
-use super::slow::Watching;
+use super::paged::{Held, Listing, Paged};
+use super::slow::{Counted, Watching};
 use super::status::status;
+use crate::error::Error;
 use crate::member::{Answer, Member};
 
 pub struct Kv {
@@ -26,27 +27,7 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<RangeResponse>, Status> {
         let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        let pages = match self.member.range_answer(&caller, request).await {
-            Err(error) => return watching.end(Err(status(error))),
-            Ok(Answer::Whole(message, charge)) => {
-                let mut response = Response::new(message);
-                if let Some(charge) = charge {
-                    response.extensions_mut().insert(Held::new(charge));
-                }
-                return watching.end(Ok(response));
-            }
-            Ok(Answer::Paged(pages)) => pages,
-        };
-        let (frame, bytes) = (pages.frame().clone(), pages.bytes());
-        match Paged::new(pages) {
-            Err(too_large) => watching.end(Err(too_large)),
-            Ok(paged) => {
-                watching.end_paged(&frame, bytes);
-                let mut response = Response::new(RangeResponse::default());
-                response.extensions_mut().insert(paged);
-                Ok(response)
-            }
-        }
+        respond(watching, self.member.range_answer(&caller, request).await)
     }
 
     type RangeStreamStream = BoxStream<'static, Result<RangeStreamResponse, Status>>;
@@ -85,8 +66,7 @@ impl kv_server::Kv for Kv {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        let answer = self.member.txn(&caller, request).await;
-        watching.end(answer.map(Response::new).map_err(status))
+        respond(watching, self.member.txn_answer(&caller, request).await)
     }
 
     async fn compact(
@@ -94,5 +74,37 @@ impl kv_server::Kv for Kv {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         self.member.compact(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+}
+
+/// Logs the call, and leaves to the gate what comes in pages and what was set aside for an answer.
+fn respond<R: Counted>(
+    watching: Watching<R>,
+    answer: Result<Answer<R::Response>, Error>,
+) -> Result<Response<R::Response>, Status>
+where
+    R::Response: Default + Listing,
+{
+    match answer {
+        Err(error) => watching.end(Err(status(error))),
+        Ok(Answer::Whole(message, charge)) => {
+            let mut response = Response::new(message);
+            if let Some(charge) = charge {
+                response.extensions_mut().insert(Held::new(charge));
+            }
+            watching.end(Ok(response))
+        }
+        Ok(Answer::Paged(frame, pages)) => {
+            let bytes = pages.bytes();
+            match Paged::new(&frame, pages) {
+                Err(too_large) => watching.end(Err(too_large)),
+                Ok(paged) => {
+                    watching.tell(Some(&frame), bytes);
+                    let mut response = Response::new(R::Response::default());
+                    response.extensions_mut().insert(paged);
+                    Ok(response)
+                }
+            }
+        }
     }
 }

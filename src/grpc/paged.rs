@@ -1,7 +1,8 @@
-//! The body of a range's answer that is too large to be built at once: one gRPC message, whose length
-//! is known before its first byte, made page by page while it is sent. Byte for byte what the message
-//! would be as a whole.
+//! The body of an answer that is too large to be built at once, a range's or a txn's: one gRPC message,
+//! whose length is known before its first byte, made page by page while it is sent. Byte for byte what
+//! the message would be as a whole.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,7 +11,8 @@ use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
-use quorate_proto::etcdserverpb::RangeResponse;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use quorate_proto::etcdserverpb::{RangeResponse, ResponseOp, TxnResponse, response_op::Response};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -21,7 +23,7 @@ use crate::member::{Charge, Pages};
 /// What a handler leaves to be sent in place of its message. Cheap to clone, as what goes along with
 /// a response must be; only the first who takes it has it.
 #[derive(Clone)]
-pub(super) struct Paged(Arc<Mutex<Option<Pages>>>);
+pub(super) struct Paged(Arc<Mutex<Option<Writer>>>);
 
 /// What was set aside for an answer, until its body is sent.
 #[derive(Clone)]
@@ -34,84 +36,154 @@ impl Held {
 }
 
 impl Paged {
-    /// Refused as gRPC's Go library does, when clients could not take it.
-    pub fn new(pages: Pages) -> Result<Self, Status> {
-        let (bytes, most) = (message_bytes(&pages), limits::ANSWER_MESSAGE_BYTES_MAX);
+    /// The answer is `frame` with the keys of `pages`. Refused as gRPC's Go library does, when clients
+    /// could not take it.
+    pub fn new(frame: &impl Listing, pages: Pages) -> Result<Self, Status> {
+        let mut parts = Parts::default();
+        frame.part(&mut parts, &pages);
+        parts.flush();
+        let (bytes, most) = (parts.bytes, limits::ANSWER_MESSAGE_BYTES_MAX);
         if bytes > most {
             let text = format!("grpc: trying to send message larger than max ({bytes} vs. {most})");
             return Err(Status::resource_exhausted(text));
         }
-        Ok(Self(Arc::new(Mutex::new(Some(pages)))))
+        let mut prefix = BytesMut::new();
+        prefix.put_u8(0);
+        prefix.put_u32(u32::try_from(bytes).expect("it was compared with what may be"));
+        parts.list.push_front(Part::Bytes(prefix.freeze()));
+        parts.list.push_back(Part::Trailers);
+        let left = bytes + PREFIX_BYTES;
+        Ok(Self(Arc::new(Mutex::new(Some(Writer { pages, left, parts: parts.list })))))
     }
 
     /// The body to send.
     pub fn body(self) -> Body {
-        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(pages) = pages else { return Body::empty() };
-        let bytes = message_bytes(&pages);
-        let writer = Writer { pages, left: bytes, part: Part::Head };
+        let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(writer) = writer else { return Body::empty() };
         Body::new(StreamBody::new(Box::pin(stream::try_unfold(writer, Writer::frame))))
     }
 }
 
-/// What the message takes, its keys included.
-fn message_bytes(pages: &Pages) -> u64 {
-    pages.bytes() + pages.frame().encoded_len() as u64
+/// A message with lists of keys that come in pages.
+pub(super) trait Listing {
+    /// Takes it apart into what is known and the lists.
+    fn part(&self, parts: &mut Parts, pages: &Pages);
+}
+
+impl Listing for RangeResponse {
+    fn part(&self, parts: &mut Parts, pages: &Pages) {
+        parts.range(self, pages.bytes());
+    }
+}
+
+impl Listing for TxnResponse {
+    fn part(&self, parts: &mut Parts, pages: &Pages) {
+        let TxnResponse { header, succeeded, responses } = self;
+        let (header, succeeded) = (*header, *succeeded);
+        parts.put(&TxnResponse { header, succeeded, responses: Vec::new() });
+        for (n, op) in responses.iter().enumerate() {
+            let list = pages.lists().iter().find(|(of, _)| *of == n);
+            match (list, &op.response) {
+                (Some((_, bytes)), Some(Response::ResponseRange(range))) => {
+                    let inner = range.encoded_len() as u64 + bytes;
+                    let outer = 1 + encoded_len_varint(inner) as u64 + inner;
+                    parts.begin(RESPONSES, outer);
+                    parts.begin(RESPONSE_RANGE, inner);
+                    parts.range(range, *bytes);
+                }
+                _ => {
+                    let responses = vec![ResponseOp { response: op.response.clone() }];
+                    parts.put(&TxnResponse { responses, ..TxnResponse::default() });
+                }
+            }
+        }
+    }
+}
+
+/// Numbers of fields: `TxnResponse.responses`, `ResponseOp.response_range`.
+const RESPONSES: u32 = 3;
+const RESPONSE_RANGE: u32 = 1;
+
+/// A message in pieces.
+#[derive(Default)]
+pub(super) struct Parts {
+    list: VecDeque<Part>,
+    /// What is not in the list yet.
+    last: BytesMut,
+    /// Of the whole message.
+    bytes: u64,
+}
+
+impl Parts {
+    fn put(&mut self, message: &impl prost::Message) {
+        self.bytes += message.encoded_len() as u64;
+        message.encode(&mut self.last).expect("the buffer grows");
+    }
+
+    /// Begins a field that is a message of so many bytes.
+    fn begin(&mut self, field: u32, bytes: u64) {
+        let before = self.last.len();
+        encode_key(field, WireType::LengthDelimited, &mut self.last);
+        encode_varint(bytes, &mut self.last);
+        self.bytes += (self.last.len() - before) as u64;
+    }
+
+    /// A range with so many bytes of keys.
+    fn range(&mut self, frame: &RangeResponse, bytes: u64) {
+        self.put(&RangeResponse { header: frame.header, ..RangeResponse::default() });
+        self.flush();
+        self.list.push_back(Part::Keys);
+        self.bytes += bytes;
+        self.put(&RangeResponse { header: None, ..frame.clone() });
+    }
+
+    fn flush(&mut self) {
+        if !self.last.is_empty() {
+            self.list.push_back(Part::Bytes(self.last.split().freeze()));
+        }
+    }
 }
 
 /// What is written next.
 enum Part {
-    Head,
+    Bytes(Bytes),
+    /// The next list of the pages.
     Keys,
     Trailers,
-    Nothing,
 }
 
 struct Writer {
     pages: Pages,
-    /// Bytes of the message that are still to come.
+    /// Bytes that are still to come.
     left: u64,
-    part: Part,
+    parts: VecDeque<Part>,
 }
 
 impl Writer {
     async fn frame(mut self) -> Result<Option<(Frame<Bytes>, Self)>, Status> {
-        let frame = match self.part {
-            Part::Head => {
-                let mut out = BytesMut::new();
-                out.put_u8(0);
-                out.put_u32(u32::try_from(self.left).expect("it was compared with what may be"));
-                let header = self.pages.frame().header;
-                RangeResponse { header, ..RangeResponse::default() }
-                    .encode(&mut out)
-                    .expect("the buffer grows");
-                self.left -= out.len() as u64 - PREFIX_BYTES;
-                self.part = Part::Keys;
-                Frame::data(out.freeze())
+        let data = loop {
+            match self.parts.pop_front() {
+                None => return Ok(None),
+                Some(Part::Trailers) if self.left > 0 => return Err(wrong_length()),
+                Some(Part::Trailers) => {
+                    let mut trailers = HeaderMap::new();
+                    Status::ok("").add_header(&mut trailers)?;
+                    return Ok(Some((Frame::trailers(trailers), self)));
+                }
+                Some(Part::Bytes(bytes)) => break bytes,
+                Some(Part::Keys) => {
+                    let kvs = self.pages.next().await.map_err(status)?;
+                    if kvs.is_empty() {
+                        continue;
+                    }
+                    self.parts.push_front(Part::Keys);
+                    let page = RangeResponse { kvs, ..RangeResponse::default() };
+                    break page.encode_to_vec().into();
+                }
             }
-            Part::Keys => {
-                let kvs = self.pages.next().await.map_err(status)?;
-                let page = RangeResponse { kvs, ..RangeResponse::default() };
-                let page = if page.kvs.is_empty() {
-                    self.part = Part::Trailers;
-                    RangeResponse { header: None, ..self.pages.frame().clone() }
-                } else {
-                    page
-                };
-                let out = Bytes::from(page.encode_to_vec());
-                self.left = self.left.checked_sub(out.len() as u64).ok_or_else(wrong_length)?;
-                Frame::data(out)
-            }
-            Part::Trailers if self.left > 0 => return Err(wrong_length()),
-            Part::Trailers => {
-                self.part = Part::Nothing;
-                let mut trailers = HeaderMap::new();
-                Status::ok("").add_header(&mut trailers)?;
-                Frame::trailers(trailers)
-            }
-            Part::Nothing => return Ok(None),
         };
-        Ok(Some((frame, self)))
+        self.left = self.left.checked_sub(data.len() as u64).ok_or_else(wrong_length)?;
+        Ok(Some((Frame::data(data), self)))
     }
 }
 

@@ -126,36 +126,23 @@ impl<R: Counted> Watching<R> {
         self,
         answer: Result<Response<R::Response>, Status>,
     ) -> Result<Response<R::Response>, Status> {
-        let Self { watched, message } = self;
-        watched.end(|| {
-            let answer = answer.as_ref().ok().map(Response::get_ref);
-            let (request_count, request_bytes) = message.request(answer);
-            let sizes = Sizes {
-                request_count,
-                request_bytes,
-                response_count: answer.map_or(0, R::response),
-                response_bytes: answer.map_or(0, bytes),
-            };
-            (R::METHOD.to_owned(), sizes, message.content())
-        });
+        self.tell(answer.as_ref().ok().map(Response::get_ref), 0);
         answer
     }
-}
 
-impl Watching<RangeRequest> {
-    /// As [`Self::end`], for an answer whose keys, of so many bytes, are read while it is sent.
-    pub fn end_paged(self, frame: &RangeResponse, keys_bytes: u64) {
+    /// Logs the call if it is to be logged. So many bytes of keys are read while the answer is sent.
+    pub fn tell(self, answer: Option<&R::Response>, keys_bytes: u64) {
         let Self { watched, message } = self;
         watched.end(|| {
-            let (request_count, request_bytes) = message.request(Some(frame));
+            let (request_count, request_bytes) = message.request(answer);
             let keys_bytes = i64::try_from(keys_bytes).unwrap_or(i64::MAX);
             let sizes = Sizes {
                 request_count,
                 request_bytes,
-                response_count: RangeRequest::response(frame),
-                response_bytes: bytes(frame).saturating_add(keys_bytes),
+                response_count: answer.map_or(0, R::response),
+                response_bytes: answer.map_or(0, bytes).saturating_add(keys_bytes),
             };
-            (RangeRequest::METHOD.to_owned(), sizes, message.content())
+            (R::METHOD.to_owned(), sizes, message.content())
         });
     }
 }

@@ -2,13 +2,15 @@
 //! generated, because a session's responses come with their events encoded already.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join};
+use futures::stream::BoxStream;
 use http_body::Body as HttpBody;
 use quorate_proto::etcdserverpb::WatchRequest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -58,7 +60,7 @@ where
     }
 }
 
-type Responses = ReceiverStream<Result<watch::Response, Status>>;
+type Responses = BoxStream<'static, Result<watch::Response, Status>>;
 
 impl StreamingService<WatchRequest> for Watch {
     type Response = watch::Response;
@@ -86,6 +88,7 @@ impl Watch {
             }
         });
         let (answers, stream) = mpsc::channel(limits::WATCH_ANSWERS);
+        let room = Arc::new(Semaphore::new(limits::WATCH_ANSWER_BYTES));
         let member = self.member.clone();
         self.member.env().spawn("watch stream", async move {
             let cut_off = member.cut_off(needs_leader);
@@ -93,19 +96,32 @@ impl Watch {
             let session = member.watch(caller, requests, sender);
             let forward = async {
                 while let Some(response) = responses.recv().await {
-                    if answers.send(response.map_err(status)).await.is_err() {
+                    let place = place_in(&room, response.as_ref().map_or(0, size)).await;
+                    if answers.send((response.map_err(status), place)).await.is_err() {
                         return;
                     }
                 }
             };
+            let end = async |error| drop(answers.send((Err(error), None)).await);
             tokio::select! {
                 biased; // What is due goes out before the stream is given up.
                 _ = join(forward, session) => {}
                 () = answers.closed() => {}
-                Ok(error) = breakage => drop(answers.send(Err(error)).await),
-                error = cut_off => drop(answers.send(Err(status(error))).await),
+                Ok(error) = breakage => end(error).await,
+                error = cut_off => end(status(error)).await,
             }
         });
-        ReceiverStream::new(stream)
+        Box::pin(ReceiverStream::new(stream).map(|(response, _place)| response))
     }
+}
+
+/// Bytes of a response's events.
+fn size(response: &watch::Response) -> usize {
+    response.events.iter().map(Bytes::len).sum()
+}
+
+/// Waits until there is room for so many bytes, or for nothing else.
+async fn place_in(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes.min(limits::WATCH_ANSWER_BYTES)).unwrap_or(u32::MAX);
+    room.clone().acquire_many_owned(bytes).await.ok()
 }

@@ -126,6 +126,9 @@ impl Applier {
             write.start_entry(index, term);
             self.term = term;
             let gone = reply.as_ref().is_some_and(Waiter::has_gone);
+            if gone || reply.is_none() {
+                write.unheard();
+            }
             let outcome: Outcome = match Command::decode(&entry)? {
                 Command::Nothing => Ok((Reply::Done, None)),
                 Command::Request(_) if plant::is("abandoned-request-skipped") && gone => {

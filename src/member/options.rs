@@ -8,6 +8,7 @@ use super::compactor::AutoCompaction;
 use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::mvcc;
 use crate::peer;
 use crate::tls::{self, Listen};
 use crate::watch;
@@ -89,6 +90,8 @@ pub struct Answers {
     pub inline: usize,
     /// A page of one that is larger.
     pub page: usize,
+    /// What is set aside for one that must be sorted, and for a txn's.
+    pub sorted: usize,
 }
 
 impl Default for Answers {
@@ -98,6 +101,7 @@ impl Default for Answers {
             counted: limits::ANSWER_COUNTED_BYTES,
             inline: limits::INLINE_RANGE_BYTES,
             page: limits::ANSWER_PAGE_BYTES,
+            sorted: limits::ANSWER_SORTED_BYTES,
         }
     }
 }
@@ -109,9 +113,9 @@ impl Answers {
         4 * self.page
     }
 
-    /// What is set aside for one that must be sorted, and so be there as a whole.
-    pub fn sorted(&self) -> usize {
-        self.most / 4
+    /// What there is of so many bytes for a page and for sorting.
+    pub fn share(&self, bytes: usize) -> mvcc::Share {
+        mvcc::Share { page: self.page, sort: bytes.saturating_sub(self.paged()) }
     }
 }
 

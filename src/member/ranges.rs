@@ -1,16 +1,19 @@
-//! Ranges, whole and as streams: the read index, the permission, the state to read from.
+//! Ranges, whole, as streams and in txns that only read: the read index, the permission, the state to
+//! read from, and the memory that their answers take.
+
+use std::collections::VecDeque;
 
 use prost::Message as _;
-use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse};
+use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::budget::{Budget, Charge};
 use super::requests::judged_at;
 use super::stall::Held;
-use super::{Answers, Caller, Member, slow};
+use super::{Answers, Caller, Member, slow, tally};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
-use crate::mvcc::{self, RangeStream, Ranged};
+use crate::mvcc::{self, RangeStream, Ranged, TxnRead};
 use crate::types::Revision;
 
 impl Member {
@@ -51,7 +54,7 @@ impl Member {
         &self,
         caller: &Caller,
         request: RangeRequest,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer<RangeResponse>, Error> {
         if self.is_learner() && !request.serializable {
             return Err(Refused::NotSupportedForLearner.into());
         }
@@ -62,7 +65,11 @@ impl Member {
         self.observe_request("Range", started, outcome.is_ok());
         self.warn_of_range(started, &logged, &outcome, |answer| match answer {
             Answer::Whole(response, _) => slow::range_size(response),
-            Answer::Paged(pages) => pages.size(logged.limit),
+            Answer::Paged(frame, pages) => {
+                let keys =
+                    if logged.limit > 0 { frame.count.min(logged.limit) } else { frame.count };
+                (keys, pages.bytes() + frame.encoded_len() as u64)
+            }
         });
         outcome
     }
@@ -71,7 +78,7 @@ impl Member {
         &self,
         caller: &Caller,
         request: RangeRequest,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer<RangeResponse>, Error> {
         let judged = self.may_range(caller, &request).await?;
         self.metrics().ranges.inc();
         if request.count_only {
@@ -84,18 +91,105 @@ impl Member {
             return Ok(answer);
         }
         let answers = self.0.options.answers;
-        let need = if mvcc::is_sorted(&request) { answers.sorted() } else { answers.paged() };
+        let need = if mvcc::is_sorted(&request) { answers.sorted } else { answers.paged() };
         let charge = self.charge(need).await?;
-        let page = answers.page;
-        let read = self.read_as_judged(true, judged, move |view| view.range_paged(&request, page));
+        let share = answers.share(need);
+        let read = self.read_as_judged(true, judged, move |view| view.range_paged(&request, share));
         Ok(match read.await? {
             Ranged::Whole(response) => self.whole(response, charge),
             Ranged::Paged(pages) => {
-                let (frame, bytes) = (self.completed(pages.frame().clone()), pages.bytes());
-                let held = Held::new(self.env(), (pages, charge), limits::ANSWER_STALL);
-                Answer::Paged(Pages { member: self.clone(), frame, bytes, held })
+                let frame = self.completed(pages.frame().clone());
+                Answer::Paged(frame, self.pages(vec![(0, pages)], 0, charge))
             }
         })
+    }
+
+    /// A txn that only reads, for clients: as [`Self::range_answer`].
+    pub(super) async fn read_only_txn(
+        &self,
+        caller: &Caller,
+        request: TxnRequest,
+    ) -> Result<Answer<TxnResponse>, Error> {
+        if !mvcc::is_serializable(&request) {
+            self.linearizable_for_client().await?;
+        }
+        let who = self.identify(caller).await?;
+        // It puts nothing, so no lease's keys are asked for.
+        let no_lease = |_| Ok(Vec::new());
+        self.fatal_stops(self.auth().may_txn(&who, &request, &no_lease))??;
+        let answer = self.txn_as_judged(request, judged_at(caller, &who)).await?;
+        let (Answer::Whole(response, _) | Answer::Paged(response, _)) = &answer;
+        tally::read_only_txn(&self.0.metrics, response);
+        Ok(answer)
+    }
+
+    async fn txn_as_judged(
+        &self,
+        request: TxnRequest,
+        judged: Option<u64>,
+    ) -> Result<Answer<TxnResponse>, Error> {
+        let answers = self.0.options.answers;
+        let asked = request.clone();
+        let read =
+            self.read_as_judged(true, judged, move |view| view.txn_within(&asked, answers.inline));
+        if let Some(response) = read.await? {
+            let bytes = response.encoded_len();
+            if bytes < answers.counted {
+                return Ok(Answer::Whole(response, None));
+            }
+            if let Some(charge) = self.0.answers.try_take(2 * bytes) {
+                return Ok(Answer::Whole(response, Some(charge)));
+            }
+        }
+        let need = answers.sorted;
+        let mut charge = self.charge(need).await?;
+        let share = answers.share(need);
+        let read = self.read_as_judged(true, judged, move |view| view.txn_paged(&request, share));
+        let TxnRead { response, pages } = read.await?;
+        let bytes = response.encoded_len();
+        if pages.is_empty() {
+            charge.shrink(2 * bytes);
+            return Ok(Answer::Whole(response, Some(charge)));
+        }
+        Ok(Answer::Paged(response, self.pages(pages, 2 * bytes, charge)))
+    }
+
+    /// Pages, with what is still needed of their charge: `besides` bytes are held apart from them.
+    fn pages(&self, pages: Vec<(usize, mvcc::Pages)>, besides: usize, charge: Charge) -> Pages {
+        let mut charge = charge;
+        let held: usize = pages.iter().map(|(_, pages)| pages.held()).sum();
+        charge.shrink(self.0.options.answers.paged() + besides + held);
+        let lists = pages.iter().map(|(n, pages)| (*n, pages.bytes())).collect();
+        let pages = pages.into_iter().map(|(_, pages)| pages).collect();
+        let held = Held::new(self.env(), (pages, charge), limits::ANSWER_STALL);
+        Pages { member: self.clone(), lists, held }
+    }
+
+    /// Sets aside what a txn that writes will have read when it is answered, if that is much. What it
+    /// finds then may be more: nobody can refuse it any more when the log has it.
+    pub(super) async fn charge_for_reads(
+        &self,
+        caller: &Caller,
+        request: &TxnRequest,
+    ) -> Result<Option<Charge>, Error> {
+        if !mvcc::reads_much(request) {
+            return Ok(None);
+        }
+        let who = self.identify(caller).await?;
+        let no_lease = |_| Ok(Vec::new());
+        if self.fatal_stops(self.auth().may_txn(&who, request, &no_lease))?.is_err() {
+            // It is judged again when it is applied.
+            return Ok(None);
+        }
+        let Answers { most, counted, .. } = self.0.options.answers;
+        let (view, asked) = (self.0.store.view(), request.clone());
+        let weigh = move || view.weigh_txn(&asked, most as u64);
+        let bytes = self.fatal_stops(self.0.env.blocking("weigh", weigh).await)?;
+        match usize::try_from(bytes).unwrap_or(usize::MAX) {
+            bytes if bytes < counted => Ok(None),
+            bytes if bytes > most => Err(Unavailable::TooManyRequests.into()),
+            bytes => Ok(Some(self.charge(bytes).await?)),
+        }
     }
 
     /// Read at once; none when it turns out to be large, or when there is no room for what it takes.
@@ -103,7 +197,7 @@ impl Member {
         &self,
         request: &RangeRequest,
         judged: Option<u64>,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Result<Option<Answer<RangeResponse>>, Error> {
         let Answers { inline, counted, .. } = self.0.options.answers;
         let asked = request.clone();
         let read =
@@ -119,7 +213,7 @@ impl Member {
 
     /// An answer with what was set aside for it, as far as that is needed: it is there as it was read and
     /// as it is sent.
-    fn whole(&self, response: RangeResponse, mut charge: Charge) -> Answer {
+    fn whole(&self, response: RangeResponse, mut charge: Charge) -> Answer<RangeResponse> {
         let bytes = bytes_of(&response);
         charge.shrink(2 * bytes);
         let charge = Some(charge).filter(|_| bytes >= self.0.options.answers.counted);
@@ -181,45 +275,52 @@ pub(super) fn budget_of(answers: &Answers) -> Budget {
 }
 
 /// What a client is told.
-pub enum Answer {
+pub enum Answer<T> {
     /// With what was set aside for it, which must be held until it is sent.
-    Whole(RangeResponse, Option<Charge>),
-    Paged(Pages),
+    Whole(T, Option<Charge>),
+    /// Without the keys that come in pages.
+    Paged(T, Pages),
 }
 
-/// A large answer; its keys are read when they are asked for.
+/// The keys of a large answer; they are read when they are asked for.
 pub struct Pages {
     member: Member,
-    frame: RangeResponse,
-    bytes: u64,
-    held: Held<(mvcc::Pages, Charge)>,
+    /// Of which of a txn's responses they are, 0 for a single range, and what they take in it, as its
+    /// field 2.
+    lists: Vec<(usize, u64)>,
+    held: Held<(VecDeque<mvcc::Pages>, Charge)>,
 }
 
 impl Pages {
-    /// The answer without its keys.
-    pub fn frame(&self) -> &RangeResponse {
-        &self.frame
+    /// Which lists of keys there are, and what each takes, bytes.
+    pub fn lists(&self) -> &[(usize, u64)] {
+        &self.lists
     }
 
-    /// What all keys take in the answer, as its field 2.
+    /// Whether the keys of that response are among them.
+    pub fn has(&self, response: usize) -> bool {
+        self.lists.iter().any(|(n, _)| *n == response)
+    }
+
+    /// What all keys take.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.lists.iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// How many keys there are, given the limit on them, and the size of the answer, bytes.
-    fn size(&self, limit: i64) -> (i64, u64) {
-        let keys = if limit > 0 { self.frame.count.min(limit) } else { self.frame.count };
-        (keys, self.bytes + self.frame.encoded_len() as u64)
-    }
-
-    /// The next keys, none after the last.
+    /// The next keys, none after the last of a list, behind which the next list begins.
     pub async fn next(&mut self) -> Result<Vec<KeyValue>, Error> {
-        let (mut pages, charge) = self.held.take().ok_or(Unavailable::Canceled)?;
+        let (mut lists, charge) = self.held.take().ok_or(Unavailable::Canceled)?;
         let member = &self.member;
         let bytes = member.0.options.answers.page;
-        let read = member.0.env.blocking("page", move || pages.next(bytes).map(|kvs| (kvs, pages)));
-        let (kvs, pages) = member.fatal_stops(read.await)?;
-        self.held.put((pages, charge));
+        let read = member.0.env.blocking("page", move || {
+            let kvs = lists.front_mut().map_or(Ok(Vec::new()), |pages| pages.next(bytes))?;
+            if kvs.is_empty() {
+                lists.pop_front();
+            }
+            Ok((kvs, lists))
+        });
+        let (kvs, lists) = member.fatal_stops(read.await)?;
+        self.held.put((lists, charge));
         Ok(kvs)
     }
 }

@@ -13,7 +13,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{Caller, ETCD_VERSION, Member, snapshot, tally};
+use super::{Answer, Caller, ETCD_VERSION, Member, snapshot};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
@@ -57,43 +57,49 @@ impl Member {
         }
     }
 
+    /// Carries out a txn; what is large of its answer comes in pages if it only reads.
+    pub async fn txn_answer(
+        &self,
+        caller: &Caller,
+        request: TxnRequest,
+    ) -> Result<Answer<TxnResponse>, Error> {
+        self.check_quota(txn_cost(&request)).await?;
+        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        if !mvcc::is_read_only(&request) {
+            let charge = self.charge_for_reads(caller, &request).await?;
+            return Ok(Answer::Whole(self.propose_txn(caller, request).await?, charge));
+        }
+        let started = self.0.env.now();
+        let logged = request.clone();
+        let mut outcome = self.read_only_txn(caller, request).await;
+        self.observe_request("ReadonlyTxn", started, outcome.is_ok());
+        self.warn_of_txn(started, &logged, &outcome);
+        if let Ok(Answer::Whole(response, _) | Answer::Paged(response, _)) = &mut outcome {
+            response.header = self.complete(response.header);
+        }
+        outcome
+    }
+
+    /// As [`Self::txn_answer`], for a txn that writes, reads little and is this member's own.
     pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
-        let mut response = if mvcc::is_read_only(&request) {
-            let started = self.0.env.now();
-            let logged = request.clone();
-            let outcome = self.read_only_txn(caller, request).await;
-            self.observe_request("ReadonlyTxn", started, outcome.is_ok());
-            self.warn_of_txn(started, &logged, &outcome);
-            outcome?
-        } else {
-            let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
-            match self.propose_for(caller, request).await? {
-                Reply::Txn(response) => response,
-                other => unreachable!("apply answered a txn with {other:?}"),
-            }
-        };
-        response.header = self.complete(response.header);
-        Ok(response)
+        self.propose_txn(caller, request).await
     }
 
-    async fn read_only_txn(
+    async fn propose_txn(
         &self,
         caller: &Caller,
         request: TxnRequest,
     ) -> Result<TxnResponse, Error> {
-        if !mvcc::is_serializable(&request) {
-            self.linearizable_for_client().await?;
+        let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
+        match self.propose_for(caller, request).await? {
+            Reply::Txn(mut response) => {
+                response.header = self.complete(response.header);
+                Ok(response)
+            }
+            other => unreachable!("apply answered a txn with {other:?}"),
         }
-        let who = self.identify(caller).await?;
-        // It puts nothing, so no lease's keys are asked for.
-        let no_lease = |_| Ok(Vec::new());
-        self.fatal_stops(self.auth().may_txn(&who, &request, &no_lease))??;
-        let judged = judged_at(caller, &who);
-        let response = self.read_as_judged(true, judged, move |view| view.txn(&request)).await?;
-        tally::read_only_txn(&self.0.metrics, &response);
-        Ok(response)
     }
 
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {

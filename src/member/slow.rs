@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{
-    RangeRequest, RangeResponse, TxnRequest, TxnResponse, response_op::Response as Answer,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse, response_op::Response,
 };
 use quorate_proto::raftpb::Entry;
 use tracing::warn;
 
-use super::{Member, loggable};
+use super::{Answer, Member, loggable};
 use crate::apply::{Command, Reply};
 use crate::codec;
 use crate::error::Error;
@@ -38,20 +38,28 @@ impl Member {
         &self,
         started: Instant,
         request: &TxnRequest,
-        outcome: &Result<TxnResponse, Error>,
+        outcome: &Result<Answer<TxnResponse>, Error>,
     ) {
         let Some(took) = self.too_long(started) else { return };
         let response = outcome.as_ref().map_or_else(
             |_| String::new(),
-            |response| {
+            |answer| {
+                let (response, bytes) = match answer {
+                    Answer::Whole(response, _) => (response, 0),
+                    Answer::Paged(response, pages) => (response, pages.bytes()),
+                };
                 let counts = response.responses.iter().filter_map(|op| match &op.response {
-                    Some(Answer::ResponseRange(range)) => {
-                        Some(format!("range_response_count:{}", range.kvs.len()))
-                    }
+                    Some(Response::ResponseRange(range)) => Some(range),
                     _ => None,
                 });
+                let paged = |n| matches!(answer, Answer::Paged(_, pages) if pages.has(n));
+                let counts = counts.enumerate().map(|(n, range)| {
+                    // Of one in pages, all keys of the range.
+                    let keys = if paged(n) { range.count } else { range.kvs.len() as i64 };
+                    format!("range_response_count:{keys}")
+                });
                 let counts = counts.collect::<Vec<_>>().join(" ");
-                format!("responses:<{counts}> size:{}", response.encoded_len())
+                format!("responses:<{counts}> size:{}", response.encoded_len() as u64 + bytes)
             },
         );
         let error = outcome.as_ref().err().map(ToString::to_string);

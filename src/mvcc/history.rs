@@ -20,21 +20,29 @@ pub struct Events {
     pub next: Revision,
 }
 
+/// How much is read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Changes that are looked at.
+    pub changes: usize,
+    /// Keys and values of those that are wanted.
+    pub bytes: usize,
+}
+
 impl View {
     /// The events of the main revisions `from..=to` (not above the present) whose key `wanted`
-    /// accepts. Stops early, between two revisions, after looking at `changes_max` changes. With
-    /// `prev_kv`, each event carries the state before its revision, where that is not compacted.
+    /// accepts. Stops early, between two revisions, where there are more than `most`. With `prev_kv`, each event carries the state before its revision, where that is not compacted.
     ///
     /// Refused when `from` is below the compaction: at it is still whole.
     pub fn events(
         &self,
         from: Revision,
         to: Revision,
-        changes_max: usize,
+        most: Most,
         prev_kv: bool,
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> Outcome<Events> {
-        settle(events(self.reader(), from.0, to.0, changes_max, prev_kv, wanted))
+        settle(events(self.reader(), from.0, to.0, most, prev_kv, wanted))
     }
 }
 
@@ -42,7 +50,7 @@ fn events(
     reader: Reader<'_>,
     from: i64,
     to: i64,
-    changes_max: usize,
+    most: Most,
     prev_kv: bool,
     wanted: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Events, Halt> {
@@ -54,10 +62,10 @@ fn events(
     let upper = RevKey::new(Rev::first(to + 1), false);
     let mut cursor = reader.cursor(Cf::Key, Some(upper.as_bytes()));
     cursor.seek(RevKey::new(Rev::first(from.max(0)), false).as_bytes())?;
-    let (mut seen, mut current) = (0, 0);
+    let (mut seen, mut bytes, mut current) = (0, 0, 0);
     while let Some((key, record)) = cursor.entry()? {
         let (rev, tombstone) = RevKey::parse(key)?;
-        if seen >= changes_max && rev.main != current {
+        if (seen >= most.changes || bytes >= most.bytes) && rev.main != current {
             found.next = Revision(rev.main);
             break;
         }
@@ -66,7 +74,10 @@ fn events(
         let kv = KvRef::parse(record)?;
         // A change of no key, which a restored backup may begin with, is nothing to tell.
         if !record.is_empty() && wanted(kv.key) {
-            found.events.push(event(reader, rev, tombstone, kv, prev_kv)?);
+            let event = event(reader, rev, tombstone, kv, prev_kv)?;
+            let states = event.kv.iter().chain(&event.prev_kv);
+            bytes += states.map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
+            found.events.push(event);
         }
         cursor.next()?;
     }

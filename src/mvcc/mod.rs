@@ -27,7 +27,7 @@
 //! * A request is refused before its first change or not at all.
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
-//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `stream` and `txn` for what requests mean,
+//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `sorted`, `stream` and `txn` for what requests mean,
 //! `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
@@ -44,6 +44,7 @@ mod pages;
 mod range;
 mod reader;
 mod record;
+mod sorted;
 mod store;
 mod stream;
 mod sums;
@@ -55,14 +56,14 @@ mod write;
 
 pub use check::{check_delete_range, check_put, check_range, check_range_stream, check_txn};
 pub use hash::HashKv;
-pub use history::Events;
+pub use history::{Events, Most};
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
-pub use pages::{Pages, Ranged};
+pub use pages::{Pages, Ranged, Share, TxnRead};
 pub use range::is_sorted;
 pub use store::{Position, Store};
 pub use stream::RangeStream;
-pub use txn::{is_read_only, is_serializable};
+pub use txn::{is_read_only, is_serializable, reads_much};
 pub use view::View;
 pub use write::{Committed, Write};
 

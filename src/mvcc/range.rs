@@ -27,12 +27,12 @@ pub enum Total {
     Unneeded,
 }
 
-/// Answers a Range; none when its keys take more than `bytes_max`.
+/// Answers a Range; none when there is no room for its keys.
 pub(super) fn range(
     reader: Reader<'_>,
     request: &RangeRequest,
     total: Total,
-    bytes_max: usize,
+    room: Room,
 ) -> Result<Option<RangeResponse>, Halt> {
     let rev = reader.resolve(request.revision)?;
     let keys = KeyRange::new(&request.key, &request.range_end);
@@ -44,9 +44,10 @@ pub(super) fn range(
 
     let scan = Scan::new(request, rev);
     let keys_max = fetch_limit(request);
-    let piece = scan.piece(reader, &keys, keys_max, bytes_max)?;
+    let most = keys_max.map_or(room.keys, |most| most.min(room.keys));
+    let piece = scan.piece(reader, &keys, Some(most), room.bytes)?;
     let cut_short = piece.more && keys_max.is_none_or(|most| piece.kvs.len() < most);
-    if cut_short || piece.bytes > bytes_max {
+    if cut_short || piece.bytes > room.bytes {
         return Ok(None);
     }
     let count = match total {
@@ -71,8 +72,30 @@ pub(super) fn whole(
     request: &RangeRequest,
     total: Total,
 ) -> Result<RangeResponse, Halt> {
-    let answer = range(reader, request, total, usize::MAX)?;
+    let answer = range(reader, request, total, Room::ANY)?;
     Ok(answer.expect("nothing takes more than there are bytes"))
+}
+
+/// What the keys of an answer may be.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub keys: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    const ANY: Self = Self { keys: usize::MAX, bytes: usize::MAX };
+
+    /// Of so many bytes of any keys.
+    pub fn of_bytes(bytes: usize) -> Self {
+        Self { bytes, ..Self::ANY }
+    }
+
+    /// So that an answer that is read, sorted and encoded takes no more than `memory` bytes.
+    pub fn in_memory(memory: usize) -> Self {
+        // A list grows twofold, and sorting takes half of it again.
+        Self { keys: memory / 2 / (3 * size_of::<KeyValue>()), bytes: memory / 4 }
+    }
 }
 
 /// Takes the values out that were read for the sake of the order only.
@@ -80,13 +103,6 @@ pub(super) fn strip(kvs: &mut [KeyValue], request: &RangeRequest) {
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
-}
-
-/// Every key of the range, whole.
-pub(super) fn all(reader: Reader<'_>, keys: &KeyRange) -> Result<Vec<KeyValue>, Fatal> {
-    let everything = RangeRequest::default();
-    let scan = Scan::new(&everything, reader.revision);
-    Ok(scan.piece(reader, keys, None, usize::MAX)?.kvs)
 }
 
 /// What is wanted of each key.
@@ -104,8 +120,8 @@ fn what(request: &RangeRequest) -> What {
 
 /// Reads keys in their order: which of them, at which revision, what of each.
 pub(super) struct Scan<'a> {
-    request: &'a RangeRequest,
-    rev: i64,
+    pub request: &'a RangeRequest,
+    pub rev: i64,
     what: What,
     filtered: bool,
 }
@@ -125,6 +141,7 @@ pub(super) struct Piece {
 /// What a run of keys would be as a [`Piece`].
 pub(super) struct Size {
     pub bytes: u64,
+    pub keys: usize,
     pub seen: i64,
     pub more: bool,
 }
@@ -178,22 +195,23 @@ impl<'a> Scan<'a> {
         Ok(piece)
     }
 
-    /// What the first keys would take, up to `keys_max` of them. Copies nothing.
+    /// What the first keys would take, up to `keys_max` of them, and none after `bytes_max` are reached.
+    /// Copies nothing.
     pub fn measure(
         &self,
         reader: Reader<'_>,
         keys: &KeyRange,
         keys_max: usize,
+        bytes_max: u64,
     ) -> Result<Size, Fatal> {
-        let mut size = Size { bytes: 0, seen: 0, more: false };
-        let mut taken = 0;
+        let mut size = Size { bytes: 0, keys: 0, seen: 0, more: false };
         reader.walk(keys, self.rev, &mut |found| {
             if self.admits(found.modified(), found.created()) {
-                if taken >= keys_max {
+                if size.keys >= keys_max || size.bytes >= bytes_max {
                     size.more = true;
                     return Ok(ControlFlow::Break(()));
                 }
-                taken += 1;
+                size.keys += 1;
                 size.bytes += in_answer(self.bytes(&found)) as u64;
             }
             size.seen += 1;
@@ -202,7 +220,7 @@ impl<'a> Scan<'a> {
         Ok(size)
     }
 
-    fn bytes(&self, found: &Found<'_>) -> usize {
+    pub fn bytes(&self, found: &Found<'_>) -> usize {
         let whole = self.what == What::Whole;
         match found {
             Found::Newest(_, kv) => {
@@ -217,11 +235,11 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn admits(&self, modified: i64, created: i64) -> bool {
+    pub fn admits(&self, modified: i64, created: i64) -> bool {
         !self.filtered || passes(self.request, modified, created)
     }
 
-    fn trim(&self, kv: KeyValue) -> KeyValue {
+    pub fn trim(&self, kv: KeyValue) -> KeyValue {
         match self.what {
             What::Whole => kv,
             What::Index => KeyValue { value: Bytes::new(), lease: 0, ..kv },
@@ -257,7 +275,7 @@ impl<'a> Scan<'a> {
 }
 
 /// What a `KeyValue` of that length takes in an answer: the field's number, the length, itself.
-fn in_answer(bytes: usize) -> usize {
+pub(super) fn in_answer(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }
 
@@ -266,6 +284,12 @@ fn kv_bytes(key: usize, numbers: [i64; 4], value: usize) -> usize {
     let text = |len: usize| if len == 0 { 0 } else { in_answer(len) };
     let number = |n: i64| if n == 0 { 0 } else { 1 + encoded_len_varint(n as u64) };
     text(key) + text(value) + numbers.into_iter().map(number).sum::<usize>()
+}
+
+/// What a key takes in an answer whose values are taken out.
+pub(super) fn stripped_bytes(key: usize, kv: &KeyValue) -> usize {
+    let numbers = [kv.create_revision, kv.mod_revision, kv.version, kv.lease];
+    in_answer(kv_bytes(key, numbers, 0))
 }
 
 /// The first key behind `key`.
@@ -298,7 +322,7 @@ impl Arena {
 /// How many keys to fetch: one above the limit, to know whether there are more; all of them when an
 /// order decides which ones count. Without an order a page is cut before it is sorted, unless it is
 /// filtered.
-fn fetch_limit(request: &RangeRequest) -> Option<usize> {
+pub(super) fn fetch_limit(request: &RangeRequest) -> Option<usize> {
     let all = !natural_order(request) || (has_filters(request) && is_sorted(request));
     if request.limit <= 0 || all {
         return None;

@@ -49,6 +49,14 @@ impl Found<'_> {
         }
     }
 
+    /// How many times the key was written since it came to life.
+    pub fn version(&self) -> i64 {
+        match self {
+            Self::Newest(_, kv) => kv.version,
+            Self::Older(_, outline) => outline.version,
+        }
+    }
+
     /// The main revision at which the key came to life.
     pub fn created(&self) -> i64 {
         match self {

@@ -85,7 +85,7 @@ impl<'a> KvRef<'a> {
     }
 
     /// Everything but key and value.
-    fn outline(self) -> KeyValue {
+    pub fn outline(self) -> KeyValue {
         KeyValue {
             create_revision: self.create,
             mod_revision: self.modified,

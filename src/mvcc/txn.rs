@@ -3,6 +3,7 @@
 //! refused in the second pass, on every member alike, so the third never stops half-way.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use quorate_proto::etcdserverpb::{
     Compare, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
@@ -14,10 +15,12 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::KeyValue;
 
 use super::interval::KeyRange;
-use super::range::{self, Total};
-use super::reader::Reader;
-use super::{Halt, Write};
+use super::range::{self, Scan, Total};
+use super::reader::{Found, Reader};
+use super::record::KvRef;
+use super::{Halt, View, Write};
 use crate::error::{Fatal, Refused};
+use crate::limits::TXN_READS_UNWEIGHED;
 use crate::plant;
 
 /// The branch taken by a txn, and by the txns among its operations, in their order.
@@ -44,29 +47,91 @@ fn ranges(txn: &TxnRequest) -> impl Iterator<Item = Option<&RangeRequest>> {
     })
 }
 
+/// Whether what a txn reads may be much: ranges, or many keys.
+pub fn reads_much(txn: &TxnRequest) -> bool {
+    fn reads(txn: &TxnRequest) -> usize {
+        let read = |op: &RequestOp| match &op.request {
+            Some(Request::RequestRange(range)) if range.count_only => 0,
+            Some(Request::RequestRange(range)) if range.range_end.is_empty() => 1,
+            Some(Request::RequestRange(_)) => TXN_READS_UNWEIGHED + 1,
+            Some(Request::RequestTxn(nested)) => reads(nested),
+            _ => 0,
+        };
+        txn.success.iter().chain(&txn.failure).map(read).sum()
+    }
+    reads(txn) > TXN_READS_UNWEIGHED
+}
+
+impl View {
+    /// What the ranges of a txn would take in memory if it were carried out here, whichever way it
+    /// goes, bytes; no more than a little above `bytes_max` is found out.
+    pub fn weigh_txn(&self, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fatal> {
+        weigh(self.reader(), txn, bytes_max)
+    }
+}
+
+fn weigh(reader: Reader<'_>, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fatal> {
+    let mut most = 0;
+    for ops in [&txn.success, &txn.failure] {
+        let mut sum = 0;
+        for op in ops {
+            let left = bytes_max.saturating_sub(sum);
+            sum += match &op.request {
+                Some(Request::RequestRange(range)) => weigh_range(reader, range, left)?,
+                Some(Request::RequestTxn(nested)) => weigh(reader, nested, left)?,
+                _ => 0,
+            };
+        }
+        most = most.max(sum);
+    }
+    Ok(most)
+}
+
+/// It is there as it was read and as it is encoded.
+fn weigh_range(reader: Reader<'_>, request: &RangeRequest, bytes_max: u64) -> Result<u64, Fatal> {
+    if request.count_only {
+        return Ok(0);
+    }
+    // What is refused reads nothing.
+    let Ok(rev) = reader.resolve(request.revision) else { return Ok(0) };
+    let keys = KeyRange::new(&request.key, &request.range_end);
+    let keys_max = range::fetch_limit(request).unwrap_or(usize::MAX);
+    let size = Scan::new(request, rev).measure(reader, &keys, keys_max, bytes_max / 2)?;
+    Ok(2 * (size.bytes + (size.keys * size_of::<KeyValue>()) as u64))
+}
+
 /// Carries out a txn on a batch. The caller ends the revision.
 pub(super) fn write(write: &mut Write<'_>, txn: &TxnRequest) -> Result<TxnResponse, Halt> {
     let path = decide(write.reader(), txn)?;
     check(write.reader(), Some(write), txn, &path)?;
-    let mut response = execute(&mut Target::Write(write), txn, &path)?;
+    let mut response = execute(write, txn, &path)?;
     response.header = write.header();
     Ok(response)
 }
 
-/// Answers a txn that only reads.
-pub(super) fn read(reader: Reader<'_>, txn: &TxnRequest) -> Result<TxnResponse, Halt> {
-    let path = decide(reader, txn)?;
-    check(reader, None, txn, &path)?;
-    let mut response = execute(&mut Target::Read(reader), txn, &path)?;
-    let revision = reader.revision;
-    response.header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
-    Ok(response)
+/// What a txn that only reads has to read.
+pub(super) struct Chosen<'a> {
+    succeeded: bool,
+    pub ranges: Vec<&'a RangeRequest>,
 }
 
-/// What the third pass runs on.
-enum Target<'a, 'b> {
-    Read(Reader<'a>),
-    Write(&'a mut Write<'b>),
+/// Decides a txn that only reads.
+pub(super) fn choose<'a>(reader: Reader<'_>, txn: &'a TxnRequest) -> Result<Chosen<'a>, Halt> {
+    let path = decide(reader, txn)?;
+    check(reader, None, txn, &path)?;
+    let ranges = branch(txn, path.succeeded).iter().filter_map(|op| match &op.request {
+        Some(Request::RequestRange(range)) => Some(range),
+        _ => None,
+    });
+    Ok(Chosen { succeeded: path.succeeded, ranges: ranges.collect() })
+}
+
+impl Chosen<'_> {
+    pub fn answer(&self, reader: Reader<'_>, responses: Vec<ResponseOp>) -> TxnResponse {
+        let header =
+            Some(ResponseHeader { revision: reader.revision, ..ResponseHeader::default() });
+        TxnResponse { header, succeeded: self.succeeded, responses }
+    }
 }
 
 fn decide(reader: Reader<'_>, txn: &TxnRequest) -> Result<Path, Fatal> {
@@ -95,34 +160,43 @@ fn nested(ops: &[RequestOp]) -> impl Iterator<Item = &TxnRequest> {
 /// A comparison must hold for every key of its range; without any key it is made once with nothing,
 /// except that a value that is not there compares as nothing at all.
 fn holds(reader: Reader<'_>, compare: &Compare) -> Result<bool, Fatal> {
-    let kvs = range::all(reader, &KeyRange::new(&compare.key, &compare.range_end))?;
-    if kvs.is_empty() {
+    let keys = KeyRange::new(&compare.key, &compare.range_end);
+    let (mut any, mut all) = (false, true);
+    reader.walk(&keys, reader.revision, &mut |found| {
+        let Found::Newest(_, kv) = found else {
+            return Err(Fatal::new("txn", "a key is newer than the present"));
+        };
+        any = true;
+        all = matches(compare, kv);
+        Ok(if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    if !any {
         let by_value = compare.target == CompareTarget::Value as i32;
-        return Ok(!by_value && matches(compare, &KeyValue::default()));
+        return Ok(!by_value && matches(compare, KvRef::default()));
     }
-    Ok(kvs.iter().all(|kv| matches(compare, kv)))
+    Ok(all)
 }
 
 /// Compares one key. An operand of another target than the one compared counts as not given: zero, or
 /// empty. Unknown targets compare as equal, unknown results hold, as in etcd.
-fn matches(compare: &Compare, kv: &KeyValue) -> bool {
+fn matches(compare: &Compare, kv: KvRef<'_>) -> bool {
     let union = compare.target_union.as_ref();
     let order = match CompareTarget::try_from(compare.target) {
         Ok(CompareTarget::Version) => kv.version.cmp(&match union {
             Some(TargetUnion::Version(version)) => *version,
             _ => 0,
         }),
-        Ok(CompareTarget::Create) => kv.create_revision.cmp(&match union {
+        Ok(CompareTarget::Create) => kv.create.cmp(&match union {
             Some(TargetUnion::CreateRevision(revision)) => *revision,
             _ => 0,
         }),
-        Ok(CompareTarget::Mod) => kv.mod_revision.cmp(&match union {
+        Ok(CompareTarget::Mod) => kv.modified.cmp(&match union {
             Some(TargetUnion::ModRevision(revision)) => *revision,
             _ => 0,
         }),
         Ok(CompareTarget::Value) => match union {
-            Some(TargetUnion::Value(value)) => kv.value.cmp(value),
-            _ => kv.value[..].cmp(&[][..]),
+            Some(TargetUnion::Value(value)) => kv.value.cmp(&value[..]),
+            _ => kv.value.cmp(&[][..]),
         },
         Ok(CompareTarget::Lease) => kv.lease.cmp(&match union {
             Some(TargetUnion::Lease(lease)) => *lease,
@@ -175,31 +249,24 @@ fn check_revision(reader: Reader<'_>, revision: i64) -> Result<(), Refused> {
     }
 }
 
-fn execute(
-    target: &mut Target<'_, '_>,
-    txn: &TxnRequest,
-    path: &Path,
-) -> Result<TxnResponse, Halt> {
+fn execute(write: &mut Write<'_>, txn: &TxnRequest, path: &Path) -> Result<TxnResponse, Halt> {
     let mut nested = path.nested.iter();
     let mut responses = Vec::new();
     for op in branch(txn, path.succeeded) {
-        let response = match (&op.request, &mut *target) {
-            (Some(Request::RequestRange(range)), target) => {
-                Some(Response::ResponseRange(target.range(range)?))
+        let response = match &op.request {
+            Some(Request::RequestRange(range)) => {
+                Some(Response::ResponseRange(read(write, range)?))
             }
-            (Some(Request::RequestPut(put)), Target::Write(write)) => {
-                Some(Response::ResponsePut(write.put_op(put)?))
-            }
-            (Some(Request::RequestDeleteRange(delete)), Target::Write(write)) => {
+            Some(Request::RequestPut(put)) => Some(Response::ResponsePut(write.put_op(put)?)),
+            Some(Request::RequestDeleteRange(delete)) => {
                 Some(Response::ResponseDeleteRange(write.delete_op(delete)?))
             }
-            (Some(Request::RequestTxn(txn)), target) => {
+            Some(Request::RequestTxn(txn)) => {
                 let path = nested.next().expect("the path was decided on the same txn");
-                Some(Response::ResponseTxn(execute(target, txn, path)?))
+                Some(Response::ResponseTxn(execute(write, txn, path)?))
             }
-            // An operation without content answers without content; a write on the way for reads was
-            // refused by the check.
-            (_, _) => None,
+            // An operation without content answers without content.
+            None => None,
         };
         responses.push(ResponseOp { response });
     }
@@ -208,13 +275,12 @@ fn execute(
     Ok(TxnResponse { header, succeeded: path.succeeded, responses })
 }
 
-impl Target<'_, '_> {
-    fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, Halt> {
-        let reader = match self {
-            Self::Read(reader) => *reader,
-            Self::Write(write) => write.reader(),
-        };
-        let overlay = reader.overlay.filter(|_| !plant::is("txn-own-writes-unseen"));
-        range::whole(Reader { overlay, ..reader }, request, Total::Counted)
+/// Reading changes nothing, so it is left out where nobody hears of it.
+fn read(write: &Write<'_>, request: &RangeRequest) -> Result<RangeResponse, Halt> {
+    if !write.is_heard() {
+        return Ok(RangeResponse::default());
     }
+    let reader = write.reader();
+    let overlay = reader.overlay.filter(|_| !plant::is("txn-own-writes-unseen"));
+    range::whole(Reader { overlay, ..reader }, request, Total::Counted)
 }

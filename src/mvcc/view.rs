@@ -1,13 +1,13 @@
 //! A consistent moment of the store, to read from. Never changes, never blocks a writer.
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::range::{self, Total};
 use super::reader::Reader;
 use super::store::Position;
-use super::{Outcome, settle, txn, write};
+use super::{Outcome, settle, write};
 use crate::engine::{Cf, EngineError, Snapshot};
 use crate::error::Fatal;
 use crate::types::{Index, LeaseId, Revision, Term};
@@ -55,11 +55,6 @@ impl View {
     /// As [`View::range`], but `count` may be the number of keys returned only.
     pub fn page(&self, request: &RangeRequest) -> Outcome<RangeResponse> {
         settle(range::whole(self.reader(), request, Total::Unneeded))
-    }
-
-    /// Answers a Txn that only reads ([`is_read_only`](super::is_read_only)).
-    pub fn txn(&self, request: &TxnRequest) -> Outcome<TxnResponse> {
-        settle(txn::read(self.reader(), request))
     }
 
     /// The newest state of a key, if it is alive.

@@ -31,13 +31,16 @@ pub struct Write<'a> {
     position: Position,
     /// Changes made so far under the main revision that follows the current one.
     changes: i64,
+    /// Whether somebody here waits for the answer to the entry.
+    heard: bool,
     events: Vec<Event>,
 }
 
 impl<'a> Write<'a> {
     pub(super) fn new(writer: Writer<'a>) -> Self {
         let (position, overlay) = (writer.base.position, Overlay::default());
-        Self { writer, overlay, chunks: None, position, changes: 0, events: Vec::new() }
+        let events = Vec::new();
+        Self { writer, overlay, chunks: None, position, changes: 0, heard: true, events }
     }
 
     /// Begins the effects of a raft entry. Every entry begins, whatever comes of it, so that the
@@ -51,6 +54,16 @@ impl<'a> Write<'a> {
         assert!(term >= before, "entry {index} has term {term}, the one before it {before}");
         self.position.applied = index;
         self.position.term = term;
+        self.heard = true;
+    }
+
+    /// Nobody here waits for the answer to this entry: what a txn reads is left out of it.
+    pub fn unheard(&mut self) {
+        self.heard = false;
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard
     }
 
     /// Answers a Range in the state as of here.

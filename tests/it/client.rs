@@ -30,12 +30,21 @@ pub struct Channel(SendRequest<Body>);
 impl Channel {
     /// One attempt.
     pub async fn connect(endpoint: &str) -> std::io::Result<Self> {
+        Self::connect_with(endpoint, 4 << 20, 16 << 20).await
+    }
+
+    /// With room for so many bytes that nobody has read yet, of one stream and of all.
+    pub async fn connect_with(
+        endpoint: &str,
+        stream_bytes: u32,
+        all_bytes: u32,
+    ) -> std::io::Result<Self> {
         let stream = tokio::net::TcpStream::connect(endpoint).await?;
         stream.set_nodelay(true)?;
         let (send, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(stream_bytes)
+            .initial_connection_window_size(all_bytes)
             .max_send_buf_size(4 << 20)
             .handshake(TokioIo::new(stream))
             .await

@@ -1,5 +1,5 @@
-//! Large ranges by several clients at once: every byte of every answer comes, and the server's memory
-//! stays where it was. `QUORATE_RANGE_BYTES` says how much there is to read; a gigabyte takes a minute
+//! Large ranges by several clients at once, in any order and in txns: every byte of every answer comes,
+//! and the server's memory stays where it was. `QUORATE_RANGE_BYTES` says how much there is to read; a gigabyte takes a minute
 //! or two:
 //!
 //! ```sh
@@ -11,11 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures::future::join_all;
+use futures::future::{join, join_all};
+use futures::stream::{self, StreamExt as _};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
-use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
+use quorate_proto::etcdserverpb::{
+    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse,
+    range_request::{SortOrder, SortTarget},
+    request_op::Request as Op,
+    response_op::Response,
+    watch_client::WatchClient,
+    watch_request::RequestUnion,
+};
+use tonic::Streaming;
 use tonic::body::Body;
 use tower::Service as _;
 
@@ -30,8 +40,63 @@ const VALUE_BYTES: usize = 16 << 10;
 const BYTES: usize = 80 << 20;
 /// What all answers together may take in the server's memory.
 const EXTRA_MAX: u64 = 256 << 20;
-const RANGE: &str = "etcdserverpb.KV/Range";
-const STREAM: &str = "etcdserverpb.KV/RangeStream";
+
+/// A call that asks for all keys.
+#[derive(Clone)]
+struct Ask {
+    name: &'static str,
+    method: &'static str,
+    message: Vec<u8>,
+}
+
+impl Ask {
+    fn range() -> Self {
+        Self::new("in the order of keys", "Range", &all())
+    }
+
+    fn stream() -> Self {
+        Self::new("as a stream", "RangeStream", &all())
+    }
+
+    fn newest_first() -> Self {
+        let newest_first = RangeRequest {
+            sort_order: SortOrder::Descend as i32,
+            sort_target: SortTarget::Mod as i32,
+            ..all()
+        };
+        Self::new("newest first", "Range", &newest_first)
+    }
+
+    fn by_value() -> Self {
+        let by_value = RangeRequest {
+            sort_order: SortOrder::Ascend as i32,
+            sort_target: SortTarget::Value as i32,
+            ..all()
+        };
+        Self::new("by value", "Range", &by_value)
+    }
+
+    /// The keys before the middle, last one first, and the others.
+    fn txn(keys: usize) -> Self {
+        let before = RangeRequest {
+            range_end: key(keys / 2),
+            sort_order: SortOrder::Descend as i32,
+            ..all()
+        };
+        let behind = RangeRequest { key: key(keys / 2), ..all() };
+        let read = |range| RequestOp { request: Some(Op::RequestRange(range)) };
+        let success = vec![read(before), read(behind)];
+        Self::new("in a txn", "Txn", &TxnRequest { success, ..TxnRequest::default() })
+    }
+
+    fn new(name: &'static str, method: &'static str, message: &impl prost::Message) -> Self {
+        Self { name, method, message: message.encode_to_vec() }
+    }
+}
+
+fn all() -> RangeRequest {
+    RangeRequest { key: "\0".into(), range_end: "\0".into(), ..RangeRequest::default() }
+}
 
 #[test]
 fn large_ranges_take_little_memory() {
@@ -45,20 +110,23 @@ fn large_ranges_take_little_memory() {
     runtime().block_on(async {
         fill(&endpoint, keys).await;
         // What RocksDB keeps of what it has read is not the answers' memory.
-        assert!(read(&endpoint, RANGE, false).await.bytes > bytes as u64);
-        for method in [RANGE, STREAM] {
+        assert!(read(&endpoint, &Ask::range(), false).await.bytes > bytes as u64);
+        // By value takes more than is counted: the allocator keeps what runs of values leave.
+        let sorted = [Ask::newest_first(), Ask::txn(keys)];
+        for ask in [Ask::range(), Ask::stream()].into_iter().chain(sorted) {
+            let name = ask.name;
             let before = resident_bytes(pid);
             let began = Instant::now();
             let peak = Peak::start(pid);
-            let answers = join_all((0..CLIENTS).map(|_| read(&endpoint, method, false))).await;
+            let answers = join_all((0..CLIENTS).map(|_| read(&endpoint, &ask, false))).await;
             let (peak, took) = (peak.stop(), began.elapsed());
             for answer in &answers {
-                assert!(answer.bytes > bytes as u64, "{method}: {} bytes", answer.bytes);
-                assert_eq!(answer.code, "0", "{method}");
+                assert!(answer.bytes > bytes as u64, "{name}: {} bytes", answer.bytes);
+                assert_eq!(answer.code, "0", "{name}");
             }
             let (mb, extra) = (|bytes: u64| bytes >> 20, peak.saturating_sub(before));
             loudly(&format!(
-                "{method}: {CLIENTS} clients read {} MB each in {took:.1?}: {} MB resident before, \
+                "{name}: {CLIENTS} clients read {} MB each in {took:.1?}: {} MB resident before, \
                  {} MB at most, {} MB more",
                 mb(bytes as u64),
                 mb(before),
@@ -67,27 +135,28 @@ fn large_ranges_take_little_memory() {
             ));
             // Less than one answer at a time would take, where that says more.
             let most = EXTRA_MAX.min(2 * bytes as u64);
-            assert!(extra < most, "{method}: {} MB more than {} MB", mb(extra), mb(before));
+            assert!(extra < most, "{name}: {} MB more than {} MB", mb(extra), mb(before));
         }
     });
 }
 
 #[test]
 fn an_answer_in_pages_is_the_answer() {
-    const KEYS: usize = 300;
+    // More than are put in order at once.
+    const KEYS: usize = 600;
     let dir = scratch();
     let mut server = Server::single(Kind::subject(), dir.path(), &[]);
     server.start();
     let endpoint = server.endpoint();
     runtime().block_on(async {
         fill(&endpoint, KEYS).await;
-        let whole = read(&endpoint, RANGE, true).await.messages.remove(0);
+        let whole = read(&endpoint, &Ask::range(), true).await.messages.remove(0);
         let whole = RangeResponse::decode(whole).expect("a whole message");
         assert_eq!((whole.kvs.len(), whole.count, whole.more), (KEYS, KEYS as i64, false));
         for (n, kv) in whole.kvs.iter().enumerate() {
             assert_eq!((&kv.key, &kv.value), (&key(n), &value(n)));
         }
-        let chunks = read(&endpoint, STREAM, true).await.messages;
+        let chunks = read(&endpoint, &Ask::stream(), true).await.messages;
         assert!(chunks.len() > 3, "{} chunks", chunks.len());
         let (mut kvs, mut last) = (Vec::new(), RangeResponse::default());
         for chunk in chunks {
@@ -97,7 +166,115 @@ fn an_answer_in_pages_is_the_answer() {
             kvs.append(&mut last.kvs);
         }
         assert_eq!(RangeResponse { kvs, ..last }, whole);
+
+        let sorted = async |ask: Ask| {
+            let answer = read(&endpoint, &ask, true).await.messages.remove(0);
+            RangeResponse::decode(answer).expect("a whole message")
+        };
+        let mut expected = whole.clone();
+        expected.kvs.sort_by_key(|kv| -kv.mod_revision);
+        assert_eq!(sorted(Ask::newest_first()).await, expected);
+        expected.kvs.sort_by(|a, b| a.value.cmp(&b.value));
+        assert_eq!(sorted(Ask::by_value()).await, expected);
+
+        let txn = read(&endpoint, &Ask::txn(KEYS), true).await.messages.remove(0);
+        let txn = TxnResponse::decode(txn).expect("a whole message");
+        let mut lists = txn.responses.into_iter().map(|op| match op.response {
+            Some(Response::ResponseRange(range)) => range.kvs,
+            other => panic!("{other:?} in a txn of ranges"),
+        });
+        let (before, behind) = whole.kvs.split_at(KEYS / 2);
+        assert!(lists.next().is_some_and(|list| list.iter().eq(before.iter().rev())));
+        assert!(lists.next().is_some_and(|list| list == behind));
     });
+}
+
+/// Watch streams whose clients read nothing: half of them begin with history, the others with the
+/// present.
+const STALLED: usize = 200;
+/// What such a stream may take in the server's memory, and what the writes themselves take.
+const STALLED_BYTES_MAX: u64 = 2 << 20;
+const WRITES_EXTRA: u64 = 128 << 20;
+
+#[test]
+fn watchers_that_read_nothing_cost_little_and_nobody_else() {
+    const BEFORE: usize = (32 << 20) / VALUE_BYTES;
+    const AFTER: usize = (64 << 20) / VALUE_BYTES;
+    let dir = scratch();
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    server.start();
+    let (endpoint, pid) = (server.endpoint(), server.pid().expect("it runs"));
+    runtime().block_on(async {
+        fill(&endpoint, BEFORE).await;
+        let before = resident_bytes(pid);
+        let peak = Peak::start(pid);
+        let mut stalled = Vec::new();
+        for n in 0..STALLED {
+            let from = if n % 2 == 0 { 2 } else { 0 };
+            stalled.push(watch(&endpoint, 64 << 10, from).await);
+        }
+        let mut reader = watch(&endpoint, 4 << 20, 0).await;
+        // The present begins here for those that asked for it.
+        let began = BEFORE as i64 + 2;
+        let all = AFTER as i64 + began;
+        let reading = async {
+            assert_eq!(revisions(&mut reader, all).await, (began..all).collect::<Vec<_>>());
+            Instant::now()
+        };
+        let writing = async {
+            fill(&endpoint, AFTER).await;
+            Instant::now()
+        };
+        let (read, written) = join(reading, writing).await;
+        let behind = read.saturating_duration_since(written);
+        let extra = peak.stop().saturating_sub(before);
+        loudly(&format!(
+            "{STALLED} streams that nobody reads: {} MB more than {} MB, another reads the last \
+             event {behind:.1?} after it was written",
+            extra >> 20,
+            before >> 20
+        ));
+        assert!(extra < STALLED as u64 * STALLED_BYTES_MAX + WRITES_EXTRA, "{} MB", extra >> 20);
+        assert!(behind < Duration::from_secs(5), "held up for {behind:?}");
+
+        for (n, from) in [(0, 2), (1, began)] {
+            let found = revisions(&mut stalled[n], all).await;
+            assert_eq!(found, (from..all).collect::<Vec<_>>(), "of stream {n}");
+        }
+    });
+}
+
+/// A watch stream of its own connection, which takes so many bytes that nobody reads; it watches all
+/// keys.
+async fn watch(endpoint: &str, bytes: u32, start_revision: i64) -> Streaming<WatchResponse> {
+    let channel = Channel::connect_with(endpoint, bytes, bytes).await.expect("it serves");
+    let create = WatchCreateRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        start_revision,
+        ..WatchCreateRequest::default()
+    };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = stream::iter([create]).chain(stream::pending());
+    let origin = format!("http://{endpoint}").parse().expect("a URI");
+    let client = WatchClient::with_origin(channel, origin);
+    let mut client = client.max_decoding_message_size(usize::MAX);
+    let mut answers = client.watch(requests).await.expect("a watch stream").into_inner();
+    let created = answers.message().await.expect("it lives").expect("an answer");
+    assert!(created.created && !created.canceled, "{created:?}");
+    answers
+}
+
+/// The revisions of the next events, up to the one before `end`.
+async fn revisions(answers: &mut Streaming<WatchResponse>, end: i64) -> Vec<i64> {
+    let mut found: Vec<i64> = Vec::new();
+    while found.last().is_none_or(|last| last + 1 < end) {
+        let answer = tokio::time::timeout(Duration::from_secs(60), answers.message()).await;
+        let answer = answer.expect("the next event comes").expect("it lives").expect("an answer");
+        assert!(!answer.canceled, "{answer:?}");
+        found.extend(answer.events.into_iter().map(|event| event.kv.expect("it").mod_revision));
+    }
+    found
 }
 
 /// The largest number of bytes resident, looked at all the time.
@@ -164,14 +341,13 @@ struct Answer {
 }
 
 /// Reads everything, by a connection of its own; keeps nothing that is not wanted.
-async fn read(endpoint: &str, method: &str, keep: bool) -> Answer {
-    let all = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
-    let message = all.encode_to_vec();
+async fn read(endpoint: &str, ask: &Ask, keep: bool) -> Answer {
+    let Ask { method, message, .. } = ask;
     let mut frame = BytesMut::new();
     frame.put_u8(0);
     frame.put_u32(message.len() as u32);
-    frame.put_slice(&message);
-    let request = Request::post(format!("http://{endpoint}/{method}"))
+    frame.put_slice(message);
+    let request = Request::post(format!("http://{endpoint}/etcdserverpb.KV/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Body::new(Full::new(frame.freeze())))

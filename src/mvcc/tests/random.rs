@@ -10,7 +10,8 @@ use proptest::sample::select;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, RequestOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
+    RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, compare::TargetUnion,
+    request_op::Request, response_op::Response,
 };
 use quorate_proto::mvccpb::{Event, KeyValue};
 
@@ -22,8 +23,8 @@ use crate::mvcc::counts::Chunks;
 use crate::mvcc::keys::{RevKey, attached_key, version_key};
 use crate::mvcc::record::{Head, shared_kv};
 use crate::mvcc::{
-    RangeStream, Ranged, Store, View, Write, check_delete_range, check_put, check_range,
-    check_range_stream, check_txn,
+    Most, Pages, RangeStream, Ranged, Share, Store, TxnRead, View, Write, check_delete_range,
+    check_put, check_range, check_range_stream, check_txn,
 };
 use crate::types::{Index, LeaseId, Revision};
 
@@ -111,8 +112,15 @@ impl World {
                 }
             }
             Step::ReadTxn(request) => {
-                let ours = self.store().view().txn(&request).expect("works");
-                assert_eq!(ours, self.model.clone().txn(&request), "{request:?}");
+                let (view, expected) = (self.store().view(), self.model.clone().txn(&request));
+                let whole = view.txn_within(&request, 1 << 20).expect("works");
+                assert_eq!(whole.map(|whole| whole.expect("it is small")), expected, "{request:?}");
+                assert_eq!(turned_txn(&view, &request), expected, "{request:?}");
+                let weight = view.weigh_txn(&request, u64::MAX).expect("works");
+                let read = expected.map_or(0, |answer| {
+                    answer.responses.iter().map(|op| range_of(op).kvs.len()).sum::<usize>() as u64
+                });
+                assert!(weight >= read * size_of::<KeyValue>() as u64, "{weight} for {request:?}");
             }
             Step::Flush => {
                 assert_eq!(self.store().flush().expect("works"), Index(self.log.len() as u64));
@@ -189,7 +197,8 @@ impl World {
         while from <= self.model.revision() {
             let (to, wanted) =
                 (Revision(self.model.revision()), |key: &[u8]| within(key, b"a", b"b"));
-            let found = view.events(Revision(from), to, 3, true, &wanted).expect("works");
+            let most = Most { changes: 3, bytes: 8 };
+            let found = view.events(Revision(from), to, most, true, &wanted).expect("works");
             let found = found.expect("is not compacted");
             let mut expected = Vec::new();
             for main in from..found.next.0 {
@@ -209,7 +218,7 @@ impl World {
             from = found.next.0;
         }
         let compacted =
-            view.events(Revision(self.model.compacted - 1), Revision(1), 1, false, &|_| true);
+            view.events(Revision(self.model.compacted - 1), Revision(1), ONE, false, &|_| true);
         assert_eq!(compacted.expect("works"), Err(Refused::Compacted));
     }
 
@@ -229,6 +238,8 @@ impl World {
         assert_eq!(stored.collect::<Vec<_>>(), kept);
     }
 }
+
+const ONE: Most = Most { changes: 1, bytes: 1 };
 
 /// What is derived from history must be what history says, also in the middle of a compaction's
 /// deletions.
@@ -464,19 +475,34 @@ fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused>
 
 /// What the pages of an answer come to, which is as long as was said before.
 fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
-    let mut pages = match view.range_paged(request, 16).expect("works")? {
-        Ranged::Whole(range) => return Ok(range),
-        Ranged::Paged(pages) => pages,
-    };
+    match view.range_paged(request, SHARE).expect("works")? {
+        Ranged::Whole(range) => Ok(range),
+        Ranged::Paged(pages) => Ok(all_of(pages)),
+    }
+}
+
+/// There is room for two or three keys at a time.
+const SHARE: Share = Share { page: 16, sort: 600 };
+
+fn all_of(mut pages: Pages) -> RangeResponse {
     let (mut kvs, said) = (Vec::new(), pages.bytes());
     loop {
         let page = pages.next(24).expect("works");
         if page.is_empty() {
-            assert_eq!(keys_bytes(&kvs) as u64, said, "{request:?}");
-            return Ok(RangeResponse { kvs, ..pages.frame().clone() });
+            assert_eq!(keys_bytes(&kvs) as u64, said, "{kvs:?}");
+            return RangeResponse { kvs, ..pages.frame().clone() };
         }
         kvs.extend(page);
     }
+}
+
+/// What a txn's answer comes to, its pages in their places.
+fn turned_txn(view: &View, request: &TxnRequest) -> Result<TxnResponse, Refused> {
+    let TxnRead { mut response, pages } = view.txn_paged(request, SHARE).expect("works")?;
+    for (n, pages) in pages {
+        response.responses[n].response = Some(Response::ResponseRange(all_of(pages)));
+    }
+    Ok(response)
 }
 
 /// Keys that a filter leaves out between two pages are counted once.
@@ -498,6 +524,13 @@ fn pages_count_what_lies_between_them_once() {
     };
     let answer = turned(&store.view(), &request).expect("valid");
     assert_eq!((answer.kvs.len(), answer.count), (4, 12));
+}
+
+fn range_of(op: &ResponseOp) -> &RangeResponse {
+    match &op.response {
+        Some(Response::ResponseRange(range)) => range,
+        other => panic!("{other:?} in the answer of a txn that only reads"),
+    }
 }
 
 /// What they take in an answer.

@@ -24,8 +24,8 @@ use crate::limits::TXN_OPS_MAX;
 use crate::mvcc::keys::RevKey;
 use crate::mvcc::record::KvRef;
 use crate::mvcc::{
-    RangeStream, Store, Write, check_delete_range, check_put, check_range, check_range_stream,
-    check_txn,
+    Most, RangeStream, Store, Write, check_delete_range, check_put, check_range,
+    check_range_stream, check_txn,
 };
 use crate::types::{LeaseId, Revision};
 
@@ -157,7 +157,13 @@ impl Script {
         let view = self.store().view();
         let from = Revision(number(options, "from", 0));
         let max = number(options, "max", 1000) as usize;
-        let found = view.events(from, view.revision(), max, true, &|_| true)?;
+        let found = view.events(
+            from,
+            view.revision(),
+            Most { changes: max, bytes: usize::MAX },
+            true,
+            &|_| true,
+        )?;
         Ok(shown(found.map(|found| {
             let mut output = String::new();
             for event in &found.events {
