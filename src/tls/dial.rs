@@ -21,6 +21,8 @@ use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 pub struct Dialer {
     env: Env,
     configs: Arc<Reloading<ClientConfig>>,
+    /// In place of the names of hosts, if not empty.
+    server_name: String,
 }
 
 impl Dialer {
@@ -33,7 +35,7 @@ impl Dialer {
             config(disk, settings, contents, &clock, protocols.clone())
         };
         let configs = Reloading::new(env.clone(), settings.clone(), End::Dialer, Box::new(build));
-        Self { env: env.clone(), configs }
+        Self { env: env.clone(), configs, server_name: settings.server_name.clone() }
     }
 
     /// Whether the files can be used now.
@@ -44,6 +46,7 @@ impl Dialer {
     /// Secures a connection to the server called `name`, a host name or an address.
     pub async fn secure(&self, name: &str, conn: BoxConn) -> io::Result<BoxConn> {
         let config = self.configs.current().await.map_err(io::Error::other)?;
+        let name = if self.server_name.is_empty() { name } else { &self.server_name };
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let handshake = TlsConnector::from(config).connect(name, conn);
         match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
