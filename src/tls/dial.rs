@@ -10,7 +10,8 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::accept::{Clock, mismatch};
-use super::files::{Contents, End, Reloading};
+use super::certificate::Names;
+use super::files::{Contents, End, Pair, Reloading};
 use super::verify::{Anybody, Servers};
 use super::{Settings, TlsError};
 use crate::env::{BoxConn, Disk, Env};
@@ -75,6 +76,9 @@ fn config(
             builder.with_custom_certificate_verifier(Arc::new(servers))
         }
     };
+    if let Some(pair) = contents.pair.as_ref().filter(|_| settings.nameless) {
+        check_nameless(pair)?;
+    }
     let mut config = match &contents.pair {
         Some(pair) => builder
             .with_client_auth_cert(pair.chain()?, pair.private_key()?)
@@ -84,4 +88,16 @@ fn config(
     config.alpn_protocols = protocols;
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// With etcd's text.
+fn check_nameless(pair: &Pair) -> Result<(), TlsError> {
+    let chain = pair.chain()?;
+    match Names::of(&chain[0]).and_then(|names| names.common).filter(|name| !name.is_empty()) {
+        None => Ok(()),
+        Some(name) => Err(TlsError::new(format!(
+            "cert has non empty Common Name ({name}): {}",
+            pair.cert_file.display()
+        ))),
+    }
 }
