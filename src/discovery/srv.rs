@@ -271,8 +271,113 @@ fn host_port(record: &Service) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::io;
+    use std::net::IpAddr;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::env::{BoxConn, BoxFuture, Listener, Net, tokio};
+
+    /// A world of names: services, each with its records, and hosts that are called after the last
+    /// part of their address.
+    struct Names(Vec<(&'static str, Vec<Service>)>);
+
+    impl Net for Names {
+        fn listen(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn connect(&self, _: String) -> BoxFuture<'_, io::Result<BoxConn>> {
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+
+        fn addresses_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<IpAddr>>> {
+            let last = name.strip_suffix(".example.com").and_then(|host| host.parse::<u8>().ok());
+            let last = last.ok_or_else(|| io::Error::other("no such host"));
+            Box::pin(async { last.map(|last| vec![IpAddr::from([10, 0, 0, last])]) })
+        }
+
+        fn names_of(&self, _: IpAddr) -> BoxFuture<'_, io::Result<Vec<String>>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn services_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<Service>>> {
+            let found =
+                self.0.iter().find(|(service, _)| format!("{service}._tcp.example.com") == name);
+            let missing = || io::Error::other(format!("lookup {name}: no such host"));
+            let found = found.map(|(_, records)| records.clone()).ok_or_else(missing);
+            Box::pin(async { found })
+        }
+    }
+
+    fn at(host: &str) -> Service {
+        Service { priority: 0, weight: 0, port: 2380, target: format!("{host}.example.com") }
+    }
+
+    fn world(names: Vec<(&'static str, Vec<Service>)>) -> (Env, Srv) {
+        let env = Env { net: Arc::new(Names(names)), ..tokio::env() };
+        (env, Srv { domain: "example.com".into(), suffix: String::new() })
+    }
+
+    /// The members as the one at `advertised` finds them.
+    async fn found(
+        names: Vec<(&'static str, Vec<Service>)>,
+        advertised: &str,
+    ) -> Result<String, String> {
+        let (env, srv) = world(names);
+        let advertised = Url::parse_list(advertised).expect("URLs");
+        members(&env, &srv, "me", &advertised).await.map(|members| members.join(","))
+    }
+
+    #[::tokio::test]
+    async fn members_are_told_apart_by_address() {
+        let both = vec![("_etcd-server", vec![at("1"), at("2"), at("nobody"), at("3")])];
+        assert_eq!(
+            found(both.clone(), "http://2.example.com:2380").await.as_deref(),
+            Ok(
+                "0=http://1.example.com:2380,me=http://2.example.com:2380,1=http://3.example.com:2380"
+            )
+        );
+        let elsewhere = found(both, "http://2.example.com:9").await.expect("three are found");
+        assert!(elsewhere.starts_with("0=") && !elsewhere.contains("me="), "{elsewhere}");
+        let mixed = vec![("_etcd-server-ssl", vec![at("1")]), ("_etcd-server", vec![at("2")])];
+        assert_eq!(
+            found(mixed, "https://1.example.com:2380").await.as_deref(),
+            Ok("me=https://1.example.com:2380,0=http://2.example.com:2380")
+        );
+    }
+
+    #[::tokio::test]
+    async fn what_is_wrong_is_told_of_both_services() {
+        let why = |service: &str| {
+            format!(
+                "error querying DNS SRV records for _{service} lookup _{service}._tcp.example.com: \
+                 no such host"
+            )
+        };
+        let nobody = found(Vec::new(), "http://1.example.com:2380").await;
+        assert_eq!(nobody, Err(format!("{}\n{}", why("etcd-server-ssl"), why("etcd-server"))));
+        let other =
+            found(vec![("_etcd-server-ssl", vec![at("1")])], "http://1.example.com:2380").await;
+        let other = other.expect_err("it speaks otherwise");
+        let mismatch = "bootstrap at https://1.example.com:2380 from DNS for etcd-server-ssl has \
+                        scheme mismatch with expected peer http://1.example.com:2380";
+        assert!(other.contains(mismatch), "{other}");
+    }
+
+    #[::tokio::test]
+    async fn clients_are_where_somebody_vouches_for_them() {
+        let names = vec![("_etcd-client-ssl", vec![at("1")]), ("_etcd-client", vec![at("2")])];
+        let (env, srv) = world(names);
+        let all = clients(&env, &srv, "", true).await.expect("two are found");
+        let urls = ["https://1.example.com:2380", "http://2.example.com:2380"];
+        assert_eq!(urls_of(&all), urls);
+        let valid = clients(&env, &srv, "", false).await.expect("none is left");
+        assert!(valid.is_empty(), "one refuses, the other is plain");
+        let (env, srv) = world(Vec::new());
+        let why = clients(&env, &srv, "", true).await.expect_err("nobody");
+        assert!(why.starts_with("dns lookup errors: lookup _etcd-client-ssl"), "{why}");
+    }
 
     fn record(priority: u16, weight: u16, port: u16) -> Service {
         Service { priority, weight, port, target: "a.example.com".into() }

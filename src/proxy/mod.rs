@@ -84,3 +84,29 @@ async fn listen_address(env: &Env, text: &str) -> Result<(Vec<IpAddr>, SocketAdd
     let first = *first.ok_or_else(|| format!("failed to resolve listen host: {host}"))?;
     Ok((all, SocketAddr::new(first, port)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        assert!(is_command(&words[0]));
+        parse(&words)
+    }
+
+    #[test]
+    fn commands_are_etcds() {
+        for line in ["gateway", "grpc-proxy", "gateway stop", "grpc-proxy --help"] {
+            let Ok(Command::Print(text)) = parsed(line) else { panic!("{line}") };
+            assert!(text.contains(" start [flags]"), "{text}");
+        }
+        let Ok(Command::Print(text)) = parsed("grpc-proxy start -h") else { panic!("a text") };
+        assert!(text.contains("  --namespace ''\n"), "{text}");
+        let line = "gateway start --endpoints=http://a:1,b:2 --endpoints c:3 --retry-delay 1s";
+        let Ok(Command::Gateway(options)) = parsed(line) else { panic!("a gateway") };
+        assert_eq!(options.endpoints, ["http://a:1", "b:2", "c:3"]);
+        let error = parsed("grpc-proxy start --nothing").expect_err("there is no such flag");
+        assert!(error.starts_with("Error: unknown flag: --nothing\nUsage:"), "{error}");
+    }
+}

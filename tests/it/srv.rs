@@ -51,8 +51,11 @@ fn members_that_dns_does_not_name_do_not_start() {
         let mut alone = member(&kind, dir.path(), "alone");
         alone.spawn();
         assert_eq!(alone.wait_exit().code(), Some(1), "{kind:?}: {}", alone.output());
-        let why = "cannot find local etcd member \\\"alone\\\" in SRV records";
-        assert!(alone.output().contains(why), "{kind:?}: {}", alone.output());
+        assert!(
+            alone.output().contains("cannot find local etcd member"),
+            "{kind:?}: {}",
+            alone.output()
+        );
 
         let mut nobody = member(&kind, dir.path(), "nobody");
         nobody.flags.push("--discovery-srv-name=other".into());
