@@ -276,7 +276,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::env::{BoxConn, BoxFuture, Listener, Net, tokio};
+    use crate::env::{BoxConn, BoxFuture, Listener, Net, tokio as machine};
 
     /// A world of names: services, each with its records, and hosts that are called after the last
     /// part of their address.
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn world(names: Vec<(&'static str, Vec<Service>)>) -> (Env, Srv) {
-        let env = Env { net: Arc::new(Names(names)), ..tokio::env() };
+        let env = Env { net: Arc::new(Names(names)), ..machine::env() };
         (env, Srv { domain: "example.com".into(), suffix: String::new() })
     }
 
@@ -329,7 +329,7 @@ mod tests {
         members(&env, &srv, "me", &advertised).await.map(|members| members.join(","))
     }
 
-    #[::tokio::test]
+    #[tokio::test]
     async fn members_are_told_apart_by_address() {
         let both = vec![("_etcd-server", vec![at("1"), at("2"), at("nobody"), at("3")])];
         assert_eq!(
@@ -347,7 +347,7 @@ mod tests {
         );
     }
 
-    #[::tokio::test]
+    #[tokio::test]
     async fn what_is_wrong_is_told_of_both_services() {
         let why = |service: &str| {
             format!(
@@ -365,7 +365,7 @@ mod tests {
         assert!(other.contains(mismatch), "{other}");
     }
 
-    #[::tokio::test]
+    #[tokio::test]
     async fn clients_are_where_somebody_vouches_for_them() {
         let names = vec![("_etcd-client-ssl", vec![at("1")]), ("_etcd-client", vec![at("2")])];
         let (env, srv) = world(names);
