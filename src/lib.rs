@@ -43,7 +43,8 @@
 //!
 //! | row | modules |
 //! |---|---|
-//! | tools | [`ctl`] [`offline`] the two tools · [`discovery`] how new members meet · `bin` thin mains |
+//! | proxies | [`proxy`] the commands `gateway` and `grpc-proxy` · `bin` thin mains |
+//! | tools | [`ctl`] [`offline`] the two tools · [`discovery`] how new members meet |
 //! | command line | [`config`] flags, variables, validation |
 //! | the whole | [`server`] |
 //! | edge | [`grpc`] · [`http`] |
@@ -98,3 +99,5 @@ pub mod client;
 pub mod ctl;
 pub mod discovery;
 pub mod offline;
+
+pub mod proxy;

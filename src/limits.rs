@@ -187,6 +187,20 @@ pub const COUNT_SUM_CHUNKS: i64 = 32;
 /// Bytes that the installation of a snapshot gathers before it writes them.
 pub const INSTALL_BATCH_BYTES: usize = 1 << 20;
 
+/// A gateway's connecting to one endpoint.
+pub const GATEWAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that a proxy keeps, etcd's number, and the bytes of all of them.
+pub const PROXY_CACHE_ANSWERS: usize = 2_048;
+pub const PROXY_CACHE_BYTES: usize = 64 << 20;
+/// Responses that wait for one watch stream of a proxy.
+pub const PROXY_WATCH_INBOX: usize = 1_024;
+/// What a watch stream gets to take the next response when others wait for the same one, and when
+/// nobody else does; then it is ended.
+pub const PROXY_WATCH_PATIENCE_SHARED: Duration = Duration::from_millis(50);
+pub const PROXY_WATCH_PATIENCE: Duration = Duration::from_secs(10);
+/// The largest request that a proxy takes: what gRPC's Go library lets a server receive.
+pub const PROXY_REQUEST_BYTES_MAX: usize = 4 << 20;
+
 /// Peer I/O: dial, read and write.
 pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to open a stream.

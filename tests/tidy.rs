@@ -24,11 +24,12 @@ const ROWS: &[&[&str]] = &[
     &["server"],
     &["config"],
     &["ctl", "offline", "discovery"],
+    &["proxy"],
 ];
 
 /// The client stands beside the rows: it names these, and is named by [`CLIENTS`].
 const CLIENT_NAMES: &[&str] = &["types", "limits", "error", "codec", "env", "tls"];
-const CLIENTS: &[&str] = &["ctl", "discovery"];
+const CLIENTS: &[&str] = &["ctl", "discovery", "proxy"];
 
 /// Crates that only these modules of `src` name; `bin` is every program. Tests may build what they
 /// test from whatever they need.
@@ -36,9 +37,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("raft", &["replica"]),
     ("slog", &["replica"]),
     ("rocksdb", &["engine"]),
-    ("tonic", &["grpc", "http", "server", "client", "discovery"]),
-    ("hyper", &["env", "peer", "server", "client"]),
-    ("hyper_util", &["env", "peer", "server", "client"]),
+    ("tonic", &["grpc", "http", "server", "client", "discovery", "proxy"]),
+    ("hyper", &["env", "peer", "server", "client", "proxy"]),
+    ("hyper_util", &["env", "peer", "server", "client", "proxy"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
     ("rcgen", &["tls"]),
@@ -47,6 +48,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustix", &["env", "bin"]),
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),
+    ("simple_dns", &["env"]),
     ("tracing_subscriber", &["config", "bin"]),
     ("saphyr_parser", &["config"]),
     ("anyhow", &["bin", "ctl", "offline"]),

@@ -1,5 +1,5 @@
 //! How a new cluster finds its members without a list of them: at another etcd, or in DNS. The flags and
-//! their rules, with etcd's texts; DNS is not served yet.
+//! their rules, with etcd's texts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +23,14 @@ pub struct Discovery {
     pub user: Option<(String, String)>,
 }
 
+/// The domain in which SRV records name the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Srv {
+    pub domain: String,
+    /// Added to the names of the services; empty for none.
+    pub suffix: String,
+}
+
 /// The values of these flags, as given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Given {
@@ -38,13 +46,18 @@ pub(super) struct Given {
     pub password: String,
     pub fallback: String,
     pub domain: String,
-    pub service: String,
+    pub suffix: String,
 }
 
 impl Given {
     /// Whether the initial cluster is not what the flag of that name says.
     pub fn is_asked_for(&self) -> bool {
         !self.endpoints.is_empty() || !self.domain.is_empty()
+    }
+
+    pub fn srv(&self) -> Option<Srv> {
+        let (domain, suffix) = (self.domain.clone(), self.suffix.clone());
+        (!domain.is_empty()).then_some(Srv { domain, suffix })
     }
 }
 
@@ -75,12 +88,9 @@ pub(super) fn check(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
-/// What is asked for; an error as long as it is not there.
+/// The etcd at which to meet, if there is one.
 pub(super) fn settle(values: &Values) -> Result<Option<Discovery>, String> {
     let given = &values.discovery;
-    if !given.domain.is_empty() {
-        return Err("flag --discovery-srv is known to etcd but not served by this version".into());
-    }
     if given.endpoints.is_empty() {
         return Ok(None);
     }
@@ -230,13 +240,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "discovery-srv",
         "",
         set!(discovery.domain, text),
-        "The domain whose SRV records name the members; not served."
+        "The domain whose SRV records name the members: _etcd-server-ssl._tcp and _etcd-server._tcp in it."
     ),
     served!(
         Clustering,
         "discovery-srv-name",
         "",
-        set!(discovery.service, text),
-        "A suffix to the names of those records."
+        set!(discovery.suffix, text),
+        "A suffix to the names of those services, as in _etcd-server-SUFFIX._tcp."
     ),
 ];

@@ -21,6 +21,12 @@ pub const USAGE: &str = "Usage:
   quorate --config-file PATH
     Start a member with the configuration in a file; other flags and variables are ignored.
     Durations are whole nanoseconds there (600000000000 for 10m).
+
+  quorate gateway start [flags]
+    Start a proxy that hands connections on.
+
+  quorate grpc-proxy start [flags]
+    Start a proxy that lets clients share what they ask for.
 ";
 
 /// `--version`: etcd's lines first, for those who read them, then ours.

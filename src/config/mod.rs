@@ -15,7 +15,8 @@
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
 //! rules), `discovery` (other ways to find the members), [`without_effect`] (flags for what is not
 //! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`]
-//! (what the server is started with), [`help`] (texts).
+//! (what the server is started with), [`help`] (texts), [`pflag`] (the syntax of the tools' and
+//! sub-commands' flags).
 
 pub mod cluster;
 mod discovery;
@@ -25,6 +26,7 @@ mod gates;
 pub(crate) mod go;
 pub mod help;
 pub mod log;
+pub(crate) mod pflag;
 mod security;
 mod server;
 mod tokens;
@@ -37,7 +39,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-pub use discovery::Discovery;
+pub use discovery::{Discovery, Srv};
 use flags::{Flag, Kind};
 pub use validate::Config;
 
@@ -314,12 +316,7 @@ fn not_served(flag: &Flag) -> ConfigError {
 }
 
 fn positional(argument: &str) -> String {
-    match argument {
-        "gateway" | "grpc-proxy" => {
-            format!("command {argument} is known to etcd but not served by this version")
-        }
-        _ => format!("{} is not a valid flag", go::quote(argument)),
-    }
+    format!("{} is not a valid flag", go::quote(argument))
 }
 
 #[cfg(test)]

@@ -98,10 +98,8 @@ fn gos_syntax_is_read() {
     );
     assert_eq!(invalid("--pre-vote false"), "\"false\" is not a valid flag");
     assert_eq!(invalid("-- --name"), "\"--name\" is not a valid flag");
-    assert_eq!(
-        invalid("gateway start"),
-        "command gateway is known to etcd but not served by this version"
-    );
+    // Commands are no flags; who starts the program looks for them first.
+    assert_eq!(invalid("gateway start"), "\"gateway\" is not a valid flag");
 }
 
 #[test]
@@ -157,7 +155,6 @@ fn what_is_not_served_is_refused() {
     let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
     assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
     assert_eq!(invalid("--enable-distributed-tracing"), text("enable-distributed-tracing"));
-    assert_eq!(invalid("--discovery-srv example.com"), text("discovery-srv"));
     // These ask for what happens anyway.
     config("--enable-pprof=false --discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
@@ -202,6 +199,18 @@ fn members_meet_at_another_etcd() {
     let tls = config(secure).discovery.expect("it is asked for").tls.expect("it is secured");
     assert_eq!(tls.trusted_ca_file.to_str(), Some("ca.pem"));
     assert_eq!(config("").discovery, None);
+}
+
+#[test]
+fn members_are_named_by_dns() {
+    let found = config("--name m1 --discovery-srv example.com --discovery-srv-name blue");
+    let (domain, suffix) = ("example.com".into(), "blue".into());
+    assert_eq!(found.srv, Some(Srv { domain, suffix }));
+    assert_eq!(found.initial_cluster.to_string(), "m1=http://localhost:2380");
+    // As in etcd, the suffix alone is enough to forget the default.
+    let nobody = config("--discovery-srv-name blue");
+    assert_eq!((nobody.srv.clone(), nobody.initial_cluster.to_string()), (None, String::new()));
+    assert!(nobody.check_first_start().is_err());
 }
 
 #[test]

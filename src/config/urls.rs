@@ -87,6 +87,10 @@ impl Url {
         &self.host
     }
 
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
     pub fn scheme(&self) -> &str {
         self.text.split(':').next().unwrap_or_default()
     }
@@ -152,7 +156,7 @@ fn check_port(port: &str, input: &str) -> Result<(), String> {
 }
 
 /// Go's `net.SplitHostPort`: IPv6 addresses stand in brackets; the port may be empty.
-fn split_host_port(authority: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_host_port(authority: &str) -> Option<(&str, &str)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         return Some((host, rest.strip_prefix(':')?));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::InitialCluster;
-use super::discovery::Discovery;
+use super::discovery::{Discovery, Srv};
 use super::log;
 use super::urls::{Url, join};
 use super::{ConfigError, Notice, Values, discovery, flags, go, security, tokens, without_effect};
@@ -54,6 +54,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Where the other first members are found; until then the initial cluster is this member alone.
     pub discovery: Option<Discovery>,
+    /// The same, in DNS.
+    pub srv: Option<Srv>,
     /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
     pub joins_existing: bool,
     pub force_new_cluster: bool,
@@ -122,7 +124,8 @@ pub(super) fn command_line(
     {
         values.advertise_client.clear();
     }
-    if values.discovery.is_asked_for() && !values.given.contains("initial-cluster") {
+    let discovers = values.discovery.is_asked_for() || !values.discovery.suffix.is_empty();
+    if discovers && !values.given.contains("initial-cluster") {
         values.initial_cluster.clear();
     }
     validate(values, notices)
@@ -163,7 +166,8 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
     notices.extend(localhost_notices(&values, &listen_peer, &listen_client));
     security::settle(&mut values, notices).map_err(invalid)?;
     check_shared(&values, &listen_client, &listen_client_http)?;
-    if discovery.is_some() {
+    let srv = values.discovery.srv();
+    if discovery.is_some() || srv.is_some() {
         values.initial_cluster =
             InitialCluster::of(&values.name, &values.advertise_peer).to_string();
     }
@@ -201,6 +205,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
             None => values.initial_cluster_token,
         },
         discovery,
+        srv,
         joins_existing: values.initial_state == "existing",
         force_new_cluster: values.force_new_cluster,
         strict_reconfig_check: values.strict_reconfig_check,

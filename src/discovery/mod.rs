@@ -1,5 +1,6 @@
-//! How the members of a new cluster find each other at an etcd that they all know (etcd's "v3
-//! discovery"). Somebody has written there how many they are; each writes its name and peer URLs, and
+//! How the members of a new cluster find each other: by SRV records in DNS (`srv`, which also tells
+//! proxies where the members are), or at an etcd that they all know (etcd's "v3 discovery"), which
+//! is here. Somebody has written there how many they are; each writes its name and peer URLs, and
 //! waits until there are as many. Who comes too late is told that the cluster is full.
 //!
 //! ```text
@@ -11,6 +12,7 @@
 //! Nothing is stored here, and a member that has a log is not to come here.
 
 mod registry;
+pub mod srv;
 
 use std::time::Duration;
 
@@ -48,10 +50,15 @@ pub enum DiscoveryError {
     Duplicates(String),
     #[error("{0}")]
     Endpoint(String),
+    #[error("error setting up initial cluster: {0}")]
+    Srv(String),
 }
 
 /// Puts the cluster that is found in the place of the one of this member alone.
 pub async fn bootstrap(env: &Env, config: &mut Config) -> Result<(), DiscoveryError> {
+    if let Some(srv) = config.srv.clone() {
+        return srv::bootstrap(env, &srv, config).await.map_err(DiscoveryError::Srv);
+    }
     let Some(settings) = &config.discovery else { return Ok(()) };
     info!("Bootstrapping cluster using v3 discovery.");
     let urls: Vec<_> = config.advertise_peer.iter().map(ToString::to_string).collect();

@@ -6,9 +6,10 @@
 //! * The traits are object-safe and free of type parameters, so that no type parameter spreads.
 //! * [`Disk`] and [`File`] block: they are called only inside [`Env::blocking`] or on a [`Worker`].
 //!
-//! Reading order: this file (the traits), [`tokio`] (a real machine), [`hyper`] (hyper's executor and
-//! timer over the traits).
+//! Reading order: this file (the traits), [`tokio`] (a real machine), `dns` (its name servers), [`hyper`]
+//! (hyper's executor and timer over the traits).
 
+mod dns;
 pub mod hyper;
 pub mod tokio;
 
@@ -117,6 +118,25 @@ pub trait Net: Send + Sync + 'static {
     fn addresses_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<IpAddr>>>;
     /// The names of an address.
     fn names_of(&self, address: IpAddr) -> BoxFuture<'_, io::Result<Vec<String>>>;
+    /// The SRV records (RFC 2782) at a name such as `_etcd-server._tcp.example.com`, in the order of the
+    /// answer; at least one.
+    fn services_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<Service>>> {
+        Box::pin(async move {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("lookup {name}: no such host")))
+        })
+    }
+}
+
+/// An SRV record: where a service is, and how much of its load that place is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The lowest counts; the others are for when those of the lowest cannot be reached.
+    pub priority: u16,
+    /// A share of the load, among those of one priority.
+    pub weight: u16,
+    pub port: u16,
+    /// A host's name, without a dot at its end.
+    pub target: String,
 }
 
 fn no_unix_sockets() -> io::Error {

@@ -17,8 +17,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::dns::NameServers;
 use super::{
-    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Worker,
+    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Service,
+    Worker,
 };
 use crate::limits;
 
@@ -223,6 +225,10 @@ impl Net for Sockets {
             let lookup = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address));
             Ok(vec![lookup.await.map_err(io::Error::other)??])
         })
+    }
+
+    fn services_of(&self, name: String) -> BoxFuture<'_, io::Result<Vec<Service>>> {
+        Box::pin(async move { NameServers::of_the_system().services_of(&name).await })
     }
 }
 

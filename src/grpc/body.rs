@@ -57,7 +57,7 @@ impl Boundaries {
 
 /// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
 /// library gives, as soon as its length has been read.
-pub(super) struct Limited<B> {
+pub(crate) struct Limited<B> {
     body: B,
     limit: usize,
     received: Received,
@@ -119,7 +119,7 @@ where
 }
 
 /// A response body; the result of the call is in its trailers.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     body: Body,
     call: Call,
     boundaries: Boundaries,
@@ -131,14 +131,18 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub fn new(
-        body: Body,
-        call: Call,
+    pub fn new(body: Body, call: Call) -> Self {
+        let boundaries = Boundaries::default();
+        Self { body, call, boundaries, deadline: None, _held: None, over: false }
+    }
+
+    /// The same with an end, and with what was set aside for it.
+    pub(super) fn bounded(
+        self,
         deadline: Option<BoxFuture<'static, ()>>,
         held: Option<Held>,
     ) -> Self {
-        let boundaries = Boundaries::default();
-        Self { body, call, boundaries, deadline, _held: held, over: false }
+        Self { deadline, _held: held, ..self }
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {
@@ -156,7 +160,7 @@ impl Answer {
 }
 
 /// The result that these headers or trailers tell, if any.
-pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
+pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 

@@ -149,7 +149,7 @@ where
             let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<Held>());
             Ok(response.map(|body| {
                 let body = paged.map_or(body, Paged::body);
-                Body::new(Answer::new(body, call, deadline, held))
+                Body::new(Answer::new(body, call).bounded(deadline, held))
             }))
         })
     }

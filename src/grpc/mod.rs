@@ -11,9 +11,9 @@
 //! [`Member`]: crate::member::Member
 
 pub mod auth;
-mod body;
+pub(crate) mod body;
 pub mod caller;
-mod calls;
+pub(crate) mod calls;
 pub mod cluster;
 pub mod election;
 pub mod gate;

@@ -108,11 +108,18 @@ pub(super) async fn health(served: &dyn Served, query: &str) -> Response<Body> {
         None => served.read(serializable).await.err().map(|e| format!("RANGE ERROR:{e}")),
     };
     let metrics = served.metrics();
-    let Some(reason) = reason else {
-        metrics.health_success.inc();
+    match reason {
+        None => metrics.health_success.inc(),
+        Some(_) => metrics.health_failures.inc(),
+    }
+    verdict(reason)
+}
+
+/// The answer of `/health`: healthy, or why not.
+pub(crate) fn verdict(unhealthy: Option<String>) -> Response<Body> {
+    let Some(reason) = unhealthy else {
         return with_type(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#);
     };
-    metrics.health_failures.inc();
     let reason = serde_json::Value::from(reason);
     let text = format!("{{\"health\":\"false\",\"reason\":{reason}}}\n");
     warn!(output = text.trim_end(), "/health is unhealthy");

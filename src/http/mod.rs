@@ -23,6 +23,7 @@ use tonic::body::Body;
 
 use self::access::Access;
 use self::gateway::Gateway;
+pub(crate) use self::health::verdict;
 use self::vars::{Process, Raft};
 use crate::env::BoxFuture;
 use crate::error::Error;
@@ -167,9 +168,13 @@ impl Endpoints {
     }
 
     fn metrics(&self) -> Response<Body> {
-        let text = self.served.metrics().text(self.served.rows());
-        with_type(StatusCode::OK, PROMETHEUS, text)
+        metrics(self.served.metrics().text(self.served.rows()))
     }
+}
+
+/// A page of metrics.
+pub(crate) fn metrics(text: String) -> Response<Body> {
+    with_type(StatusCode::OK, PROMETHEUS, text)
 }
 
 fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<String>) -> Response<Body> {
@@ -180,7 +185,7 @@ fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<String>) -> 
 }
 
 /// Text, with the headers that Go's `http.Error` sets.
-fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(crate) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = with_type(status, TEXT, text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

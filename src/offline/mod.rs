@@ -2,10 +2,9 @@
 //! does not do yet it says. Works on snapshot files and makes data directories of them; never touches the
 //! directory of a member that runs. Prints nothing itself.
 //!
-//! Reading order: this file (the commands), [`flags`] (etcd's command-line syntax), [`snapshot`] (what a
+//! Reading order: this file (the commands), [`snapshot`] (what a
 //! backup holds), [`restore`] (a backup becomes a data directory), [`renewed`] (what of it changes).
 
-mod flags;
 mod renewed;
 mod restore;
 mod snapshot;
@@ -13,8 +12,8 @@ mod snapshot;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::pflag::{Flags, Kind};
 use crate::env::Disk;
-use flags::{Flags, Kind};
 pub use restore::{Restore, RestoreError};
 
 /// The storage version that the server writes.

@@ -3,40 +3,34 @@
 //! is outside it. Parsing flags and setting up logs are.
 //!
 //! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
-//! its URL says so; a gRPC request goes through [`Gate`] to the services, everything else to
+//! its URL says so ([`port`]); a gRPC request goes through [`Gate`] to the services, everything else to
 //! [`crate::http`], which hands what comes as JSON to [`Gate`] again.
 
 mod authority;
 mod pings;
+pub mod port;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
 use tonic::body::Body;
 use tower::Service;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use self::authority::Lenient;
-use self::pings::Policed;
-use crate::env::hyper::{Exec, Timer};
-use crate::env::{BoxConn, Env, Listener, Place};
+use self::port::{Answers, Opened, Port};
+use crate::env::{BoxFuture, Env, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
-use crate::grpc::slow::Remote;
 use crate::http::Endpoints;
 use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::member::{self, Member};
-use crate::tls::{self, Accepted, Acceptor, ClientName, Listen, either};
+use crate::tls::{self, Acceptor, Listen};
 
 /// What a server is started with; validated.
 #[derive(Clone)]
@@ -90,11 +84,6 @@ impl Options {
     }
 }
 
-/// HTTP/2 flow-control windows: larger than the protocol's 64 KiB so that a long range is not paced
-/// by window updates.
-const WINDOW_BYTES: u32 = 1 << 20;
-/// After a failed accept, usually for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What calls in flight get at shutdown before they are cut off.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -121,19 +110,24 @@ impl Server {
             }
             false => None,
         };
-        let clients = open(&env, &options.listen_client, "clients").await?;
-        let http = open(&env, &options.listen_client_http, "clients of HTTP").await?;
-        let metrics = open(&env, &options.listen_metrics, "metrics").await?;
+        let clients = port::open(&env, &options.listen_client, "clients").await?;
+        let http = port::open(&env, &options.listen_client_http, "clients of HTTP").await?;
+        let metrics = port::open(&env, &options.listen_metrics, "metrics").await?;
         let member = Member::start(env.clone(), options.member.clone()).await?;
         let (stop, stopped) = latest::channel(false);
-        let port = |opened: &Opened| {
-            let mut port = Port::new(env.clone(), &options, member.clone(), stopped.clone());
-            port.acceptor = acceptor.clone().filter(|_| opened.secure);
-            port.plain = opened.plain;
-            port
+        let port = |opened: &Opened, speaks: Speaks| {
+            let settings = port::Settings {
+                concurrent_streams_max: options.concurrent_streams_max,
+                keep_alive_interval: options.keep_alive_interval,
+                keep_alive_timeout: options.keep_alive_timeout,
+                ping_time_min: options.ping_time_min,
+                http2_only: speaks == Speaks::Grpc,
+            };
+            let services = Services::new(&options, member.clone(), speaks);
+            Port::new(&env, &settings, opened, acceptor.clone(), services, stopped.clone())
         };
         for opened in metrics {
-            let port = Port { speaks: Speaks::Metrics, ..port(&opened) };
+            let port = port(&opened, Speaks::Metrics);
             env.spawn("metrics port", port.accept(opened.listener));
             info!(address = %opened.place, "serving metrics");
         }
@@ -142,7 +136,7 @@ impl Server {
         let speaks = if http.is_empty() { Speaks::Both } else { Speaks::Grpc };
         let clients = clients.into_iter().map(|opened| (speaks, opened));
         for (speaks, opened) in clients.chain(http.into_iter().map(|http| (Speaks::Http, http))) {
-            let (port, place) = (Port { speaks, ..port(&opened) }, opened.place);
+            let (port, place) = (port(&opened, speaks), opened.place);
             env.spawn("client port", port.accept(opened.listener));
             let traffic = speaks.name();
             if opened.secure {
@@ -184,34 +178,6 @@ impl Server {
     }
 }
 
-/// A port, and what is spoken there: one of both, or both.
-struct Opened {
-    place: Place,
-    secure: bool,
-    plain: bool,
-    listener: Box<dyn Listener>,
-}
-
-async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, Fatal> {
-    let mut all: Vec<Opened> = Vec::new();
-    for Listen { place, secure } in listens {
-        if let Some(opened) = all.iter_mut().find(|opened| opened.place == *place) {
-            opened.secure |= secure;
-            opened.plain |= !secure;
-            continue;
-        }
-        let failed = |e| Fatal::new(format!("listening for {whom} on {place}"), e);
-        let listener = env.listen(place).await.map_err(failed)?;
-        let place = match place {
-            // Port 0 was any port.
-            Place::Tcp(_) => Place::Tcp(listener.local_addr().map_err(failed)?),
-            Place::Unix(_) => place.clone(),
-        };
-        all.push(Opened { place, secure: *secure, plain: !secure, listener });
-    }
-    Ok(all)
-}
-
 /// What is served at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaks {
@@ -233,147 +199,46 @@ impl Speaks {
     }
 }
 
-/// One listening address of the client port.
+/// Who answers at one listening address.
 #[derive(Clone)]
-struct Port {
-    env: Env,
-    builder: auto::Builder<Exec>,
+struct Services {
     gate: Gate,
     endpoints: Endpoints,
-    /// For TLS, if it is spoken here.
-    acceptor: Option<Acceptor>,
-    plain: bool,
     speaks: Speaks,
-    ping_time_min: Duration,
-    stopped: latest::Receiver<bool>,
 }
 
-impl Port {
-    fn new(env: Env, options: &Options, member: Member, stopped: latest::Receiver<bool>) -> Self {
-        let mut builder = auto::Builder::new(Exec(env.rt.clone()));
-        builder.http1().timer(Timer(env.rt.clone()));
-        builder
-            .http2()
-            .timer(Timer(env.rt.clone()))
-            .max_concurrent_streams(options.concurrent_streams_max)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .keep_alive_interval(options.keep_alive_interval)
-            .keep_alive_timeout(options.keep_alive_timeout);
+impl Services {
+    fn new(options: &Options, member: Member, speaks: Speaks) -> Self {
         let gate = Gate::new(member.clone(), options.time_calls);
         let gateway = options
             .gateway
             .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
         let (access, process) = (options.access.clone(), options.process.clone());
-        let endpoints = Endpoints::new(member, gateway, access, process);
-        let acceptor = None;
-        let (plain, speaks) = (true, Speaks::Both);
-        let ping_time_min = options.ping_time_min;
-        Self { env, builder, gate, endpoints, acceptor, plain, speaks, ping_time_min, stopped }
+        Self { gate, endpoints: Endpoints::new(member, gateway, access, process), speaks }
+    }
+}
+
+impl Answers for Services {
+    fn secured(self) -> Self {
+        Self { endpoints: self.endpoints.secured(), ..self }
     }
 
-    async fn accept(self, mut listener: Box<dyn Listener>) {
-        loop {
-            let mut signal = self.stopped.clone();
-            tokio::select! {
-                biased; // A server that stops takes nobody in.
-                () = stopped(&mut signal) => return,
-                accepted = listener.accept() => match accepted {
-                    Ok((conn, from)) => {
-                        debug!(?from, "client connected");
-                        self.env.spawn("client connection", self.clone().secure(conn, from));
-                    }
-                    Err(error) => {
-                        warn!(%error, "accepting a client connection failed");
-                        self.env.sleep(ACCEPT_PAUSE).await;
-                    }
+    /// What is no gRPC goes to HTTP, wherever there is any.
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        let Self { mut gate, endpoints, speaks } = self.clone();
+        Box::pin(async move {
+            match speaks {
+                Speaks::Metrics => endpoints.answer_metrics(request.map(Body::new)).await,
+                Speaks::Both | Speaks::Grpc if port::is_grpc(&request) => {
+                    gate.call(request).await.unwrap_or_else(|never| match never {})
+                }
+                Speaks::Both | Speaks::Http => endpoints.answer(request.map(Body::new)).await,
+                Speaks::Grpc => {
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                    response
                 }
             }
-        }
-    }
-
-    async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
-        let remote = Remote(from);
-        let Some(acceptor) = &self.acceptor else { return self.serve(conn, remote, None).await };
-        let entering = async {
-            let (tls, conn) = match self.plain {
-                true => either::is_tls(&self.env, conn).await?,
-                false => (true, conn),
-            };
-            match tls {
-                // The acceptor says itself why it takes somebody not.
-                true => Some((
-                    acceptor.accept(conn, from).await.ok()?,
-                    self.endpoints.clone().secured(),
-                )),
-                false => Some((Accepted { conn, client: None }, self.endpoints.clone())),
-            }
-        };
-        let mut signal = self.stopped.clone();
-        let accepted = tokio::select! {
-            biased; // Who has not come in when the server stops stays outside.
-            () = stopped(&mut signal) => return,
-            accepted = entering => accepted,
-        };
-        if let Some((Accepted { conn, client }, endpoints)) = accepted {
-            Self { endpoints, ..self }.serve(conn, remote, client).await;
-        }
-    }
-
-    async fn serve(mut self, conn: BoxConn, remote: Remote, client: Option<ClientName>) {
-        let (gate, endpoints, speaks) = (self.gate, self.endpoints, self.speaks);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(remote);
-            if let Some(client) = &client {
-                request.extensions_mut().insert(client.clone());
-            }
-            answer(speaks, gate.clone(), endpoints.clone(), request)
-        });
-        let conn = Policed::new(conn, self.env.clone(), self.ping_time_min);
-        let conn = TokioIo::new(Lenient::new(Box::new(conn)));
-        let builder = match speaks {
-            Speaks::Grpc => self.builder.http2_only(),
-            _ => self.builder,
-        };
-        let connection = builder.serve_connection(conn, service);
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            biased; // Progress of the connection first; the stop signal is for idle ones.
-            ended = connection.as_mut() => ended,
-            () = stopped(&mut self.stopped) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            debug!(%error, "client connection ended");
-        }
-    }
-}
-
-/// Waits for the word to stop, or for its giver to be gone.
-async fn stopped(signal: &mut latest::Receiver<bool>) {
-    // An error means that the server itself has been dropped.
-    let _ = signal.wait_for(|stop| *stop).await;
-}
-
-/// What is no gRPC goes to HTTP, wherever there is any.
-async fn answer(
-    speaks: Speaks,
-    mut gate: Gate,
-    endpoints: Endpoints,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let content_type = request.headers().get(http::header::CONTENT_TYPE);
-    let grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    match speaks {
-        Speaks::Metrics => Ok(endpoints.answer_metrics(request.map(Body::new)).await),
-        Speaks::Both | Speaks::Grpc if grpc => gate.call(request).await,
-        Speaks::Both | Speaks::Http => Ok(endpoints.answer(request.map(Body::new)).await),
-        Speaks::Grpc => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            Ok(response)
-        }
+        })
     }
 }

@@ -10,7 +10,8 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::accept::{Clock, mismatch};
-use super::files::{Contents, End, Reloading};
+use super::certificate::Names;
+use super::files::{Contents, End, Pair, Reloading};
 use super::verify::{Anybody, Servers};
 use super::{Settings, TlsError};
 use crate::env::{BoxConn, Disk, Env};
@@ -21,6 +22,8 @@ use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 pub struct Dialer {
     env: Env,
     configs: Arc<Reloading<ClientConfig>>,
+    /// In place of the names of hosts, if not empty.
+    server_name: String,
 }
 
 impl Dialer {
@@ -33,7 +36,7 @@ impl Dialer {
             config(disk, settings, contents, &clock, protocols.clone())
         };
         let configs = Reloading::new(env.clone(), settings.clone(), End::Dialer, Box::new(build));
-        Self { env: env.clone(), configs }
+        Self { env: env.clone(), configs, server_name: settings.server_name.clone() }
     }
 
     /// Whether the files can be used now.
@@ -44,6 +47,7 @@ impl Dialer {
     /// Secures a connection to the server called `name`, a host name or an address.
     pub async fn secure(&self, name: &str, conn: BoxConn) -> io::Result<BoxConn> {
         let config = self.configs.current().await.map_err(io::Error::other)?;
+        let name = if self.server_name.is_empty() { name } else { &self.server_name };
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let handshake = TlsConnector::from(config).connect(name, conn);
         match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
@@ -72,6 +76,9 @@ fn config(
             builder.with_custom_certificate_verifier(Arc::new(servers))
         }
     };
+    if let Some(pair) = contents.pair.as_ref().filter(|_| settings.nameless) {
+        check_nameless(pair)?;
+    }
     let mut config = match &contents.pair {
         Some(pair) => builder
             .with_client_auth_cert(pair.chain()?, pair.private_key()?)
@@ -81,4 +88,16 @@ fn config(
     config.alpn_protocols = protocols;
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// With etcd's text.
+fn check_nameless(pair: &Pair) -> Result<(), TlsError> {
+    let chain = pair.chain()?;
+    match Names::of(&chain[0]).and_then(|names| names.common).filter(|name| !name.is_empty()) {
+        None => Ok(()),
+        Some(name) => Err(TlsError::new(format!(
+            "cert has non empty Common Name ({name}): {}",
+            pair.cert_file.display()
+        ))),
+    }
 }

@@ -64,6 +64,11 @@ pub struct Settings {
     pub allowed_hostnames: Vec<String>,
     /// Do not ask where a member comes from.
     pub skip_client_san_verification: bool,
+    /// What a server's certificate must name, in place of the host that was connected to.
+    pub server_name: String,
+    /// The certificate that is shown when connecting must have no common name: who connects for others
+    /// must not be taken for one of them.
+    pub nameless: bool,
     /// Believe any server.
     pub insecure_skip_verify: bool,
     pub protocol: Protocol,

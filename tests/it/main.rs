@@ -2,7 +2,7 @@
 //! disks, `kill -9`. What one process does inside belongs to unit tests and to the simulator.
 //!
 //! Reading order: [`process`] (servers), [`etcdctl`] (the tool and the releases of etcd), [`client`]
-//! (gRPC without processes), [`curl`] (HTTP), [`pki`] (certificates), [`load`] (writers and what they were promised),
+//! (gRPC without processes), [`curl`] (HTTP), [`pki`] (certificates), [`names`] (DNS), [`load`] (writers and what they were promised),
 //! then the tests.
 
 #![allow(
@@ -25,6 +25,7 @@ mod etcdctl;
 mod flags;
 mod load;
 mod members;
+mod names;
 mod overload;
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
@@ -32,6 +33,8 @@ mod process;
 #[allow(dead_code, reason = "the benchmark asks for more of it")]
 #[path = "../bench/procfs.rs"]
 mod procfs;
+mod proxy;
 mod recipes;
 mod restore;
+mod srv;
 mod tls;

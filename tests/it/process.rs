@@ -100,11 +100,15 @@ pub struct Server {
     /// Given after the usual ones, so that they win.
     pub flags: Vec<String>,
     pub envs: Vec<(String, String)>,
+    /// The usual flags of members are given.
+    is_member: bool,
     initial_cluster: String,
     client_scheme: &'static str,
     peer_scheme: &'static str,
     /// Where the process is started.
     folder: Option<PathBuf>,
+    /// What the process finds in place of the machine's `/etc/resolv.conf`.
+    resolv_conf: Option<PathBuf>,
     child: Option<Child>,
     log: Arc<Log>,
     /// Log lines of earlier runs, not to be taken for those of this one.
@@ -136,6 +140,27 @@ impl Server {
         server
     }
 
+    /// A member in `dir` of a cluster whose members DNS names, as `resolv_conf` says who to ask.
+    pub fn named(kind: Kind, dir: &Path, name: &str, domain: &str, resolv_conf: &Path) -> Self {
+        let mut server = Self::new(kind, dir, name);
+        server.flags.push(format!("--discovery-srv={domain}"));
+        server.resolv_conf = Some(resolv_conf.to_owned());
+        server
+    }
+
+    /// A process that is no member: only `arguments` are given to the program.
+    pub fn proxy(kind: Kind, dir: &Path, arguments: &[&str]) -> Self {
+        let mut server = Self::new(kind, dir, "proxy");
+        server.is_member = false;
+        server.flags = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        server
+    }
+
+    /// As [`Self::named`], for what is there already.
+    pub fn resolves_by(&mut self, resolv_conf: &Path) {
+        self.resolv_conf = Some(resolv_conf.to_owned());
+    }
+
     /// Names the members of the cluster to join, as that cluster names them; one that has not started
     /// has no name, and is this one.
     pub fn join(&mut self, members: impl Iterator<Item = (String, Vec<String>)>) {
@@ -156,10 +181,12 @@ impl Server {
             peer_port: free_port(),
             flags: Vec::new(),
             envs: Vec::new(),
+            is_member: true,
             initial_cluster: String::new(),
             client_scheme: "http",
             peer_scheme: "http",
             folder: None,
+            resolv_conf: None,
             child: None,
             log: Arc::default(),
             started_at_line: 0,
@@ -222,20 +249,24 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(self.kind.program());
+        let mut command = match &self.resolv_conf {
+            None => Command::new(self.kind.program()),
+            Some(file) => with_resolv_conf(file, &self.kind.program()),
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
         }
-        command
-            .arg(format!("--name={}", self.name))
-            .arg(format!("--data-dir={}", self.data_dir.display()))
-            .arg(format!("--listen-client-urls={}", self.client_url()))
-            .arg(format!("--advertise-client-urls={}", self.client_url()))
-            .arg(format!("--listen-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-cluster={}", self.initial_cluster))
-            .args(&self.flags)
-            .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        if self.is_member {
+            command
+                .arg(format!("--name={}", self.name))
+                .arg(format!("--data-dir={}", self.data_dir.display()))
+                .arg(format!("--listen-client-urls={}", self.client_url()))
+                .arg(format!("--advertise-client-urls={}", self.client_url()))
+                .arg(format!("--listen-peer-urls={}", self.peer_url()))
+                .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
+                .arg(format!("--initial-cluster={}", self.initial_cluster));
+        }
+        command.args(&self.flags).envs(self.envs.iter().map(|(name, value)| (name, value)));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -315,6 +346,14 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// `program` in a mount namespace of its own, which needs root.
+fn with_resolv_conf(file: &Path, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(file).arg(program);
+    command
 }
 
 /// Several members of one cluster, and where they live.

@@ -10,6 +10,7 @@
 mod logs;
 mod notify;
 mod process;
+mod proxy;
 
 use std::env;
 use std::io::{self, Write as _};
@@ -40,15 +41,14 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|word| matches!(&**word, "etcd" | "/usr/local/bin/etcd")) {
         arguments.remove(0);
     }
+    if arguments.first().is_some_and(|word| quorate::proxy::is_command(word)) {
+        return proxy::main(&arguments);
+    }
     let variables: Vec<(String, String)> = env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
     match config::parse(&arguments, &variables, |path| std::fs::read_to_string(path)) {
-        Ok((Command::Print(text), _)) => {
-            // A reader that has gone away has seen enough.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok((Command::Print(text), _)) => print(&text),
         Ok((Command::Run(config), notices)) => {
             if let Err(why) = log_to(&config.log) {
                 log_to_stderr();
@@ -74,6 +74,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has gone away has seen enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// For what happens before the configuration is known to be one.
@@ -155,34 +161,38 @@ fn log_notice(notice: &Notice) {
 }
 
 fn run(config: &Config) -> ExitCode {
-    process::raise_file_limit();
     if config.memory_mlock
         && let Err(error) = process::lock_memory()
     {
         error!(%error, "keeping the memory from being swapped out failed");
         return ExitCode::FAILURE;
     }
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "starting the runtime failed");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(serve(config));
-    runtime.shutdown_timeout(LINGER);
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fatal) if fatal.is_removal() => {
+    match block_on(serve(config)) {
+        Err(code) => code,
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(fatal)) if fatal.is_removal() => {
             warn!(error = %fatal, "server error");
             warn!("data-dir used by this member must be removed");
             ExitCode::SUCCESS
         }
-        Err(fatal) => {
+        Ok(Err(fatal)) => {
             error!(error = %fatal, "the member cannot go on");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs `work` to its end, and what it has left in the background a little longer.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
+    process::raise_file_limit();
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        error!(%error, "starting the runtime failed");
+        ExitCode::FAILURE
+    })?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(LINGER);
+    Ok(result)
 }
 
 /// Runs a server until it is told to stop.

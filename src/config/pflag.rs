@@ -1,9 +1,10 @@
-//! A command's flags in the syntax that etcd's tools have (the Go package `pflag`), with its error texts.
-//! Knows no flag by name but `help`.
+//! A command's flags in the syntax that etcd's tools and sub-commands have (the Go package `pflag`), with
+//! its error texts. Knows no flag by name but `help`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::config::go;
+use super::go;
 
 /// What a flag's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub enum Kind {
     /// The value may be left out, and then stands for `true`.
     Bool,
     Uint,
+    Int,
+    Duration,
+    /// Separated by commas; a flag that comes again adds to its list.
+    List,
 }
 
 /// A command line, split and checked value by value.
@@ -65,7 +70,11 @@ impl Flags {
             check(kind, value).map_err(|why| {
                 format!("invalid argument {} for \"--{name}\" flag: {why}", go::quote(value))
             })?;
-            flags.values.insert(name, value.to_owned());
+            let value = match flags.values.get(name) {
+                Some(before) if kind == Kind::List => format!("{before},{value}"),
+                _ => value.to_owned(),
+            };
+            flags.values.insert(name, value);
         }
         Ok(flags)
     }
@@ -83,14 +92,35 @@ impl Flags {
     pub fn uint(&self, name: &str) -> u64 {
         self.text(name).and_then(|value| go::uint(value).ok()).unwrap_or(0)
     }
+
+    /// 0 when not given.
+    pub fn int(&self, name: &str) -> i64 {
+        self.text(name).and_then(|value| go::int(value).ok()).unwrap_or(0)
+    }
+
+    /// `default` when not given; none for a negative one.
+    pub fn duration(&self, name: &str, default: Duration) -> Duration {
+        self.text(name).and_then(|value| go::delay(value).ok()).unwrap_or(default)
+    }
+
+    /// Empty when not given.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let parts = self.text(name).into_iter().flat_map(|value| value.split(','));
+        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
 }
 
 /// Go's package `strconv` says more than its package `flag` does.
 fn check(kind: Kind, value: &str) -> Result<(), String> {
     let (function, checked) = match kind {
-        Kind::Text => return Ok(()),
+        Kind::Text | Kind::List => return Ok(()),
+        Kind::Duration => {
+            let why = |_| format!("time: invalid duration {}", go::quote(value));
+            return go::delay(value).map(drop).map_err(why);
+        }
         Kind::Bool => ("ParseBool", go::bool(value).map(drop)),
         Kind::Uint => ("ParseUint", go::uint(value).map(drop)),
+        Kind::Int => ("ParseInt", go::int(value).map(drop)),
     };
     checked.map_err(|why| {
         let why = if why == go::SYNTAX { "invalid syntax" } else { &why };
@@ -102,8 +132,14 @@ fn check(kind: Kind, value: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const KNOWN: &[(&str, Kind)] =
-        &[("name", Kind::Text), ("skip", Kind::Bool), ("bump", Kind::Uint)];
+    const KNOWN: &[(&str, Kind)] = &[
+        ("name", Kind::Text),
+        ("skip", Kind::Bool),
+        ("bump", Kind::Uint),
+        ("ttl", Kind::Int),
+        ("delay", Kind::Duration),
+        ("endpoints", Kind::List),
+    ];
 
     #[test]
     fn flags_stand_anywhere() {
@@ -121,10 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn values_are_gos() {
+        let line = ["--ttl=-1", "--delay", "1m30s", "--endpoints=a,b", "--endpoints", "c"];
+        let flags = Flags::parse(&line, KNOWN).expect("valid");
+        assert_eq!((flags.int("ttl"), flags.list("endpoints").join(" ")), (-1, "a b c".into()));
+        assert_eq!(flags.duration("delay", Duration::ZERO), Duration::from_secs(90));
+        let second = Duration::from_secs(1);
+        assert_eq!(Flags::default().duration("delay", second), second);
+        assert!(Flags::default().list("endpoints").is_empty());
+    }
+
+    #[test]
     fn errors_are_pflags() {
         let error = |words: &[&str]| Flags::parse(words, KNOWN).expect_err("refused");
         assert_eq!(error(&["--nam", "x"]), "unknown flag: --nam");
         assert_eq!(error(&["-x"]), "unknown shorthand flag: 'x' in -x");
+        let text = "invalid argument \"x\" for \"--delay\" flag: time: invalid duration \"x\"";
+        assert_eq!(error(&["--delay=x"]), text);
         assert_eq!(error(&["--name"]), "flag needs an argument: --name");
         let text = "invalid argument \"-1\" for \"--bump\" flag: strconv.ParseUint: parsing \"-1\": invalid syntax";
         assert_eq!(error(&["--bump=-1"]), text);

@@ -1,0 +1,360 @@
+//! The flags of the proxies, one row a flag, and what they come to. What is wrong with a value is said
+//! by the parser; what is wrong with values together, by who uses them.
+
+use std::time::Duration;
+
+use super::{gateway, grpc};
+use crate::client;
+use crate::config::pflag::{Flags, Kind};
+use crate::config::urls::Url;
+use crate::config::{Srv, go};
+use crate::tls::suites::Protocol;
+use crate::tls::{self, Generate};
+
+/// One flag.
+pub(super) struct Row {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// For people.
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+const fn row(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Row {
+    Row { name, kind, default, help }
+}
+
+const LISTEN: &str = "127.0.0.1:23790";
+const ENDPOINTS: &str = "127.0.0.1:2379";
+
+pub(super) const GATEWAY: &[Row] = &[
+    row("listen-addr", Kind::Text, LISTEN, "Address to listen on."),
+    row("discovery-srv", Kind::Text, "", "Domain whose SRV records name the endpoints."),
+    row("discovery-srv-name", Kind::Text, "", "A suffix to the names of those services."),
+    row("insecure-discovery", Kind::Bool, "false", "Take SRV records that nobody vouches for."),
+    row("trusted-ca-file", Kind::Text, "", "CAs of the endpoints that SRV records name."),
+    row("endpoints", Kind::List, ENDPOINTS, "Endpoints of the cluster."),
+    row(
+        "retry-delay",
+        Kind::Duration,
+        "1m0s",
+        "Time until an endpoint that failed is tried again.",
+    ),
+];
+
+pub(super) const GRPC: &[Row] = &[
+    row("listen-addr", Kind::Text, LISTEN, "Address to listen on."),
+    row("discovery-srv", Kind::Text, "", "Domain whose SRV records name the endpoints."),
+    row("discovery-srv-name", Kind::Text, "", "A suffix to the names of those services."),
+    row("metrics-addr", Kind::Text, "", "URL to serve HTTP on as well."),
+    row("insecure-discovery", Kind::Bool, "false", "Take SRV records that nobody vouches for."),
+    row("endpoints", Kind::List, ENDPOINTS, "Endpoints of the cluster."),
+    row("endpoints-auto-sync-interval", Kind::Duration, "0s", "Not served."),
+    row(
+        "dial-keepalive-time",
+        Kind::Duration,
+        "0s",
+        "Time between pings of the cluster; 0 for none.",
+    ),
+    row("dial-keepalive-timeout", Kind::Duration, "20s", "Time for the answer to such a ping."),
+    row("permit-without-stream", Kind::Bool, "false", "Not served."),
+    row(
+        "advertise-client-url",
+        Kind::Text,
+        LISTEN,
+        "Address that clients are told; they must reach it.",
+    ),
+    row(
+        "resolver-prefix",
+        Kind::Text,
+        "",
+        "Where proxies write themselves down; the same for all.",
+    ),
+    row("resolver-ttl", Kind::Int, "0", "For how many seconds."),
+    row("namespace", Kind::Text, "", "What all keys are prefixed with."),
+    row("enable-pprof", Kind::Bool, "false", "Not served."),
+    row("data-dir", Kind::Text, "default.proxy", "Where --auto-tls keeps its certificate."),
+    row("max-send-bytes", Kind::Int, "1572864", "Largest request, bytes."),
+    row("max-recv-bytes", Kind::Int, "2147483647", "Largest answer, bytes; only this."),
+    row(
+        "grpc-keepalive-min-time",
+        Kind::Duration,
+        "5s",
+        "Time that clients leave between two pings.",
+    ),
+    row("grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between pings of clients."),
+    row("grpc-keepalive-timeout", Kind::Duration, "20s", "Time for the answer to such a ping."),
+    row("cert", Kind::Text, "", "Certificate to show the cluster; without a common name."),
+    row("key", Kind::Text, "", "The key of --cert."),
+    row("cacert", Kind::Text, "", "CAs of the cluster."),
+    row("insecure-skip-tls-verify", Kind::Bool, "false", "Believe any cluster."),
+    row("cert-file", Kind::Text, "", "Certificate to show clients."),
+    row("key-file", Kind::Text, "", "The key of --cert-file."),
+    row("trusted-ca-file", Kind::Text, "", "CAs of clients, who must show a certificate then."),
+    row("listen-cipher-suites", Kind::List, "", "Cipher suites for clients."),
+    row("auto-tls", Kind::Bool, "false", "Make a certificate to show clients."),
+    row("client-crl-file", Kind::Text, "", "Certificates of clients that are revoked."),
+    row(
+        "self-signed-cert-validity",
+        Kind::Uint,
+        "1",
+        "Years that --auto-tls' certificate is good for.",
+    ),
+    row("tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version for clients."),
+    row("tls-max-version", Kind::Text, "", "Highest TLS version for clients."),
+    row("experimental-serializable-ordering", Kind::Bool, "false", "Not served."),
+    row("experimental-leasing-prefix", Kind::Text, "", "Not served."),
+    row("experimental-enable-grpc-logging", Kind::Bool, "false", "Not served."),
+    row("debug", Kind::Bool, "false", "Log at level debug."),
+    row(
+        "max-concurrent-streams",
+        Kind::Uint,
+        "4294967295",
+        "Streams that one client may have open.",
+    ),
+];
+
+/// What `gateway` and `grpc-proxy` alone print.
+pub(super) fn usage(command: &str) -> String {
+    format!(
+        "Usage:\n  quorate {command} start [flags]\n\nIts flags: quorate {command} start --help\n"
+    )
+}
+
+pub(super) fn start_usage(command: &str, table: &[Row]) -> String {
+    let mut text = format!("Usage:\n  quorate {command} start [flags]\n\nFlags:\n");
+    for Row { name, default, help, .. } in table {
+        text.push_str(&format!("  --{name} '{default}'\n    {help}\n"));
+    }
+    text
+}
+
+pub(super) fn gateway(flags: &Flags) -> gateway::Options {
+    gateway::Options {
+        listen: text(flags, "listen-addr", LISTEN),
+        endpoints: endpoints(flags),
+        srv: srv(flags),
+        trusted_ca_file: text(flags, "trusted-ca-file", ""),
+        insecure_discovery: flags.bool("insecure-discovery"),
+        retry_delay: flags.duration("retry-delay", Duration::from_secs(60)),
+    }
+}
+
+fn text(flags: &Flags, name: &str, default: &str) -> String {
+    flags.text(name).unwrap_or(default).to_owned()
+}
+
+fn endpoints(flags: &Flags) -> Vec<String> {
+    match flags.text("endpoints") {
+        None => vec![ENDPOINTS.to_owned()],
+        Some(_) => flags.list("endpoints"),
+    }
+}
+
+fn srv(flags: &Flags) -> Option<Srv> {
+    let domain = text(flags, "discovery-srv", "");
+    let suffix = text(flags, "discovery-srv-name", "");
+    (!domain.is_empty()).then_some(Srv { domain, suffix })
+}
+
+/// Without pings, as long as anybody runs a proxy.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// With etcd's texts for what contradicts itself.
+pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
+    check_served(flags)?;
+    let ping_interval = flags.duration("grpc-keepalive-interval", Duration::from_secs(2 * 3600));
+    let streams = flags
+        .text("max-concurrent-streams")
+        .map_or(u64::MAX, |_| flags.uint("max-concurrent-streams"));
+    let metrics = text(flags, "metrics-addr", "");
+    let request_bytes =
+        if flags.text("max-send-bytes").is_some() { flags.int("max-send-bytes") } else { 0 };
+    let advertise = text(flags, "advertise-client-url", LISTEN);
+    Ok(grpc::Options {
+        listen: text(flags, "listen-addr", LISTEN),
+        listen_metrics: match metrics.as_str() {
+            "" => None,
+            url => Some(Url::parse(url).map_err(|_| format!("cannot parse {}", go::quote(url)))?),
+        },
+        resolver: resolver(flags, &advertise)?,
+        listen_tls: listen_tls(flags)?,
+        endpoints: endpoints(flags),
+        srv: srv(flags),
+        insecure_discovery: flags.bool("insecure-discovery"),
+        client: client::Options {
+            connect_timeout: Duration::from_secs(5),
+            keep_alive_interval: or(flags.duration("dial-keepalive-time", Duration::ZERO), NEVER),
+            keep_alive_timeout: flags.duration("dial-keepalive-timeout", Duration::from_secs(20)),
+            tls: client_tls(flags),
+        },
+        namespace: text(flags, "namespace", ""),
+        advertise,
+        request_bytes_max: usize::try_from(request_bytes)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(REQUEST_BYTES),
+        concurrent_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
+        keep_alive_interval: or(ping_interval, NEVER),
+        keep_alive_timeout: flags.duration("grpc-keepalive-timeout", Duration::from_secs(20)),
+        // Nothing said leaves gRPC's own measure in force.
+        ping_time_min: or(
+            flags.duration("grpc-keepalive-min-time", Duration::from_secs(5)),
+            Duration::from_secs(5 * 60),
+        ),
+        debug: flags.bool("debug"),
+        host_name: String::new(),
+    })
+}
+
+/// etcd's default for what is sent to the cluster.
+const REQUEST_BYTES: usize = 1536 << 10;
+
+fn or(given: Duration, default: Duration) -> Duration {
+    if given.is_zero() { default } else { given }
+}
+
+/// What etcd has and this version has not is refused, unless it asks for what happens anyway.
+fn check_served(flags: &Flags) -> Result<(), String> {
+    let bools = [
+        "permit-without-stream",
+        "enable-pprof",
+        "experimental-serializable-ordering",
+        "experimental-enable-grpc-logging",
+    ];
+    let asked = bools.into_iter().find(|name| flags.bool(name));
+    let leasing = flags.text("experimental-leasing-prefix").filter(|prefix| !prefix.is_empty());
+    let sync = flags.duration("endpoints-auto-sync-interval", Duration::ZERO);
+    let received = flags.text("max-recv-bytes").map(|_| flags.int("max-recv-bytes"));
+    let asked = asked
+        .or(leasing.map(|_| "experimental-leasing-prefix"))
+        .or((!sync.is_zero()).then_some("endpoints-auto-sync-interval"))
+        .or(received
+            .filter(|bytes| (1..i32::MAX.into()).contains(bytes))
+            .map(|_| "max-recv-bytes"));
+    match asked {
+        None => Ok(()),
+        Some(name) => Err(format!("flag --{name} is known to etcd but not served by this version")),
+    }
+}
+
+fn resolver(flags: &Flags, advertise: &str) -> Result<Option<grpc::Resolver>, String> {
+    let (prefix, ttl_s) = (text(flags, "resolver-prefix", ""), flags.int("resolver-ttl"));
+    match (prefix.is_empty(), ttl_s) {
+        (false, ttl) if ttl < 1 => Err(format!("invalid resolver-ttl {ttl}")),
+        (true, ttl) if ttl > 0 => Err("invalid resolver-prefix \"\"".into()),
+        (true, _) => Ok(None),
+        (false, _) if advertise.is_empty() => Err("invalid advertise-client-url \"\"".into()),
+        (false, _) => Ok(Some(grpc::Resolver { prefix, ttl_s })),
+    }
+}
+
+/// None without certificate, key, CA or the wish for some.
+fn listen_tls(flags: &Flags) -> Result<Option<tls::Settings>, String> {
+    let suites = flags.list("listen-cipher-suites");
+    let (min, max) = (text(flags, "tls-min-version", "TLS1.2"), text(flags, "tls-max-version", ""));
+    let protocol = Protocol::parse(&min, &max, &suites)?;
+    let path = |name| text(flags, name, "").into();
+    let mut tls = tls::Settings {
+        cert_file: path("cert-file"),
+        key_file: path("key-file"),
+        trusted_ca_file: path("trusted-ca-file"),
+        crl_file: path("client-crl-file"),
+        protocol,
+        ..tls::Settings::default()
+    };
+    let years = flags
+        .text("self-signed-cert-validity")
+        .map_or(1, |_| flags.uint("self-signed-cert-validity"));
+    if flags.bool("auto-tls") && years == 0 {
+        return Err("selfSignedCertValidity is invalid,it should be greater than 0".into());
+    }
+    if tls.has_certificate() || !tls.trusted_ca_file.as_os_str().is_empty() {
+        tls.check().map_err(|error| error.to_string())?;
+        return Ok(Some(tls));
+    }
+    if !flags.bool("auto-tls") {
+        return Ok(None);
+    }
+    let listen = text(flags, "listen-addr", LISTEN);
+    let host = listen.rsplit_once(':').map_or(listen.as_str(), |(host, _)| host);
+    let dir = std::path::Path::new(&text(flags, "data-dir", "default.proxy"))
+        .join("fixtures")
+        .join("proxy");
+    tls.generate = Some(Generate { dir, hosts: vec![host.to_owned()], years });
+    Ok(Some(tls))
+}
+
+/// None where nothing is said about it.
+fn client_tls(flags: &Flags) -> Option<tls::Settings> {
+    let path = |name| text(flags, name, "").into();
+    let tls = tls::Settings {
+        cert_file: path("cert"),
+        key_file: path("key"),
+        trusted_ca_file: path("cacert"),
+        insecure_skip_verify: flags.bool("insecure-skip-tls-verify"),
+        nameless: true,
+        ..tls::Settings::default()
+    };
+    let nothing = tls::Settings { nameless: true, ..tls::Settings::default() };
+    (tls != nothing).then_some(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Result<grpc::Options, String> {
+        let known: Vec<_> = GRPC.iter().map(|row| (row.name, row.kind)).collect();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        grpc(&Flags::parse(&words, &known)?)
+    }
+
+    #[test]
+    fn defaults_are_etcds() {
+        assert_eq!((GATEWAY.len(), GRPC.len()), (7, 39));
+        let found = options("").expect("nothing is wrong");
+        assert_eq!((found.listen.as_str(), found.advertise.as_str()), (LISTEN, LISTEN));
+        assert_eq!(found.endpoints, [ENDPOINTS]);
+        assert_eq!((found.client.tls, found.listen_tls.is_some()), (None, false));
+        assert_eq!((found.request_bytes_max, found.concurrent_streams_max), (1_572_864, u32::MAX));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let error = |line| options(line).err().unwrap_or_default();
+        assert_eq!(error("--resolver-prefix p"), "invalid resolver-ttl 0");
+        assert_eq!(error("--resolver-ttl 3"), "invalid resolver-prefix \"\"");
+        let line = "--resolver-prefix p --resolver-ttl 3 --advertise-client-url=";
+        assert_eq!(error(line), "invalid advertise-client-url \"\"");
+        let years = "selfSignedCertValidity is invalid,it should be greater than 0";
+        assert_eq!(error("--auto-tls --self-signed-cert-validity 0"), years);
+        assert!(
+            error("--cert-file c.pem").starts_with("KeyFile and CertFile must both be present")
+        );
+        assert!(
+            error("--tls-min-version TLS1.3 --tls-max-version TLS1.2").contains("greater than")
+        );
+        assert_eq!(error("--metrics-addr x"), "cannot parse \"x\"");
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused() {
+        for flag in [
+            "permit-without-stream",
+            "enable-pprof",
+            "endpoints-auto-sync-interval=1s",
+            "experimental-serializable-ordering",
+            "experimental-leasing-prefix=p",
+            "experimental-enable-grpc-logging",
+            "max-recv-bytes=100",
+        ] {
+            let name = flag.split('=').next().expect("a name");
+            let why = format!("flag --{name} is known to etcd but not served by this version");
+            assert_eq!(options(&format!("--{flag}")).err(), Some(why));
+        }
+        let inert =
+            "--enable-pprof=false --endpoints-auto-sync-interval=0 --max-recv-bytes=2147483647";
+        assert!(options(inert).is_ok());
+    }
+}

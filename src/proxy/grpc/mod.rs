@@ -1,0 +1,309 @@
+//! `grpc-proxy start`: one connection to the cluster for many clients. Ranges may be answered from a cache,
+//! watchers of the same keys share a watch, all keys may live below a prefix; everything else goes
+//! through as it is.
+//!
+//! ```text
+//!  client === port --- gRPC --- kv, watch, names of keys --- Channel === cluster
+//!                `---- HTTP --- /metrics /health /proxy/metrics /proxy/health
+//! ```
+//!
+//! What differs from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
+//! namespace as well; a lease is kept alive by its client's own stream; MemberPromote goes through;
+//! a caller's metadata goes along, whatever it is.
+//!
+//! Reading order: this file (starting, who answers what), `forward` (calls that go through), [`namespace`],
+//! [`cache`] and `kv`, `watch`, `cluster` (the proxies as members), `http`, `metrics`.
+
+pub mod cache;
+mod cluster;
+mod forward;
+mod http;
+mod kv;
+mod metrics;
+pub mod namespace;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::watch_server::WatchServer;
+use quorate_proto::etcdserverpb::{
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse,
+};
+use quorate_proto::v3electionpb::{
+    CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
+    ProclaimResponse, ResignRequest, ResignResponse,
+};
+use quorate_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service as _;
+use tracing::info;
+
+use self::cluster::Cluster;
+use self::http::Pages;
+use self::kv::Kv;
+use self::metrics::Counters;
+use self::namespace::Namespace;
+use self::watch::Watch;
+use crate::client::{self, Client};
+use crate::config::Srv;
+use crate::config::urls::Url;
+use crate::discovery::srv;
+use crate::env::{BoxFuture, Env, Place};
+use crate::grpc::body::{self, Answer, Limited};
+use crate::grpc::calls::Calls;
+use crate::latest;
+use crate::limits::PROXY_REQUEST_BYTES_MAX;
+use crate::server::port::{self, Answers, Port};
+use crate::tls::{self, Acceptor, Listen};
+
+/// What a proxy is started with; validated.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Host and port.
+    pub listen: String,
+    /// Where HTTP is served as well.
+    pub listen_metrics: Option<Url>,
+    /// For those who connect; none for plain.
+    pub listen_tls: Option<tls::Settings>,
+    pub endpoints: Vec<String>,
+    pub srv: Option<Srv>,
+    pub insecure_discovery: bool,
+    /// How the cluster is connected to.
+    pub client: client::Options,
+    pub namespace: String,
+    /// How clients reach the proxy; empty for nobody's business.
+    pub advertise: String,
+    pub resolver: Option<Resolver>,
+    pub request_bytes_max: usize,
+    pub concurrent_streams_max: u32,
+    pub keep_alive_interval: Duration,
+    pub keep_alive_timeout: Duration,
+    pub ping_time_min: Duration,
+    pub debug: bool,
+    /// What this machine is called.
+    pub host_name: String,
+}
+
+/// Where proxies write themselves down, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    pub prefix: String,
+    pub ttl_s: i64,
+}
+
+/// A proxy that serves.
+pub struct Proxy {
+    /// The ports end with it.
+    _stop: latest::Sender<bool>,
+}
+
+impl Proxy {
+    /// Finds the endpoints and serves. The cluster need not be there.
+    pub async fn start(env: &Env, mut options: Options) -> Result<Self, String> {
+        let mut acceptor = None;
+        if let Some(tls) = &mut options.listen_tls {
+            tls.prepare(env).await.map_err(|error| error.to_string())?;
+            let made = Acceptor::new(env, tls, tls::Port::Client).await;
+            acceptor = Some(made.map_err(|error| error.to_string())?);
+            info!(tls_info = %tls, "gRPC proxy server TLS");
+        }
+        let endpoints = endpoints(env, &options).await?;
+        let proxy = Services::new(env, &options, &endpoints)?;
+        let (_, address) = super::listen_address(env, &options.listen).await?;
+        let secure = acceptor.is_some();
+        let mut listens = vec![Listen { place: Place::Tcp(address), secure }];
+        if let Some(url) = &options.listen_metrics {
+            listens.push(url.listen()?);
+        }
+        let settings = port::Settings {
+            concurrent_streams_max: options.concurrent_streams_max,
+            keep_alive_interval: options.keep_alive_interval,
+            keep_alive_timeout: options.keep_alive_timeout,
+            ping_time_min: options.ping_time_min,
+            http2_only: false,
+        };
+        let (stop, stopped) = latest::channel(false);
+        let opened = port::open(env, &listens, "clients").await.map_err(|e| e.to_string())?;
+        for (opened, listen) in opened.into_iter().zip(&listens) {
+            let answers = Services { grpc: listen.place == listens[0].place, ..proxy.clone() };
+            info!(address = %opened.place, "listening for gRPC proxy client requests");
+            let port =
+                Port::new(env, &settings, &opened, acceptor.clone(), answers, stopped.clone());
+            env.spawn("proxy port", port.accept(opened.listener));
+        }
+        proxy.cluster.register();
+        info!(address = %address, "started gRPC proxy");
+        Ok(Self { _stop: stop })
+    }
+}
+
+async fn endpoints(env: &Env, options: &Options) -> Result<Vec<String>, String> {
+    if let Some(srv) = &options.srv {
+        let tls = options.client.tls.clone().unwrap_or_default();
+        let ca = tls.trusted_ca_file.to_string_lossy();
+        let found = srv::clients(env, srv, &ca, options.insecure_discovery).await?;
+        if !found.is_empty() {
+            return Ok(found.into_iter().map(|endpoint| endpoint.url).collect());
+        }
+    }
+    Ok(options.endpoints.clone())
+}
+
+/// Who answers.
+#[derive(Clone)]
+struct Services {
+    client: Client,
+    namespace: Namespace,
+    calls: Calls,
+    kv: Kv,
+    watch: Watch,
+    cluster: Cluster,
+    pages: Pages,
+    request_bytes_max: usize,
+    /// gRPC is spoken here.
+    grpc: bool,
+}
+
+impl Services {
+    fn new(env: &Env, options: &Options, endpoints: &[String]) -> Result<Self, String> {
+        let client = Client::new(env.clone(), endpoints, options.client.clone());
+        let client = client.map_err(|error| error.to_string())?;
+        let namespace = Namespace::new(options.namespace.clone());
+        let counters = Arc::new(Counters::default());
+        let metrics = Arc::new(crate::metrics::Metrics::new());
+        let kv = Kv::new(client.clone(), namespace.clone(), counters.clone());
+        let watch = Watch::new(env.clone(), client.clone(), namespace.clone(), counters.clone());
+        let pages = Pages::new(env, options, endpoints, &client, &namespace, {
+            let (kv, watch, metrics) = (kv.clone(), watch.clone(), metrics.clone());
+            Arc::new(move || metrics.text(counters.rows(kv.kept(), watch.sharing())))
+        })?;
+        Ok(Self {
+            cluster: Cluster::new(env, options, &client, &namespace),
+            calls: Calls::new(metrics, None),
+            request_bytes_max: options.request_bytes_max.min(PROXY_REQUEST_BYTES_MAX),
+            grpc: true,
+            client,
+            namespace,
+            kv,
+            watch,
+            pages,
+        })
+    }
+
+    async fn call(self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let mut call = match self.calls.begin(&path) {
+            Ok(_) if path.starts_with("/grpc.health.v1.Health/") => {
+                return Status::unimplemented("unknown service grpc.health.v1.Health").into_http();
+            }
+            Ok(call) => call,
+            Err(unknown) => return unknown.into_http(),
+        };
+        let (limit, received) = (self.request_bytes_max, call.received());
+        let request = request.map(|body| Body::new(Limited::new(body, limit, received)));
+        let response = self.dispatch(&path, request).await;
+        if let Some(code) = body::code(response.headers()) {
+            call.end(code);
+            return response;
+        }
+        response.map(|body| Body::new(Answer::new(body, call)))
+    }
+
+    async fn dispatch(self, path: &str, request: Request<Body>) -> Response<Body> {
+        let infallible = |never| match never {};
+        if path.starts_with("/etcdserverpb.KV/") {
+            let service = KvServer::new(self.kv).max_decoding_message_size(usize::MAX);
+            return { service }.call(request).await.unwrap_or_else(infallible);
+        }
+        if path.starts_with("/etcdserverpb.Watch/") {
+            let service = WatchServer::new(self.watch).max_decoding_message_size(usize::MAX);
+            return { service }.call(request).await.unwrap_or_else(infallible);
+        }
+        if path == "/etcdserverpb.Cluster/MemberList" && self.cluster.is_proxies() {
+            return self.cluster.answer(request).await;
+        }
+        match self.namespace.is_empty() {
+            true => forward::whole(self.client.channel().clone(), request).await,
+            false => self.renamed(path, request).await,
+        }
+    }
+
+    /// Calls outside KV and Watch that name keys.
+    async fn renamed(self, path: &str, request: Request<Body>) -> Response<Body> {
+        let (ns, channel) = (self.namespace, self.client.channel().clone());
+        match path {
+            "/etcdserverpb.Lease/LeaseTimeToLive" => {
+                let leave = |lease: &mut LeaseTimeToLiveResponse| ns.leave_lease(lease);
+                forward::unary(channel, request, |_: &mut LeaseTimeToLiveRequest| {}, leave).await
+            }
+            "/v3lockpb.Lock/Lock" => {
+                let enter = |lock: &mut LockRequest| ns.enter_key(&mut lock.name);
+                let leave = |lock: &mut LockResponse| ns.leave_key(&mut lock.key);
+                forward::unary(channel, request, enter, leave).await
+            }
+            "/v3lockpb.Lock/Unlock" => {
+                let enter = |unlock: &mut UnlockRequest| ns.enter_key(&mut unlock.key);
+                forward::unary(channel, request, enter, |_: &mut UnlockResponse| {}).await
+            }
+            "/v3electionpb.Election/Campaign" => {
+                let enter = |campaign: &mut CampaignRequest| ns.enter_key(&mut campaign.name);
+                let leave = |won: &mut CampaignResponse| ns.leave_leader(&mut won.leader);
+                forward::unary(channel, request, enter, leave).await
+            }
+            "/v3electionpb.Election/Proclaim" => {
+                let enter = |proclaim: &mut ProclaimRequest| ns.enter_leader(&mut proclaim.leader);
+                forward::unary(channel, request, enter, |_: &mut ProclaimResponse| {}).await
+            }
+            "/v3electionpb.Election/Resign" => {
+                let enter = |resign: &mut ResignRequest| ns.enter_leader(&mut resign.leader);
+                forward::unary(channel, request, enter, |_: &mut ResignResponse| {}).await
+            }
+            "/v3electionpb.Election/Leader" => {
+                let enter = |leader: &mut LeaderRequest| ns.enter_key(&mut leader.name);
+                let leave = |leader: &mut LeaderResponse| ns.leave_candidate(&mut leader.kv);
+                forward::unary(channel, request, enter, leave).await
+            }
+            "/v3electionpb.Election/Observe" => {
+                let (outer, inner) = (ns.clone(), ns);
+                let enter = move |leader: &mut LeaderRequest| outer.enter_key(&mut leader.name);
+                let leave =
+                    move |leader: &mut LeaderResponse| inner.leave_candidate(&mut leader.kv);
+                forward::streaming(channel, request, enter, leave).await
+            }
+            _ => forward::whole(channel, request).await,
+        }
+    }
+}
+
+impl Cluster {
+    /// MemberList, by the proxy itself.
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let handler = tower::service_fn(move |_: tonic::Request<MemberListRequest>| {
+            let cluster = self.clone();
+            async move { cluster.list().await.map(tonic::Response::new) }
+        });
+        let codec = tonic_prost::ProstCodec::<MemberListResponse, MemberListRequest>::default();
+        tonic::server::Grpc::new(codec).unary(handler, request).await
+    }
+}
+
+impl Answers for Services {
+    fn secured(self) -> Self {
+        self
+    }
+
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        let this = self.clone();
+        Box::pin(async move {
+            match this.grpc && port::is_grpc(&request) {
+                true => this.call(request).await,
+                false => this.pages.answer(request.method(), request.uri().path()).await,
+            }
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! One watch of the cluster, for all watchers that share it. Made again where it was when its connection
+//! is lost; ends when nobody listens, or when the cluster ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::watch_client::WatchClient;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::hub::{BroadcastId, Joined, News, Span, Watcher};
+use crate::limits::{PROXY_WATCH_PATIENCE, PROXY_WATCH_PATIENCE_SHARED};
+
+/// Between two attempts to reach the cluster.
+const RETRY: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// Lets a watcher share a broadcast, or have one.
+    pub(super) fn join(self: &Arc<Self>, span: &Span, watcher: Watcher) {
+        let joined = self.hub().join(span, watcher);
+        if let Joined::New(id) = joined {
+            let task = self.env.spawn("proxy broadcast", run(self.clone(), id));
+            self.hub().runs(id, task);
+        }
+    }
+}
+
+/// Why a watch of the cluster is over.
+enum Ended {
+    /// Its watchers share another one, or have gone.
+    NotNeeded,
+    /// The cluster has said so.
+    Canceled(WatchResponse),
+    Failed(Status),
+}
+
+async fn run(shared: Arc<Shared>, id: BroadcastId) {
+    loop {
+        let Some((span, next)) = shared.hub().position(id) else { return };
+        match follow(&shared, id, &span, next).await {
+            Ended::NotNeeded => return,
+            Ended::Canceled(response) => return cancel(&shared, id, &response).await,
+            Ended::Failed(status) if is_passing(&status, &span) => {
+                debug!(error = status.message(), "a watch was lost and is made again");
+                shared.env.sleep(RETRY).await;
+            }
+            Ended::Failed(status) => return fail(&shared, id, &status).await,
+        }
+    }
+}
+
+/// Whether another connection may have more luck. Who wants a leader wants to hear that there is none.
+fn is_passing(status: &Status, span: &Span) -> bool {
+    let no_leader = crate::error::Unavailable::NoLeader.text();
+    status.code() == Code::Unavailable
+        && !(span.caller.needs_leader && status.message() == no_leader)
+}
+
+async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> Ended {
+    let (mut key, mut range_end) = (span.key.clone(), span.end.clone());
+    shared.namespace.enter_span(&mut key, &mut range_end);
+    let create = WatchCreateRequest {
+        key,
+        range_end,
+        start_revision: next,
+        progress_notify: true,
+        prev_kv: true,
+        ..WatchCreateRequest::default()
+    };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    // The stream of requests must stay open for as long as the watch.
+    let (open, requests) = mpsc::channel(1);
+    open.try_send(request).expect("it is empty");
+    let client = WatchClient::new(shared.channel(&span.caller));
+    let mut client = client.max_decoding_message_size(usize::MAX);
+    let mut responses = match client.watch(ReceiverStream::new(requests)).await {
+        Ok(responses) => responses.into_inner(),
+        Err(status) => return Ended::Failed(status),
+    };
+    loop {
+        let mut response = match responses.message().await {
+            Ok(Some(response)) => response,
+            Ok(None) => return Ended::Failed(Status::unavailable("the watch has ended")),
+            Err(status) => return Ended::Failed(status),
+        };
+        if response.canceled {
+            return Ended::Canceled(response);
+        }
+        if response.created {
+            continue;
+        }
+        shared.namespace.leave_events(&mut response.events);
+        let news = shared.hub().deliver(id, &response);
+        shared.counters.shared_events.add_all(news.len().saturating_sub(1));
+        tell(shared, news).await;
+        if shared.hub().merge(id) {
+            return Ended::NotNeeded;
+        }
+    }
+}
+
+/// Sends to each what is for it. The stream of who takes nothing ends when what is there has been taken;
+/// its client begins anew where it was.
+async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
+    let patience = if news.len() > 1 { PROXY_WATCH_PATIENCE_SHARED } else { PROXY_WATCH_PATIENCE };
+    for (inbox, news) in news {
+        if let Err(TrySendError::Full(news)) = inbox.try_send(news)
+            && shared.env.timeout(patience, inbox.send(news)).await.is_err()
+        {
+            warn!("a client does not read its watch stream, which is ended");
+            shared.hub().leave_all(&inbox);
+            shared.env.spawn("proxy watch end", async move {
+                let slow = Status::unavailable("the client does not read its watch stream");
+                // Nobody may be there any more.
+                let _ = inbox.send(News::End(slow)).await;
+            });
+        }
+    }
+}
+
+/// Nothing more will come of what was asked for: each watcher is told, except those who begin later than
+/// what is gone.
+async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse) {
+    let Some((span, watchers)) = shared.hub().end(id) else { return };
+    let compacted = response.compact_revision;
+    let mut news = Vec::new();
+    for watcher in watchers {
+        if compacted > 0 && watcher.next >= compacted {
+            shared.join(&span, watcher);
+            continue;
+        }
+        let own = WatchResponse {
+            watch_id: watcher.watch_id,
+            created: false,
+            events: Vec::new(),
+            ..response.clone()
+        };
+        news.push((watcher.inbox, News::Response(own)));
+    }
+    tell(shared, news).await;
+}
+
+async fn fail(shared: &Shared, id: BroadcastId, status: &Status) {
+    let Some((_, watchers)) = shared.hub().end(id) else { return };
+    let news = watchers.into_iter().map(|w| (w.inbox, News::End(status.clone())));
+    tell(shared, news.collect()).await;
+}

@@ -1,0 +1,116 @@
+//! Service Watch of the proxy: watchers of the same keys share one watch of the cluster, a *broadcast*.
+//! However many clients look at a key, the cluster sends each event to a proxy once.
+//!
+//! ```text
+//!  client --- session ---.                        .--- broadcast === cluster
+//!  client --- session ----+--- hub: who gets what -+
+//!  client --- session ---'                        `--- broadcast === cluster
+//! ```
+//!
+//! Rules, etcd's but for the last two (3.7, `server/proxy/grpcproxy`):
+//! * Watchers share when key, end, token and the wish for a leader are the same.
+//! * A watcher joins a broadcast that has not passed the revision it begins at; otherwise it gets one of
+//!   its own, which ends as soon as it has caught up with another.
+//! * Every broadcast carries previous values and progress; each watcher gets what it asked for.
+//! * A new watcher is answered only when its client may read the keys.
+//! * A client that takes nothing ends its own stream, nobody else's for long.
+//! * A broadcast whose connection is lost goes on where it was. Clients do not notice.
+//! * A watcher without a revision begins behind the revision of that check, so that it can join as well.
+//!
+//! Requests for progress are not answered, as in etcd.
+//!
+//! Reading order: [`hub`] (who gets what; pure), [`broadcast`] (the watch of the cluster), [`session`] (one
+//! client's stream).
+
+mod broadcast;
+mod hub;
+mod session;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderValue;
+use quorate_proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::hub::{Caller, Hub};
+use self::session::Session;
+use super::metrics::Counters;
+use super::namespace::Namespace;
+use crate::client::{Channel, Client};
+use crate::env::Env;
+use crate::limits::WATCH_ANSWERS;
+
+/// Clones share the broadcasts.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    client: Client,
+    namespace: Namespace,
+    counters: Arc<Counters>,
+    hub: Mutex<Hub>,
+}
+
+impl Watch {
+    pub fn new(env: Env, client: Client, namespace: Namespace, counters: Arc<Counters>) -> Self {
+        Self(Arc::new(Shared { env, client, namespace, counters, hub: Mutex::default() }))
+    }
+
+    /// Watchers that have no watch of their own.
+    pub fn sharing(&self) -> usize {
+        self.0.hub().sharing()
+    }
+}
+
+impl Shared {
+    /// Nothing that panics happens while it is held.
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to the cluster on behalf of a caller.
+    fn channel(&self, caller: &Caller) -> Channel {
+        let mut channel = self.client.channel().clone();
+        for (name, value) in [("token", &caller.token), ("authorization", &caller.authorization)] {
+            let value = value.as_ref().and_then(|value| HeaderValue::from_bytes(value).ok());
+            if let Some(value) = value {
+                channel = channel.with_header(name, value);
+            }
+        }
+        match caller.needs_leader {
+            true => channel.with_header("hasleader", HeaderValue::from_static("true")),
+            false => channel,
+        }
+    }
+}
+
+impl Caller {
+    fn of(metadata: &MetadataMap) -> Self {
+        let value = |name| metadata.get(name).map(|value| value.as_encoded_bytes().to_vec());
+        Self {
+            token: value("token"),
+            authorization: value("authorization"),
+            needs_leader: crate::grpc::gate::needs_leader(metadata),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl watch_server::Watch for Watch {
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (metadata, _, requests) = request.into_parts();
+        let (answers, stream) = mpsc::channel(WATCH_ANSWERS);
+        let session = Session::new(self.0.clone(), Caller::of(&metadata), answers);
+        self.0.env.spawn("proxy watch session", session.run(requests));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
