@@ -21,6 +21,7 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("slow-watcher-skips", "slow-watchers-fall-behind", "watches"),
     ("lock-not-rechecked", "locks-outlive-their-leases", "lock-service"),
     ("keep-alive-unconfirmed", "replaced-leader-is-asked-to-keep-a-lease", "leases"),
+    ("stale-leader-revokes", "sleeping-leader-ends-no-leases", "leases"),
     ("revoke-batch-takes-last", "a-crowd-of-leases-ends-at-once", "crowd"),
     ("downgrade-ignored", "version-goes-down-and-up", "versions"),
     ("downgrade-not-loaded", "version-goes-down-and-up", "versions"),
