@@ -37,19 +37,23 @@ impl fmt::Display for Version {
 }
 
 /// Some versions: `*` all, `3.5` those that begin so, `3.5.2..` from that one on, `..3.5.1` up to that
-/// one or those that begin so.
+/// one or those that begin so, `3.4,3.6..` several of these.
 #[derive(Clone, Debug)]
 pub enum Versions {
     All,
     Like(Version),
     From(Version),
     UpTo(Version),
+    Several(Vec<Self>),
 }
 
 impl Versions {
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self::All);
+        }
+        if text.contains(',') {
+            return text.split(',').map(Self::parse).collect::<Result<_, _>>().map(Self::Several);
         }
         if let Some(last) = text.strip_prefix("..") {
             return Version::parse(last).map(Self::UpTo);
@@ -65,6 +69,7 @@ impl Versions {
             Self::All => true,
             Self::Like(start) => version.starts_with(start),
             Self::From(first) => version.0 >= first.0,
+            Self::Several(versions) => versions.iter().any(|some| some.contain(version)),
             Self::UpTo(last) => version.0 <= last.0 || version.starts_with(last),
         }
     }

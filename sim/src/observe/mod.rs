@@ -28,7 +28,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// A member that has not answered by then is silent.
 const PATIENCE: Duration = Duration::from_millis(800);
 /// Between two looks at a member's page of figures, and at all fingerprints.
-const PAGE_PERIOD: Duration = Duration::from_secs(3);
+/// Out of step with what members do every second.
+const PAGE_PERIOD: Duration = Duration::from_millis(2_300);
 const HASH_PERIOD: Duration = Duration::from_secs(4);
 
 /// Begins to observe, from the host of `env`, until its process ends. What this thread's servers log
