@@ -27,8 +27,8 @@ use crate::story::{Role, Story, What};
 const PERIOD: Duration = Duration::from_millis(200);
 /// A member that has not answered by then is silent.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Between two looks at a member's page of figures, and at all fingerprints.
-/// Out of step with what members do every second.
+/// Between two looks at a member's page of figures, out of step with what members do every second, and
+/// at all fingerprints.
 const PAGE_PERIOD: Duration = Duration::from_millis(2_300);
 const HASH_PERIOD: Duration = Duration::from_secs(4);
 
