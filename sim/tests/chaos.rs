@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-#[allow(clippy::disallowed_methods, reason = "tests are given real time")]
 use std::time::Instant;
 
 use sim::plan::Plan;

@@ -99,7 +99,7 @@ impl Member {
             Ranged::Whole(response) => self.whole(response, charge),
             Ranged::Paged(pages) => {
                 let frame = self.completed(pages.frame().clone());
-                Answer::Paged(frame, self.pages(vec![(0, pages)], 0, charge))
+                Answer::Paged(frame, self.pages(vec![(0, *pages)], 0, charge))
             }
         })
     }

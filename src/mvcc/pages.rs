@@ -19,7 +19,7 @@ use crate::plant;
 /// An answer, or the way to one.
 pub enum Ranged {
     Whole(RangeResponse),
-    Paged(Pages),
+    Paged(Box<Pages>),
 }
 
 /// The answer of a txn that only reads.
@@ -128,14 +128,14 @@ impl View {
             return Ok(Ranged::Whole(RangeResponse { kvs: first.kvs, ..frame }));
         };
         let rest = Rest::Scan(first.kvs, next, left);
-        Ok(Ranged::Paged(Pages {
+        Ok(Ranged::Paged(Box::new(Pages {
             view: self.clone(),
             request: request.clone(),
             rev,
             frame,
             bytes,
             rest,
-        }))
+        })))
     }
 
     fn sorted(&self, request: &RangeRequest, memory: usize) -> Result<Ranged, Halt> {
@@ -148,14 +148,14 @@ impl View {
         let scan = Scan::new(request, rev);
         let (sorted, size) = Sorted::new(&scan, reader, keys.clone(), memory / 2)?;
         let count = size.seen.map_or_else(|| counts::count(reader, &keys, rev), Ok)?;
-        Ok(Ranged::Paged(Pages {
+        Ok(Ranged::Paged(Box::new(Pages {
             view: self.clone(),
             request: request.clone(),
             rev,
             frame: self.frame(size.more, count),
             bytes: size.bytes,
             rest: Rest::Sorted(sorted),
-        }))
+        })))
     }
 
     fn frame(&self, more: bool, count: i64) -> RangeResponse {
@@ -195,7 +195,7 @@ impl View {
                 Ranged::Whole(answer) => answer,
                 Ranged::Paged(paged) => {
                     let frame = paged.frame().clone();
-                    pages.push((n, paged));
+                    pages.push((n, *paged));
                     frame
                 }
             };

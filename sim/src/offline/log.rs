@@ -266,7 +266,8 @@ mod tests {
             writer.state(3, 1, 2);
         };
         assert_eq!(said(|_| {}), "");
-        let cases: [(fn(&mut Writer), &str); 7] = [
+        type Case = (fn(&mut Writer), &'static str);
+        let cases: [Case; 7] = [
             (|w| w.entry(4, 3, "x"), "entry 4 follows entry 2"),
             (|w| w.entry(2, 3, "x"), "is replaced although 2 is committed"),
             (|w| w.state(2, 1, 2), "term 2 after term 3"),

@@ -136,7 +136,12 @@ fn frame(bytes: &[u8], left: usize) -> Result<(Vec<u8>, usize), Broken> {
     let top = (field >> 56) as usize;
     let pad = if top == 0 { 0 } else { top & 0x7f };
     let marked = top == 0 || top & 0x80 != 0;
-    if size == 0 || size > RECORD_MAX || pad >= HEADER || !marked || (size + pad) % HEADER != 0 {
+    if size == 0
+        || size > RECORD_MAX
+        || pad >= HEADER
+        || !marked
+        || !(size + pad).is_multiple_of(HEADER)
+    {
         return Err(Broken::NotAFrame);
     }
     if HEADER + size + pad > left {

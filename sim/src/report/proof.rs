@@ -80,7 +80,7 @@ fn heard(story: &[Event], stream: usize, revision: i64) -> Option<usize> {
     };
     let found = news().find(|(_, news)| holds(news));
     let found = found.or_else(|| news().find(|(_, news)| reaches(news)));
-    found.or_else(|| news().last()).map(|(at, _)| at)
+    found.or_else(|| news().next_back()).map(|(at, _)| at)
 }
 
 /// What a member logged just then, or else what it last said of itself, or else what was last done to it.

@@ -5,7 +5,11 @@
 //! the member from its cluster; 2 for a command line that does not parse; 1 for a configuration that
 //! cannot be served and for every failure at work, with one line at level error that says why; killed
 //! by SIGABRT after a panic.
-#![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a program is of the real world"
+)]
 
 mod logs;
 mod notify;

@@ -84,7 +84,7 @@ fn respond(told: Told) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     told.status.add_header(&mut trailers).expect("a status is a header");
     // In pieces of three bytes: no message comes whole.
-    let pieces: Vec<_> = all.chunks(3).map(|piece| Bytes::copy_from_slice(piece)).collect();
+    let pieces: Vec<_> = all.chunks(3).map(Bytes::copy_from_slice).collect();
     let frames = pieces.into_iter().map(Frame::data).chain([Frame::trailers(trailers)]);
     let frames: Vec<Result<_, Infallible>> = frames.map(Ok).collect();
     Response::new(Body::new(StreamBody::new(stream::iter(frames))))

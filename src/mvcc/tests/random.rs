@@ -477,7 +477,7 @@ fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused>
 fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
     match view.range_paged(request, SHARE).expect("works")? {
         Ranged::Whole(range) => Ok(range),
-        Ranged::Paged(pages) => Ok(all_of(pages)),
+        Ranged::Paged(pages) => Ok(all_of(*pages)),
     }
 }
 

@@ -52,7 +52,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub fn answers(&self) -> usize {
         self.kept.len()
     }
 
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(cache.get(None, &range("c", "\0")), Found::Answer(answer(1)));
         cache.written(b"x", b"z", 3);
         assert_eq!(cache.get(None, &range("c", "\0")), Found::Nothing);
-        assert_eq!(cache.len(), 1);
+        assert_eq!(cache.answers(), 1);
     }
 
     #[test]
@@ -200,7 +201,7 @@ mod tests {
         cache.compact(4);
         assert_eq!(cache.get(None, &past), Found::Compacted);
         cache.add(None, &past, &answer(11));
-        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.answers(), 0);
     }
 
     #[test]
@@ -212,7 +213,7 @@ mod tests {
         }
         assert_eq!(cache.get(None, &numbered(0)), Found::Answer(answer(1)));
         cache.add(None, &numbered(-1), &answer(1));
-        assert_eq!(cache.len(), PROXY_CACHE_ANSWERS);
+        assert_eq!(cache.answers(), PROXY_CACHE_ANSWERS);
         assert_eq!(cache.get(None, &numbered(1)), Found::Nothing);
         assert_eq!(cache.get(None, &numbered(0)), Found::Answer(answer(1)));
         assert_eq!(cache.order.len(), cache.kept.len());

@@ -40,7 +40,7 @@ impl Kv {
 
     /// Answers that are kept.
     pub fn kept(&self) -> usize {
-        self.cache().len()
+        self.cache().answers()
     }
 
     /// Nothing that panics happens while it is held.
