@@ -132,7 +132,7 @@ pub async fn txn(world: World) {
 }
 
 pub async fn past(world: World) {
-    let mut ann = world.user("ann").await;
+    let mut ann = world.user_at(0, "ann").await;
     let mut root = world.user("root").await;
     let put = ann.put("ann/past", "1", None).await.expect("ann may");
     let then = revision!(put);

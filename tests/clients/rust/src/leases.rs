@@ -14,7 +14,7 @@ const NOT_FOUND: &str = "etcdserver: requested lease not found";
 const DENIED: &str = "etcdserver: permission denied";
 
 pub async fn life(world: World) {
-    let mut ann = world.user("ann").await;
+    let mut ann = world.user_at(0, "ann").await;
     let mut other = world.user_at(1, "ann").await;
     let id = || Some(LeaseGrantOptions::new().with_id(7001));
     let lease = ann.lease_grant(600, id()).await.expect("ann may");

@@ -35,7 +35,8 @@ pub async fn members(world: World) {
 
 /// A learner, so that nobody counts on it.
 pub async fn a_learner_comes_and_goes(world: World) {
-    let mut root = world.user("root").await;
+    // Of one member: lists are read without asking the leader.
+    let mut root = world.user_at(0, "root").await;
     let count = world.endpoints.len();
     let learner = || Some(MemberAddOptions::new().with_is_learner());
     denied(world.user("ann").await.member_add(["https://127.0.0.1:2"], learner()).await);
@@ -75,8 +76,8 @@ pub async fn status(world: World) {
 }
 
 pub async fn alarm(world: World) {
-    let mut root = world.user("root").await;
-    let mut ann = world.user("ann").await;
+    let mut root = world.user_at(0, "root").await;
+    let mut ann = world.user_at(0, "ann").await;
     let member = root.status().await.expect("root may").leader();
     let at = || Some(with_member(member));
     let full = AlarmType::Nospace;
