@@ -173,6 +173,9 @@ fn known_since(logs: &[(String, Log)]) -> u64 {
 mod tests {
     use std::time::Duration;
 
+    use quorate_proto::raftpb::{self, ConfState};
+    use quorate_proto::walpb;
+
     use super::super::Line;
     use super::*;
 
@@ -203,5 +206,20 @@ mod tests {
         assert!(said(&log(2, 7, 2, &[1, 1, 2])).contains("now it ends at 3"));
         let snapshot = DiskLog { base: 9, ..log(3, 0, 9, &[]) };
         assert_eq!(said(&snapshot), "");
+    }
+    /// A log that begins behind an election says nothing of who voted then.
+    #[test]
+    fn the_oldest_word_of_who_votes_is_found() {
+        let since = |log: Log| known_since(&[("m0".to_owned(), log)]);
+        let conf_state = Some(ConfState { voters: vec![1, 2, 3], ..ConfState::default() });
+        let mark = |term, conf_state| walpb::Snapshot { term, conf_state, ..Default::default() };
+        let mut log = Log::default();
+        assert_eq!(since(log.clone()), u64::MAX);
+        log.marks = vec![mark(2, None), mark(3, conf_state)];
+        assert_eq!(since(log.clone()), 3, "a mark without a configuration tells nothing");
+        let mut change = raftpb::Entry { term: 1, ..raftpb::Entry::default() };
+        change.set_type(EntryType::EntryConfChange);
+        log.entries.push(change);
+        assert_eq!(since(log), 1);
     }
 }
