@@ -67,6 +67,7 @@ pub const ALL: &[Fault] = &[
     fault("delete-range-leaves-last", "a range delete leaves the last key", "B14"),
     fault("more-forgotten", "a page that was cut does not say that there is more", "B14"),
     fault("sort-ignored", "ranges come in the order of keys whatever order was asked for", "B20"),
+    fault("sorted-run-begins-again", "of an answer too large to be sorted at once the first keys come again and again", "B20"),
     fault("range-filter-ignored", "the bounds on revisions of a range are ignored", "B20"),
     fault("count-forgets-deletes", "stored counts do not go down", "B20"),
     fault("past-count-ignores-deletes", "a count in the past does not see what was deleted since", "B20"),
