@@ -73,6 +73,11 @@ metrics! {
         "gRPC calls by client version.";
     request_seconds: histograms {(0.001, 14) ["type", "success"]},
         "etcd_server_request_duration_seconds", "Requests of this member's clients and its own.";
+    apply_seconds: histograms {(0.0001, 20) ["version", "op", "success"]},
+        "etcd_server_apply_duration_seconds",
+        "Carrying out one entry of the log, without the commit of its batch.";
+    heartbeats_late: counter (), "etcd_server_heartbeat_send_failures_total",
+        "Heartbeats that this member, as leader, sent to others much too late.";
     slow_applies: counter (), "etcd_server_slow_apply_total",
         "Entries and reads that took longer than --warning-apply-duration.";
     apply_snapshots: gauge (), "etcd_server_snapshot_apply_in_progress_total",

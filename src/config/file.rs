@@ -4,8 +4,8 @@
 
 use serde_json::Value;
 
-use super::flags::{self, Flag, Kind, SetError, Takes};
-use super::{ConfigError, Values, go, not_served, yaml};
+use super::flags::{self, Flag, Kind, Takes};
+use super::{ConfigError, Values, go, yaml};
 
 /// The keys that are not simply the name of a flag: which mapping they are in, the key, the flag.
 const NESTED: &[(&[&str], &str, &str)] = &[
@@ -134,27 +134,23 @@ fn set(values: &mut Values, flag: &Flag, path: &str, node: &Value) -> Result<(),
     if text.is_empty() && optional {
         return Ok(());
     }
-    flag.set(values, &text).map_err(|error| match error {
-        SetError::NotServed => not_served(flag),
-        SetError::Value(why) if is_url(flag) => {
+    flag.set(values, &text).map_err(|why| match why {
+        why if is_url(flag) => {
             ConfigError::Plain(format!("unexpected error setting up {}: {why}", url_name(flag)))
         }
-        SetError::Value(_) if flag.name == "initial-cluster-state" => {
+        _ if flag.name == "initial-cluster-state" => {
             ConfigError::Invalid(format!("unexpected clusterState {}", go::quote(&text)))
         }
-        SetError::Value(_) if matches!(flag.takes(), Takes::Uint | Takes::Int) => {
+        _ if matches!(flag.takes(), Takes::Uint | Takes::Int) => {
             mismatch(&format!("number {text}"), path, flag)
         }
-        SetError::Value(why) => ConfigError::Invalid(why),
+        why => ConfigError::Invalid(why),
     })
 }
 
 /// What would stand on a command line.
 fn literal(flag: &Flag, path: &str, node: &Value) -> Result<String, ConfigError> {
-    let refused = matches!(flag.kind, Kind::NotServed { .. });
     let text = match (flag.takes(), node) {
-        // What type it has in etcd is not known here.
-        (_, Value::Number(_) | Value::Bool(_)) if refused => node.to_string(),
         (Takes::Text, Value::String(text)) => text.clone(),
         (Takes::Bool, Value::Bool(value)) => value.to_string(),
         (Takes::Int | Takes::Uint, Value::Number(number)) => number.to_string(),

@@ -55,30 +55,18 @@ pub(super) enum Kind {
         takes: Takes,
         set: Setter,
     },
-    /// A boolean that etcd has. Only the `inert` values, which ask for what happens anyway, are let
-    /// through.
-    NotServed {
-        inert: &'static [&'static str],
-    },
     /// etcd itself takes and ignores it.
     Ignored,
 }
 
 type Setter = fn(&mut Values, &str) -> Result<(), String>;
 
-/// Why a value was not set.
-#[derive(Debug)]
-pub(super) enum SetError {
-    Value(String),
-    NotServed,
-}
-
 impl Flag {
     pub fn takes(&self) -> Takes {
         match self.kind {
             Kind::Served { takes, .. } => takes,
             // etcd declares those that it ignores to take "true" when nothing follows.
-            Kind::NotServed { .. } | Kind::Ignored => Takes::Bool,
+            Kind::Ignored => Takes::Bool,
         }
     }
 
@@ -86,13 +74,11 @@ impl Flag {
         self.takes() == Takes::Bool
     }
 
-    pub(crate) fn set(&self, values: &mut Values, value: &str) -> Result<(), SetError> {
+    /// An error says what is wrong with the value.
+    pub(crate) fn set(&self, values: &mut Values, value: &str) -> Result<(), String> {
         match self.kind {
-            Kind::Served { set, .. } => set(values, value).map_err(SetError::Value)?,
-            Kind::NotServed { inert, .. } if !inert.contains(&value) => {
-                return Err(SetError::NotServed);
-            }
-            Kind::NotServed { .. } | Kind::Ignored => {}
+            Kind::Served { set, .. } => set(values, value)?,
+            Kind::Ignored => {}
         }
         values.given.insert(self.name);
         Ok(())
@@ -121,8 +107,8 @@ pub(super) fn defaults() -> Values {
     values
 }
 
-const TABLES: [&[Flag]; 6] =
-    [SERVED, discovery::FLAGS, security::FLAGS, without_effect::FLAGS, NOT_SERVED, IGNORED];
+const TABLES: [&[Flag]; 5] =
+    [SERVED, discovery::FLAGS, security::FLAGS, without_effect::FLAGS, IGNORED];
 
 /// A row: group, name, what it takes (text when that is left out), default, setter, help.
 macro_rules! served {
@@ -610,6 +596,14 @@ const SERVED: &[Flag] = &[
         "Features to switch on or off: Name=true|false, separated by commas; listed below."
     ),
     served!(
+        Profiling,
+        "enable-pprof",
+        bool,
+        "false",
+        set!(pprof, go::bool),
+        "Serve profiles of the processor's time and the memory at /debug/pprof/."
+    ),
+    served!(
         Tracing,
         "enable-distributed-tracing",
         bool,
@@ -641,17 +635,6 @@ const SERVED: &[Flag] = &[
         "Print the version and exit."
     ),
 ];
-
-const fn off(name: &'static str, inert: &'static [&'static str]) -> Flag {
-    let kind = Kind::NotServed { inert };
-    Flag { name, group: Group::Hidden, kind, default: "", help: "" }
-}
-
-/// What a boolean that asks for nothing looks like.
-const FALSE: &[&str] = &["false", "0", "f", "F", "FALSE", "False"];
-
-/// etcd 3.7's other flags. A row leaves when its flag is served.
-const NOT_SERVED: &[Flag] = &[off("enable-pprof", FALSE)];
 
 const fn ignored(name: &'static str) -> Flag {
     Flag { name, group: Group::Hidden, kind: Kind::Ignored, default: "", help: "" }

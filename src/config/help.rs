@@ -1,6 +1,6 @@
 //! The texts of `--help`, `--version` and of a command line that does not parse.
 
-use super::flags::{self, Group, Kind};
+use super::flags::{self, Group};
 use super::gates;
 
 /// The etcd release whose behaviour this server has.
@@ -51,7 +51,7 @@ fn gos_name(arch: &str) -> &str {
     }
 }
 
-/// `--help`: every flag served, by group, and the names of those that are not.
+/// `--help`: every flag, by group.
 pub fn flags() -> String {
     let groups = [
         (Group::Member, "Member"),
@@ -76,11 +76,6 @@ pub fn flags() -> String {
                 text.extend(lines);
             }
         }
-    }
-    text.push_str("\nKnown to etcd, not served by this version:\n");
-    let not_served = flags::all().filter(|flag| matches!(flag.kind, Kind::NotServed { .. }));
-    for flag in not_served {
-        text.push_str(&format!("  --{}\n", flag.name));
     }
     text
 }

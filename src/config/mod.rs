@@ -135,6 +135,7 @@ struct Values {
     pub listen_metrics: Vec<urls::Url>,
     pub gates: gates::Gates,
     pub discovery: discovery::Given,
+    pub pprof: bool,
     pub tracing: bool,
     pub tracing_per_million: i64,
     pub config_file: String,
@@ -207,15 +208,9 @@ pub fn parse(
     if parsed.help {
         return Ok((Command::Print(help::flags()), notices));
     }
-    let mut refused = None;
     for (name, value) in &parsed.flags {
         let flag = flags::find(name).expect("split lets only known flags through");
-        match flag.set(&mut values, value) {
-            Ok(()) => {}
-            Err(flags::SetError::Value(why)) => return Err(usage(flag, value, &why)),
-            // The line is read to its end first: what does not parse is reported before it.
-            Err(flags::SetError::NotServed) => refused = refused.or(Some(not_served(flag))),
-        }
+        flag.set(&mut values, value).map_err(|why| usage(flag, value, &why))?;
     }
     if let Some(argument) = parsed.positional {
         return Err(ConfigError::Invalid(positional(&argument)));
@@ -232,9 +227,6 @@ pub fn parse(
             validate::file(values, &mut notices)?
         }
         None => {
-            if let Some(refused) = refused {
-                return Err(refused);
-            }
             read_variables(&mut values, variables, &mut notices)?;
             let ignored = values.given.iter().filter(|name| flags::is_ignored(name));
             notices.extend(ignored.map(|name| Notice::IgnoredFlag(name)));
@@ -277,12 +269,9 @@ fn read_variables(
                 )));
             }
             Some(flag) if !value.is_empty() => {
-                flag.set(values, value).map_err(|error| match error {
-                    flags::SetError::NotServed => not_served(flag),
-                    flags::SetError::Value(why) => ConfigError::Invalid(format!(
-                        "invalid value {} for {variable}: {why}",
-                        go::quote(value)
-                    )),
+                flag.set(values, value).map_err(|why| {
+                    let value = go::quote(value);
+                    ConfigError::Invalid(format!("invalid value {value} for {variable}: {why}"))
                 })?;
                 notices.push(Notice::UsedVariable { name: variable.clone(), value: value.clone() });
             }
@@ -301,18 +290,11 @@ fn variable_of(flag: &str) -> String {
 fn usage(flag: &Flag, value: &str, why: &str) -> ConfigError {
     let value = go::quote(value);
     ConfigError::Usage(match flag.kind {
-        Kind::Served { .. } | Kind::NotServed { .. } if flag.is_bool() => {
+        Kind::Served { .. } if flag.is_bool() => {
             format!("invalid boolean value {value} for -{}: {why}", flag.name)
         }
         _ => format!("invalid value {value} for flag -{}: {why}", flag.name),
     })
-}
-
-fn not_served(flag: &Flag) -> ConfigError {
-    ConfigError::Invalid(format!(
-        "flag --{} is known to etcd but not served by this version",
-        flag.name
-    ))
 }
 
 fn positional(argument: &str) -> String {

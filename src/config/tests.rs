@@ -151,12 +151,19 @@ fn variables_stand_for_flags() {
 }
 
 #[test]
-fn what_is_not_served_is_refused() {
-    let text = |flag| format!("flag --{flag} is known to etcd but not served by this version");
-    assert_eq!(invalid("--enable-pprof"), text("enable-pprof"));
-    assert_eq!(invalid("--enable-distributed-tracing"), text("enable-distributed-tracing"));
-    // These ask for what happens anyway.
-    config("--enable-pprof=false --discovery-token= --metrics basic");
+fn profiles_are_there_when_asked_for_and_when_all_is_logged() {
+    let serves = |line| config(line).pprof;
+    assert!(serves("--enable-pprof") && serves("--log-level debug"));
+    assert!(!serves("") && !serves("--enable-pprof=false"));
+}
+
+#[test]
+fn what_etcd_ignores_is_ignored() {
+    assert_eq!(
+        invalid("--enable-distributed-tracing"),
+        "flag --enable-distributed-tracing is known to etcd but not served by this version"
+    );
+    config("--discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
 }

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::cluster::InitialCluster;
 use super::discovery::{Discovery, Srv};
 use super::log;
@@ -73,6 +75,8 @@ pub struct Config {
     pub access: Access,
     /// `--metrics extensive`.
     pub time_calls: bool,
+    /// Whether profiles may be asked for.
+    pub pprof: bool,
     pub progress_interval: Duration,
     pub tokens: TokenKind,
     pub bcrypt_cost: u32,
@@ -233,6 +237,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         gateway: values.gateway,
         // As in etcd, no other word is an error.
         time_calls: values.metrics == "extensive",
+        pprof: values.pprof || log.level == Level::DEBUG,
         access: Access { origins: values.cors, hosts: values.host_whitelist },
         progress_interval: match values.progress_interval {
             Duration::ZERO => PROGRESS_INTERVAL,

@@ -1,23 +1,26 @@
 //! The HTTP endpoints of the client port beside gRPC: `/version`, `/health`, `/livez`, `/readyz`,
-//! `/metrics`, `/debug/vars`, and the JSON gateway below `/v3/`. Answers are etcd's to the byte, where etcd's are fixed.
+//! `/metrics`, `/debug/vars`, `/debug/pprof`, and the JSON gateway below `/v3/`. Answers are etcd's to the byte, where etcd's are fixed.
 //! What is asked of the server is behind [`Served`] and, for the gateway, behind its gRPC side; nothing
 //! here knows how it is found out.
 //!
 //! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks), [`gateway`] (gRPC calls as JSON),
 //! [`vars`] (what the process was
-//! started with), `member` (a member as what is served), `rows` (its state as metrics).
+//! started with), [`pprof`] (its profiles), `member` (a member as what is served), `rows` (its state as metrics).
 
 pub mod access;
 pub mod gateway;
 mod health;
 mod member;
+pub mod pprof;
 mod rows;
 pub mod vars;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use quorate_proto::etcdserverpb::AlarmMember;
 use tonic::body::Body;
 
@@ -123,6 +126,9 @@ impl Endpoints {
     /// The endpoints for which a request's body says nothing.
     async fn find(&self, method: &Method, uri: &Uri) -> Response<Body> {
         let (path, query) = (uri.path(), uri.query().unwrap_or(""));
+        if let Some(response) = pprof::answer(&self.process, path, query).await {
+            return response;
+        }
         let check = health::find(path);
         let known = matches!(path, "/version" | "/health" | "/metrics" | "/debug/vars");
         let found = known || check.is_some();
@@ -147,11 +153,13 @@ impl Endpoints {
         }
     }
 
-    /// The same on a port for metrics, which has no versions and no variables.
+    /// The same on a port for metrics, which has no versions and nothing to debug with.
     pub async fn answer_metrics(&self, request: Request<Body>) -> Response<Body> {
         let (parts, _) = request.into_parts();
         match parts.uri.path() {
-            "/version" | "/debug/vars" => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            path if path == "/version" || path.starts_with("/debug/") => {
+                plain(StatusCode::NOT_FOUND, "404 page not found\n")
+            }
             _ => self.find(&parts.method, &parts.uri).await,
         }
     }
@@ -177,15 +185,15 @@ pub(crate) fn metrics(text: String) -> Response<Body> {
     with_type(StatusCode::OK, PROMETHEUS, text)
 }
 
-fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<String>) -> Response<Body> {
-    let mut response = Response::new(Body::new(text.into()));
+fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(text.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
 /// Text, with the headers that Go's `http.Error` sets.
-pub(crate) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = with_type(status, TEXT, text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

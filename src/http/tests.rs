@@ -86,7 +86,11 @@ async fn call(served: &Arc<dyn Served>, method: Method, path: &str) -> String {
         served: served.clone(),
         gateway: None,
         access: Arc::default(),
-        process: Arc::new(Process { command_line: vec!["a".into(), "\"b".into()], files_max: 7 }),
+        process: Arc::new(Process {
+            command_line: vec!["a".into(), "\"b".into()],
+            files_max: 7,
+            profiler: None,
+        }),
         secure: false,
     };
     let response = endpoints.answer(request.expect("a valid request")).await;

@@ -2,18 +2,22 @@
 //! gives it. What Go's runtime says of its memory is not there; `/metrics` has the process's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::pprof::Profiler;
 use crate::types::MemberId;
 
 /// What the program knows and the server does not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Process {
     /// The program's name and its arguments.
     pub command_line: Vec<String>,
     /// Files that may be open at a time.
     pub files_max: u64,
+    /// Where profiles come from, when they may be asked for.
+    pub profiler: Option<Arc<dyn Profiler>>,
 }
 
 /// Where consensus stands, as [`super::Served`] tells it.
@@ -31,7 +35,7 @@ pub(crate) struct Raft {
 
 /// The whole answer: names in order, a line each.
 pub(super) fn page(process: &Process, raft: &Raft) -> String {
-    let Process { command_line, files_max } = process;
+    let Process { command_line, files_max, .. } = process;
     format!(
         "{{\n\"cmdline\": {},\n\"file_descriptor_limit\": {files_max},\n\"raft.status\": {}\n}}\n",
         json!(command_line),

@@ -40,6 +40,7 @@ pub(super) struct Applier {
     /// Logins up to here were committed before this start: their tokens ended with the process.
     pub known_commit: Index,
     pub metrics: Arc<Metrics>,
+    pub apply_seconds: tally::ApplySeconds,
     pub snap_dir: std::path::PathBuf,
     pub conf_state: ConfState,
     pub term: Term,
@@ -129,6 +130,7 @@ impl Applier {
             if gone || reply.is_none() {
                 write.unheard();
             }
+            let mut kind = None;
             let outcome: Outcome = match Command::decode(&entry)? {
                 Command::Nothing => Ok((Reply::Done, None)),
                 Command::Request(_) if plant::is("abandoned-request-skipped") && gone => {
@@ -137,6 +139,7 @@ impl Applier {
                 Command::Request(_) if self.passes_over(index) => Ok((Reply::Done, None)),
                 Command::Request(mut request) => {
                     self.distort(index, &mut request);
+                    kind = Some(tally::kind(&request));
                     self.machine.apply(&mut write, *request)?
                 }
                 Command::Change(change) => {
@@ -153,6 +156,9 @@ impl Applier {
                 tally::applied(&self.metrics, reply, notice.as_ref(), &events);
             }
             let took = self.env.now() - started;
+            if let Some(kind) = kind {
+                self.apply_seconds.observe(&self.metrics, kind, &outcome, took);
+            }
             if took > self.warning {
                 let outcome = outcome.clone().map(|(answer, _)| answer);
                 slow::warn_of_entry(&self.metrics, took, self.warning, &entry, &outcome);

@@ -19,6 +19,7 @@ use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing, parse_version};
 use super::quota::{self, Quota};
 use super::signals::Signals;
+use super::tally::ApplySeconds;
 use super::tokens::Tokens;
 use super::{
     CLUSTER_VERSION, InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor,
@@ -116,6 +117,7 @@ impl Member {
             tokens: tokens.clone(),
             known_commit,
             metrics: metrics.clone(),
+            apply_seconds: ApplySeconds::default(),
             snap_dir: options.snap_dir(),
             conf_state,
             term: store.position().term,

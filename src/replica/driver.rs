@@ -338,6 +338,7 @@ impl<R: Reply> Driver<R> {
     fn tick(&mut self) {
         let now = self.env.now();
         self.ticks += 1;
+        self.tell_late(now);
         // Ticks that were missed are not made up for: a process that was stopped does not hold an
         // election the moment it goes on.
         self.next_tick =
@@ -353,6 +354,18 @@ impl<R: Reply> Driver<R> {
         self.yield_when_stalled(self.log.stalled_for(now));
         self.hand_over();
         self.log.kick(now, true);
+    }
+
+    /// Others are sent heartbeats by ticks: one that comes after the time of two is late (etcd's bound).
+    fn tell_late(&self, now: Instant) {
+        let interval = self.config.heartbeat;
+        let took = interval + now.saturating_duration_since(self.next_tick);
+        let raftpb::ConfState { voters, learners, .. } = &*self.conf_state;
+        let others = (voters.len() + learners.len()).saturating_sub(1);
+        if self.core.role() == Role::Leader && took > 2 * interval && others > 0 {
+            warn!(?took, expected = ?2 * interval, "leader failed to send out heartbeat on time");
+            self.config.metrics.heartbeats_late.inc_by(others as u64);
+        }
     }
 
     /// A leader that cannot write keeps its followers from having one that can: it hands over, or,

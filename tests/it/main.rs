@@ -29,6 +29,7 @@ mod names;
 mod overload;
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
+mod pprof;
 mod process;
 #[allow(dead_code, reason = "the benchmark asks for more of it")]
 #[path = "../bench/procfs.rs"]

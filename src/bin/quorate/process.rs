@@ -27,6 +27,7 @@ pub fn described() -> quorate::http::vars::Process {
     quorate::http::vars::Process {
         command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        profiler: None,
     }
 }
 
