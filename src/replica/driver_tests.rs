@@ -17,6 +17,7 @@ use super::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
 use super::proposals::{Proposal, ProposalKind, Reply};
 use crate::env::{self, Env};
 use crate::error::{Error, Fatal, Refused, Unavailable};
+use crate::metrics::Metrics;
 use crate::types::{Index, MemberId, Term};
 use crate::wal::{Save, SaveStats, Wal};
 
@@ -107,6 +108,7 @@ struct Member {
     replica: Replica<Handle>,
     disk: Disk,
     applied: Arc<Mutex<Vec<raftpb::Entry>>>,
+    metrics: Arc<Metrics>,
 }
 
 struct Cluster {
@@ -138,6 +140,7 @@ impl Cluster {
             boot_seed: id,
             ..ReplicaConfig::new(MemberId(id))
         };
+        let metrics = config.metrics.clone();
         let store = Box::new(store);
         let (replica, committed) =
             handle::start_on(self.env.clone(), config, boot, store, self.network.clone())
@@ -145,7 +148,7 @@ impl Cluster {
         let applied = Arc::default();
         self.env.spawn("applier", apply(replica.clone(), committed, Arc::clone(&applied)));
         self.network.members.lock().expect("no panic inside").insert(id, replica.clone());
-        self.members.insert(id, Member { replica, disk, applied });
+        self.members.insert(id, Member { replica, disk, applied, metrics });
     }
 
     fn replica(&self, id: u64) -> &Replica<Handle> {
@@ -264,6 +267,28 @@ async fn every_member_takes_writes_and_reads() {
     let many = (0..100).map(|n| propose(cluster.replica(2), 100 + n));
     let answers = futures::future::join_all(many).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_leader_counts_heartbeats_that_come_too_late() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader(0).await;
+    let late = |id: u64| cluster.members[&id].metrics.heartbeats_late.get();
+    // All of the cluster is on this thread.
+    #[allow(clippy::disallowed_methods, reason = "it is what must not happen")]
+    std::thread::sleep(Duration::from_millis(60));
+    let patience = Duration::from_secs(10);
+    let told = async {
+        while late(leader) == 0 {
+            cluster.env.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    cluster.env.timeout(patience, told).await.expect("the next tick tells of it");
+    assert_eq!(late(leader) % 2, 0, "one for each of the others");
+    if cluster.leader(0).await == leader {
+        let others = (1..=3).filter(|id| *id != leader).map(late).sum::<u64>();
+        assert_eq!(others, 0, "followers send none");
+    }
 }
 
 #[tokio::test]
