@@ -24,37 +24,28 @@ struct Gate {
     name: &'static str,
     stage: Stage,
     default: bool,
-    /// What of it is there.
-    served: Served,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Served {
-    /// On and off are the same here, or both are there.
-    Both,
-    /// Only this value.
-    Only(bool),
+const fn gate(name: &'static str, stage: Stage, default: bool) -> Gate {
+    Gate { name, stage, default }
 }
 
-const fn gate(name: &'static str, stage: Stage, default: bool, served: Served) -> Gate {
-    Gate { name, stage, default, served }
-}
-
-/// In the order of their names.
+/// In the order of their names. Each is served on and off, or both are the same here.
 const GATES: &[Gate] = &[
-    gate("CompactHashCheck", Stage::Alpha, false, Served::Both),
+    gate("CompactHashCheck", Stage::Alpha, false),
     // About how long a keep-alive waits; ours is confirmed by a quorum either way.
-    gate("FastLeaseKeepAlive", Stage::Beta, true, Served::Both),
-    gate("InitialCorruptCheck", Stage::Alpha, false, Served::Both),
-    gate("LeaseCheckpoint", Stage::Alpha, false, Served::Both),
+    gate("FastLeaseKeepAlive", Stage::Beta, true),
+    gate("InitialCorruptCheck", Stage::Alpha, false),
+    gate("LeaseCheckpoint", Stage::Alpha, false),
     // What is left of a lease is always kept.
-    gate("LeaseCheckpointPersist", Stage::Alpha, false, Served::Both),
-    gate("PriorityRequest", Stage::Alpha, false, Served::Only(false)),
-    gate("SetMemberLocalAddr", Stage::Alpha, false, Served::Both),
+    gate("LeaseCheckpointPersist", Stage::Alpha, false),
+    // The ends of leases always have a reserve.
+    gate("PriorityRequest", Stage::Alpha, false),
+    gate("SetMemberLocalAddr", Stage::Alpha, false),
     // A defragmentation has nothing to do and takes no time.
-    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false, Served::Both),
+    gate("StopGRPCServiceOnDefrag", Stage::Alpha, false),
     // How etcd's read transactions share memory.
-    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true, Served::Both),
+    gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true),
 ];
 
 /// These switch all gates of their stage that are not named themselves.
@@ -104,23 +95,14 @@ impl Gates {
         GATES.iter().map(row).collect()
     }
 
-    /// The first gate that asks for what is not there.
+    /// Whether they go together.
     pub fn check(&self) -> Result<(), String> {
         if self.is_on("LeaseCheckpointPersist") && !self.is_on("LeaseCheckpoint") {
             return Err("enabling feature gate LeaseCheckpointPersist requires enabling feature \
                         gate LeaseCheckpoint"
                 .into());
         }
-        let refused = GATES.iter().find(|gate| match gate.served {
-            Served::Both => false,
-            Served::Only(value) => self.is_on(gate.name) != value,
-        });
-        refused.map_or(Ok(()), |gate| {
-            let (name, value) = (gate.name, self.is_on(gate.name));
-            Err(format!(
-                "feature gate {name}={value} is known to etcd but not served by this version"
-            ))
-        })
+        Ok(())
     }
 }
 
@@ -182,24 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused() {
+    fn one_gate_wants_another() {
         let check = |text| Gates::parse(text).expect("a valid list").check();
-        assert_eq!(
-            check("StopGRPCServiceOnDefrag=true,TxnModeWriteWithSharedBuffer=false"),
-            Ok(())
-        );
-        assert_eq!(
-            check("AllBeta=false,AllAlpha=true,PriorityRequest=false"),
-            Ok(()),
-            "all others are served on and off"
-        );
-        assert_eq!(
-            check("PriorityRequest=true"),
-            Err(
-                "feature gate PriorityRequest=true is known to etcd but not served by this version"
-                    .into()
-            )
-        );
+        let all = "AllBeta=false,AllAlpha=true,StopGRPCServiceOnDefrag=true";
+        assert_eq!(check(all), Ok(()), "all are served on and off");
         assert_eq!(
             check("LeaseCheckpointPersist=true"),
             Err("enabling feature gate LeaseCheckpointPersist requires enabling feature gate \

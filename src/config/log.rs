@@ -42,6 +42,8 @@ pub struct Rotation {
     pub days_max: Option<u64>,
     /// How many of them are kept; `None` for all.
     pub files_max: Option<usize>,
+    /// Whether what was put aside is compressed (gzip).
+    pub compress: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,17 +174,17 @@ fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
         Some(other) => Err(invalid(kind(other), key, "int")),
     };
     let limits = [number("maxsize")?, number("maxage")?, number("maxbackups")?];
-    for key in ["localtime", "compress"] {
-        match get(key) {
-            None | Some(Value::Bool(false)) => {}
-            Some(Value::Bool(true)) => {
-                return Err(format!(
-                    "{key} of --log-rotation-config-json is known to etcd but not served by this \
-                     version"
-                ));
-            }
-            Some(other) => return Err(invalid(kind(other), key, "bool")),
-        }
+    let flag = |key: &str| match get(key) {
+        None => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(invalid(kind(other), key, "bool")),
+    };
+    let compress = flag("compress")?;
+    // Which time zone this is would be another library's to know.
+    if flag("localtime")? {
+        return Err("localtime of --log-rotation-config-json is known to etcd but not served by \
+                    this version"
+            .into());
     }
     let [megabytes, days, files] = limits;
     let some = |count: u64| Some(count).filter(|count| *count > 0);
@@ -190,6 +192,7 @@ fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
         bytes_max: some(megabytes).unwrap_or(100).saturating_mul(1 << 20),
         days_max: some(days),
         files_max: some(files).map(|files| usize::try_from(files).unwrap_or(usize::MAX)),
+        compress,
     })
 }
 
@@ -422,10 +425,13 @@ mod tests {
         };
         let default = "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
                        \"compress\": false}";
-        let wanted = Rotation { bytes_max: 100 << 20, days_max: None, files_max: None };
+        let wanted =
+            Rotation { bytes_max: 100 << 20, days_max: None, files_max: None, compress: false };
         assert_eq!(of("a.log", default), Ok(wanted));
-        let few = Rotation { bytes_max: 1 << 20, days_max: Some(7), files_max: Some(2) };
-        let json = r#"{"MaxSize": 1, "maxage": 7, "maxbackups": 2, "other": "x"}"#;
+        let (days_max, files_max) = (Some(7), Some(2));
+        let few = Rotation { bytes_max: 1 << 20, days_max, files_max, compress: true };
+        let json =
+            r#"{"MaxSize": 1, "maxage": 7, "maxbackups": 2, "other": "x", "compress": true}"#;
         assert_eq!(of("a.log,stderr", json), Ok(few));
         let one =
             "--log-outputs requires a single file path when --log-rotate-config-json is defined";
@@ -439,6 +445,6 @@ mod tests {
         );
         let broken = of("a", "{x").expect_err("no JSON");
         assert!(broken.starts_with("improperly formatted log rotation config: "), "{broken}");
-        assert!(of("a", r#"{"compress": true}"#).expect_err("not there").contains("not served"));
+        assert!(of("a", r#"{"localtime": true}"#).expect_err("not there").contains("not served"));
     }
 }

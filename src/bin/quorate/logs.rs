@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use quorate::codec::timestamp;
 use quorate::config::log::{Output, Rotation, Settings};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+/// What the names of compressed files end with.
+const COMPRESSED: &str = ".gz";
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// All outputs, each of which gets every line.
@@ -148,7 +152,11 @@ impl Rotated {
             self.open = None;
             fs::rename(&self.path, self.aside(now))?;
             self.open = Some(self.open_file()?);
-            self.forget(now)?;
+            let kept = self.forget(now)?;
+            if self.rotation.compress {
+                // Nobody waits for it; what it does not get done, the next one will.
+                std::thread::spawn(move || kept.iter().try_for_each(|file| compress(file)));
+            }
         }
         let Some((file, written)) = &mut self.open else { return Ok(()) };
         file.write_all(line)?;
@@ -186,8 +194,8 @@ impl Rotated {
         (prefix, ending)
     }
 
-    /// Removes what is too old, and the oldest of too many.
-    fn forget(&self, now: SystemTime) -> io::Result<()> {
+    /// Removes what is too old, and the oldest of too many; the others, compressed or not.
+    fn forget(&self, now: SystemTime) -> io::Result<Vec<PathBuf>> {
         let (prefix, ending) = self.parts();
         let (prefix, ending) = (prefix.to_string_lossy(), ending.to_string_lossy());
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -196,6 +204,7 @@ impl Rotated {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| {
+                let name = name.strip_suffix(COMPRESSED).unwrap_or(name);
                 let time = name.strip_prefix(&*prefix).and_then(|rest| rest.strip_suffix(&*ending));
                 time.is_some_and(is_time)
             })
@@ -207,14 +216,32 @@ impl Rotated {
             let at = timestamp(now.checked_sub(age)?);
             Some(format!("{prefix}{}{ending}", at.get(..23)?.replace(':', "-")))
         });
+        let mut kept = Vec::new();
         for (count, name) in names.iter().enumerate() {
             let too_many = self.rotation.files_max.is_some_and(|max| count >= max);
             if too_many || oldest.as_ref().is_some_and(|oldest| name < oldest) {
                 fs::remove_file(folder.join(name))?;
+            } else {
+                kept.push(folder.join(name));
             }
         }
-        Ok(())
+        Ok(kept)
     }
+}
+
+/// Puts a file's compressed form in its place, as long as it is not its own already.
+fn compress(path: &Path) -> io::Result<()> {
+    if path.extension().is_some_and(|ending| ending == &COMPRESSED[1..]) {
+        return Ok(());
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(COMPRESSED);
+    // One that is there is half of one, left behind by a process that has ended.
+    let smaller = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(name);
+    let mut smaller = GzEncoder::new(smaller?, Compression::default());
+    io::copy(&mut File::open(path)?, &mut smaller)?;
+    smaller.finish()?;
+    fs::remove_file(path)
 }
 
 /// `2024-02-29T00-00-00.000`.
@@ -229,6 +256,10 @@ fn is_time(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
 
     fn day(day: u64) -> SystemTime {
@@ -247,7 +278,8 @@ mod tests {
     fn a_full_file_is_put_aside_and_few_are_kept() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("logs/etcd.log");
-        let rotation = Rotation { bytes_max: 10, days_max: None, files_max: Some(2) };
+        let rotation =
+            Rotation { bytes_max: 10, days_max: None, files_max: Some(2), compress: false };
         let mut file = Rotated { path: path.clone(), rotation, open: None };
         for number in 0..4 {
             file.write(b"123456\n", day(number)).expect("the disk takes it");
@@ -269,12 +301,38 @@ mod tests {
     fn what_is_too_old_goes() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("etcd");
-        let rotation = Rotation { bytes_max: 1, days_max: Some(3), files_max: None };
+        let rotation =
+            Rotation { bytes_max: 1, days_max: Some(3), files_max: None, compress: false };
         let mut file = Rotated { path, rotation, open: None };
         for number in [0, 1, 2, 6] {
             file.write(b"x", day(number)).expect("the disk takes it");
         }
         assert_eq!(files(folder.path()), ["etcd", "etcd-2024-03-06T00-00-00.000"]);
+    }
+
+    #[test]
+    fn what_is_put_aside_is_compressed_and_still_counts() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("etcd.log");
+        let rotation =
+            Rotation { bytes_max: 2, days_max: None, files_max: Some(1), compress: false };
+        let mut file = Rotated { path, rotation, open: None };
+        file.write(b"a\n", day(0)).expect("the disk takes it");
+        file.write(b"b\n", day(1)).expect("the disk takes it");
+        let kept = file.forget(day(1)).expect("the folder can be read");
+        kept.iter().try_for_each(|file| compress(file)).expect("the disk takes it");
+        let aside = "etcd-2024-03-01T00-00-00.000.log.gz";
+        assert_eq!(files(folder.path()), [aside, "etcd.log"]);
+        let smaller = File::open(folder.path().join(aside)).expect("it is there");
+        let mut text = String::new();
+        GzDecoder::new(smaller).read_to_string(&mut text).expect("it is gzip");
+        assert_eq!(text, "a\n");
+        // Compressed ones are of those that are kept, and are not compressed again.
+        let kept = file.forget(day(1)).expect("the folder can be read");
+        kept.iter().try_for_each(|file| compress(file)).expect("there is nothing to do");
+        assert_eq!(files(folder.path()), [aside, "etcd.log"]);
+        file.write(b"c\n", day(2)).expect("the disk takes it");
+        assert_eq!(files(folder.path()), ["etcd-2024-03-02T00-00-00.000.log", "etcd.log"]);
     }
 
     #[test]
