@@ -38,3 +38,4 @@ mod recipes;
 mod restore;
 mod srv;
 mod tls;
+mod tracing;
