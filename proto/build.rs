@@ -5,6 +5,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
+use tonic_prost_build::FileDescriptorSet;
+
 const ROOT: &str = "proto";
 
 const FILES: [&str; 14] = [
@@ -23,6 +25,9 @@ const FILES: [&str; 14] = [
     "versionpb/version.proto",
     "grpc/health/v1/health.proto",
 ];
+
+/// OpenTelemetry's, which are no part of etcd's API: a set of their own, without descriptors.
+const TELEMETRY: [&str; 1] = ["opentelemetry/proto/collector/trace/v1/trace_service.proto"];
 
 /// Field names whose snake case is unreadable (`peer_ur_ls`), with the name the
 /// Rust field gets instead.
@@ -54,6 +59,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
+    generate(descriptors)?;
+
+    let mut compiler = protox::Compiler::new([ROOT])?;
+    compiler.include_imports(true).include_source_info(true).open_files(TELEMETRY)?;
+    generate(compiler.file_descriptor_set())
+}
+
+fn generate(descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".")

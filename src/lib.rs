@@ -53,12 +53,14 @@
 //! | commands | [`apply`] one match |
 //! | state | [`mvcc`] the key space · [`lease`] · [`auth`] users, roles, permissions |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
+//! | spans of calls | [`trace`] |
 //! | secured streams | [`tls`] |
 //! | world | [`env`] |
 //! | words | [`types`] [`limits`] [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
 //!
-//! [`client`] stands beside: it knows words, world and secured streams only. The wire types are the crate
-//! `quorate-proto`, the simulator is the crate `sim`.
+//! [`client`] stands beside: it knows words, world and secured streams only; tools and proxies name it,
+//! and [`server`], which tells a collector of spans. The wire types are the crate `quorate-proto`, the
+//! simulator is the crate `sim`.
 
 // In the order of the table, lowest row first.
 pub mod codec;
@@ -72,6 +74,8 @@ pub mod types;
 pub mod env;
 
 pub mod tls;
+
+pub mod trace;
 
 pub mod bbolt;
 pub mod engine;

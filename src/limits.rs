@@ -187,6 +187,22 @@ pub const COUNT_SUM_CHUNKS: i64 = 32;
 /// Bytes that the installation of a snapshot gathers before it writes them.
 pub const INSTALL_BATCH_BYTES: usize = 1 << 20;
 
+/// Ended spans that wait for the exporter (more are dropped), how many it sends at once, and how long it
+/// waits for more: those of OpenTelemetry's libraries.
+pub const SPANS_WAITING_MAX: usize = 2_048;
+pub const SPANS_BATCH_MAX: usize = 512;
+pub const SPANS_DELAY: Duration = Duration::from_secs(5);
+/// What the collector gets to answer, and how often a batch is sent that it does not take; the pause
+/// before the next time, which doubles.
+pub const SPANS_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SPANS_ATTEMPTS_MAX: u32 = 5;
+pub const SPANS_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// What a server that stops gives the collector to take the rest.
+pub const SPANS_FLUSH: Duration = Duration::from_secs(3);
+/// Of one text in a span, bytes; and how much may have happened in it.
+pub const SPAN_TEXT_BYTES_MAX: usize = 1_024;
+pub const SPAN_EVENTS_MAX: usize = 128;
+
 /// A gateway's connecting to one endpoint.
 pub const GATEWAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers that a proxy keeps, etcd's number, and the bytes of all of them.
@@ -227,6 +243,7 @@ const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
 const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
+const _: () = assert!(SPANS_BATCH_MAX <= SPANS_WAITING_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
 const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);

@@ -90,6 +90,10 @@ metrics! {
         "Leases that this member found expired.";
     corruption_checks: counters ["check", "result"], "quorate_corruption_checks_total",
         "Comparisons of all members' history by this member as leader, by result.";
+    spans_exported: counter (), "quorate_spans_exported_total",
+        "Spans of traced calls that the collector has taken.";
+    spans_dropped: counters ["reason"], "quorate_spans_dropped_total",
+        "Spans that found no room in the queue, or that the collector did not take.";
 
     wal_fsync_seconds: histogram (0.001, 14), "etcd_disk_wal_fsync_duration_seconds",
         "One write to the log with its fdatasync.";

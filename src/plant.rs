@@ -56,6 +56,8 @@ pub const ALL: &[Fault] = &[
     fault("promotion-not-stored", "a promoted learner is a voter in memory only", "B59"),
     fault("quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35"),
     fault("gateway-asks-twice", "the JSON gateway makes some calls twice", "B67"),
+    // Traces.
+    fault("span-ids-repeat", "spans are given ids that others have", "B42"),
     // Overload.
     fault("budget-not-returned", "what was set aside for an answer is not given back", "B76"),
     // Keys.

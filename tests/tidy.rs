@@ -14,6 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["error", "codec"],
     &["env"],
     &["tls"],
+    &["trace"],
     &["wal", "engine", "bbolt"],
     &["mvcc"],
     &["lease", "auth"],
@@ -29,7 +30,7 @@ const ROWS: &[&[&str]] = &[
 
 /// The client stands beside the rows: it names these, and is named by [`CLIENTS`].
 const CLIENT_NAMES: &[&str] = &["types", "limits", "error", "codec", "env", "tls"];
-const CLIENTS: &[&str] = &["ctl", "discovery", "proxy"];
+const CLIENTS: &[&str] = &["server", "ctl", "discovery", "proxy"];
 
 /// Crates that only these modules of `src` name; `bin` is every program. Tests may build what they
 /// test from whatever they need.

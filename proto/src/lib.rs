@@ -2,12 +2,14 @@
 //! .proto texts. Not a client and not a server: no transport, no defaults, no
 //! checks beyond what decoding does.
 //!
+//! Beside them stand OpenTelemetry's messages, in [`otlp`].
+//!
 //! Packages, messages, fields and numbers are etcd's, so the encodings can be
 //! exchanged with it over client and peer ports and through data directories.
 //! Each module is one package. Bytes fields are [`bytes::Bytes`]; decoding them
 //! from a `Bytes` buffer shares it instead of copying.
 
-/// Every file compiled here and the ones they import, as an encoded
+/// Every file of etcd's API and the ones they import, as an encoded
 /// `google.protobuf.FileDescriptorSet` with version options, without comments.
 /// Names are etcd's spelling (`peerURLs`), also where the Rust field differs.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -19,7 +21,7 @@ macro_rules! packages {
             warnings,
             clippy::all,
             clippy::unwrap_used,
-            reason = "generated: its style is the generator's, its shapes are etcd's"
+            reason = "generated: its style is the generator's, its shapes are the protocol's"
         )]
         pub mod $module {
             tonic::include_proto!($package);
@@ -50,6 +52,37 @@ packages! {
     snappb = "snappb";
     /// The gRPC health service.
     health = "grpc.health.v1";
+}
+
+/// OpenTelemetry's protocol, the part that carries spans (OTLP 1.x): packages below
+/// `opentelemetry.proto`, folded as they refer to each other.
+pub mod otlp {
+    pub mod common {
+        packages! {
+            /// Attributes and their values.
+            v1 = "opentelemetry.proto.common.v1";
+        }
+    }
+    pub mod resource {
+        packages! {
+            /// Whose spans they are.
+            v1 = "opentelemetry.proto.resource.v1";
+        }
+    }
+    pub mod trace {
+        packages! {
+            /// Spans.
+            v1 = "opentelemetry.proto.trace.v1";
+        }
+    }
+    pub mod collector {
+        pub mod trace {
+            packages! {
+                /// The service that takes spans.
+                v1 = "opentelemetry.proto.collector.trace.v1";
+            }
+        }
+    }
 }
 
 /// Numbers of the options that say since which etcd release a declaration

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use prost::Message;
 use prost::encoding::decode_key;
 use quorate_proto::{
-    authpb, etcdserverpb as pb, health, leasepb, membershippb, mvccpb, raftpb, snappb,
+    authpb, etcdserverpb as pb, health, leasepb, membershippb, mvccpb, otlp, raftpb, snappb,
     v3electionpb, v3lockpb, walpb,
 };
 
@@ -299,6 +299,46 @@ fn health_list() {
         health::HealthListResponse { statuses: BTreeMap::from([("s".to_owned(), serving)]) },
         "0a07 0a0173 1202 0801",
     );
+}
+
+#[test]
+fn spans() {
+    use otlp::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
+    use otlp::trace::v1::{
+        ResourceSpans, ScopeSpans, Span, Status, span::Event, span::SpanKind, status::StatusCode,
+    };
+    let pair = |value| KeyValue { key: "k".into(), value: Some(AnyValue { value: Some(value) }) };
+    let span = Span {
+        trace_id: vec![1; 16].into(),
+        span_id: vec![2; 8].into(),
+        trace_state: "s".into(),
+        parent_span_id: vec![3; 8].into(),
+        name: "n".into(),
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: 1,
+        end_time_unix_nano: 2,
+        attributes: vec![pair(Value::BoolValue(true)), pair(Value::IntValue(5))],
+        events: vec![Event { time_unix_nano: 3, name: "e".into(), attributes: vec![] }],
+        status: Some(Status { message: "m".into(), code: StatusCode::Error.into() }),
+        flags: 0x301,
+    };
+    let hex = "0a10 01010101010101010101010101010101 1208 0202020202020202 1a0173
+        2208 0303030303030303 2a016e 3002 390100000000000000 410200000000000000
+        4a07 0a016b 1202 1001 4a07 0a016b 1202 1805
+        5a0c 090300000000000000 120165 7a05 12016d 1802 850101030000";
+    check(span, hex);
+    let scope = InstrumentationScope { name: "q".into(), version: "1".into(), attributes: vec![] };
+    let resource =
+        otlp::resource::v1::Resource { attributes: vec![pair(Value::StringValue("v".into()))] };
+    let scope_spans = ScopeSpans { scope: Some(scope), spans: vec![], schema_url: "u".into() };
+    let of = ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![scope_spans],
+        schema_url: "w".into(),
+    };
+    let request =
+        otlp::collector::trace::v1::ExportTraceServiceRequest { resource_spans: vec![of] };
+    check(request, "0a1c 0a0a 0a08 0a016b 1203 0a0176 120b 0a06 0a0171 120131 1a0175 1a0177");
 }
 
 #[test]
@@ -608,6 +648,8 @@ fn generated_servers_answer_under_etcd_s_names() {
     assert_eq!(v3lockpb::lock_server::SERVICE_NAME, "v3lockpb.Lock");
     assert_eq!(v3electionpb::election_server::SERVICE_NAME, "v3electionpb.Election");
     assert_eq!(health::health_server::SERVICE_NAME, "grpc.health.v1.Health");
+    let collector = otlp::collector::trace::v1::trace_service_server::SERVICE_NAME;
+    assert_eq!(collector, "opentelemetry.proto.collector.trace.v1.TraceService");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
+use crate::observe::spans;
 use crate::swarm::FRESH_MAX;
 
 pub const CLIENT_PORT: u16 = 2379;
@@ -77,6 +78,8 @@ pub struct Shape {
     pub watch_progress_interval: Duration,
     /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
     pub watch_buffer: usize,
+    /// Calls of a million of which members tell a collector; at 0 there is none.
+    pub traced: u32,
 }
 
 impl Shape {
@@ -99,6 +102,7 @@ impl Shape {
             lease_checkpoint: None,
             watch_progress_interval: defaults.watch_progress_interval,
             watch_buffer: defaults.watch_bounds.buffer_events,
+            traced: 0,
         }
     }
 }
@@ -286,6 +290,8 @@ impl Cluster {
         let mut options = server::Options::new(member, vec![address(CLIENT_PORT)]);
         // Simulated clients ask for signs of life every two seconds.
         options.ping_time_min = Duration::from_secs(1);
+        let traced = self.shape.traced;
+        options.tracing = (traced > 0).then(|| spans::settings(host, traced));
         options
     }
 }

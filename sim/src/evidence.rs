@@ -44,6 +44,8 @@ pub struct Record {
     pub quota_bytes: Option<u64>,
     /// How often leaders write down what is left of a lease, where they do.
     pub lease_checkpoint: Option<Duration>,
+    /// Whether members tell of their calls.
+    pub traced: bool,
     /// Nothing is done to the cluster but that its leaders change.
     pub steady: bool,
     /// Nothing is done but that members are restarted one by one, and leaders change: all members reach

@@ -139,6 +139,7 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "watch-buffer {}", shape.watch_buffer)?;
+        writeln!(f, "traced {}", shape.traced)?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
         writeln!(f, "disk {}", show_times(weather.disk))?;
@@ -200,6 +201,7 @@ impl Plan {
             "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "watch-buffer" => shape.watch_buffer = number(value)?,
+            "traced" => shape.traced = number(value)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,
             "disk" => weather.disk = read_times(value)?,
@@ -220,6 +222,9 @@ impl Plan {
             return Err(format!("1 to {HOSTS_MAX} members and learners, not {members}+{learners}"));
         }
         let mut numbers: Vec<_> = self.clients.iter().map(|client| client.number).collect();
+        if self.shape.traced > 1_000_000 {
+            return Err(format!("{} calls of a million", self.shape.traced));
+        }
         numbers.sort_unstable();
         let apart = self.clients.iter().filter(|client| client.workload == workload::ALONE).count();
         if apart > 0 && apart < self.clients.len() {

@@ -173,6 +173,9 @@ impl Run {
         let eye = doors(world, EYE).await;
         self.describe(&eye, world);
         let cluster = Cluster::new(world, self.plan.shape.clone());
+        if self.plan.shape.traced > 0 {
+            observe::spans::start(world, &self.evidence).await;
+        }
         observe::start(&cluster, &eye, &self.evidence, &self.story);
         cluster.start_all().await;
         let settled = cluster.settled(&eye, SETTLE_LIMIT).await;
@@ -195,6 +198,7 @@ impl Run {
         record.request_bytes_max = self.plan.shape.request_bytes_max;
         record.txn_ops_max = self.plan.shape.txn_ops_max;
         record.quota_bytes = self.plan.shape.quota_bytes;
+        record.traced = self.plan.shape.traced > 0;
         record.lease_checkpoint = self.plan.shape.lease_checkpoint;
         record.steady = self.plan.steps.iter().all(|s| matches!(s.fault, Fault::MoveLeader(_)));
         record.calm =

@@ -35,6 +35,7 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("backup-not-of-one-moment", "backup-is-restored", "backups"),
     ("restore-forgets-leases", "backup-is-restored", "backups"),
     ("gateway-asks-twice", "clients-speak-json", "replay"),
+    ("span-ids-repeat", "calls-are-traced", "spans"),
     // In the end no large answer is given any more.
     ("budget-not-returned", "flood-of-large-ranges", "closing"),
     ("open-range-as-one-key", "permissions-change-under-users", "auth"),

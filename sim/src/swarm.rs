@@ -99,6 +99,7 @@ fn shape(dice: &mut Dice) -> Shape {
         lease_checkpoint: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
         watch_buffer: limits::WATCH_BUFFER_EVENTS,
+        traced: 0,
     }
 }
 

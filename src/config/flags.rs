@@ -609,7 +609,28 @@ const SERVED: &[Flag] = &[
         bool,
         "false",
         set!(tracing, go::bool),
-        "Export spans of requests; only 'false' is served."
+        "Tell an OpenTelemetry collector what becomes of requests (OTLP over gRPC, no TLS)."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-address",
+        "localhost:4317",
+        set!(tracing_address, text),
+        "The collector."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-service-name",
+        "etcd",
+        set!(tracing_service_name, text),
+        "The service's name; the same for all members."
+    ),
+    served!(
+        Tracing,
+        "distributed-tracing-instance-id",
+        "",
+        set!(tracing_instance_id, text),
+        "This member's name; none other's."
     ),
     served!(
         Tracing,
@@ -617,7 +638,7 @@ const SERVED: &[Flag] = &[
         int,
         "0",
         set!(tracing_per_million, go::int),
-        "Spans kept of a million."
+        "Requests traced of a million whose callers are in no trace; the others say so themselves."
     ),
     served!(
         Others,

@@ -22,6 +22,7 @@ impl Config {
         options.gateway = self.gateway;
         options.access = self.access.clone();
         options.time_calls = self.time_calls;
+        options.tracing = self.tracing.clone();
         options
     }
 

@@ -12,6 +12,7 @@ use crate::member::tokens::TokenKind;
 use crate::peer::Patience;
 use crate::tls::Listen;
 use crate::tls::suites::Version;
+use crate::trace;
 
 fn no_file(path: &str) -> io::Result<String> {
     panic!("{path} is read")
@@ -159,10 +160,6 @@ fn profiles_are_there_when_asked_for_and_when_all_is_logged() {
 
 #[test]
 fn what_etcd_ignores_is_ignored() {
-    assert_eq!(
-        invalid("--enable-distributed-tracing"),
-        "flag --enable-distributed-tracing is known to etcd but not served by this version"
-    );
     config("--discovery-token= --metrics basic");
     let (_, notices) = run("--force --snapshot", &[]).expect("etcd ignores these");
     assert!(notices.contains(&Notice::IgnoredFlag("force")));
@@ -225,8 +222,7 @@ fn flags_without_effect_are_checked_and_told() {
     assert!(without_effect::is_consistent());
     let line = "--max-snapshots 7 --max-wals 9 --backend-batch-limit 5 --backend-batch-interval -1s \
                 --backend-bbolt-freelist-type array --v2-deprecation gone,write-only \
-                --bootstrap-defrag-threshold-megabytes 100 --distributed-tracing-instance-id x \
-                --downgrade-check-time 1m";
+                --bootstrap-defrag-threshold-megabytes 100 --downgrade-check-time 1m";
     let (_, notices) = run(line, &[]).expect("etcd takes these");
     let text = "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.";
     assert!(notices.contains(&Notice::Deprecated(text)));
@@ -240,10 +236,41 @@ fn flags_without_effect_are_checked_and_told() {
         usage_error("--backend-batch-limit x"),
         "invalid value \"x\" for flag -backend-batch-limit: parse error"
     );
+}
+
+#[test]
+fn what_is_traced_is_checked_when_anything_is() {
+    let on = |flags: &str| format!("--enable-distributed-tracing {flags}");
+    let told = |flags: &str| invalid(&on(flags));
+    let text = |why| format!("distributed tracing configurition is not valid: ({why})");
     assert_eq!(
-        invalid("--enable-distributed-tracing --distributed-tracing-sampling-rate -1"),
-        "distributed tracing configurition is not valid: (tracing sampling rate must be positive)"
+        told("--distributed-tracing-sampling-rate -1"),
+        text("tracing sampling rate must be positive")
     );
+    assert_eq!(
+        told("--distributed-tracing-sampling-rate 1000001"),
+        text("tracing sampling rate must be less than 1000000")
+    );
+    assert_eq!(
+        told("--distributed-tracing-address collector"),
+        text("address \"collector\": no port")
+    );
+    assert_eq!(
+        told("--distributed-tracing-address https://collector:1"),
+        text("address \"https://collector:1\": TLS is not spoken")
+    );
+    let off = "--distributed-tracing-sampling-rate -1 --distributed-tracing-address collector";
+    assert_eq!(config(off).server_options().tracing, None);
+    let usual = config(&on("")).server_options().tracing.expect("it is on");
+    let settings = |collector: &str, service_name: &str, instance_id: &str, per_million| {
+        let (service_name, instance_id) = (service_name.into(), instance_id.into());
+        trace::Settings { collector: collector.into(), service_name, instance_id, per_million }
+    };
+    assert_eq!(usual, settings("localhost:4317", "etcd", "", 0));
+    let given = "--distributed-tracing-address c:1 --distributed-tracing-service-name s \
+                 --distributed-tracing-instance-id m0 --distributed-tracing-sampling-rate 1000000";
+    let given = config(&on(given)).server_options().tracing.expect("it is on");
+    assert_eq!(given, settings("c:1", "s", "m0", 1_000_000));
 }
 
 #[test]

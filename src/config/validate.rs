@@ -16,7 +16,8 @@ use crate::limits;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
 use crate::peer::Patience;
-use crate::tls::{self, Listen};
+use crate::tls::{self, Listen, Target};
+use crate::trace;
 
 const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
 const RECOMMENDED_QUOTA_BYTES: i64 = 8 << 30;
@@ -97,6 +98,8 @@ pub struct Config {
     pub set_local_address: bool,
     pub unsafe_no_fsync: bool,
     pub memory_mlock: bool,
+    /// `None`: nothing is traced.
+    pub tracing: Option<trace::Settings>,
     pub log: log::Settings,
 }
 
@@ -162,7 +165,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
     }
     let auto_compaction =
         auto_compaction(&values.auto_compaction_mode, &values.auto_compaction_retention)?;
-    check_tracing(&values)?;
+    let tracing = tracing(&values)?;
     check_gates(&values)?;
     let discovery = discovery::settle(&values).map_err(invalid)?;
     notices.extend(tuning_notices(&values));
@@ -262,6 +265,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         set_local_address: values.gates.is_on("SetMemberLocalAddr"),
         unsafe_no_fsync: values.unsafe_no_fsync,
         memory_mlock: values.memory_mlock,
+        tracing,
         log,
     })
 }
@@ -303,23 +307,35 @@ fn tuning_notices(values: &Values) -> Vec<Notice> {
     notices
 }
 
-/// Spans of requests are not exported: only what etcd says about the flags is.
-fn check_tracing(values: &Values) -> Result<(), ConfigError> {
+/// What is traced, if anything. As in etcd, what is said about it is not looked at unless it is on.
+fn tracing(values: &Values) -> Result<Option<trace::Settings>, ConfigError> {
     if !values.tracing {
-        return Ok(());
+        return Ok(None);
     }
-    let why = match values.tracing_per_million {
-        ..0 => "tracing sampling rate must be positive",
-        0..=1_000_000 => {
-            return Err(ConfigError::Invalid(
-                "flag --enable-distributed-tracing is known to etcd but not served by this version"
-                    .into(),
-            ));
-        }
-        _ => "tracing sampling rate must be less than 1000000",
+    let invalid = |why: &str| {
+        let why = format!("distributed tracing configurition is not valid: ({why})");
+        Err(ConfigError::Invalid(why))
     };
-    let why = format!("distributed tracing configurition is not valid: ({why})");
-    Err(ConfigError::Invalid(why))
+    let per_million = match values.tracing_per_million {
+        ..0 => return invalid("tracing sampling rate must be positive"),
+        rate @ 0..=1_000_000 => rate as u32,
+        _ => return invalid("tracing sampling rate must be less than 1000000"),
+    };
+    // etcd would start, and then reach nobody.
+    let why = match Target::parse(&values.tracing_address) {
+        Ok(Target { secure: Some(true), .. }) => Some("TLS is not spoken".into()),
+        Ok(_) => None,
+        Err(why) => Some(why),
+    };
+    if let Some(why) = why {
+        return invalid(&format!("address {}: {why}", go::quote(&values.tracing_address)));
+    }
+    Ok(Some(trace::Settings {
+        collector: values.tracing_address.clone(),
+        service_name: values.tracing_service_name.clone(),
+        instance_id: values.tracing_instance_id.clone(),
+        per_million,
+    }))
 }
 
 /// What is more than etcd recommends.

@@ -109,27 +109,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "Deprecated; there is no store of API v2."
     ),
     served!(
-        Tracing,
-        "distributed-tracing-address",
-        "localhost:4317",
-        |_, value| text(value).map(drop),
-        "Where spans go."
-    ),
-    served!(
-        Tracing,
-        "distributed-tracing-service-name",
-        "etcd",
-        |_, value| text(value).map(drop),
-        "The service's name in spans."
-    ),
-    served!(
-        Tracing,
-        "distributed-tracing-instance-id",
-        "",
-        |_, value| text(value).map(drop),
-        "This instance's name in spans."
-    ),
-    served!(
         Features,
         "bootstrap-defrag-threshold-megabytes",
         uint,

@@ -154,7 +154,7 @@ impl Answer {
                 Ok(())
             });
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.call.end(code(trailers).unwrap_or(Code::Unknown));
+            self.call.end(code(trailers).unwrap_or(Code::Unknown), || message(trailers));
         }
     }
 }
@@ -162,6 +162,12 @@ impl Answer {
 /// The result that these headers or trailers tell, if any.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// What these headers or trailers say about it.
+pub(crate) fn message(headers: &HeaderMap) -> String {
+    let status = Status::from_header_map(headers);
+    status.map(|status| status.message().to_owned()).unwrap_or_default()
 }
 
 impl HttpBody for Answer {
@@ -178,8 +184,8 @@ impl HttpBody for Answer {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             match &frame {
                 Some(Ok(frame)) => self.note(frame),
-                Some(Err(error)) => self.call.end(error.code()),
-                None => self.call.end(Code::Ok),
+                Some(Err(error)) => self.call.end(error.code(), || error.message().to_owned()),
+                None => self.call.end(Code::Ok, String::new),
             }
             return Poll::Ready(frame);
         }
@@ -189,9 +195,9 @@ impl HttpBody for Answer {
         }
         self.over = true;
         self.body = Body::empty();
-        self.call.end(Code::DeadlineExceeded);
         let mut trailers = HeaderMap::new();
         let late = status(Error::from(Unavailable::DeadlineExceeded));
+        self.call.end(Code::DeadlineExceeded, || late.message().to_owned());
         Poll::Ready(Some(late.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
 

@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use tonic::{Code, Status};
 
+use super::spans;
 use crate::auth::{self, Rule};
 use crate::env::Env;
 use crate::limits;
 use crate::metrics::{self, Metrics};
+use crate::trace::Span;
 
 /// How messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +141,7 @@ impl Calls {
         let Some(method) = self.0.methods.get(path).cloned() else { return Err(unknown(path)) };
         method.counters.started.inc();
         let clock = self.0.clock.clone().map(|env| (env.now(), env));
-        Ok(Call { metrics: self.0.metrics.clone(), method, clock, ended: false })
+        Ok(Call { metrics: self.0.metrics.clone(), method, clock, span: None, ended: false })
     }
 
     /// Counts a call by what its client says it is.
@@ -185,6 +187,8 @@ pub struct Call {
     method: Arc<Method>,
     /// When it began, if that matters, and by whose clock.
     clock: Option<(Instant, Env)>,
+    /// If it is traced.
+    span: Option<Span>,
     ended: bool,
 }
 
@@ -192,6 +196,11 @@ impl Call {
     /// What the method asks of its caller.
     pub fn rule(&self) -> Rule {
         self.method.rule
+    }
+
+    /// Its result ends the span, too.
+    pub fn trace(&mut self, span: Span) {
+        self.span = Some(span);
     }
 
     /// For the body of the request.
@@ -214,10 +223,13 @@ impl Call {
         self.method.counters.sent.inc();
     }
 
-    /// Counts the result. Only the first counts.
-    pub fn end(&mut self, code: Code) {
+    /// Counts the result. Only the first counts. `why` is asked for when it is told to a trace.
+    pub fn end(&mut self, code: Code, why: impl FnOnce() -> String) {
         if std::mem::replace(&mut self.ended, true) {
             return;
+        }
+        if let Some(span) = &self.span {
+            spans::end(span, code, why);
         }
         let counters = &self.method.counters;
         let at = CODES.iter().position(|(other, _)| *other == code);
@@ -230,7 +242,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.end(Code::Cancelled, String::new);
     }
 }
 
@@ -278,8 +290,8 @@ mod tests {
         calls.count_version(&put, "3.5");
         put.received().message();
         put.count_message();
-        put.end(Code::Ok);
-        put.end(Code::Internal);
+        put.end(Code::Ok, String::new);
+        put.end(Code::Internal, String::new);
         drop(put);
         drop(calls.begin("/etcdserverpb.Watch/Watch").expect("a method"));
         let page = metrics.text(Vec::new());

@@ -1,7 +1,7 @@
-//! What every gRPC call passes before its handler: whether there is such a method, whether a learner
-//! serves it, the caller's version, its wish for a leader, its deadline, the message size, and whether
-//! the caller may call the method at all ([`crate::auth::rules`]). tonic leaves these to its own server,
-//! which needs tokio's clock; here they run on the environment's.
+//! What every gRPC call passes before its handler: whether there is such a method, whether it is traced,
+//! whether a learner serves it, the caller's version, its wish for a leader, its deadline, the message
+//! size, and whether the caller may call the method at all ([`crate::auth::rules`]). tonic leaves these
+//! to its own server, which needs tokio's clock; here they run on the environment's.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -22,6 +22,7 @@ use super::caller;
 use super::calls::{Call, Calls};
 use super::paged::{Held, Paged};
 use super::slow::{Remote, Sizes, Watched};
+use super::spans::Spans;
 use super::status::status;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
@@ -37,15 +38,16 @@ const CLIENT_VERSION: &str = "client-api-version";
 pub struct Gate {
     routes: Routes,
     calls: Calls,
+    spans: Option<Spans>,
     member: Member,
 }
 
 impl Gate {
-    /// Calls may be timed, for the metrics.
-    pub fn new(member: Member, timed: bool) -> Self {
+    /// Calls may be timed, for the metrics, and traced.
+    pub fn new(member: Member, timed: bool, spans: Option<Spans>) -> Self {
         let clock = timed.then(|| member.env().clone());
         let calls = Calls::new(member.metrics().clone(), clock);
-        Self { routes: super::routes(&member).prepare(), calls, member }
+        Self { routes: super::routes(&member).prepare(), calls, spans, member }
     }
 
     /// etcd's checks that need no message, in its order.
@@ -92,29 +94,35 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let caller = caller::read(request.headers(), request.extensions());
+        let mut caller = caller::read(request.headers(), request.extensions());
         let remote = Remote::of(request.extensions());
         let (path, headers) = (request.uri().path(), request.headers());
         let mut call = match self.calls.begin(path) {
             Ok(call) => call,
             Err(unknown) => return Box::pin(async move { Ok(unknown.into_http()) }),
         };
+        let span = self.spans.as_ref().and_then(|spans| spans.begin(path, headers));
+        let is_traced = span.is_some();
+        if let Some(span) = span {
+            call.trace(span.clone());
+            caller = caller.traced(span);
+        }
         if let Some(refusal) = self.refusal(&call, path, headers) {
-            call.end(refusal.code());
+            call.end(refusal.code(), || refusal.message().to_owned());
             return Box::pin(async move { Ok(refusal.into_http()) });
         }
         let env = self.member.env().clone();
         let deadline = deadline(headers).map(|duration| env.now() + duration);
         if deadline.is_some_and(|at| at <= env.now()) {
             let late = status(Error::from(Unavailable::DeadlineExceeded));
-            call.end(late.code());
+            call.end(late.code(), || late.message().to_owned());
             return Box::pin(async move { Ok(late.into_http()) });
         }
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let received = call.received();
         let uri = request.uri().clone();
         let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
-        if !caller.is_nobody() {
+        if is_traced || !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
@@ -141,7 +149,7 @@ where
                 }
             };
             if let Some(code) = body::code(response.headers()) {
-                call.end(code);
+                call.end(code, || body::message(response.headers()));
                 return Ok(response);
             }
             let deadline = deadline.map(|at| env.sleep_until(at));

@@ -73,7 +73,8 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        self.member.compact(request.into_inner()).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.compact(&caller, request).await.map(Response::new).map_err(status)
     }
 }
 

@@ -5,7 +5,7 @@
 //! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
 //! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
 //! and `body` (sizes and deadlines of messages on their way), `paged` (large answers), `caller` (on whose
-//! behalf a call is) and [`slow`] (calls that take too long). Services that are not here answer
+//! behalf a call is), [`slow`] (calls that take too long) and [`spans`] (calls that are traced). Services that are not here answer
 //! `Unimplemented`, as an unknown path does.
 //!
 //! [`Member`]: crate::member::Member
@@ -25,6 +25,7 @@ pub mod maintenance;
 mod paged;
 mod recipe;
 pub mod slow;
+pub mod spans;
 pub mod status;
 pub mod watch;
 

@@ -1,13 +1,17 @@
 //! On whose behalf a request is made: from what a client shows to who it is, and whether that is enough
 //! for the RPC it calls. What keys it may touch is judged where they are touched.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use quorate_proto::otlp::common::v1::KeyValue;
 
 use super::Member;
 use super::tokens::{Tokens, given_at};
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused};
 use crate::limits;
+use crate::trace::Span;
 
 /// What a caller shows of itself.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +19,8 @@ pub struct Caller {
     token: Option<Arc<str>>,
     common_name: Option<Arc<str>>,
     internal: bool,
+    /// What is being done for it, if that is traced.
+    span: Option<Span>,
 }
 
 impl Caller {
@@ -25,12 +31,36 @@ impl Caller {
             token: token.map(Arc::from),
             common_name: common_name.map(Arc::from),
             internal: false,
+            span: None,
         }
     }
 
     /// The member itself: it may do everything.
     pub fn internal() -> Self {
         Self { internal: true, ..Self::default() }
+    }
+
+    /// The same, whose call is traced.
+    pub fn traced(self, span: Span) -> Self {
+        Self { span: Some(span), ..self }
+    }
+
+    pub fn span(&self) -> Option<&Span> {
+        self.span.as_ref()
+    }
+
+    /// The same in a part of what is done for it, which is over when what is returned is dropped.
+    pub(super) fn within(
+        &self,
+        part: &'static str,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Cow<'_, Self> {
+        match &self.span {
+            None => Cow::Borrowed(self),
+            Some(span) => {
+                Cow::Owned(Self { span: Some(span.within(part, attributes())), ..self.clone() })
+            }
+        }
     }
 
     /// Whether it shows nothing.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quorate_proto::etcdserverpb::CompactionRequest;
 use tracing::{info, warn};
 
-use super::Member;
+use super::{Caller, Member};
 use crate::error::{Error, Refused};
 use crate::replica::Role;
 
@@ -41,7 +41,7 @@ pub(super) async fn run(member: Member, mode: AutoCompaction) {
         let Some(target) = compactor.target(member.0.env.now(), revision) else { continue };
         info!(revision = target, ?mode, "starting auto compaction");
         let request = CompactionRequest { revision: target, physical: false };
-        match member.compact(request).await {
+        match member.compact(&Caller::internal(), request).await {
             Ok(_) | Err(Error::Refused(Refused::Compacted)) => {
                 compactor.compacted(member.0.env.now(), target);
                 info!(revision = target, ?mode, "completed auto compaction");

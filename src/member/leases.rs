@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::Lease;
 
 use super::clock::Renewal;
-use super::{Caller, Member};
+use super::{Caller, Member, spans};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Fatal, Refused, Unavailable};
@@ -41,6 +41,7 @@ impl Member {
         let id =
             if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
         let grant = LeaseGrantRequest { id, ttl: grant.ttl };
+        let caller = &*caller.within(spans::LEASE_GRANT, || spans::lease_grant(&grant));
         self.permit(caller, Rule::User).await?;
         let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
         match self.propose_for(caller, request).await? {
@@ -59,6 +60,7 @@ impl Member {
         caller: &Caller,
         revoke: LeaseRevokeRequest,
     ) -> Result<LeaseRevokeResponse, Error> {
+        let caller = &*caller.within(spans::LEASE_REVOKE, || spans::lease(revoke.id));
         self.permit(caller, Rule::User).await?;
         let request = InternalRaftRequest { lease_revoke: Some(revoke), ..Default::default() };
         self.propose_for(caller, request).await?;
@@ -67,6 +69,7 @@ impl Member {
 
     /// Gives a lease its full time again; seconds, 0 when there is no such lease any more.
     pub async fn keep_alive(&self, caller: &Caller, id: LeaseId) -> Result<i64, Error> {
+        let caller = &*caller.within(spans::LEASE_RENEW, || spans::lease(id.0));
         self.judge_lease(caller, id, Auth::may_write).await?;
         self.at_leader(|| self.renew_here(id), |leader| self.0.links.renew_at(leader, id)).await
     }

@@ -21,7 +21,7 @@
 //! `auth`, [`tokens`], [`jwt`], `reconfigure` (membership), `downgrade`, `clock`, `pace`, `checkpoint` and
 //! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `snapshot`,
 //! `links`, `signals` (what the tasks tell each other), `tally` (what is counted of applied entries),
-//! `slow` (what took too long) and [`loggable`] (how that is told).
+//! `slow` (what took too long), [`loggable`] (how that is told) and `spans` (what a trace is told).
 
 mod admission;
 mod alone;
@@ -54,6 +54,7 @@ mod requests;
 mod signals;
 mod slow;
 mod snapshot;
+mod spans;
 mod stall;
 mod tally;
 pub mod tokens;

@@ -17,6 +17,7 @@ use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::metrics::{Metrics, observe};
 use crate::replica::{self, Proposal, ProposalKind};
+use crate::trace::span::{self, Span};
 use crate::types::{MemberId, Term};
 
 /// Where one proposer waits.
@@ -79,7 +80,22 @@ impl Member {
         let who = self.identify(caller).await?;
         let header = RequestHeader { username: who.user, auth_revision: who.revision, id: 0 };
         request.header = Some(header);
-        self.propose(request).await
+        self.propose_within(caller.span(), request).await
+    }
+
+    /// As [`Self::propose`], told in the span, if there is one.
+    pub(super) async fn propose_within(
+        &self,
+        span: Option<&Span>,
+        request: InternalRaftRequest,
+    ) -> Result<Reply, Error> {
+        let outcome = self.propose_as(request, None, span).await;
+        if let (Some(span), Err(Error::Unavailable(why))) = (span, &outcome) {
+            let told = [("exception.type", "Unavailable"), ("exception.message", why.text())];
+            let told = told.map(|(key, value)| span::text(key, value.as_bytes()));
+            span.event("exception", told.into());
+        }
+        outcome
     }
 
     /// Proposes `request` and waits until it has been applied here.
@@ -90,8 +106,17 @@ impl Member {
     /// As [`Self::propose`], but only if this member leads in exactly `term` when it appends.
     pub(super) async fn propose_in(
         &self,
+        request: InternalRaftRequest,
+        term: Option<Term>,
+    ) -> Result<Reply, Error> {
+        self.propose_as(request, term, None).await
+    }
+
+    async fn propose_as(
+        &self,
         mut request: InternalRaftRequest,
         term: Option<Term>,
+        span: Option<&Span>,
     ) -> Result<Reply, Error> {
         let id = self.0.ids.next();
         let (kind, weight) = (tally::kind(&request), weight(&request));
@@ -101,7 +126,7 @@ impl Member {
             return Err(Refused::RequestTooLarge.into());
         }
         let started = self.0.env.now();
-        let outcome = self.submit(id, data, ProposalKind::Normal, weight, term).await;
+        let outcome = self.submit(id, data, ProposalKind::Normal, weight, term, span).await;
         self.observe_request(kind, started, outcome.is_ok());
         outcome
     }
@@ -110,7 +135,7 @@ impl Member {
     pub(super) async fn propose_change(&self, mut change: ConfChange) -> Result<Reply, Error> {
         change.id = self.0.ids.next();
         let data = codec::encode(&change);
-        self.submit(change.id, data, ProposalKind::ConfChange, Weight::Vital, None).await
+        self.submit(change.id, data, ProposalKind::ConfChange, Weight::Vital, None, None).await
     }
 
     async fn submit(
@@ -120,8 +145,15 @@ impl Member {
         kind: ProposalKind,
         weight: Weight,
         only_in_term: Option<Term>,
+        span: Option<&Span>,
     ) -> Result<Reply, Error> {
         let _place = self.0.proposals.enter(weight, data.len())?;
+        let happened = |what| {
+            if let Some(span) = span {
+                span.event(what, Vec::new());
+            }
+        };
+        happened("Send raft proposal");
         let (reply, answer) = oneshot::channel();
         let (vital, reply) = (weight == Weight::Vital, Some(Waiter(reply)));
         let proposal = Proposal { id, data, kind, vital, only_in_term, reply };
@@ -137,6 +169,9 @@ impl Member {
             Err(_) => Err(self.timeout_reason(started).into()),
         };
         failure.is = matches!(outcome, Err(Error::Unavailable(_)));
+        if !failure.is {
+            happened("Receive raft result");
+        }
         outcome
     }
 

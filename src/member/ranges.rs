@@ -10,10 +10,11 @@ use quorate_proto::mvccpb::KeyValue;
 use super::budget::{Budget, Charge};
 use super::requests::judged_at;
 use super::stall::Held;
-use super::{Answers, Caller, Member, slow, tally};
+use super::{Answers, Caller, Member, slow, spans, tally};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{self, RangeStream, Ranged, TxnRead};
+use crate::trace::Span;
 use crate::types::Revision;
 
 impl Member {
@@ -26,6 +27,7 @@ impl Member {
             return Err(Refused::NotSupportedForLearner.into());
         }
         mvcc::check_range(&request)?;
+        let caller = &*caller.within(spans::RANGE, || spans::range(&request));
         let started = self.0.env.now();
         let logged = request.clone();
         let outcome = self.range_checked(caller, request).await;
@@ -59,6 +61,7 @@ impl Member {
             return Err(Refused::NotSupportedForLearner.into());
         }
         mvcc::check_range(&request)?;
+        let caller = &*caller.within(spans::RANGE, || spans::range(&request));
         let started = self.0.env.now();
         let logged = request.clone();
         let outcome = self.answer_checked(caller, request).await;
@@ -238,9 +241,11 @@ impl Member {
         request: RangeRequest,
     ) -> Result<Chunks, Error> {
         mvcc::check_range_stream(&request)?;
-        let judged = self.may_range(caller, &request).await?;
+        let caller = caller.within(spans::RANGE_STREAM, || spans::range_stream(&request));
+        let judged = self.may_range(&caller, &request).await?;
         let stream = RangeStream::new(request, self.0.options.request_bytes_max);
-        Ok(Chunks { member: self.clone(), judged, stream: Some(stream), charge: None })
+        let span = caller.span().cloned();
+        Ok(Chunks { member: self.clone(), judged, stream: Some(stream), charge: None, _span: span })
     }
 
     /// Waits until the state is new enough and asks whether `caller` may read those keys. Tells the auth
@@ -334,6 +339,8 @@ pub struct Chunks {
     stream: Option<RangeStream>,
     /// For the chunk that is on its way; a client that takes nothing loses it, but not the stream.
     charge: Option<Held<Charge>>,
+    /// It ends with the last chunk, or when nobody wants another.
+    _span: Option<Span>,
 }
 
 impl Chunks {

@@ -13,7 +13,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{Answer, Caller, ETCD_VERSION, Member, snapshot};
+use super::{Answer, Caller, ETCD_VERSION, Member, snapshot, spans};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
@@ -31,6 +31,7 @@ impl Member {
     pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<PutResponse, Error> {
         self.check_quota(put_cost(&request)).await?;
         mvcc::check_put(&request)?;
+        let caller = &*caller.within(spans::PUT, || spans::put(&request));
         let request = InternalRaftRequest { put: Some(request), ..Default::default() };
         match self.propose_for(caller, request).await? {
             Reply::Put(mut response) => {
@@ -47,6 +48,7 @@ impl Member {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
         mvcc::check_delete_range(&request)?;
+        let caller = &*caller.within(spans::DELETE_RANGE, || spans::delete_range(&request));
         let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
         match self.propose_for(caller, request).await? {
             Reply::DeleteRange(mut response) => {
@@ -65,6 +67,7 @@ impl Member {
     ) -> Result<Answer<TxnResponse>, Error> {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         if !mvcc::is_read_only(&request) {
             let charge = self.charge_for_reads(caller, &request).await?;
             return Ok(Answer::Whole(self.propose_txn(caller, request).await?, charge));
@@ -84,6 +87,7 @@ impl Member {
     pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         self.propose_txn(caller, request).await
     }
 
@@ -102,10 +106,15 @@ impl Member {
         }
     }
 
-    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+    pub async fn compact(
+        &self,
+        caller: &Caller,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse, Error> {
+        let caller = &*caller.within(spans::COMPACT, || spans::compact(&request));
         let physical = request.physical;
         let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
-        self.propose(request).await?;
+        self.propose_within(caller.span(), request).await?;
         while physical && self.0.store.compaction_pending() && !self.is_stopping() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
@@ -122,7 +131,9 @@ impl Member {
         // The login that the stream's token came from; each watch is judged when it is created.
         let _ = self.hear_of(&caller).await;
         let (member, judge) = (self.clone(), self.clone());
+        let span = caller.span().cloned();
         let options = watch::Options {
+            span: span.map(|span| watch::Traced { span, attributes: spans::watch }),
             allow: Some(std::sync::Arc::new(move |key: &[u8], range_end: &[u8]| {
                 judge.may_watch(&caller, key, range_end).map_err(cancel_reason)
             })),
@@ -143,7 +154,8 @@ impl Member {
     ) -> Result<AlarmResponse, Error> {
         let looks = request.action == AlarmAction::Get as i32;
         self.permit(caller, if looks { Rule::User } else { Rule::Root }).await?;
-        match self.propose_alarm(request).await? {
+        let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
+        match self.propose_within(caller.span(), request).await? {
             Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
             other => unreachable!("apply answered an alarm with {other:?}"),
         }

@@ -4,9 +4,11 @@
 //!
 //! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
 //! its URL says so ([`port`]); a gRPC request goes through [`Gate`] to the services, everything else to
-//! [`crate::http`], which hands what comes as JSON to [`Gate`] again.
+//! [`crate::http`], which hands what comes as JSON to [`Gate`] again. Calls that are traced leave spans, which
+//! the exporter takes to a collector.
 
 mod authority;
+mod exporter;
 mod pings;
 pub mod port;
 
@@ -20,10 +22,12 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{info, warn};
 
+use self::exporter::Exporter;
 use self::port::{Answers, Opened, Port};
 use crate::env::{BoxFuture, Env, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
+use crate::grpc::spans::Spans;
 use crate::http::Endpoints;
 use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
@@ -31,6 +35,7 @@ use crate::http::vars::Process;
 use crate::latest;
 use crate::member::{self, Member};
 use crate::tls::{self, Acceptor, Listen};
+use crate::trace;
 
 /// What a server is started with; validated.
 #[derive(Clone)]
@@ -58,6 +63,8 @@ pub struct Options {
     pub process: Process,
     /// Clients that ping more often than this are sent away.
     pub ping_time_min: Duration,
+    /// Tell a collector what becomes of calls.
+    pub tracing: Option<trace::Settings>,
 }
 
 impl Options {
@@ -80,6 +87,7 @@ impl Options {
             time_calls: false,
             process: Process::default(),
             ping_time_min: Duration::from_secs(5),
+            tracing: None,
         }
     }
 }
@@ -93,6 +101,7 @@ pub struct Server {
     member: Member,
     addresses: Vec<SocketAddr>,
     stop: Arc<latest::Sender<bool>>,
+    exporter: Option<Exporter>,
 }
 
 impl Server {
@@ -114,6 +123,14 @@ impl Server {
         let http = port::open(&env, &options.listen_client_http, "clients of HTTP").await?;
         let metrics = port::open(&env, &options.listen_metrics, "metrics").await?;
         let member = Member::start(env.clone(), options.member.clone()).await?;
+        let (exporter, tracer) = match &options.tracing {
+            Some(settings) => {
+                let (exporter, tracer) = Exporter::start(&env, settings, member.metrics().clone())?;
+                info!(address = settings.collector, "distributed tracing setup enabled");
+                (Some(exporter), Some(tracer))
+            }
+            None => (None, None),
+        };
         let (stop, stopped) = latest::channel(false);
         let port = |opened: &Opened, speaks: Speaks| {
             let settings = port::Settings {
@@ -123,7 +140,8 @@ impl Server {
                 ping_time_min: options.ping_time_min,
                 http2_only: speaks == Speaks::Grpc,
             };
-            let services = Services::new(&options, member.clone(), speaks);
+            let spans = tracer.clone().map(|tracer| Spans::new(tracer, opened.place.address()));
+            let services = Services::new(&options, member.clone(), speaks, spans);
             Port::new(&env, &settings, opened, acceptor.clone(), services, stopped.clone())
         };
         for opened in metrics {
@@ -150,7 +168,7 @@ impl Server {
             }
         }
         info!("ready to serve client requests");
-        Ok(Self { env, member, addresses, stop: Arc::new(stop) })
+        Ok(Self { env, member, addresses, stop: Arc::new(stop), exporter })
     }
 
     pub fn member(&self) -> &Member {
@@ -175,6 +193,9 @@ impl Server {
             warn!("some client calls were cut off at shutdown");
         }
         self.member.shutdown().await;
+        if let Some(exporter) = self.exporter {
+            exporter.stop().await;
+        }
     }
 }
 
@@ -208,8 +229,8 @@ struct Services {
 }
 
 impl Services {
-    fn new(options: &Options, member: Member, speaks: Speaks) -> Self {
-        let gate = Gate::new(member.clone(), options.time_calls);
+    fn new(options: &Options, member: Member, speaks: Speaks, spans: Option<Spans>) -> Self {
+        let gate = Gate::new(member.clone(), options.time_calls, spans);
         let gateway = options
             .gateway
             .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));

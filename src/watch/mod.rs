@@ -50,7 +50,7 @@ pub use history::{Ask, History, Page, ReadError, Wanted};
 pub use hub::{HubHandle, start};
 pub use outbox::HeaderSource;
 pub use record::Response;
-pub use session::{Allow, Options, run};
+pub use session::{Allow, Options, Traced, run};
 
 use crate::limits;
 use crate::types::Revision;

@@ -54,15 +54,19 @@ impl Session {
 
     /// Checks in etcd's order, which decides the reason that a client sees.
     fn admit(&mut self, request: WatchCreateRequest, current: Revision) -> Result<Watcher, String> {
+        let mut request = request;
         // The empty key is the smallest key.
-        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+        if request.key.is_empty() {
+            request.key = Bytes::from_static(&[0]);
+        }
         if request.start_revision < 0 {
             return Err(Refused::Compacted.text().into());
         }
         if let Some(allow) = &self.options.allow {
-            allow(&key, &request.range_end)?;
+            allow(&request.key, &request.range_end)?;
         }
-        let span = Span::new(key, request.range_end).ok_or(EMPTY_RANGE)?;
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let span = Span::new(key, range_end).ok_or(EMPTY_RANGE)?;
         if self.watchers.len() >= limits::WATCHERS_PER_STREAM_MAX {
             return Err(Unavailable::TooManyRequests.text().into());
         }
@@ -84,6 +88,7 @@ impl Session {
             next: if start.0 == 0 { Revision(current.0 + 1 + late) } else { start },
             state: if ready { State::Ready } else { State::Behind },
             open_response: 0,
+            _trace: self.options.span.as_ref().map(|traced| traced.watcher(&request)),
         })
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::StreamExt;
-use quorate_proto::etcdserverpb::WatchRequest;
+use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use quorate_proto::otlp::common::v1::KeyValue;
 use tokio::sync::mpsc;
 
 use super::Bounds;
@@ -24,6 +25,7 @@ use crate::error::{Error, Unavailable};
 use crate::latest;
 use crate::limits;
 use crate::plant;
+use crate::trace;
 use crate::types::Revision;
 
 /// Decides whether the client may watch `(key, range_end)`, given as they are watched: in etcd's
@@ -41,6 +43,21 @@ pub struct Options {
     pub progress_interval: Duration,
     /// Size of a message, bytes, from which on it is split for watchers that allow it.
     pub fragment_bytes: usize,
+    /// `None`: the stream is not traced.
+    pub span: Option<Traced>,
+}
+
+/// The span of a stream, in which each of its watchers has one, and what is said of a watcher.
+#[derive(Clone)]
+pub struct Traced {
+    pub span: trace::Span,
+    pub attributes: fn(&WatchCreateRequest) -> Vec<KeyValue>,
+}
+
+impl Traced {
+    pub(super) fn watcher(&self, request: &WatchCreateRequest) -> trace::Span {
+        self.span.within("watch", (self.attributes)(request))
+    }
 }
 
 impl Options {
@@ -51,6 +68,7 @@ impl Options {
             allow: None,
             progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             fragment_bytes: limits::REQUEST_BYTES_MAX + limits::GRPC_OVERHEAD_BYTES,
+            span: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::counters::Counters;
 use super::link::Slot;
 use super::span::{Interest, Span};
 use crate::plant;
+use crate::trace;
 use crate::types::Revision;
 
 /// One watcher of a client.
@@ -31,6 +32,8 @@ pub(super) struct Watcher {
     pub state: State,
     /// The number of the response in the outbox that can take more events of it.
     pub open_response: u64,
+    /// In a trace, if the stream is traced; it ends with the watcher.
+    pub _trace: Option<trace::Span>,
 }
 
 /// New, slow and resumed watchers all go the same way, top to bottom, and may start again.

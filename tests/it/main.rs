@@ -39,3 +39,4 @@ mod recipes;
 mod restore;
 mod srv;
 mod tls;
+mod tracing;

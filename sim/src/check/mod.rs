@@ -13,6 +13,7 @@
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
 //! | [`versions`] | is the version what it is to be, and the same on all members? |
+//! | [`spans`] | is what is told of calls of one piece? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
 //! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
@@ -39,6 +40,7 @@ pub mod replay;
 pub mod search;
 pub mod serializable;
 pub mod space;
+pub mod spans;
 pub mod versions;
 pub mod watches;
 
@@ -66,6 +68,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         backups::check,
         quota::check,
         versions::check,
+        spans::check,
         queues::check,
         logs::check,
     ];

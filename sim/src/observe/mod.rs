@@ -4,11 +4,12 @@
 //! Nothing is judged here.
 //!
 //! Reading order: this file (asking), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
-//! (log lines).
+//! (log lines), [`spans`] (what members tell of traced calls).
 
 mod lines;
 mod page;
 pub mod seen;
+pub mod spans;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::HashKvResponse;
+use quorate_proto::otlp::trace::v1::Span;
 use tracing::Level;
 
 use crate::Harm;
@@ -23,6 +24,8 @@ pub struct Seen {
     pub logs: Vec<DiskLog>,
     /// States as they lay on disk.
     pub stores: Vec<DiskStore>,
+    /// Spans, in the order in which the collector was told, and when; some twice.
+    pub spans: Vec<(Instant, Span)>,
     /// What was done to disks, by host.
     pub harm: BTreeMap<String, Harm>,
 }

@@ -208,7 +208,7 @@ impl Services {
         let request = request.map(|body| Body::new(Limited::new(body, limit, received)));
         let response = self.dispatch(&path, request).await;
         if let Some(code) = body::code(response.headers()) {
-            call.end(code);
+            call.end(code, String::new);
             return response;
         }
         response.map(|body| Body::new(Answer::new(body, call)))
