@@ -404,6 +404,7 @@ impl Cluster {
             connect_timeout: Duration::from_secs(2),
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
+            keep_alive_while_idle: false,
             tls: None,
         };
         let channel = Channel::with_options(env.clone(), endpoints, options);
