@@ -99,6 +99,15 @@ pub const ALL: &[Fault] = &[
     fault("progress-from-the-head", "progress is told from the store, not from what the watcher has", "B41"),
     fault("compacted-watch-goes-on", "a watch from a compacted revision begins later and does not say so", "B12 B47"),
     fault("open-watch-sees-one-key", "a watch of all keys from one on is taken for one of that key", "B49"),
+    // The gRPC proxy.
+    fault("proxy-keeps-linearizable-reads", "a proxy answers linearizable reads from what it has kept", "B102"),
+    fault("proxy-keeps-what-was-written", "a proxy keeps answers whose keys were put or deleted through it", "B102"),
+    fault("proxy-shows-its-namespace", "a proxy does not take its prefix from the keys of a range", "B103"),
+    fault("proxy-watcher-joins-late", "a new watcher shares a proxy's watch that has passed its revision", "B44 B101"),
+    fault("proxy-watcher-shares-too-soon", "a watcher that catches up shares a proxy's watch that is ahead of it", "B15 B101"),
+    fault("proxy-watcher-told-what-was-before", "a watcher is told all that a proxy's shared watch is told", "B15 B44"),
+    fault("proxy-watch-resumes-late", "a proxy's watch that lost its member misses the next revision", "B44 B101"),
+    fault("proxy-compaction-ends-all", "of a proxy's shared watch that was compacted, watchers of the future end, too", "B12"),
     // Leases.
     fault("lease-not-renewed", "a keep-alive is answered and the lease ends all the same", "B50"),
     fault("lease-forgotten", "a new leader forgets the leases of the one before", "B53"),

@@ -1,6 +1,6 @@
 //! A cluster of real servers on simulated hosts: the whole [`Server`], started as the program starts
 //! it, and channels for clients. What is done to the hosts is the nemesis's matter; how members come
-//! and go is in [`crate::members`].
+//! and go is in [`crate::members`], what stands before them in [`crate::proxies`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http::HeaderValue;
-use quorate::client::{self, Channel};
+use quorate::client::Channel;
 use quorate::engine;
 use quorate::env::Env;
 use quorate::error::Fatal;
@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
 use crate::observe::spans;
+use crate::proxies::{Proxies, client_options};
 use crate::swarm::FRESH_MAX;
 
 pub const CLIENT_PORT: u16 = 2379;
@@ -80,6 +81,7 @@ pub struct Shape {
     pub watch_buffer: usize,
     /// Calls of a million of which members tell a collector; at 0 there is none.
     pub traced: u32,
+    pub proxies: Proxies,
 }
 
 impl Shape {
@@ -103,6 +105,7 @@ impl Shape {
             watch_progress_interval: defaults.watch_progress_interval,
             watch_buffer: defaults.watch_bounds.buffer_events,
             traced: 0,
+            proxies: Proxies::default(),
         }
     }
 }
@@ -153,7 +156,11 @@ impl Cluster {
             world.add_host(host);
         }
         let state = State { hosts, ..State::default() };
-        Self { world: world.clone(), shape, state: Arc::new(Mutex::new(state)) }
+        let cluster = Self { world: world.clone(), shape, state: Arc::new(Mutex::new(state)) };
+        for host in cluster.proxies() {
+            world.add_host(&host);
+        }
+        cluster
     }
 
     pub fn world(&self) -> &World {
@@ -197,6 +204,9 @@ impl Cluster {
     pub async fn start_all(&self) {
         for host in self.names() {
             self.start(&host).await;
+        }
+        for host in self.proxies() {
+            self.start_proxy(&host).await;
         }
     }
 
@@ -310,13 +320,13 @@ fn watch_bounds(events: usize) -> watch::Bounds {
 }
 
 /// Of two who start one server, the second leaves it to the first.
-struct Starting<'a> {
+pub(crate) struct Starting<'a> {
     cluster: &'a Cluster,
     host: &'a str,
 }
 
 impl<'a> Starting<'a> {
-    fn mark(cluster: &'a Cluster, host: &'a str) -> Option<Self> {
+    pub(crate) fn mark(cluster: &'a Cluster, host: &'a str) -> Option<Self> {
         let free = !cluster.world.is_running(host);
         let marked = free && cluster.state().starting.insert(host.to_owned());
         // Made only where the mark was: to drop one is to take the mark away.
@@ -391,6 +401,11 @@ impl Cluster {
         self.state().retired.insert(host.to_owned());
     }
 
+    /// A process has ended by itself, and should not have.
+    pub(crate) fn note_end(&self, host: String, why: String) {
+        self.state().ended.push((host, why));
+    }
+
     /// Servers that ended by themselves on sound disks: host and why.
     pub fn ended(&self) -> Vec<(String, String)> {
         self.state().ended.clone()
@@ -399,20 +414,13 @@ impl Cluster {
 
 /// What members say.
 impl Cluster {
-    /// A channel from the host of `env` to one member, or to any of them in turn.
+    /// A channel from the host of `env` to one member or proxy, or to any member in turn.
     pub fn channel(&self, env: &Env, member: Option<&str>) -> Channel {
         let endpoints = match member {
             Some(name) => vec![endpoint(name)],
             None => self.endpoints(),
         };
-        // Quicker than in production to notice a dead member: simulated time is dear.
-        let options = client::Options {
-            connect_timeout: Duration::from_secs(2),
-            keep_alive_interval: Duration::from_secs(2),
-            keep_alive_timeout: Duration::from_secs(2),
-            tls: None,
-        };
-        let channel = Channel::with_options(env.clone(), endpoints, options);
+        let channel = Channel::with_options(env.clone(), endpoints, client_options());
         let channel = channel.expect("endpoints are host:port");
         match &self.state().token {
             Some(token) => channel.with_header(TOKEN, token.clone()),
@@ -525,7 +533,7 @@ impl Cluster {
 /// A host, and the revision, hash and compact revision of its member.
 type Hash = (String, (i64, u32, i64));
 
-fn endpoint(host: &str) -> String {
+pub(crate) fn endpoint(host: &str) -> String {
     format!("{host}:{CLIENT_PORT}")
 }
 

@@ -54,6 +54,11 @@ pub struct Record {
     /// How often leaders compare all members' histories, where they do.
     pub corrupt_check: Option<Duration>,
     pub election_timeout: Duration,
+    /// What was written through a proxy is in what is read through it from then on, whatever kind of
+    /// read it is: its answers are ordered, or come from one member only.
+    pub proxies_see_their_writes: bool,
+    /// What members answer through a proxy does not go back in revision.
+    pub proxies_ordered: bool,
     /// How far members' clocks may run too fast or too slow, in parts of a million.
     pub clock_rate_ppm: u32,
     /// The instant at which the world began.

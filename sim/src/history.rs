@@ -56,6 +56,8 @@ pub struct Operation {
     pub call: Call,
     /// A range that came as a stream: the call has what its chunks come to.
     pub streamed: bool,
+    /// The proxy that it went through.
+    pub proxy: Option<usize>,
 }
 
 /// Does `$do` with the answer of whatever kind of call it is.
@@ -145,6 +147,12 @@ impl Operation {
             Call::Grant(..) | Call::Revoke(..) => true,
             Call::KeepAlive(..) | Call::TimeToLive(..) | Call::Leases(..) => false,
         }
+    }
+
+    /// Whether the answer may be one that a proxy has kept.
+    pub fn may_be_kept(&self) -> bool {
+        let serializable = matches!(&self.call, Call::Range(request, _) if request.serializable);
+        serializable && self.proxy.is_some()
     }
 
     /// For the proof of a violation.

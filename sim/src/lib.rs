@@ -51,7 +51,7 @@
 //! `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
 //! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world`
 //! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members`
-//! (how they come and go) · [`workload`] (clients) · [`nemesis`] (faults) · [`observe`] (what members say
+//! (how they come and go) · [`proxies`] (what stands before them) · [`workload`] (clients) · [`nemesis`] (faults) · [`observe`] (what members say
 //! of themselves) · [`evidence`], [`history`] (what was seen) · [`check`] (the judges) · [`offline`] (the
 //! same for the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by
 //! [`swarm`]) · [`play`] (from beginning to [`verdict`]) · [`story`] (what happened, for people) ·
@@ -80,6 +80,7 @@ pub mod offline;
 mod panics;
 pub mod plan;
 pub mod play;
+pub mod proxies;
 pub mod report;
 mod rt;
 pub mod score;

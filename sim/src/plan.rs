@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::Shape;
 use crate::nemesis::Step;
+use crate::proxies::{self, Proxies};
 use crate::swarm;
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
@@ -16,6 +17,8 @@ use crate::workload;
 
 /// The most members and learners of one plan.
 pub const HOSTS_MAX: usize = 7;
+/// The most proxies before one cluster.
+const PROXIES_MAX: usize = 3;
 /// How a setting says that there is no such bound.
 const NONE: &str = "none";
 /// Calls of a client that is not told when to end.
@@ -63,7 +66,7 @@ pub struct ClientPlan {
     pub number: usize,
     /// Of [`crate::workload::NAMES`].
     pub workload: String,
-    /// The member that it keeps to; none: whichever answers.
+    /// The member or proxy that it keeps to; none: whichever member answers.
     pub member: Option<String>,
     /// It speaks JSON over HTTP/1, not gRPC.
     pub json: bool,
@@ -140,6 +143,12 @@ impl fmt::Display for Plan {
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "watch-buffer {}", shape.watch_buffer)?;
         writeln!(f, "traced {}", shape.traced)?;
+        let Proxies { count, ordered, sync, namespace } = &shape.proxies;
+        writeln!(f, "proxies {count}")?;
+        writeln!(f, "proxy-ordered {}", yes(*ordered))?;
+        writeln!(f, "proxy-sync {}", sync.map_or(NONE.to_owned(), show_time))?;
+        let namespace = if namespace.is_empty() { NONE } else { namespace };
+        writeln!(f, "proxy-namespace {namespace}")?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
         writeln!(f, "disk {}", show_times(weather.disk))?;
@@ -202,6 +211,13 @@ impl Plan {
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "watch-buffer" => shape.watch_buffer = number(value)?,
             "traced" => shape.traced = number(value)?,
+            "proxies" => shape.proxies.count = number(value)?,
+            "proxy-ordered" => shape.proxies.ordered = yes(value)?,
+            "proxy-sync" => shape.proxies.sync = unless_none(value, read_time)?,
+            "proxy-namespace" => {
+                let namespace = unless_none(value, |prefix| Ok(prefix.to_owned()))?;
+                shape.proxies.namespace = namespace.unwrap_or_default();
+            }
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,
             "disk" => weather.disk = read_times(value)?,
@@ -232,6 +248,27 @@ impl Plan {
         }
         if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("two clients have one number".to_owned());
+        }
+        self.check_proxies()
+    }
+
+    fn check_proxies(&self) -> Result<(), String> {
+        let Proxies { count, namespace, .. } = &self.shape.proxies;
+        if *count > PROXIES_MAX {
+            return Err(format!("{PROXIES_MAX} proxies at most, not {count}"));
+        }
+        for client in &self.clients {
+            let Some(proxy) = client.member.as_deref().and_then(proxies::number) else { continue };
+            let workload = client.workload.as_str();
+            if proxy >= *count {
+                return Err(format!("{} is at p{proxy}, which there is not", client.host()));
+            }
+            if client.json {
+                return Err("a proxy speaks no JSON".to_owned());
+            }
+            if !namespace.is_empty() && !workload::ANYWHERE.contains(&workload) {
+                return Err(format!("{workload} knows its keys by their real names"));
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::story::{Story, What};
 use crate::verdict::{Verdict, Violation};
 use crate::workload::{self, Client, Stop, Surroundings, closing, drive, scribe};
 use crate::world::{self, World};
-use crate::{observe, offline};
+use crate::{observe, offline, proxies};
 
 /// The host from which the run itself looks at the cluster.
 pub const EYE: &str = "eye";
@@ -207,6 +207,12 @@ impl Run {
             });
         record.corrupt_check = self.plan.shape.corrupt_check;
         record.election_timeout = self.plan.shape.election_timeout;
+        let proxies = &self.plan.shape.proxies;
+        // A new disk begins with nothing.
+        let rots = self.plan.steps.iter().any(|step| matches!(step.fault, Fault::Rot(..)));
+        let one_member = self.plan.shape.members == 1 && proxies.sync.is_none() && !rots;
+        record.proxies_see_their_writes = proxies.ordered || one_member;
+        record.proxies_ordered = proxies.ordered;
         let drift = self.plan.weather.clocks.iter().map(|clock| clock.drift_ppm.unsigned_abs());
         record.clock_rate_ppm = drift.max().unwrap_or(0) as u32;
     }
@@ -316,8 +322,11 @@ impl Run {
         let (world, voters) = (stage.cluster.world(), stage.cluster.voters());
         let at_work = self.plan.clients.iter().filter(|client| {
             let served = match &client.member {
-                Some(member) => voters.contains(member),
-                None => (0..self.plan.shape.members).any(|n| voters.contains(&format!("m{n}"))),
+                Some(member) if proxies::number(member).is_none() => voters.contains(member),
+                // A proxy knows the first ones.
+                Some(_) | None => {
+                    (0..self.plan.shape.members).any(|n| voters.contains(&format!("m{n}")))
+                }
             };
             served && world.is_running(&client.host())
         });

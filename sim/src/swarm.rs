@@ -10,6 +10,7 @@ use crate::cluster::Shape;
 use crate::dice::Dice;
 use crate::nemesis::fault::{Fault, Place, Step, Target};
 use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
+use crate::proxies::Proxies;
 use crate::workload;
 
 /// What a plan's clients are at least and at most.
@@ -33,6 +34,9 @@ const WATCH_BUFFERS: &[(u64, usize)] = &[(4, limits::WATCH_BUFFER_EVENTS), (1, 1
 const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
+/// Plans with a proxy before the cluster, and clients there that are behind it, in percent.
+const PROXIES: u64 = 10;
+const BEHIND: u64 = 60;
 
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
@@ -55,8 +59,48 @@ pub fn draw(seed: u64) -> Plan {
         clients.push(ClientPlan::new(clients.len(), workload::RARE));
     }
     let survivable = !of("mercy").chance(UNSURVIVABLE);
-    let steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
+    let mut steps = Steps::new(of("nemesis"), &shape, clients.len(), lasts, survivable).draw();
+    let mut proxy = of("proxy");
+    let alone = clients.iter().any(|client| client.workload == workload::ALONE);
+    if proxy.chance(PROXIES) && !alone {
+        shape.proxies = proxies(&mut proxy);
+        clients.iter_mut().for_each(|client| hide(&mut proxy, client));
+        harm(&mut proxy, &mut steps, shape.members, lasts);
+    }
     Plan { seed, shape, weather, clients, steps, lasts, survivable }
+}
+
+fn proxies(dice: &mut Dice) -> Proxies {
+    let ordered = dice.chance(30);
+    let sync = dice.chance(50).then(|| ms(*dice.pick(&[500, 3_000])));
+    Proxies { count: 1, ordered, sync, namespace: String::new() }
+}
+
+/// A client may be behind the proxy, which speaks no JSON; what takes much memory is for members.
+fn hide(dice: &mut Dice, client: &mut ClientPlan) {
+    if dice.chance(BEHIND) && client.workload != workload::RARE {
+        client.member = Some("p0".to_owned());
+        client.json = false;
+    }
+}
+
+/// What happens to the proxy, beside all that happens to members.
+fn harm(dice: &mut Dice, steps: &mut Vec<Step>, members: usize, lasts: Duration) {
+    for _ in 0..dice.below(6) {
+        let proxy = || vec![Target::Host("p0".to_owned())];
+        let member = vec![Target::Host(format!("m{}", dice.below(members as u64)))];
+        let fault = match dice.below(6) {
+            0 | 1 => Fault::Kill(proxy()),
+            2 => Fault::Partition(vec![proxy(), member]),
+            3 => Fault::OneWay(member, proxy()),
+            4 => Fault::Reset(proxy()),
+            _ => Fault::Pause(proxy()),
+        };
+        let at = ms(dice.between(100..=lasts.as_millis() as u64));
+        let lasts = (!fault.is_over_at_once()).then(|| ms(dice.between(100..=5_000)));
+        steps.push(Step { at, fault, lasts });
+    }
+    steps.sort_by_key(|step| step.at);
 }
 
 fn ms(ms: u64) -> Duration {
@@ -100,6 +144,7 @@ fn shape(dice: &mut Dice) -> Shape {
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
         watch_buffer: limits::WATCH_BUFFER_EVENTS,
         traced: 0,
+        proxies: Proxies::default(),
     }
 }
 

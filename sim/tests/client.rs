@@ -23,6 +23,7 @@ const OPTIONS: Options = Options {
     connect_timeout: seconds(2),
     keep_alive_interval: seconds(2),
     keep_alive_timeout: seconds(2),
+    keep_alive_while_idle: false,
     tls: None,
 };
 
@@ -130,6 +131,28 @@ fn a_lost_endpoint_is_followed_by_the_next() {
         world.kill("a");
         world.sleep(Duration::from_millis(1500)).await;
         start(&world, "a", 1).await;
+        client.join().await.expect("nobody kills the client");
+    });
+}
+
+#[test]
+fn endpoints_may_become_others() {
+    each_seed(|world| async move {
+        let client = |env: Env| async move {
+            let client = Client::new(env, ["a:2379"], OPTIONS).expect("a good endpoint");
+            let channel = client.channel();
+            assert_eq!(ask(&client, "").await.expect("a is up"), 1);
+            channel.set_endpoints(["b:2379", "a:2379"]).await.expect("good endpoints");
+            assert_eq!(ask(&client, "").await.expect("a is still there"), 1);
+            channel.set_endpoints(["b:2379"]).await.expect("a good endpoint");
+            assert_eq!((channel.endpoint(), channel.endpoint_count()), ("b:2379".to_owned(), 1));
+            assert_eq!(ask(&client, "").await.expect("b is up"), 2);
+            for bad in [&["b"][..], &[]] {
+                channel.set_endpoints(bad).await.expect_err("nothing to connect to");
+            }
+            assert_eq!(ask(&client, "").await.expect("nothing has changed"), 2);
+        };
+        let client = world.start("client", client).await;
         client.join().await.expect("nobody kills the client");
     });
 }

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use http::uri::{Authority, Scheme};
@@ -39,15 +38,22 @@ pub struct Channel {
 
 struct Shared {
     env: Env,
-    endpoints: Vec<Endpoint>,
     options: Options,
     dialer: Dialer,
     connection: Mutex<Option<Connection>>,
-    /// The endpoint that is connected to, or tried first.
-    current: AtomicUsize,
+    endpoints: std::sync::Mutex<Endpoints>,
+}
+
+/// Never empty.
+struct Endpoints {
+    all: Vec<Arc<Endpoint>>,
+    /// The one that is connected to, or tried first.
+    current: usize,
 }
 
 struct Endpoint {
+    /// As it was given.
+    text: String,
     target: Target,
     /// As the server is called in requests.
     authority: Authority,
@@ -57,7 +63,7 @@ struct Endpoint {
 #[derive(Clone)]
 struct Connection {
     sender: http2::SendRequest<Body>,
-    endpoint: usize,
+    endpoint: Arc<Endpoint>,
 }
 
 impl Channel {
@@ -75,17 +81,12 @@ impl Channel {
         endpoints: impl IntoIterator<Item = S>,
         options: Options,
     ) -> Result<Self, BadEndpoint> {
-        let parsed: Result<Vec<_>, _> =
-            endpoints.into_iter().map(|text| endpoint(text.as_ref(), &options)).collect();
-        let endpoints = parsed?;
-        if endpoints.is_empty() {
-            return Err(BadEndpoint(String::new()));
-        }
+        let all = read(endpoints, &options)?;
+        let endpoints = std::sync::Mutex::new(Endpoints { all, current: 0 });
         let connection = Mutex::new(None);
-        let current = AtomicUsize::new(0);
         let tls = options.tls.clone().unwrap_or_default();
         let dialer = Dialer::new(&env, &tls, &["h2"]);
-        let shared = Shared { env, endpoints, options, dialer, connection, current };
+        let shared = Shared { env, options, dialer, connection, endpoints };
         Ok(Self { shared: Arc::new(shared), headers: HeaderMap::new() })
     }
 
@@ -104,16 +105,41 @@ impl Channel {
     }
 
     /// The endpoint in use, or tried first by the next request.
-    pub fn endpoint(&self) -> &str {
-        let current = self.shared.current.load(Ordering::Relaxed);
-        self.shared.endpoints[current].authority.as_str()
+    pub fn endpoint(&self) -> String {
+        self.shared.endpoints().current().authority.as_str().to_owned()
+    }
+
+    /// How many endpoints there are.
+    pub fn endpoint_count(&self) -> usize {
+        self.shared.endpoints().all.len()
     }
 
     /// Later requests go to the next endpoint; streams that are open stay where they are.
     pub async fn next_endpoint(&self) {
         let mut connection = self.shared.connection.lock().await;
         *connection = None;
-        self.shared.advance(self.shared.current.load(Ordering::Relaxed));
+        let mut endpoints = self.shared.endpoints();
+        let current = endpoints.current();
+        endpoints.advance(&current);
+    }
+
+    /// Other endpoints from now on. A connection to one that is no longer among them takes no more
+    /// requests; streams that are open stay where they are.
+    ///
+    /// # Errors
+    /// As for a new channel; nothing is changed then.
+    pub async fn set_endpoints<S: AsRef<str>>(
+        &self,
+        endpoints: impl IntoIterator<Item = S>,
+    ) -> Result<(), BadEndpoint> {
+        let all = read(endpoints, &self.shared.options)?;
+        let mut connection = self.shared.connection.lock().await;
+        let is_there = |text: &str| all.iter().any(|endpoint| endpoint.text == text);
+        if connection.as_ref().is_some_and(|live| !is_there(&live.endpoint.text)) {
+            *connection = None;
+        }
+        self.shared.endpoints().replace(all);
+        Ok(())
     }
 }
 
@@ -179,7 +205,7 @@ impl Shared {
         let mut again = true;
         loop {
             let Connection { mut sender, endpoint } = self.connected().await?;
-            address(&mut request, &self.endpoints[endpoint]);
+            address(&mut request, &endpoint);
             let mut failure = match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|body| body.map_err(lost as BodyError))),
                 Err(failure) => failure,
@@ -189,7 +215,7 @@ impl Shared {
                 Some(unsent) if again => {
                     request = unsent;
                     again = false;
-                    self.forget(endpoint).await;
+                    self.forget(&endpoint).await;
                 }
                 Some(_) => return Err(unsent(failure.into_error())),
                 None => return Err(lost(failure.into_error())),
@@ -204,28 +230,28 @@ impl Shared {
             return Ok(live.clone());
         }
         if let Some(lost) = connection.take() {
-            self.advance(lost.endpoint);
+            self.endpoints().advance(&lost.endpoint);
         }
         let mut failure = String::new();
-        for _ in 0..self.endpoints.len() {
-            let endpoint = self.current.load(Ordering::Relaxed);
-            match self.connect(endpoint).await {
+        let count = self.endpoints().all.len();
+        for _ in 0..count {
+            let endpoint = self.endpoints().current();
+            match self.connect(&endpoint).await {
                 Ok(sender) => {
                     let made = Connection { sender, endpoint };
                     return Ok(connection.insert(made).clone());
                 }
                 Err(error) => {
-                    failure = format!("{}: {error}", self.endpoints[endpoint].authority);
-                    self.advance(endpoint);
+                    failure = format!("{}: {error}", endpoint.authority);
+                    self.endpoints().advance(&endpoint);
                 }
             }
         }
         Err(unsent(failure))
     }
 
-    async fn connect(&self, endpoint: usize) -> Result<http2::SendRequest<Body>, String> {
+    async fn connect(&self, endpoint: &Endpoint) -> Result<http2::SendRequest<Body>, String> {
         let Options { connect_timeout, keep_alive_interval, keep_alive_timeout, .. } = self.options;
-        let endpoint = &self.endpoints[endpoint];
         let connect = async {
             let stream = endpoint.target.connect(&self.env).await?;
             match endpoint.secure {
@@ -242,8 +268,7 @@ impl Shared {
         http.timer(Timer(Arc::clone(rt)))
             .keep_alive_interval(keep_alive_interval)
             .keep_alive_timeout(keep_alive_timeout)
-            // etcd takes a ping without an open stream as an attack. A silent watch is an open one.
-            .keep_alive_while_idle(false);
+            .keep_alive_while_idle(self.options.keep_alive_while_idle);
         let (sender, connection) =
             http.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         drop(self.env.spawn("client", async move {
@@ -255,18 +280,53 @@ impl Shared {
     }
 
     /// Gives up the connection to `endpoint`, unless somebody has made another meanwhile.
-    async fn forget(&self, endpoint: usize) {
+    async fn forget(&self, endpoint: &Endpoint) {
         let mut connection = self.connection.lock().await;
         if connection.as_ref().is_some_and(|live| live.sender.is_closed()) {
             *connection = None;
-            self.advance(endpoint);
+            self.endpoints().advance(endpoint);
         }
     }
 
-    /// The endpoint after `failed` is tried first from now on.
-    fn advance(&self, failed: usize) {
-        self.current.store((failed + 1) % self.endpoints.len(), Ordering::Relaxed);
+    /// Nothing that panics happens while it is held.
+    fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Endpoints {
+    fn current(&self) -> Arc<Endpoint> {
+        self.all[self.current].clone()
+    }
+
+    /// The endpoint after `failed` is tried first from now on; one that is not there any more has none.
+    fn advance(&mut self, failed: &Endpoint) {
+        let is_it = |endpoint: &Arc<Endpoint>| std::ptr::eq(&**endpoint, failed);
+        if let Some(at) = self.all.iter().position(is_it) {
+            self.current = (at + 1) % self.all.len();
+        }
+    }
+
+    /// The one in use stays so if it is among them.
+    fn replace(&mut self, mut all: Vec<Arc<Endpoint>>) {
+        for endpoint in &mut all {
+            if let Some(known) = self.all.iter().find(|known| known.text == endpoint.text) {
+                *endpoint = known.clone();
+            }
+        }
+        let used = self.current();
+        self.current = all.iter().position(|endpoint| Arc::ptr_eq(endpoint, &used)).unwrap_or(0);
+        self.all = all;
+    }
+}
+
+fn read<S: AsRef<str>>(
+    endpoints: impl IntoIterator<Item = S>,
+    options: &Options,
+) -> Result<Vec<Arc<Endpoint>>, BadEndpoint> {
+    let parsed = endpoints.into_iter().map(|text| endpoint(text.as_ref(), options).map(Arc::new));
+    let parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
+    if parsed.is_empty() { Err(BadEndpoint(String::new())) } else { Ok(parsed) }
 }
 
 fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {
@@ -279,7 +339,7 @@ fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {
     }
     let authority = target.authority.parse().map_err(|_| bad())?;
     let secure = target.secure.unwrap_or(options.tls.is_some());
-    Ok(Endpoint { target, authority, secure })
+    Ok(Endpoint { text: text.to_owned(), target, authority, secure })
 }
 
 /// Generated clients name the method only.

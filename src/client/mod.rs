@@ -46,6 +46,9 @@ pub struct Options {
     pub keep_alive_interval: Duration,
     /// Without a sign for this long, the connection is given up.
     pub keep_alive_timeout: Duration,
+    /// Ask also while nothing is open. etcd takes pings without an open stream as an attack unless they
+    /// are rare; a silent watch is an open one.
+    pub keep_alive_while_idle: bool,
     /// For endpoints whose scheme asks for TLS, and for those without a scheme. Without it, these are
     /// plain and those believe the CAs of the system.
     pub tls: Option<tls::Settings>,
@@ -57,6 +60,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(2),
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(6),
+            keep_alive_while_idle: false,
             tls: None,
         }
     }

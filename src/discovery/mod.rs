@@ -83,6 +83,7 @@ async fn join(
         connect_timeout: settings.dial_timeout,
         keep_alive_interval: settings.keep_alive_interval,
         keep_alive_timeout: settings.keep_alive_timeout,
+        keep_alive_while_idle: false,
         tls: settings.tls.clone(),
     };
     let client = Client::new(env.clone(), &settings.endpoints, options);

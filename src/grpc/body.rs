@@ -22,7 +22,7 @@ const PREFIX_BYTES: usize = 5;
 
 /// Follows the messages through a body, wherever it is cut.
 #[derive(Debug, Default)]
-struct Boundaries {
+pub(crate) struct Boundaries {
     /// The part of a message's prefix that has been read, and the bytes of the message still to come.
     prefix: Vec<u8>,
     rest: usize,
@@ -30,7 +30,7 @@ struct Boundaries {
 
 impl Boundaries {
     /// Calls `begins` with the length of every message that begins in `data`.
-    fn follow<E>(
+    pub fn follow<E>(
         &mut self,
         mut data: &[u8],
         mut begins: impl FnMut(usize) -> Result<(), E>,

@@ -49,7 +49,12 @@ pub(super) const GRPC: &[Row] = &[
     row("metrics-addr", Kind::Text, "", "URL to serve HTTP on as well."),
     row("insecure-discovery", Kind::Bool, "false", "Take SRV records that nobody vouches for."),
     row("endpoints", Kind::List, ENDPOINTS, "Endpoints of the cluster."),
-    row("endpoints-auto-sync-interval", Kind::Duration, "0s", "Not served."),
+    row(
+        "endpoints-auto-sync-interval",
+        Kind::Duration,
+        "0s",
+        "Time after which members are asked who they are; 0 for never.",
+    ),
     row(
         "dial-keepalive-time",
         Kind::Duration,
@@ -57,7 +62,7 @@ pub(super) const GRPC: &[Row] = &[
         "Time between pings of the cluster; 0 for none.",
     ),
     row("dial-keepalive-timeout", Kind::Duration, "20s", "Time for the answer to such a ping."),
-    row("permit-without-stream", Kind::Bool, "false", "Not served."),
+    row("permit-without-stream", Kind::Bool, "false", "Ping also while no call is under way."),
     row(
         "advertise-client-url",
         Kind::Text,
@@ -74,8 +79,8 @@ pub(super) const GRPC: &[Row] = &[
     row("namespace", Kind::Text, "", "What all keys are prefixed with."),
     row("enable-pprof", Kind::Bool, "false", "Not served."),
     row("data-dir", Kind::Text, "default.proxy", "Where --auto-tls keeps its certificate."),
-    row("max-send-bytes", Kind::Int, "1572864", "Largest request, bytes."),
-    row("max-recv-bytes", Kind::Int, "2147483647", "Largest answer, bytes; only this."),
+    row("max-send-bytes", Kind::Int, "1572864", "Largest message to the cluster, bytes."),
+    row("max-recv-bytes", Kind::Int, "2147483647", "Largest message from the cluster, bytes."),
     row(
         "grpc-keepalive-min-time",
         Kind::Duration,
@@ -102,7 +107,12 @@ pub(super) const GRPC: &[Row] = &[
     ),
     row("tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version for clients."),
     row("tls-max-version", Kind::Text, "", "Highest TLS version for clients."),
-    row("experimental-serializable-ordering", Kind::Bool, "false", "Not served."),
+    row(
+        "experimental-serializable-ordering",
+        Kind::Bool,
+        "false",
+        "What members answer never goes back in revision.",
+    ),
     row("experimental-leasing-prefix", Kind::Text, "", "Not served."),
     row("experimental-enable-grpc-logging", Kind::Bool, "false", "Not served."),
     row("debug", Kind::Bool, "false", "Log at level debug."),
@@ -168,8 +178,8 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
         .text("max-concurrent-streams")
         .map_or(u64::MAX, |_| flags.uint("max-concurrent-streams"));
     let metrics = text(flags, "metrics-addr", "");
-    let request_bytes =
-        if flags.text("max-send-bytes").is_some() { flags.int("max-send-bytes") } else { 0 };
+    let (request_bytes_max, answer_bytes_max) = message_bytes(flags)?;
+    let sync = flags.duration("endpoints-auto-sync-interval", Duration::ZERO);
     let advertise = text(flags, "advertise-client-url", LISTEN);
     Ok(grpc::Options {
         listen: text(flags, "listen-addr", LISTEN),
@@ -186,14 +196,16 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
             connect_timeout: Duration::from_secs(5),
             keep_alive_interval: or(flags.duration("dial-keepalive-time", Duration::ZERO), NEVER),
             keep_alive_timeout: flags.duration("dial-keepalive-timeout", Duration::from_secs(20)),
+            keep_alive_while_idle: flags.bool("permit-without-stream"),
             tls: client_tls(flags),
         },
         namespace: text(flags, "namespace", ""),
         advertise,
-        request_bytes_max: usize::try_from(request_bytes)
-            .ok()
-            .filter(|bytes| *bytes > 0)
-            .unwrap_or(REQUEST_BYTES),
+        endpoints_sync: (!sync.is_zero()).then_some(sync),
+        ordered: flags.bool("experimental-serializable-ordering"),
+        request_bytes_max,
+        answer_bytes_max,
+        watch_bounds: grpc::watch::Bounds::default(),
         concurrent_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
         keep_alive_interval: or(ping_interval, NEVER),
         keep_alive_timeout: flags.duration("grpc-keepalive-timeout", Duration::from_secs(20)),
@@ -207,8 +219,25 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
     })
 }
 
-/// etcd's default for what is sent to the cluster.
-const REQUEST_BYTES: usize = 1536 << 10;
+/// The largest message to the cluster where nothing is said about it, and where none is a bound.
+const REQUEST_BYTES: i64 = 1536 << 10;
+const REQUEST_BYTES_UNSET: i64 = 2 << 20;
+
+/// The largest message to the cluster and the largest from it.
+fn message_bytes(flags: &Flags) -> Result<(usize, usize), String> {
+    let given = |name, default| flags.text(name).map_or(default, |_| flags.int(name));
+    let (sent, received) =
+        (given("max-send-bytes", REQUEST_BYTES), given("max-recv-bytes", i32::MAX.into()));
+    let given = |bytes: i64, default: i64| if bytes > 0 { bytes } else { default };
+    if received > 0 && sent > received {
+        return Err(format!(
+            "gRPC message recv limit ({received} bytes) must be greater than send limit ({sent} bytes)"
+        ));
+    }
+    let (sent, received) = (given(sent, REQUEST_BYTES_UNSET), given(received, i32::MAX.into()));
+    let bytes = |bytes: i64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Ok((bytes(sent), bytes(received)))
+}
 
 fn or(given: Duration, default: Duration) -> Duration {
     if given.is_zero() { default } else { given }
@@ -216,23 +245,10 @@ fn or(given: Duration, default: Duration) -> Duration {
 
 /// What etcd has and this version has not is refused, unless it asks for what happens anyway.
 fn check_served(flags: &Flags) -> Result<(), String> {
-    let bools = [
-        "permit-without-stream",
-        "enable-pprof",
-        "experimental-serializable-ordering",
-        "experimental-enable-grpc-logging",
-    ];
+    let bools = ["enable-pprof", "experimental-enable-grpc-logging"];
     let asked = bools.into_iter().find(|name| flags.bool(name));
     let leasing = flags.text("experimental-leasing-prefix").filter(|prefix| !prefix.is_empty());
-    let sync = flags.duration("endpoints-auto-sync-interval", Duration::ZERO);
-    let received = flags.text("max-recv-bytes").map(|_| flags.int("max-recv-bytes"));
-    let asked = asked
-        .or(leasing.map(|_| "experimental-leasing-prefix"))
-        .or((!sync.is_zero()).then_some("endpoints-auto-sync-interval"))
-        .or(received
-            .filter(|bytes| (1..i32::MAX.into()).contains(bytes))
-            .map(|_| "max-recv-bytes"));
-    match asked {
+    match asked.or(leasing.map(|_| "experimental-leasing-prefix")) {
         None => Ok(()),
         Some(name) => Err(format!("flag --{name} is known to etcd but not served by this version")),
     }
@@ -340,21 +356,43 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused() {
-        for flag in [
-            "permit-without-stream",
-            "enable-pprof",
-            "endpoints-auto-sync-interval=1s",
-            "experimental-serializable-ordering",
-            "experimental-leasing-prefix=p",
-            "experimental-enable-grpc-logging",
-            "max-recv-bytes=100",
-        ] {
+        for flag in
+            ["enable-pprof", "experimental-leasing-prefix=p", "experimental-enable-grpc-logging"]
+        {
             let name = flag.split('=').next().expect("a name");
             let why = format!("flag --{name} is known to etcd but not served by this version");
             assert_eq!(options(&format!("--{flag}")).err(), Some(why));
         }
-        let inert =
-            "--enable-pprof=false --endpoints-auto-sync-interval=0 --max-recv-bytes=2147483647";
-        assert!(options(inert).is_ok());
+        assert!(options("--enable-pprof=false --experimental-leasing-prefix=").is_ok());
+    }
+
+    #[test]
+    fn bounds_of_messages_are_etcds() {
+        let bytes = |line: &str| {
+            options(line).map(|found| (found.request_bytes_max, found.answer_bytes_max))
+        };
+        let most = i32::MAX as usize;
+        assert_eq!(bytes(""), Ok((1_572_864, most)));
+        assert_eq!(bytes("--max-send-bytes=0 --max-recv-bytes=0"), Ok((2 << 20, most)));
+        assert_eq!(bytes("--max-send-bytes=-1"), Ok((2 << 20, most)));
+        assert_eq!(bytes("--max-send-bytes=100 --max-recv-bytes=100"), Ok((100, 100)));
+        let text =
+            "gRPC message recv limit (100 bytes) must be greater than send limit (101 bytes)";
+        assert_eq!(bytes("--max-send-bytes=101 --max-recv-bytes=100"), Err(text.to_owned()));
+        let text = "gRPC message recv limit (100 bytes) must be greater than send limit \
+                    (1572864 bytes)";
+        assert_eq!(bytes("--max-recv-bytes=100"), Err(text.to_owned()));
+    }
+
+    #[test]
+    fn what_is_asked_of_the_connection_is_passed_on() {
+        let found = options("").expect("nothing is wrong");
+        assert_eq!((found.endpoints_sync, found.ordered), (None, false));
+        assert!(!found.client.keep_alive_while_idle);
+        let line = "--endpoints-auto-sync-interval=3s --experimental-serializable-ordering \
+                    --permit-without-stream";
+        let found = options(line).expect("nothing is wrong");
+        assert_eq!((found.endpoints_sync, found.ordered), (Some(Duration::from_secs(3)), true));
+        assert!(found.client.keep_alive_while_idle);
     }
 }

@@ -374,6 +374,67 @@ fn serializable_ranges_come_from_the_cache() {
     assert_eq!(get(), "");
 }
 
+/// Whichever proxy it is, what is too large is refused in the same words.
+#[test]
+fn messages_are_bounded_in_both_directions() {
+    let (small, large) = ("x".repeat(900), "x".repeat(1_500));
+    let commands: &[(&[&str], &str)] = &[
+        (&["put", "a", &small], ""),
+        (&["put", "b", &small], ""),
+        (&["put", "c", &small], ""),
+        (&["put", "d", &large], ""),
+        (&["txn"], &format!("\nput d {large}\n\n\n")),
+        (&["get", "a", "--keys-only"], ""),
+        (&["get", "", "--prefix"], ""),
+        (&["get", "a", "--prefix", "--consistency=s"], ""),
+        (&["user", "add", &format!("{large}:p")], ""),
+        (&["put", "a", "1"], ""),
+    ];
+    let mut seen = Vec::new();
+    for kind in [Kind::Quorate, Kind::Etcd(etcd_program())] {
+        let dir = scratch();
+        let server = alone(Kind::Quorate, dir.path());
+        let bounds = ["--max-send-bytes=1000", "--max-recv-bytes=2000"];
+        let (_proxy, endpoint) = grpc_proxy(kind, dir.path(), &[server.endpoint()], &bounds);
+        seen.push(said(&etcdctl(&endpoint), commands));
+    }
+    for why in
+        ["trying to send message larger than max (15", "received message larger than max (27"]
+    {
+        assert!(seen[0].contains(why), "{}", seen[0]);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+/// It is told of one member, gets to know the others, and does without the first.
+#[test]
+fn a_proxy_outlives_the_member_that_it_was_told_of() {
+    let dir = scratch();
+    let mut cluster = Cluster::new(&Kind::Quorate, dir.path(), 3, &[]);
+    cluster.start();
+    let flags = [
+        "--endpoints-auto-sync-interval=100ms",
+        "--experimental-serializable-ordering",
+        "--permit-without-stream",
+        "--dial-keepalive-time=500ms",
+    ];
+    let first = [cluster.servers[0].endpoint()];
+    let (mut proxy, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &first, &flags);
+    proxy.wait_log("waiting for linearized read from cluster to recover ordering");
+    let etcdctl = etcdctl(&endpoint);
+    assert_eq!(etcdctl.run(&["put", "k", "1"], "").stdout, "OK\n");
+    let asked = |server: &Server| {
+        let name = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"MemberList\",\
+                    grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"}";
+        metric(&server.client_url(), "/metrics", name).is_some_and(|count| count > 1.0)
+    };
+    wait_for("a question for the members", || asked(&cluster.servers[0]));
+    cluster.servers[0].kill();
+    wait_for("another member", || etcdctl.run(&["put", "k", "2"], "").stdout == "OK\n");
+    assert_eq!(etcdctl.run(&["get", "k"], "").stdout, "k\n2\n");
+    assert_eq!(etcdctl.run(&["get", "k", "--consistency=s"], "").stdout, "k\n2\n");
+}
+
 #[test]
 fn http_tells_of_both() {
     let dir = scratch();

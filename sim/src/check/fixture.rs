@@ -51,6 +51,7 @@ impl Fixture {
             began_us: began * 1_000_000,
             call,
             streamed: false,
+            proxy: None,
         });
         self
     }

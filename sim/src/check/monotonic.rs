@@ -45,10 +45,11 @@ fn teller(record: &Record, revision: i64, before: Instant) -> Option<&Operation>
     told.find(|op| op.ended < before && op.revision() == Some(revision))
 }
 
-/// What a member said before it was asked again, it does not take back.
+/// What a member said before it was asked again, it does not take back. What a proxy has kept is no
+/// answer of a member's.
 fn members(record: &Record) -> Vec<Violation> {
     let mut words: BTreeMap<u64, Vec<Word<'_>>> = BTreeMap::new();
-    for operation in &record.operations {
+    for operation in record.operations.iter().filter(|operation| !operation.may_be_kept()) {
         let Some(header) = operation.header().filter(|header| header.member_id != 0) else {
             continue;
         };

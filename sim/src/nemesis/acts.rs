@@ -240,6 +240,11 @@ impl Nemesis {
                 self.cluster.start(&host).await;
             }
         }
+        for host in self.cluster.proxies() {
+            if !self.in_force.borrow().down.contains(&host) {
+                self.cluster.start_proxy(&host).await;
+            }
+        }
     }
 
     fn tell(&self, what: What) {

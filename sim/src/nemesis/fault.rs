@@ -153,14 +153,14 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_prefix(['m', 'c']).unwrap_or_default();
+        let number = text.strip_prefix(['m', 'c', 'p']).unwrap_or_default();
         match text {
             "leader" => Ok(Self::Leader),
             "follower" => Ok(Self::Follower),
             "others" => Ok(Self::Others),
             "all" => Ok(Self::All),
             _ if number.parse::<usize>().is_ok() => Ok(Self::Host(text.to_owned())),
-            _ => Err(format!("{text:?} is no host: m0, c0, leader, follower, others, all")),
+            _ => Err(format!("{text:?} is no host: m0, c0, p0, leader, follower, others, all")),
         }
     }
 }

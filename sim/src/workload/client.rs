@@ -22,10 +22,12 @@ use tonic::{Code, Response, Status};
 
 use super::Stop;
 use super::json::Json;
+use super::outside::Outside;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::evidence::Evidence;
 use crate::history::{Answer, Call, Failure, Operation};
+use crate::proxies;
 use crate::story::{Outcome, Story, What};
 use crate::verdict::Violation;
 
@@ -222,7 +224,10 @@ impl Client {
         }
     }
 
-    fn record(&self, began: Instant, ended: Instant, call: Call, streamed: bool) {
+    fn record(&self, began: Instant, ended: Instant, mut call: Call, streamed: bool) {
+        if let Some(outside) = self.outside() {
+            outside.call(&mut call);
+        }
         let mut record = self.evidence.record();
         let (since, until) = (record.at(began), record.at(ended));
         let operation = Operation {
@@ -233,6 +238,7 @@ impl Client {
             began_us: since.as_micros() as u64,
             call,
             streamed,
+            proxy: self.proxy(),
         };
         let told = What::Operation {
             client: self.number,
@@ -264,8 +270,22 @@ impl Client {
         Self { channel, ..self.clone() }
     }
 
-    /// The same client on one member, the `n`-th of those there are.
+    /// The proxy that it is behind.
+    pub fn proxy(&self) -> Option<usize> {
+        proxies::number(&self.channel.endpoint())
+    }
+
+    /// Where keys have other names than for this client.
+    pub fn outside(&self) -> Option<Outside<'_>> {
+        let namespace = &self.cluster.shape().proxies.namespace;
+        self.proxy().filter(|_| !namespace.is_empty()).map(|_| Outside(namespace.as_bytes()))
+    }
+
+    /// The same client on one member, the `n`-th of those there are; behind a proxy it stays there.
     pub fn on_member(&self, n: u64) -> Self {
+        if self.proxy().is_some() {
+            return self.clone();
+        }
         let names = self.cluster.voters();
         let name = &names[n as usize % names.len()];
         self.on(self.cluster.channel(&self.env, Some(name)))

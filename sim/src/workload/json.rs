@@ -90,7 +90,7 @@ impl Json {
         path: &str,
         text: String,
     ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let host = self.channel.endpoint().to_owned();
+        let host = self.channel.endpoint();
         let stream = self.env.net.connect(host.clone()).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = async move { drop(connection.await) };

@@ -8,7 +8,7 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
 //!
-//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON), [`request`] (how requests are
+//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON), [`outside`] (the same in a namespace), [`request`] (how requests are
 //! put together), [`scribe`] (the watcher that writes the log), [`closing`] (what is read at the end),
 //! then the workloads, one a file.
 
@@ -29,6 +29,7 @@ pub mod large;
 pub mod leases;
 pub mod lock;
 pub mod long_lease;
+pub mod outside;
 pub mod queue;
 pub mod quota;
 pub mod ranges;
@@ -111,6 +112,9 @@ workloads! {
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
 pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease", "crowd"];
+
+/// Those that judge nothing by the names of keys, and so can be put into a namespace.
+pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";

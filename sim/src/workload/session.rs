@@ -71,13 +71,17 @@ impl Session {
     /// Asks for one more watch; it is numbered as it was asked for.
     pub fn create(&mut self, watcher: usize, request: WatchCreateRequest) {
         let now = self.client.env.now();
+        let mut watched = request.clone();
+        if let Some(outside) = self.client.outside() {
+            outside.watch(&mut watched);
+        }
         let mut record = self.client.evidence.record();
         let stream = record.streams.len();
         record.streams.push(Stream {
             watcher,
             connection: self.connection,
-            endpoint: self.client.channel.endpoint().to_owned(),
-            request: request.clone(),
+            endpoint: self.client.channel.endpoint(),
+            request: watched,
             created: now,
             watch_id: None,
             created_revision: None,
@@ -186,6 +190,10 @@ impl Session {
     fn note(&self, watch: usize, response: &WatchResponse) {
         let now = self.client.env.now();
         let index = self.watches[watch].stream;
+        let mut response = response.clone();
+        if let Some(outside) = self.client.outside() {
+            outside.told(&mut response);
+        }
         let mut record = self.client.evidence.record();
         let at = record.at(now);
         let stream = &mut record.streams[index];
@@ -193,8 +201,8 @@ impl Session {
             stream.watch_id = Some(response.watch_id);
             stream.created_revision = response.header.as_ref().map(|header| header.revision);
         }
-        stream.responses.push((now, response.clone()));
-        let (host, news) = (host(&stream.endpoint), news(stream.request.start_revision, response));
+        let (host, news) = (host(&stream.endpoint), news(stream.request.start_revision, &response));
+        stream.responses.push((now, response));
         drop(record);
         self.client.story.tell(at, What::Watch { stream: index, host, news });
     }

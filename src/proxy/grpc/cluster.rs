@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, Member, MemberListResponse, PutRequest, RangeRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, Member, MemberListRequest, MemberListResponse,
+    PutRequest, RangeRequest,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::namespace::Namespace;
 use super::{Options, Resolver};
@@ -20,6 +21,8 @@ use crate::env::Env;
 
 /// Between two attempts to write oneself down.
 const RETRY: Duration = Duration::from_secs(1);
+/// For the members' answer to who they are, etcd's.
+const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(super) struct Cluster {
@@ -66,6 +69,36 @@ impl Cluster {
         let range = RangeRequest { key, range_end, serializable: true, ..RangeRequest::default() };
         let found = self.client.kv().range(range).await?.into_inner();
         Ok(found.kvs.iter().filter_map(|kv| read(&kv.value)).collect())
+    }
+
+    /// Asks the members who they are every so often; who votes is an endpoint from then on.
+    pub fn follow(&self, every: Option<Duration>) {
+        let Some(every) = every else { return };
+        let cluster = self.clone();
+        self.env.spawn("proxy endpoints", async move {
+            loop {
+                cluster.env.sleep(every).await;
+                let synced = match cluster.env.timeout(SYNC_LIMIT, cluster.sync()).await {
+                    Ok(synced) => synced,
+                    Err(_) => Err("context deadline exceeded".to_owned()),
+                };
+                if let Err(error) = synced {
+                    info!(error, "Auto sync endpoints failed.");
+                }
+            }
+        });
+    }
+
+    async fn sync(&self) -> Result<(), String> {
+        let request = MemberListRequest { linearizable: true };
+        let members = self.client.cluster().member_list(request).await;
+        let members = members.map_err(|status| status.message().to_owned())?.into_inner().members;
+        // One without a name has not started yet.
+        let voters = members.into_iter().filter(|m| !m.name.is_empty() && !m.is_learner);
+        let endpoints: Vec<_> = voters.flat_map(|member| member.client_urls).collect();
+        debug!(?endpoints, "set etcd endpoints by autoSync");
+        let set = self.client.channel().set_endpoints(&endpoints).await;
+        set.map_err(|bad| bad.to_string())
     }
 
     /// Writes this proxy down, for as long as it lives.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
-use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::kv_server;
 use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::response_op::Response as Done;
@@ -20,22 +19,31 @@ use super::cache::{Cache, Found};
 use super::forward::{parts, with_metadata};
 use super::metrics::Counters;
 use super::namespace::Namespace;
-use crate::client::Client;
+use super::ordering::Newest;
+use super::upstream::Upstream;
 use crate::error::Refused;
 use crate::grpc::status::status;
+use crate::plant;
 
 /// Clones share the cache.
 #[derive(Clone)]
 pub(super) struct Kv {
-    client: Client,
+    upstream: Upstream,
     namespace: Namespace,
     cache: Arc<Mutex<Cache>>,
     counters: Arc<Counters>,
+    /// Where answers must not go back in revision.
+    newest: Option<Arc<Newest>>,
 }
 
 impl Kv {
-    pub fn new(client: Client, namespace: Namespace, counters: Arc<Counters>) -> Self {
-        Self { client, namespace, cache: Arc::default(), counters }
+    pub fn new(
+        upstream: Upstream,
+        namespace: Namespace,
+        counters: Arc<Counters>,
+        newest: Option<Arc<Newest>>,
+    ) -> Self {
+        Self { upstream, namespace, cache: Arc::default(), counters, newest }
     }
 
     /// Answers that are kept.
@@ -48,8 +56,37 @@ impl Kv {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn upstream(&self) -> KvClient<crate::client::Channel> {
-        self.client.kv()
+    /// Asks the cluster what may be answered by any member.
+    async fn read<A, F>(
+        &self,
+        mut ask: impl FnMut() -> F,
+        revision: impl Fn(&A) -> i64,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        match &self.newest {
+            None => ask().await,
+            Some(newest) => newest.in_order(&self.upstream, ask, revision).await,
+        }
+    }
+
+    /// Keys have changed.
+    fn written(&self, key: &[u8], end: &[u8], header: &Option<ResponseHeader>) {
+        let revision = revision(header);
+        if !plant::is("proxy-keeps-what-was-written") {
+            self.cache().written(key, end, revision);
+        }
+        if let Some(newest) = &self.newest {
+            newest.told(revision);
+        }
+    }
+
+    /// Keys are about to change.
+    fn invalidate(&self, key: &[u8], end: &[u8]) {
+        if !plant::is("proxy-keeps-what-was-written") {
+            self.cache().invalidate(key, end);
+        }
     }
 }
 
@@ -83,7 +120,7 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<RangeResponse>, Status> {
         let (metadata, range) = parts(request);
         let token = token(&metadata);
-        if range.serializable {
+        if range.serializable || plant::is("proxy-keeps-linearizable-reads") {
             match self.cache().get(token.as_ref(), &range) {
                 Found::Answer(answer) => {
                     self.counters.hits.add();
@@ -98,8 +135,15 @@ impl kv_server::Kv for Kv {
         }
         let mut inside = range.clone();
         self.namespace.enter_range(&mut inside).map_err(|refused| status(refused.into()))?;
-        let mut answer = self.upstream().range(with_metadata(metadata, inside)).await?;
-        self.namespace.leave_range(answer.get_mut());
+        let kv = self.upstream.kv();
+        let ask = || {
+            let (mut kv, asked) = (kv.clone(), with_metadata(metadata.clone(), inside.clone()));
+            async move { kv.range(asked).await }
+        };
+        let mut answer = self.read(ask, |answer: &RangeResponse| revision(&answer.header)).await?;
+        if !plant::is("proxy-shows-its-namespace") {
+            self.namespace.leave_range(answer.get_mut());
+        }
         self.cache().add(token.as_ref(), &range, answer.get_ref());
         Ok(answer)
     }
@@ -118,9 +162,9 @@ impl kv_server::Kv for Kv {
         let (metadata, mut put) = parts(request);
         let key = put.key.clone();
         self.namespace.enter_put(&mut put).map_err(|refused| status(refused.into()))?;
-        self.cache().invalidate(&key, b"");
-        let mut answer = self.upstream().put(with_metadata(metadata, put)).await?;
-        self.cache().written(&key, b"", revision(&answer.get_ref().header));
+        self.invalidate(&key, b"");
+        let mut answer = self.upstream.kv().put(with_metadata(metadata, put)).await?;
+        self.written(&key, b"", &answer.get_ref().header);
         self.namespace.leave_put(answer.get_mut());
         Ok(answer)
     }
@@ -132,9 +176,9 @@ impl kv_server::Kv for Kv {
         let (metadata, mut delete) = parts(request);
         let (key, end) = (delete.key.clone(), delete.range_end.clone());
         self.namespace.enter_delete(&mut delete).map_err(|refused| status(refused.into()))?;
-        self.cache().invalidate(&key, &end);
-        let mut answer = self.upstream().delete_range(with_metadata(metadata, delete)).await?;
-        self.cache().written(&key, &end, revision(&answer.get_ref().header));
+        self.invalidate(&key, &end);
+        let mut answer = self.upstream.kv().delete_range(with_metadata(metadata, delete)).await?;
+        self.written(&key, &end, &answer.get_ref().header);
         self.namespace.leave_delete(answer.get_mut());
         Ok(answer)
     }
@@ -143,7 +187,13 @@ impl kv_server::Kv for Kv {
         let (metadata, txn) = parts(request);
         let mut inside = txn.clone();
         self.namespace.enter_txn(&mut inside).map_err(|refused| status(refused.into()))?;
-        let mut answer = self.upstream().txn(with_metadata(metadata, inside)).await?;
+        let kv = self.upstream.kv();
+        // Only one that changes nothing can come back from the past, and so be asked for again.
+        let ask = || {
+            let (mut kv, asked) = (kv.clone(), with_metadata(metadata.clone(), inside.clone()));
+            async move { kv.txn(asked).await }
+        };
+        let mut answer = self.read(ask, |answer: &TxnResponse| revision(&answer.header)).await?;
         self.namespace.leave_txn(answer.get_mut());
         let revision = revision(&answer.get_ref().header);
         note(&mut self.cache(), &txn, answer.get_ref(), revision);
@@ -155,7 +205,7 @@ impl kv_server::Kv for Kv {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let (metadata, compaction) = parts(request);
-        let answer = self.upstream().compact(with_metadata(metadata, compaction)).await?;
+        let answer = self.upstream.kv().compact(with_metadata(metadata, compaction)).await?;
         self.cache().compact(compaction.revision);
         Ok(answer)
     }

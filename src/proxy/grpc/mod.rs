@@ -11,8 +11,9 @@
 //! namespace as well; a lease is kept alive by its client's own stream; MemberPromote goes through;
 //! a caller's metadata goes along, whatever it is.
 //!
-//! Reading order: this file (starting, who answers what), `forward` (calls that go through), [`namespace`],
-//! [`cache`] and `kv`, `watch`, `cluster` (the proxies as members), `http`, `metrics`.
+//! Reading order: this file (starting, who answers what), `upstream` (the way to the cluster), `forward`
+//! (calls that go through), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (the proxies
+//! as members), `http`, `metrics`.
 
 pub mod cache;
 mod cluster;
@@ -21,7 +22,9 @@ mod http;
 mod kv;
 mod metrics;
 pub mod namespace;
-mod watch;
+mod ordering;
+mod upstream;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +51,8 @@ use self::http::Pages;
 use self::kv::Kv;
 use self::metrics::Counters;
 use self::namespace::Namespace;
+use self::ordering::Newest;
+use self::upstream::Upstream;
 use self::watch::Watch;
 use crate::client::{self, Client};
 use crate::config::Srv;
@@ -79,7 +84,14 @@ pub struct Options {
     /// How clients reach the proxy; empty for nobody's business.
     pub advertise: String,
     pub resolver: Option<Resolver>,
+    /// How often the cluster is asked who its members are, which are the endpoints from then on.
+    pub endpoints_sync: Option<Duration>,
+    /// Answers never go back in revision.
+    pub ordered: bool,
+    /// The largest message to the cluster, and from it.
     pub request_bytes_max: usize,
+    pub answer_bytes_max: usize,
+    pub watch_bounds: watch::Bounds,
     pub concurrent_streams_max: u32,
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
@@ -120,6 +132,7 @@ impl Proxy {
         if let Some(url) = &options.listen_metrics {
             listens.push(url.listen()?);
         }
+        proxy.cluster.follow(options.endpoints_sync);
         let settings = port::Settings {
             concurrent_streams_max: options.concurrent_streams_max,
             keep_alive_interval: options.keep_alive_interval,
@@ -129,6 +142,9 @@ impl Proxy {
         };
         let (stop, stopped) = latest::channel(false);
         let opened = port::open(env, &listens, "clients").await.map_err(|e| e.to_string())?;
+        if let Some(newest) = &proxy.newest {
+            newest.recover(env, &proxy.upstream).await;
+        }
         for (opened, listen) in opened.into_iter().zip(&listens) {
             let answers = Services { grpc: listen.place == listens[0].place, ..proxy.clone() };
             info!(address = %opened.place, "listening for gRPC proxy client requests");
@@ -157,14 +173,15 @@ async fn endpoints(env: &Env, options: &Options) -> Result<Vec<String>, String> 
 /// Who answers.
 #[derive(Clone)]
 struct Services {
-    client: Client,
+    upstream: Upstream,
     namespace: Namespace,
     calls: Calls,
     kv: Kv,
     watch: Watch,
     cluster: Cluster,
     pages: Pages,
-    request_bytes_max: usize,
+    /// Where answers must not go back in revision.
+    newest: Option<Arc<Newest>>,
     /// gRPC is spoken here.
     grpc: bool,
 }
@@ -176,8 +193,14 @@ impl Services {
         let namespace = Namespace::new(options.namespace.clone());
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(crate::metrics::Metrics::new());
-        let kv = Kv::new(client.clone(), namespace.clone(), counters.clone());
-        let watch = Watch::new(env.clone(), client.clone(), namespace.clone(), counters.clone());
+        let Options { request_bytes_max, answer_bytes_max, watch_bounds, .. } = *options;
+        let upstream = client.channel().clone();
+        let upstream = Upstream::new(upstream, request_bytes_max, answer_bytes_max);
+        let newest = options.ordered.then(Arc::<Newest>::default);
+        let kv = Kv::new(upstream.clone(), namespace.clone(), counters.clone(), newest.clone());
+        let (env_of_watch, watched) = (env.clone(), upstream.clone());
+        let watch =
+            Watch::new(env_of_watch, watched, namespace.clone(), counters.clone(), watch_bounds);
         let pages = Pages::new(env, options, endpoints, &client, &namespace, {
             let (kv, watch, metrics) = (kv.clone(), watch.clone(), metrics.clone());
             Arc::new(move || metrics.text(counters.rows(kv.kept(), watch.sharing())))
@@ -185,13 +208,13 @@ impl Services {
         Ok(Self {
             cluster: Cluster::new(env, options, &client, &namespace),
             calls: Calls::new(metrics, None),
-            request_bytes_max: options.request_bytes_max.min(PROXY_REQUEST_BYTES_MAX),
             grpc: true,
-            client,
+            upstream,
             namespace,
             kv,
             watch,
             pages,
+            newest,
         })
     }
 
@@ -204,8 +227,9 @@ impl Services {
             Ok(call) => call,
             Err(unknown) => return unknown.into_http(),
         };
-        let (limit, received) = (self.request_bytes_max, call.received());
-        let request = request.map(|body| Body::new(Limited::new(body, limit, received)));
+        let received = call.received();
+        let request =
+            request.map(|body| Body::new(Limited::new(body, PROXY_REQUEST_BYTES_MAX, received)));
         let response = self.dispatch(&path, request).await;
         if let Some(code) = body::code(response.headers()) {
             call.end(code, String::new);
@@ -228,54 +252,51 @@ impl Services {
             return self.cluster.answer(request).await;
         }
         match self.namespace.is_empty() {
-            true => forward::whole(self.client.channel().clone(), request).await,
+            true => forward::whole(self.upstream, request).await,
             false => self.renamed(path, request).await,
         }
     }
 
     /// Calls outside KV and Watch that name keys.
     async fn renamed(self, path: &str, request: Request<Body>) -> Response<Body> {
-        let (ns, channel) = (self.namespace, self.client.channel().clone());
+        let (ns, upstream) = (self.namespace, self.upstream);
         match path {
             "/etcdserverpb.Lease/LeaseTimeToLive" => {
-                let leave = |lease: &mut LeaseTimeToLiveResponse| ns.leave_lease(lease);
-                forward::unary(channel, request, |_: &mut LeaseTimeToLiveRequest| {}, leave).await
+                let leave = move |lease: &mut LeaseTimeToLiveResponse| ns.leave_lease(lease);
+                forward::changed(upstream, request, |_: &mut LeaseTimeToLiveRequest| {}, leave)
+                    .await
             }
             "/v3lockpb.Lock/Lock" => {
-                let enter = |lock: &mut LockRequest| ns.enter_key(&mut lock.name);
-                let leave = |lock: &mut LockResponse| ns.leave_key(&mut lock.key);
-                forward::unary(channel, request, enter, leave).await
+                let outer = ns.clone();
+                let enter = |lock: &mut LockRequest| outer.enter_key(&mut lock.name);
+                let leave = move |lock: &mut LockResponse| ns.leave_key(&mut lock.key);
+                forward::changed(upstream, request, enter, leave).await
             }
             "/v3lockpb.Lock/Unlock" => {
                 let enter = |unlock: &mut UnlockRequest| ns.enter_key(&mut unlock.key);
-                forward::unary(channel, request, enter, |_: &mut UnlockResponse| {}).await
+                forward::changed(upstream, request, enter, |_: &mut UnlockResponse| {}).await
             }
             "/v3electionpb.Election/Campaign" => {
-                let enter = |campaign: &mut CampaignRequest| ns.enter_key(&mut campaign.name);
-                let leave = |won: &mut CampaignResponse| ns.leave_leader(&mut won.leader);
-                forward::unary(channel, request, enter, leave).await
+                let outer = ns.clone();
+                let enter = |campaign: &mut CampaignRequest| outer.enter_key(&mut campaign.name);
+                let leave = move |won: &mut CampaignResponse| ns.leave_leader(&mut won.leader);
+                forward::changed(upstream, request, enter, leave).await
             }
             "/v3electionpb.Election/Proclaim" => {
                 let enter = |proclaim: &mut ProclaimRequest| ns.enter_leader(&mut proclaim.leader);
-                forward::unary(channel, request, enter, |_: &mut ProclaimResponse| {}).await
+                forward::changed(upstream, request, enter, |_: &mut ProclaimResponse| {}).await
             }
             "/v3electionpb.Election/Resign" => {
                 let enter = |resign: &mut ResignRequest| ns.enter_leader(&mut resign.leader);
-                forward::unary(channel, request, enter, |_: &mut ResignResponse| {}).await
+                forward::changed(upstream, request, enter, |_: &mut ResignResponse| {}).await
             }
-            "/v3electionpb.Election/Leader" => {
-                let enter = |leader: &mut LeaderRequest| ns.enter_key(&mut leader.name);
-                let leave = |leader: &mut LeaderResponse| ns.leave_candidate(&mut leader.kv);
-                forward::unary(channel, request, enter, leave).await
+            "/v3electionpb.Election/Leader" | "/v3electionpb.Election/Observe" => {
+                let outer = ns.clone();
+                let enter = |leader: &mut LeaderRequest| outer.enter_key(&mut leader.name);
+                let leave = move |leader: &mut LeaderResponse| ns.leave_candidate(&mut leader.kv);
+                forward::changed(upstream, request, enter, leave).await
             }
-            "/v3electionpb.Election/Observe" => {
-                let (outer, inner) = (ns.clone(), ns);
-                let enter = move |leader: &mut LeaderRequest| outer.enter_key(&mut leader.name);
-                let leave =
-                    move |leader: &mut LeaderResponse| inner.leave_candidate(&mut leader.kv);
-                forward::streaming(channel, request, enter, leave).await
-            }
-            _ => forward::whole(channel, request).await,
+            _ => forward::whole(upstream, request).await,
         }
     }
 }

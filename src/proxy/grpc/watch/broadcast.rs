@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use tokio::sync::mpsc;
@@ -16,6 +15,7 @@ use tracing::{debug, warn};
 use super::Shared;
 use super::hub::{BroadcastId, Joined, News, Span, Watcher};
 use crate::limits::{PROXY_WATCH_PATIENCE, PROXY_WATCH_PATIENCE_SHARED};
+use crate::plant;
 
 /// Between two attempts to reach the cluster.
 const RETRY: Duration = Duration::from_millis(100);
@@ -41,13 +41,16 @@ enum Ended {
 }
 
 async fn run(shared: Arc<Shared>, id: BroadcastId) {
+    let mut lost = 0;
     loop {
         let Some((span, next)) = shared.hub().position(id) else { return };
-        match follow(&shared, id, &span, next).await {
+        let skipped = i64::from(lost > 0 && plant::is("proxy-watch-resumes-late"));
+        match follow(&shared, id, &span, next + skipped).await {
             Ended::NotNeeded => return,
             Ended::Canceled(response) => return cancel(&shared, id, &response).await,
             Ended::Failed(status) if is_passing(&status, &span) => {
                 debug!(error = status.message(), "a watch was lost and is made again");
+                lost += 1;
                 shared.env.sleep(RETRY).await;
             }
             Ended::Failed(status) => return fail(&shared, id, &status).await,
@@ -77,8 +80,7 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
     // The stream of requests must stay open for as long as the watch.
     let (open, requests) = mpsc::channel(1);
     open.try_send(request).expect("it is empty");
-    let client = WatchClient::new(shared.channel(&span.caller));
-    let mut client = client.max_decoding_message_size(usize::MAX);
+    let mut client = shared.upstream(&span.caller).watch();
     let mut responses = match client.watch(ReceiverStream::new(requests)).await {
         Ok(responses) => responses.into_inner(),
         Err(status) => return Ended::Failed(status),
@@ -110,16 +112,22 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
 async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
     let patience = if news.len() > 1 { PROXY_WATCH_PATIENCE_SHARED } else { PROXY_WATCH_PATIENCE };
     for (inbox, news) in news {
-        if let Err(TrySendError::Full(news)) = inbox.try_send(news)
-            && shared.env.timeout(patience, inbox.send(news)).await.is_err()
-        {
-            warn!("a client does not read its watch stream, which is ended");
-            shared.hub().leave_all(&inbox);
-            shared.env.spawn("proxy watch end", async move {
-                let slow = Status::unavailable("the client does not read its watch stream");
-                // Nobody may be there any more.
-                let _ = inbox.send(News::End(slow)).await;
-            });
+        match inbox.try_send(news) {
+            Ok(()) => {}
+            // A session that ended while its watcher went from one broadcast to another.
+            Err(TrySendError::Closed(_)) => shared.hub().leave_all(&inbox),
+            Err(TrySendError::Full(news)) => {
+                if shared.env.timeout(patience, inbox.send(news)).await.is_ok() {
+                    continue;
+                }
+                warn!("a client does not read its watch stream, which is ended");
+                shared.hub().leave_all(&inbox);
+                shared.env.spawn("proxy watch end", async move {
+                    let slow = Status::unavailable("the client does not read its watch stream");
+                    // Nobody may be there any more.
+                    let _ = inbox.send(News::End(slow)).await;
+                });
+            }
         }
     }
 }
@@ -131,7 +139,8 @@ async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse)
     let compacted = response.compact_revision;
     let mut news = Vec::new();
     for watcher in watchers {
-        if compacted > 0 && watcher.next >= compacted {
+        let kept = watcher.next >= compacted && !plant::is("proxy-compaction-ends-all");
+        if compacted > 0 && kept {
             shared.join(&span, watcher);
             continue;
         }
@@ -141,7 +150,7 @@ async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse)
             events: Vec::new(),
             ..response.clone()
         };
-        news.push((watcher.inbox, News::Response(own)));
+        news.push((watcher.inbox, News::Response(watcher.serial, own)));
     }
     tell(shared, news).await;
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::env::Abort;
+use crate::plant;
 
 /// On whose behalf a watch is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +32,8 @@ pub(super) struct Span {
 /// What a session hears.
 #[derive(Debug)]
 pub(super) enum News {
-    /// For the watcher of [`WatchResponse::watch_id`].
-    Response(WatchResponse),
+    /// For the watcher of [`WatchResponse::watch_id`], if it is the one of this serial number.
+    Response(u64, WatchResponse),
     /// The stream is over.
     End(Status),
 }
@@ -42,7 +43,9 @@ pub(super) enum News {
 pub(super) struct Watcher {
     pub session: u64,
     pub watch_id: i64,
-    /// The first revision that it has not got.
+    /// Within its session. Ids may be used again, by another watcher.
+    pub serial: u64,
+    /// The first revision that it has not got; its broadcast is not further.
     pub next: i64,
     pub progress: bool,
     pub prev_kv: bool,
@@ -85,7 +88,8 @@ impl Hub {
     }
 
     pub fn join(&mut self, span: &Span, watcher: Watcher) -> Joined {
-        let fits = |b: &&mut Broadcast| b.span == *span && b.next <= watcher.next;
+        let late = plant::is("proxy-watcher-joins-late");
+        let fits = |b: &&mut Broadcast| b.span == *span && (b.next <= watcher.next || late);
         // The one that has come furthest has the least to say again.
         if let Some(broadcast) = self.broadcasts.values_mut().filter(fits).max_by_key(|b| b.next) {
             broadcast.watchers.push(watcher);
@@ -136,9 +140,11 @@ impl Hub {
         let last = response.events.iter().map(modified).max();
         // With events, the header may already tell of others that are still to come.
         broadcast.next = broadcast.next.max(last.unwrap_or(revision) + 1);
+        let next = broadcast.next;
         let news = |watcher: &mut Watcher| {
-            let response = watcher.filter(response)?;
-            Some((watcher.inbox.clone(), News::Response(response)))
+            let own = watcher.filter(response);
+            watcher.next = watcher.next.max(next);
+            Some((watcher.inbox.clone(), News::Response(watcher.serial, own?)))
         };
         broadcast.watchers.iter_mut().filter_map(news).collect()
     }
@@ -148,7 +154,8 @@ impl Hub {
     pub fn merge(&mut self, id: BroadcastId) -> bool {
         let Some(this) = self.broadcasts.get(&id) else { return true };
         let fits = |(other, b): &(&BroadcastId, &Broadcast)| {
-            **other != id && b.span == this.span && b.next <= this.next
+            let passed = b.next > this.next && !plant::is("proxy-watcher-shares-too-soon");
+            **other != id && b.span == this.span && !passed
         };
         let Some((&other, _)) = self.broadcasts.iter().find(fits) else { return false };
         let this = self.broadcasts.remove(&id).expect("it was found");
@@ -187,14 +194,13 @@ impl Watcher {
         if response.events.is_empty() {
             return self.progress.then_some(own);
         }
-        let new = response.events.iter().filter(|event| modified(event) >= self.next);
+        let all = plant::is("proxy-watcher-told-what-was-before");
+        let new = response.events.iter().filter(|event| modified(event) >= self.next || all);
         let wanted = new.filter(|event| !self.unwanted.contains(&event.r#type));
         own.events = wanted.cloned().collect();
         if !self.prev_kv {
             own.events.iter_mut().for_each(|event| event.prev_kv = None);
         }
-        let last = response.events.iter().map(modified).max().unwrap_or(0);
-        self.next = self.next.max(last + 1);
         (!own.events.is_empty()).then_some(own)
     }
 }
@@ -219,7 +225,7 @@ mod tests {
         let (inbox, _) = mpsc::channel(1);
         let session = u64::try_from(id).expect("small");
         let (progress, prev_kv, unwanted) = (false, false, Vec::new());
-        Watcher { session, watch_id: id, next, progress, prev_kv, unwanted, inbox }
+        Watcher { session, watch_id: id, serial: 0, next, progress, prev_kv, unwanted, inbox }
     }
 
     fn events(revisions: &[i64], header: i64) -> WatchResponse {
@@ -235,7 +241,7 @@ mod tests {
     /// Which watcher gets which revisions.
     fn got(hub: &mut Hub, id: BroadcastId, response: &WatchResponse) -> String {
         let told = hub.deliver(id, response).into_iter().map(|(_, news)| match news {
-            News::Response(own) => {
+            News::Response(_, own) => {
                 let revisions: Vec<i64> = own.events.iter().map(modified).collect();
                 assert!(own.events.iter().all(|event| event.prev_kv.is_none()));
                 format!("{}:{revisions:?}", own.watch_id)
@@ -287,6 +293,18 @@ mod tests {
         assert_eq!(got(&mut hub, 1, &events(&[2, 3, 4], 4)), "1:[2, 3, 4] 2:[2, 3, 4] 3:[4]");
     }
 
+    /// What was told by a word about progress is not lost to a compaction.
+    #[test]
+    fn a_watcher_is_as_far_as_its_broadcast() {
+        let mut hub = Hub::default();
+        hub.join(&span("a"), watcher(1, 5));
+        hub.join(&span("a"), watcher(2, 30));
+        got(&mut hub, 1, &events(&[7], 9));
+        got(&mut hub, 1, &events(&[], 20));
+        let (_, watchers) = hub.end(1).expect("it was there");
+        assert_eq!(watchers.iter().map(|w| w.next).collect::<Vec<_>>(), [21, 30]);
+    }
+
     #[test]
     fn each_gets_what_it_asked_for() {
         let mut hub = Hub::default();
@@ -299,7 +317,7 @@ mod tests {
         assert_eq!(told, Joined::Shared);
         let told = hub.deliver(1, &events(&[9], 9));
         let with = told.iter().filter(|(_, news)| match news {
-            News::Response(own) => own.events[0].prev_kv.is_some(),
+            News::Response(_, own) => own.events[0].prev_kv.is_some(),
             News::End(_) => false,
         });
         assert_eq!((told.len(), with.count()), (2, 1));

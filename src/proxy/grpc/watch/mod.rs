@@ -39,9 +39,9 @@ use self::hub::{Caller, Hub};
 use self::session::Session;
 use super::metrics::Counters;
 use super::namespace::Namespace;
-use crate::client::{Channel, Client};
+use super::upstream::Upstream;
 use crate::env::Env;
-use crate::limits::WATCH_ANSWERS;
+use crate::limits::{PROXY_WATCH_INBOX, WATCH_ANSWERS};
 
 /// Clones share the broadcasts.
 #[derive(Clone)]
@@ -49,15 +49,37 @@ pub(super) struct Watch(Arc<Shared>);
 
 struct Shared {
     env: Env,
-    client: Client,
+    upstream: Upstream,
     namespace: Namespace,
     counters: Arc<Counters>,
+    bounds: Bounds,
     hub: Mutex<Hub>,
 }
 
+/// What may wait for a client that is slow to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Responses for one stream that are not in its form yet, and those that are.
+    pub inbox: usize,
+    pub answers: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { inbox: PROXY_WATCH_INBOX, answers: WATCH_ANSWERS }
+    }
+}
+
 impl Watch {
-    pub fn new(env: Env, client: Client, namespace: Namespace, counters: Arc<Counters>) -> Self {
-        Self(Arc::new(Shared { env, client, namespace, counters, hub: Mutex::default() }))
+    pub fn new(
+        env: Env,
+        upstream: Upstream,
+        namespace: Namespace,
+        counters: Arc<Counters>,
+        bounds: Bounds,
+    ) -> Self {
+        let hub = Mutex::default();
+        Self(Arc::new(Shared { env, upstream, namespace, counters, bounds, hub }))
     }
 
     /// Watchers that have no watch of their own.
@@ -73,17 +95,17 @@ impl Shared {
     }
 
     /// The connection to the cluster on behalf of a caller.
-    fn channel(&self, caller: &Caller) -> Channel {
-        let mut channel = self.client.channel().clone();
+    fn upstream(&self, caller: &Caller) -> Upstream {
+        let mut upstream = self.upstream.clone();
         for (name, value) in [("token", &caller.token), ("authorization", &caller.authorization)] {
             let value = value.as_ref().and_then(|value| HeaderValue::from_bytes(value).ok());
             if let Some(value) = value {
-                channel = channel.with_header(name, value);
+                upstream = upstream.with_header(name, value);
             }
         }
         match caller.needs_leader {
-            true => channel.with_header("hasleader", HeaderValue::from_static("true")),
-            false => channel,
+            true => upstream.with_header("hasleader", HeaderValue::from_static("true")),
+            false => upstream,
         }
     }
 }
@@ -108,7 +130,7 @@ impl watch_server::Watch for Watch {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
-        let (answers, stream) = mpsc::channel(WATCH_ANSWERS);
+        let (answers, stream) = mpsc::channel(self.0.bounds.answers);
         let session = Session::new(self.0.clone(), Caller::of(&metadata), answers);
         self.0.env.spawn("proxy watch session", session.run(requests));
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{
@@ -19,7 +18,7 @@ use tracing::warn;
 use super::Shared;
 use super::hub::{Caller, News, Span, Watcher};
 use crate::error::Refused;
-use crate::limits::{PROXY_WATCH_INBOX, WATCHERS_PER_STREAM_MAX};
+use crate::limits::WATCHERS_PER_STREAM_MAX;
 
 /// The id of a watcher that there is not.
 const NO_WATCHER: i64 = -1;
@@ -30,13 +29,21 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     number: u64,
     caller: Caller,
-    /// With the header that each has got last.
-    watchers: BTreeMap<i64, Option<ResponseHeader>>,
+    watchers: BTreeMap<i64, Watching>,
     next_id: i64,
+    /// Watchers so far.
+    serial: u64,
     answers: mpsc::Sender<Result<WatchResponse, Status>>,
     /// Given to the hub with every watcher.
     inbox: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
+}
+
+/// What is kept of a watcher.
+struct Watching {
+    serial: u64,
+    /// That it has got last.
+    header: Option<ResponseHeader>,
 }
 
 /// The stream is over: with a status for the client, or because nobody is there.
@@ -48,10 +55,10 @@ impl Session {
         caller: Caller,
         answers: mpsc::Sender<Result<WatchResponse, Status>>,
     ) -> Self {
-        let (inbox, news) = mpsc::channel(PROXY_WATCH_INBOX);
+        let (inbox, news) = mpsc::channel(shared.bounds.inbox);
         let number = shared.hub().session();
-        let watchers = BTreeMap::new();
-        Self { shared, number, caller, watchers, next_id: 0, answers, inbox, news }
+        let (watchers, next_id, serial) = (BTreeMap::new(), 0, 0);
+        Self { shared, number, caller, watchers, next_id, serial, answers, inbox, news }
     }
 
     pub async fn run(mut self, mut requests: Streaming<WatchRequest>) {
@@ -85,13 +92,16 @@ impl Session {
     }
 
     async fn hear(&mut self, news: News) -> Result<(), Over> {
-        let response = match news {
-            News::Response(response) => response,
+        let (serial, response) = match news {
+            News::Response(serial, response) => (serial, response),
             News::End(status) => return Err(Over(Some(status))),
         };
-        // One that was on its way when its watcher was canceled is for nobody.
-        let Some(last) = self.watchers.get_mut(&response.watch_id) else { return Ok(()) };
-        *last = response.header;
+        // One that was on its way when its watcher was canceled is for nobody, whoever has the id now.
+        let watching = self.watchers.get_mut(&response.watch_id);
+        let Some(watching) = watching.filter(|watching| watching.serial == serial) else {
+            return Ok(());
+        };
+        watching.header = response.header;
         if response.canceled {
             self.watchers.remove(&response.watch_id);
         }
@@ -114,7 +124,7 @@ impl Session {
     }
 
     async fn cancel(&mut self, watch_id: i64) -> Result<(), Over> {
-        let Some(header) = self.watchers.remove(&watch_id) else { return Ok(()) };
+        let Some(Watching { header, .. }) = self.watchers.remove(&watch_id) else { return Ok(()) };
         self.shared.hub().leave(self.number, Some(watch_id));
         self.send(WatchResponse { header, watch_id, canceled: true, ..Default::default() }).await
     }
@@ -141,10 +151,11 @@ impl Session {
         if self.watchers.len() >= WATCHERS_PER_STREAM_MAX {
             return Err(Over(Some(Status::resource_exhausted("too many watchers on one stream"))));
         }
-        self.watchers.insert(watch_id, Some(header));
-        let header_of_creation = Some(header);
+        self.serial += 1;
+        let watching = Watching { serial: self.serial, header: Some(header) };
+        self.watchers.insert(watch_id, watching);
         let created = WatchResponse {
-            header: header_of_creation,
+            header: Some(header),
             watch_id,
             created: true,
             ..WatchResponse::default()
@@ -153,6 +164,7 @@ impl Session {
         let watcher = Watcher {
             session: self.number,
             watch_id,
+            serial: self.serial,
             next: match create.start_revision {
                 0 => header.revision + 1,
                 revision => revision,
@@ -193,7 +205,7 @@ impl Session {
         let (serializable, count_only, limit) = (true, true, 1);
         let range =
             RangeRequest { key, range_end, serializable, count_only, limit, ..Default::default() };
-        let answer = KvClient::new(self.shared.channel(&self.caller)).range(range).await?;
+        let answer = self.shared.upstream(&self.caller).kv().range(range).await?;
         Ok(answer.into_inner().header.unwrap_or_default())
     }
 }
@@ -211,5 +223,41 @@ fn unwanted(filter: FilterType) -> i32 {
     match filter {
         FilterType::Noput => EventType::Put as i32,
         FilterType::Nodelete => EventType::Delete as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::super::Watch;
+    use super::*;
+    use crate::client::Channel;
+    use crate::env::tokio::env;
+    use crate::proxy::grpc::upstream::Upstream;
+
+    /// An id that a client uses again is another watcher's: what was on its way to the first is not for it.
+    #[test]
+    fn news_for_a_watcher_that_has_gone_are_for_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _here = runtime.enter();
+        let upstream = Upstream::new(Channel::new(env(), ["localhost:1"]), 0, 0);
+        let (namespace, counters, bounds) = Default::default();
+        let Watch(shared) = Watch::new(env(), upstream, namespace, counters, bounds);
+        let (answers, mut told) = mpsc::channel(8);
+        let mut session = Session::new(shared, Caller::default(), answers);
+        session.watchers.insert(5, Watching { serial: 2, header: None });
+        let response = |revision| {
+            let header = Some(ResponseHeader { revision, ..Default::default() });
+            WatchResponse { watch_id: 5, header, ..Default::default() }
+        };
+        for (serial, revision) in [(1, 7), (2, 8), (1, 9)] {
+            let heard = session.hear(News::Response(serial, response(revision))).now_or_never();
+            assert!(heard.is_some_and(|heard| heard.is_ok()));
+        }
+        let (one, other) = (told.try_recv(), told.try_recv());
+        assert_eq!(one.expect("there was one").expect("it was no end"), response(8));
+        assert!(other.is_err(), "{other:?}");
+        assert!(session.watchers[&5].header == response(8).header);
     }
 }
