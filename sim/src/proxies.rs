@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate::client;
 use quorate::env::Env;
+use quorate::http::vars::Process;
 use quorate::proxy::grpc::watch::Bounds;
 use quorate::proxy::grpc::{Options, Proxy};
 
@@ -78,6 +79,8 @@ impl Cluster {
             ping_time_min: Duration::from_secs(1),
             debug: false,
             host_name: String::new(),
+            pprof: false,
+            process: Process::default(),
         }
     }
 }

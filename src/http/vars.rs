@@ -2,6 +2,7 @@
 //! gives it. What Go's runtime says of its memory is not there; `/metrics` has the process's.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -18,6 +19,15 @@ pub struct Process {
     pub files_max: u64,
     /// Where profiles come from, when they may be asked for.
     pub profiler: Option<Arc<dyn Profiler>>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let profiler = self.profiler.is_some();
+        let mut process = f.debug_struct("Process");
+        process.field("command_line", &self.command_line).field("files_max", &self.files_max);
+        process.field("profiler", &profiler).finish()
+    }
 }
 
 /// Where consensus stands, as [`super::Served`] tells it.

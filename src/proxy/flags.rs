@@ -8,6 +8,7 @@ use crate::client;
 use crate::config::pflag::{Flags, Kind};
 use crate::config::urls::Url;
 use crate::config::{Srv, go};
+use crate::http::vars::Process;
 use crate::tls::suites::Protocol;
 use crate::tls::{self, Generate};
 
@@ -77,7 +78,7 @@ pub(super) const GRPC: &[Row] = &[
     ),
     row("resolver-ttl", Kind::Int, "0", "For how many seconds."),
     row("namespace", Kind::Text, "", "What all keys are prefixed with."),
-    row("enable-pprof", Kind::Bool, "false", "Not served."),
+    row("enable-pprof", Kind::Bool, "false", "Serve profiles at /debug/pprof/."),
     row("data-dir", Kind::Text, "default.proxy", "Where --auto-tls keeps its certificate."),
     row("max-send-bytes", Kind::Int, "1572864", "Largest message to the cluster, bytes."),
     row("max-recv-bytes", Kind::Int, "2147483647", "Largest message from the cluster, bytes."),
@@ -216,6 +217,8 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
         ),
         debug: flags.bool("debug"),
         host_name: String::new(),
+        process: Process::default(),
+        pprof: flags.bool("enable-pprof"),
     })
 }
 
@@ -245,8 +248,8 @@ fn or(given: Duration, default: Duration) -> Duration {
 
 /// What etcd has and this version has not is refused, unless it asks for what happens anyway.
 fn check_served(flags: &Flags) -> Result<(), String> {
-    let bools = ["enable-pprof", "experimental-enable-grpc-logging"];
-    let asked = bools.into_iter().find(|name| flags.bool(name));
+    let logging = "experimental-enable-grpc-logging";
+    let asked = flags.bool(logging).then_some(logging);
     let leasing = flags.text("experimental-leasing-prefix").filter(|prefix| !prefix.is_empty());
     match asked.or(leasing.map(|_| "experimental-leasing-prefix")) {
         None => Ok(()),
@@ -356,14 +359,14 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused() {
-        for flag in
-            ["enable-pprof", "experimental-leasing-prefix=p", "experimental-enable-grpc-logging"]
-        {
+        for flag in ["experimental-leasing-prefix=p", "experimental-enable-grpc-logging"] {
             let name = flag.split('=').next().expect("a name");
             let why = format!("flag --{name} is known to etcd but not served by this version");
             assert_eq!(options(&format!("--{flag}")).err(), Some(why));
         }
-        assert!(options("--enable-pprof=false --experimental-leasing-prefix=").is_ok());
+        assert!(options("--experimental-leasing-prefix=").is_ok());
+        let pprof = |line| options(line).expect("it is served").pprof;
+        assert!(pprof("--enable-pprof") && !pprof(""));
     }
 
     #[test]

@@ -120,6 +120,21 @@ fn grpc_proxy(
     (proxy, endpoint)
 }
 
+#[test]
+fn profiles_of_a_proxy_are_its_own() {
+    let dir = scratch();
+    let server = alone(Kind::Quorate, dir.path());
+    let told = |arguments: &[&str]| {
+        let (_proxy, endpoint) =
+            grpc_proxy(Kind::Quorate, dir.path(), &[server.endpoint()], arguments);
+        Curl::new(format!("http://{endpoint}"))
+            .run(&["/debug/pprof/cmdline", "--output", "-"])
+            .stdout
+    };
+    assert!(told(&["--enable-pprof"]).contains("\0grpc-proxy\0start\0"));
+    assert_eq!(told(&[]), "404 page not found\n");
+}
+
 fn etcdctl(endpoint: &str) -> Etcdctl {
     Etcdctl::new(&Release::v3_4(), &[endpoint.to_owned()])
 }

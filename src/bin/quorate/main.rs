@@ -21,7 +21,6 @@ use std::env;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
@@ -36,7 +35,6 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::logs::Outputs;
-use self::profiler::Profiler;
 
 /// It can tell who holds memory, and gives back what a large answer took.
 #[global_allocator]
@@ -230,10 +228,7 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
         warn!("discovery token is ignored since cluster already initialized; valid logs are found");
     }
     let mut options = config.server_options();
-    options.process = process::described();
-    if config.pprof {
-        options.process.profiler = Some(Arc::new(Profiler::start().await));
-    }
+    options.process = process::described(config.pprof).await;
     let starting = Server::start(env, options);
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.

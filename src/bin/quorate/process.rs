@@ -2,6 +2,7 @@
 //! library uses, and etcd's two for file descriptors. Linux only: elsewhere the page lacks them.
 
 use std::fs;
+use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -9,6 +10,8 @@ use prometheus::{Counter, IntGauge, Opts};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
+
+use super::profiler::Profiler;
 
 /// Times in `/proc` are in 1/100 s on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -22,12 +25,16 @@ pub fn raise_file_limit() {
     }
 }
 
-/// This process as `/debug/vars` shows it.
-pub fn described() -> quorate::http::vars::Process {
+/// This process as its pages below `/debug` show it. From now on memory is noted, `if_profiled`.
+pub async fn described(if_profiled: bool) -> quorate::http::vars::Process {
+    let mut profiler: Option<Arc<dyn quorate::http::pprof::Profiler>> = None;
+    if if_profiled {
+        profiler = Some(Arc::new(Profiler::start().await));
+    }
     quorate::http::vars::Process {
         command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
-        profiler: None,
+        profiler,
     }
 }
 

@@ -11,7 +11,7 @@ use quorate::proxy::grpc::{self, Proxy};
 use quorate::proxy::{self, Command};
 use tracing::{Level, info};
 
-use super::{Stop, block_on, log_to, notify, print};
+use super::{Stop, block_on, log_to, notify, print, process};
 
 pub fn main(arguments: &[String]) -> ExitCode {
     let command = match proxy::parse(arguments) {
@@ -50,7 +50,11 @@ async fn run(command: &Command) -> Result<(), String> {
                 Ok(())
             }
             Command::Grpc(options) => {
-                let options = grpc::Options { host_name: host_name(), ..(**options).clone() };
+                let options = grpc::Options {
+                    host_name: host_name(),
+                    process: process::described(options.pprof).await,
+                    ..(**options).clone()
+                };
                 let _proxy = Proxy::start(&env(), options).await?;
                 notify::ready();
                 std::future::pending().await

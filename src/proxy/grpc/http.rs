@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use super::namespace::Namespace;
 use crate::client::{self, Client};
 use crate::env::Env;
 use crate::http as pages;
+use crate::http::vars::Process;
 use crate::tls::{Dialer, Target};
 
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub(super) struct Pages {
     dialer: Dialer,
     secure: bool,
     metrics: OwnMetrics,
+    process: Arc<Process>,
 }
 
 impl Pages {
@@ -81,10 +83,17 @@ impl Pages {
             dialer: Dialer::new(env, &tls.unwrap_or_default(), &["http/1.1"]),
             secure,
             metrics,
+            process: Arc::new(options.process.clone()),
         })
     }
 
-    pub async fn answer(&self, method: &Method, path: &str) -> Response<Body> {
+    /// Profiles are told only `beside_grpc`, not where there is nothing but metrics.
+    pub async fn answer(&self, method: &Method, uri: &Uri, beside_grpc: bool) -> Response<Body> {
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        if beside_grpc && let Some(answer) = pages::pprof::answer(&self.process, path, query).await
+        {
+            return answer;
+        }
         let is_health = matches!(path, "/health" | "/proxy/health");
         if is_health && *method != Method::GET {
             let text = "Method Not Allowed\n";

@@ -61,6 +61,7 @@ use crate::discovery::srv;
 use crate::env::{BoxFuture, Env, Place};
 use crate::grpc::body::{self, Answer, Limited};
 use crate::grpc::calls::Calls;
+use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
 use crate::server::port::{self, Answers, Port};
@@ -97,8 +98,11 @@ pub struct Options {
     pub keep_alive_timeout: Duration,
     pub ping_time_min: Duration,
     pub debug: bool,
+    /// Whether profiles may be asked for.
+    pub pprof: bool,
     /// What this machine is called.
     pub host_name: String,
+    pub process: Process,
 }
 
 /// Where proxies write themselves down, and for how long.
@@ -323,7 +327,7 @@ impl Answers for Services {
         Box::pin(async move {
             match this.grpc && port::is_grpc(&request) {
                 true => this.call(request).await,
-                false => this.pages.answer(request.method(), request.uri().path()).await,
+                false => this.pages.answer(request.method(), request.uri(), this.grpc).await,
             }
         })
     }
