@@ -10,6 +10,9 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// How many times larger a request may be in JSON: base64 makes four bytes of three, and a client may
 /// write any byte of it as six.
 pub const GATEWAY_JSON_FACTOR: usize = 8;
+/// An answer that a gateway turns into JSON at once; a larger one is while it comes, a piece at a time.
+pub const GATEWAY_WHOLE_BYTES: usize = 64 << 10;
+pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Operations in one txn branch (`--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.

@@ -27,6 +27,7 @@ mod load;
 mod members;
 mod names;
 mod overload;
+mod overload_json;
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
 mod process;
