@@ -180,6 +180,9 @@ pub const LEASE_REVOKES_MAX: usize = 512;
 pub const LEASE_CHECKPOINTS_MAX: usize = 1_000;
 /// Between two such entries about one lease.
 pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// What the events of one entry take above which they are not kept for watchers, who read them from
+/// history.
+pub const EVENTS_BYTES_MAX: usize = 16 << 20;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
@@ -232,6 +235,7 @@ const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
+const _: () = assert!(WATCH_BUFFER_BYTES <= EVENTS_BYTES_MAX);
 const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);
 const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
 const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);

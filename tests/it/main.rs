@@ -18,6 +18,7 @@ mod cluster;
 mod compaction;
 mod crash;
 mod curl;
+mod deletions;
 mod endpoints;
 mod errors;
 #[allow(dead_code, reason = "the cases of conformance ask for more of it")]
