@@ -10,6 +10,9 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// How many times larger a request may be in JSON: base64 makes four bytes of three, and a client may
 /// write any byte of it as six.
 pub const GATEWAY_JSON_FACTOR: usize = 8;
+/// An answer that a gateway turns into JSON at once; a larger one is while it comes, a piece at a time.
+pub const GATEWAY_WHOLE_BYTES: usize = 64 << 10;
+pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Operations in one txn branch (`--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.
@@ -177,6 +180,9 @@ pub const LEASE_REVOKES_MAX: usize = 512;
 pub const LEASE_CHECKPOINTS_MAX: usize = 1_000;
 /// Between two such entries about one lease.
 pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// What the events of one entry take above which they are not kept for watchers, who read them from
+/// history.
+pub const EVENTS_BYTES_MAX: usize = 16 << 20;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
 
@@ -246,6 +252,7 @@ const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_milli
 const _: () = assert!(SPANS_BATCH_MAX <= SPANS_WAITING_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
+const _: () = assert!(WATCH_BUFFER_BYTES <= EVENTS_BYTES_MAX);
 const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);
 const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
 const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);

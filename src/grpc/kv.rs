@@ -13,7 +13,7 @@ use super::paged::{Held, Listing, Paged};
 use super::slow::{Counted, Watching};
 use super::status::status;
 use crate::error::Error;
-use crate::member::{Answer, Member};
+use crate::member::{Answer, Charge, Member};
 
 pub struct Kv {
     pub member: Member,
@@ -60,7 +60,7 @@ impl kv_server::Kv for Kv {
         let watching = Watching::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
         let answer = self.member.delete_range(&caller, request).await;
-        watching.end(answer.map(Response::new).map_err(status))
+        watching.end(answer.map(|(message, charge)| held(message, charge)).map_err(status))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
@@ -78,6 +78,15 @@ impl kv_server::Kv for Kv {
     }
 }
 
+/// A whole answer; what was set aside for it is left to the gate.
+fn held<T>(message: T, charge: Option<Charge>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(charge) = charge {
+        response.extensions_mut().insert(Held::new(charge));
+    }
+    response
+}
+
 /// Logs the call, and leaves to the gate what comes in pages and what was set aside for an answer.
 fn respond<R: Counted>(
     watching: Watching<R>,
@@ -88,13 +97,7 @@ where
 {
     match answer {
         Err(error) => watching.end(Err(status(error))),
-        Ok(Answer::Whole(message, charge)) => {
-            let mut response = Response::new(message);
-            if let Some(charge) = charge {
-                response.extensions_mut().insert(Held::new(charge));
-            }
-            watching.end(Ok(response))
-        }
+        Ok(Answer::Whole(message, charge)) => watching.end(Ok(held(message, charge))),
         Ok(Answer::Paged(frame, pages)) => {
             let bytes = pages.bytes();
             match Paged::new(&frame, pages) {

@@ -32,7 +32,7 @@ impl lock_server::Lock for Lock {
     ) -> Result<Response<UnlockResponse>, Status> {
         let (caller, UnlockRequest { key }) = caller::of(request);
         let delete = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
-        let deleted = self.member.delete_range(&caller, delete).await.map_err(inner)?;
+        let (deleted, _) = self.member.delete_range(&caller, delete).await.map_err(inner)?;
         Ok(Response::new(UnlockResponse { header: deleted.header }))
     }
 }

@@ -57,7 +57,8 @@ fn a_revoke_takes_its_keys_in_order_under_one_revision() {
     }
     entry(&store, |write| {
         assert_eq!(leases.revoke(write, LeaseId(7)).expect("works"), Ok(()));
-        let keys = write.take_events().into_iter().filter_map(|event| event.kv).map(|kv| kv.key);
+        let keys =
+            write.take_changed().events.into_iter().filter_map(|event| event.kv).map(|kv| kv.key);
         assert_eq!(keys.collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(leases.revoke(write, LeaseId(7)).expect("works"), Err(Refused::LeaseNotFound));
     });

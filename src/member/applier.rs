@@ -116,7 +116,8 @@ impl Applier {
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
         let mut replies = Vec::with_capacity(entries.len());
         let mut notices = Vec::new();
-        let mut publications = Vec::new();
+        // Each with what is to be told behind it.
+        let (mut told, mut publications) = (Vec::new(), Vec::new());
         let mut changed = false;
         let store = self.store.clone();
         let mut write = store.begin();
@@ -151,9 +152,9 @@ impl Applier {
                     refused.map_or(Ok((members, Some(Notice::Members))), |r| Err(r.into()))
                 }
             };
-            let events = write.take_events();
+            let news = write.take_changed();
             if let Ok((reply, notice)) = &outcome {
-                tally::applied(&self.metrics, reply, notice.as_ref(), &events);
+                tally::applied(&self.metrics, reply, notice.as_ref(), &news);
             }
             let took = self.env.now() - started;
             if let Some(kind) = kind {
@@ -163,9 +164,11 @@ impl Applier {
                 let outcome = outcome.clone().map(|(answer, _)| answer);
                 slow::warn_of_entry(&self.metrics, took, self.warning, &entry, &outcome);
             }
-            if !events.is_empty() {
-                publications
-                    .push(Publication { revision: write.revision(), events: events.into() });
+            let revision = write.revision();
+            if !news.events.is_empty() {
+                publications.push(Publication { revision, events: news.events.into() });
+            } else if let Some(between) = news.between {
+                told.push((std::mem::take(&mut publications), revision, between));
             }
             let outcome = outcome.map(|(answer, notice)| {
                 notices.extend(notice.map(|notice| (index, notice)));
@@ -182,9 +185,11 @@ impl Applier {
             hashes.compute(&self.env, &self.signals, store.view(), compacted);
         }
         self.tell(notices, changed);
-        if !publications.is_empty() {
-            self.hub.publish(publications).await;
+        for (publications, revision, (first, last)) in told {
+            self.publish(publications).await;
+            self.hub.pass(revision, first, last).await;
         }
+        self.publish(publications).await;
         let applied = self.store.applied();
         self.replica.applied(applied, self.term);
         self.signals.applied.send_replace(applied);
@@ -192,6 +197,12 @@ impl Applier {
             reply.answer(outcome);
         }
         Ok(())
+    }
+
+    async fn publish(&self, publications: Vec<Publication>) {
+        if !publications.is_empty() {
+            self.hub.publish(publications).await;
+        }
     }
 
     /// Consensus takes the change when the member table did, and a change of nobody when not.

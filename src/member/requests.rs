@@ -13,7 +13,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-use super::{Answer, Caller, ETCD_VERSION, Member, snapshot, spans};
+use super::{Answer, Caller, Charge, ETCD_VERSION, Member, snapshot, spans};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
@@ -42,18 +42,27 @@ impl Member {
         }
     }
 
+    /// With what was set aside for the answer, which must be held until it is sent: the states before
+    /// it may be many.
     pub async fn delete_range(
         &self,
         caller: &Caller,
         request: DeleteRangeRequest,
-    ) -> Result<DeleteRangeResponse, Error> {
+    ) -> Result<(DeleteRangeResponse, Option<Charge>), Error> {
         mvcc::check_delete_range(&request)?;
         let caller = &*caller.within(spans::DELETE_RANGE, || spans::delete_range(&request));
+        let charge = if request.prev_kv {
+            let op = RequestOp { request: Some(Op::RequestDeleteRange(request.clone())) };
+            let alone = TxnRequest { success: vec![op], ..TxnRequest::default() };
+            self.charge_for_reads(caller, &alone).await?
+        } else {
+            None
+        };
         let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
         match self.propose_for(caller, request).await? {
             Reply::DeleteRange(mut response) => {
                 response.header = self.complete(response.header);
-                Ok(response)
+                Ok((response, charge))
             }
             other => unreachable!("apply answered a delete with {other:?}"),
         }

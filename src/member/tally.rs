@@ -1,15 +1,14 @@
 //! Counts what was applied, and names requests, for the metrics. Decides nothing.
 
-use quorate_proto::etcdserverpb::{InternalRaftRequest, TxnResponse, response_op::Response};
-use quorate_proto::mvccpb::{Event, event::EventType};
-
 use std::time::Duration;
 
 use prometheus::Histogram;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, TxnResponse, response_op::Response};
 
 use crate::apply::{Notice, Outcome, Reply};
 use crate::error::{Error, Refused};
 use crate::metrics::{Metrics, observe};
+use crate::mvcc::Changed;
 
 /// Operations on keys.
 #[derive(Default)]
@@ -50,7 +49,12 @@ impl Operations {
 }
 
 /// Counts a request that was carried out.
-pub(super) fn applied(metrics: &Metrics, reply: &Reply, notice: Option<&Notice>, events: &[Event]) {
+pub(super) fn applied(
+    metrics: &Metrics,
+    reply: &Reply,
+    notice: Option<&Notice>,
+    changed: &Changed,
+) {
     let mut operations = Operations::default();
     match reply {
         Reply::Range(_) => operations.ranges = 1,
@@ -65,13 +69,12 @@ pub(super) fn applied(metrics: &Metrics, reply: &Reply, notice: Option<&Notice>,
     }
     if let Some(Notice::LeaseRevoked(_)) = notice {
         metrics.leases_revoked.inc();
-        operations.deletes = events.len() as u64;
+        operations.deletes = changed.count as u64;
     }
     operations.count(metrics);
-    let puts = events.iter().filter(|event| event.r#type() == EventType::Put);
-    let bytes: usize =
-        puts.filter_map(|put| put.kv.as_ref()).map(|kv| kv.key.len() + kv.value.len()).sum();
-    metrics.put_bytes.add(i64::try_from(bytes).expect("what is in memory can be counted"));
+    metrics
+        .put_bytes
+        .add(i64::try_from(changed.put_bytes).expect("what is in memory can be counted"));
 }
 
 /// Counts a read-only txn that did not go through the log.
@@ -162,8 +165,8 @@ mod tests {
         let range = op(Response::ResponseRange(RangeResponse::default()));
         let responses = vec![range, op(Response::ResponseTxn(nested))];
         let txn = TxnResponse { responses, ..TxnResponse::default() };
-        applied(&metrics, &Reply::Txn(txn), None, &[]);
-        applied(&metrics, &Reply::Put(PutResponse::default()), None, &[]);
+        applied(&metrics, &Reply::Txn(txn), None, &Changed::default());
+        applied(&metrics, &Reply::Put(PutResponse::default()), None, &Changed::default());
         let counted = (metrics.puts.get(), metrics.ranges.get(), metrics.txns.get());
         assert_eq!(counted, (3, 1, 1));
     }
@@ -187,8 +190,8 @@ mod tests {
     fn a_revoked_lease_deletes_its_keys() {
         let metrics = Metrics::new();
         let revoked = Notice::LeaseRevoked(crate::types::LeaseId(7));
-        let gone = Event { r#type: EventType::Delete as i32, ..Event::default() };
-        applied(&metrics, &Reply::Done, Some(&revoked), &[gone.clone(), gone]);
+        let gone = Changed::of(2);
+        applied(&metrics, &Reply::Done, Some(&revoked), &gone);
         assert_eq!((metrics.leases_revoked.get(), metrics.deletes.get()), (1, 2));
     }
 }

@@ -28,9 +28,10 @@
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
 //! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `sorted`, `stream` and `txn` for what requests mean,
-//! `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
+//! `changed` for what is told of them, `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
+mod changed;
 mod check;
 mod compact;
 mod counts;
@@ -54,6 +55,7 @@ mod txn;
 mod view;
 mod write;
 
+pub use changed::Changed;
 pub use check::{check_delete_range, check_put, check_range, check_range_stream, check_txn};
 pub use hash::HashKv;
 pub use history::{Events, Most};

@@ -34,13 +34,13 @@ impl Overlay {
         self.bytes
     }
 
-    /// Moves everything into the engine's batch.
-    pub fn write_to(&self, batch: &mut Batch) {
-        for cf in Cf::ALL {
-            for (key, value) in &self.families[cf as usize] {
+    /// Moves everything into the engine's batch, so that it is not there twice.
+    pub fn write_to(self, batch: &mut Batch) {
+        for (cf, family) in Cf::ALL.into_iter().zip(self.families) {
+            for (key, value) in family {
                 match value {
-                    Some(value) => batch.put(cf, key, value),
-                    None => batch.delete(cf, key),
+                    Some(value) => batch.put(cf, &key, &value),
+                    None => batch.delete(cf, &key),
                 }
             }
         }

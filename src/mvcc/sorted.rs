@@ -2,11 +2,17 @@
 //! range is looked through for the keys that come first, as many as there is room for; when they are
 //! used up, it is looked through again for those behind. What is kept of a key is what it is sorted by;
 //! the rest is read when its turn has come. Slow, but any answer can be had.
+//!
+//! Of a value only a few bytes are kept, those behind the place where it leaves a value that is known
+//! as a whole, the run's pivot: values that leave it at different places are in the order of these
+//! places, and those that leave it at the same place in that of what follows. Two that have even that in
+//! common are read again, and told by where they leave one of the two.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
+use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     RangeRequest,
     range_request::{SortOrder, SortTarget},
@@ -18,6 +24,13 @@ use super::range::{self, Scan, fetch_limit};
 use super::reader::{Found, Reader};
 use crate::error::Fatal;
 use crate::plant;
+
+/// What is kept of a value behind the place where it leaves the pivot, bytes. Tests have values that
+/// differ late.
+const SLICE_BYTES: usize = if cfg!(test) { 2 } else { 32 };
+/// Keys that a run may have beyond those that are wanted, so that a few with nearly one value do not
+/// take a run each.
+const SPARE_KEYS: usize = 64;
 
 /// The keys that are still to come.
 pub(super) struct Sorted {
@@ -45,7 +58,7 @@ pub(super) struct Size {
 struct Entry {
     order: Order,
     number: i64,
-    value: Box<[u8]>,
+    slice: Box<[u8]>,
     key: Box<[u8]>,
     /// What it takes in the answer.
     bytes: usize,
@@ -54,9 +67,18 @@ struct Entry {
 /// What decides on a key's place.
 #[derive(Clone, Copy)]
 struct Place<'a> {
+    /// Of a value: where it leaves the pivot, and on which side.
     number: i64,
-    value: &'a [u8],
+    /// Of a value: what follows there.
+    slice: &'a [u8],
     key: &'a [u8],
+}
+
+/// Behind which key of the order a run begins: all of it.
+struct Mark {
+    number: i64,
+    value: Bytes,
+    key: Box<[u8]>,
 }
 
 /// The keys next in order.
@@ -79,7 +101,8 @@ impl Sorted {
         room: usize,
     ) -> Result<(Self, Size), Fatal> {
         let limit = usize::try_from(scan.request.limit).ok().filter(|limit| *limit > 0);
-        let run = Run::find(scan, reader, &keys, None, limit.unwrap_or(usize::MAX), room)?;
+        let keys_max = limit.unwrap_or(usize::MAX);
+        let run = Run::find(scan, reader, &keys, None, keys_max, room)?;
         let left = limit.unwrap_or(usize::MAX).min(run.keys);
         let seen = Some(run.seen).filter(|_| !run.cut);
         let more = run.keys > left;
@@ -142,14 +165,14 @@ impl Sorted {
             return Ok(None);
         }
         if self.run.len() == 0 {
-            let after = self.last.take();
             self.run = Vec::new().into_iter();
+            let after = self.last.take();
+            let after = after.map(|last| last.into_mark(scan, reader)).transpose()?;
             let run = Run::find(scan, reader, &self.keys, after, self.left, self.room)?;
             self.run = run.entries.into_iter();
         }
         self.left -= 1;
-        let entry = self.run.next();
-        Ok(Some(entry.ok_or_else(|| Fatal::new("range", "fewer keys than there were"))?))
+        Ok(Some(self.run.next().ok_or_else(|| Fatal::new("range", "fewer keys than there were"))?))
     }
 }
 
@@ -159,14 +182,44 @@ impl Run {
         scan: &Scan<'_>,
         reader: Reader<'_>,
         keys: &KeyRange,
-        after: Option<Entry>,
+        after: Option<Mark>,
         keys_max: usize,
         room: usize,
     ) -> Result<Self, Fatal> {
+        // What comes next has much in common with what came last.
+        let mut pivot = after.as_ref().map(|after| after.value.clone());
+        loop {
+            let (mut run, away) =
+                Self::look(scan, reader, keys, after.as_ref(), keys_max, room, &mut pivot)?;
+            // The last of them may come behind those that were turned away if the same is kept of both.
+            let sure = |entry: &Entry| away.as_ref().is_none_or(|away| !entry.is_like(away));
+            let sure = run.entries.iter().rposition(sure).map_or(0, |last| last + 1);
+            if sure > 0 || run.entries.is_empty() {
+                run.entries.truncate(sure);
+                resolve(scan, reader, &mut run.entries)?;
+                run.entries.truncate(keys_max);
+                return Ok(run);
+            }
+            // All have much in common: where they leave one of them tells more.
+            pivot = Some(run.entries[0].value(scan, reader)?);
+        }
+    }
+
+    /// What is known of the order when the values are told by `pivot`, which is the first of them if it
+    /// is none yet: the first keys, and the first of those that were turned away.
+    fn look(
+        scan: &Scan<'_>,
+        reader: Reader<'_>,
+        keys: &KeyRange,
+        after: Option<&Mark>,
+        keys_max: usize,
+        room: usize,
+        pivot: &mut Option<Bytes>,
+    ) -> Result<(Self, Option<Entry>), Fatal> {
         let order = Order::of(scan.request);
         let looked_at = fetch_limit(scan.request).unwrap_or(usize::MAX);
-        let entries = BinaryHeap::new();
-        let mut best = Best { entries, held: 0, keys_max, room, away: None };
+        let keys_max = keys_max.saturating_add(SPARE_KEYS);
+        let mut best = Best { entries: BinaryHeap::new(), held: 0, keys_max, room, away: None };
         let mut run = Self { entries: Vec::new(), bytes: 0, keys: 0, seen: 0, cut: false };
         reader.walk(keys, scan.rev, &mut |found| {
             if !scan.admits(found.modified(), found.created()) {
@@ -186,17 +239,70 @@ impl Run {
                 }
                 _ => None,
             };
-            let (place, bytes) = order.place(scan, &found, older.as_ref());
+            let bytes = order.bytes(scan, &found, older.as_ref());
             run.bytes += bytes as u64;
+            let (number, value) = order.told_by(&found, older.as_ref());
             let again = plant::is("sorted-run-begins-again");
-            let behind = |after: &Entry| again || order.compare(place, after.place()).is_gt();
-            if after.as_ref().is_none_or(behind) {
-                best.offer(order, place, bytes);
+            let behind = |after: &Mark| {
+                again || order.compare((number, value, found.key()), after.place()).is_gt()
+            };
+            if after.is_none_or(behind) {
+                let (number, slice) = match order.target {
+                    SortTarget::Value => {
+                        let pivot = pivot.get_or_insert_with(|| Bytes::copy_from_slice(value));
+                        leaves(value, pivot)
+                    }
+                    _ => (number, value),
+                };
+                best.offer(order, Place { number, slice, key: found.key() }, bytes);
             }
             Ok(ControlFlow::Continue(()))
         })?;
         run.entries = best.entries.into_sorted_vec();
-        Ok(run)
+        Ok((run, best.away))
+    }
+}
+
+/// Where `value` leaves `pivot`, as a number that is in the order of the values, and what follows there:
+/// a value below the pivot that shares more with it is larger, one above it smaller.
+fn leaves<'a>(value: &'a [u8], pivot: &[u8]) -> (i64, &'a [u8]) {
+    let shared = value.iter().zip(pivot).take_while(|(one, other)| one == other).count();
+    let number = shared as i64;
+    let above = shared < pivot.len() && value.get(shared).is_some_and(|next| *next > pivot[shared]);
+    let rest = &value[shared..];
+    (if above { i64::MAX - number } else { number }, &rest[..rest.len().min(SLICE_BYTES)])
+}
+
+/// Puts those in order of whose values the same is kept: they are told by the first of them, and so on.
+/// Entries are in order apart from that.
+fn resolve(scan: &Scan<'_>, reader: Reader<'_>, entries: &mut [Entry]) -> Result<(), Fatal> {
+    // Groups within groups, as deep as values are long.
+    let mut open = Vec::new();
+    put_alike(entries, 0, &mut open);
+    while let Some(alike) = open.pop() {
+        let from = alike.start;
+        let alike = &mut entries[alike];
+        let pivot = alike[0].value(scan, reader)?;
+        for entry in alike.iter_mut() {
+            let value = entry.value(scan, reader)?;
+            let (number, slice) = leaves(&value, &pivot);
+            (entry.number, entry.slice) = (number, slice.into());
+        }
+        alike.sort_unstable();
+        // The pivot is told from all others, so that groups become smaller.
+        put_alike(alike, from, &mut open);
+    }
+    Ok(())
+}
+
+/// Adds the groups of which the same is kept; the first entry has number `from`.
+fn put_alike(entries: &[Entry], from: usize, open: &mut Vec<Range<usize>>) {
+    let mut from = from;
+    for alike in entries.chunk_by(Entry::is_like) {
+        if alike.len() > 1 {
+            open.push(from..from + alike.len());
+        }
+        from += alike.len();
     }
 }
 
@@ -212,11 +318,11 @@ struct Best {
 
 impl Best {
     fn offer(&mut self, order: Order, place: Place<'_>, bytes: usize) {
-        if self.away.as_ref().is_some_and(|away| order.compare(place, away.place()).is_gt()) {
+        if self.away.as_ref().is_some_and(|away| order.compare_kept(place, away.place()).is_gt()) {
             return;
         }
-        let Place { number, value, key } = place;
-        let entry = Entry { order, number, value: value.into(), key: key.into(), bytes };
+        let Place { number, slice, key } = place;
+        let entry = Entry { order, number, slice: slice.into(), key: key.into(), bytes };
         self.held += entry.held();
         self.entries.push(entry);
         while self.entries.len() > 1
@@ -230,18 +336,44 @@ impl Best {
 
 impl Entry {
     fn place(&self) -> Place<'_> {
-        Place { number: self.number, value: &self.value, key: &self.key }
+        Place { number: self.number, slice: &self.slice, key: &self.key }
     }
 
     /// What it takes in memory: its place in a list that grows twofold, and two pieces.
     fn held(&self) -> usize {
-        2 * size_of::<Self>() + self.key.len() + self.value.len()
+        2 * size_of::<Self>() + self.key.len() + self.slice.len()
+    }
+
+    /// Its value at the moment of the answer.
+    fn value(&self, scan: &Scan<'_>, reader: Reader<'_>) -> Result<Bytes, Fatal> {
+        let kv = reader.at(&self.key, scan.rev)?;
+        Ok(kv.ok_or_else(|| Fatal::new("range", "a key is gone"))?.value)
+    }
+
+    /// Whether what is kept of both values is the same, and not all of them.
+    fn is_like(&self, other: &Self) -> bool {
+        let by_value = self.order.target == SortTarget::Value;
+        let same = (self.number, &self.slice) == (other.number, &other.slice);
+        by_value && same && self.slice.len() == SLICE_BYTES
+    }
+
+    fn into_mark(self, scan: &Scan<'_>, reader: Reader<'_>) -> Result<Mark, Fatal> {
+        let by_value = self.order.target == SortTarget::Value;
+        let value = if by_value { self.value(scan, reader)? } else { Bytes::new() };
+        let number = if by_value { 0 } else { self.number };
+        Ok(Mark { number, value, key: self.key })
+    }
+}
+
+impl Mark {
+    fn place(&self) -> (i64, &[u8], &[u8]) {
+        (self.number, &self.value, &self.key)
     }
 }
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.order.compare(self.place(), other.place())
+        self.order.compare_kept(self.place(), other.place())
     }
 }
 
@@ -271,42 +403,42 @@ impl Order {
         Self { target: request.sort_target(), down: request.sort_order() == SortOrder::Descend }
     }
 
-    /// Equals are in the order of their keys, as in [`range::sort`].
-    fn compare(self, a: Place<'_>, b: Place<'_>) -> Ordering {
+    /// Of numbers, values and keys. Equals are in the order of their keys, as in [`range::sort`].
+    fn compare(self, a: (i64, &[u8], &[u8]), b: (i64, &[u8], &[u8])) -> Ordering {
         let turned = |order: Ordering| if self.down { order.reverse() } else { order };
         if plant::is("sort-ignored") {
-            return a.key.cmp(b.key);
+            return a.2.cmp(b.2);
         }
         match self.target {
-            SortTarget::Key => turned(a.key.cmp(b.key)),
-            _ => turned((a.number, a.value).cmp(&(b.number, b.value))).then(a.key.cmp(b.key)),
+            SortTarget::Key => turned(a.2.cmp(b.2)),
+            _ => turned((a.0, a.1).cmp(&(b.0, b.1))).then(a.2.cmp(b.2)),
         }
     }
 
-    /// Where a key stands, and what it takes in the answer. `older` is its state, if it was fetched.
-    fn place<'a>(
-        self,
-        scan: &Scan<'_>,
-        found: &'a Found<'a>,
-        older: Option<&'a KeyValue>,
-    ) -> (Place<'a>, usize) {
-        let number = match self.target {
-            SortTarget::Key | SortTarget::Value => 0,
-            SortTarget::Version => found.version(),
-            SortTarget::Create => found.created(),
-            SortTarget::Mod => found.modified(),
-        };
-        let value = match (self.target, found, older) {
-            (SortTarget::Value, _, Some(kv)) => &kv.value[..],
-            (SortTarget::Value, Found::Newest(_, kv), None) => kv.value,
-            _ => &[],
-        };
+    /// The same by what is kept of values.
+    fn compare_kept(self, a: Place<'_>, b: Place<'_>) -> Ordering {
+        self.compare((a.number, a.slice, a.key), (b.number, b.slice, b.key))
+    }
+
+    /// What a key is sorted by. `older` is its state, if it was fetched.
+    fn told_by<'a>(self, found: &Found<'a>, older: Option<&'a KeyValue>) -> (i64, &'a [u8]) {
+        match (self.target, found, older) {
+            (SortTarget::Value, _, Some(kv)) => (0, &kv.value[..]),
+            (SortTarget::Value, Found::Newest(_, kv), None) => (0, kv.value),
+            (SortTarget::Key | SortTarget::Value, ..) => (0, &[]),
+            (SortTarget::Version, ..) => (found.version(), &[]),
+            (SortTarget::Create, ..) => (found.created(), &[]),
+            (SortTarget::Mod, ..) => (found.modified(), &[]),
+        }
+    }
+
+    /// What a key takes in the answer.
+    fn bytes(self, scan: &Scan<'_>, found: &Found<'_>, older: Option<&KeyValue>) -> usize {
         let stripped = scan.request.keys_only && self.target == SortTarget::Value;
-        let bytes = match (stripped, found, older) {
+        match (stripped, found, older) {
             (true, _, Some(kv)) => range::stripped_bytes(kv.key.len(), kv),
             (true, Found::Newest(_, kv), _) => range::stripped_bytes(kv.key.len(), &kv.outline()),
             _ => range::in_answer(scan.bytes(found)),
-        };
-        (Place { number, value, key: found.key() }, bytes)
+        }
     }
 }

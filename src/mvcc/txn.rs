@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     Compare, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
     TxnResponse,
@@ -47,13 +48,15 @@ fn ranges(txn: &TxnRequest) -> impl Iterator<Item = Option<&RangeRequest>> {
     })
 }
 
-/// Whether what a txn reads may be much: ranges, or many keys.
+/// Whether what a txn reads may be much: ranges, or many keys. What it answers of states before its
+/// writes counts as read.
 pub fn reads_much(txn: &TxnRequest) -> bool {
     fn reads(txn: &TxnRequest) -> usize {
+        let of = |range_end: &[u8]| if range_end.is_empty() { 1 } else { TXN_READS_UNWEIGHED + 1 };
         let read = |op: &RequestOp| match &op.request {
-            Some(Request::RequestRange(range)) if range.count_only => 0,
-            Some(Request::RequestRange(range)) if range.range_end.is_empty() => 1,
-            Some(Request::RequestRange(_)) => TXN_READS_UNWEIGHED + 1,
+            Some(Request::RequestRange(range)) if !range.count_only => of(&range.range_end),
+            Some(Request::RequestDeleteRange(delete)) if delete.prev_kv => of(&delete.range_end),
+            Some(Request::RequestPut(put)) if put.prev_kv => 1,
             Some(Request::RequestTxn(nested)) => reads(nested),
             _ => 0,
         };
@@ -63,8 +66,9 @@ pub fn reads_much(txn: &TxnRequest) -> bool {
 }
 
 impl View {
-    /// What the ranges of a txn would take in memory if it were carried out here, whichever way it
-    /// goes, bytes; no more than a little above `bytes_max` is found out.
+    /// What the ranges of a txn, and the states before its writes where they are asked for, would take
+    /// in memory if it were carried out here, whichever way it goes, bytes; no more than a little above
+    /// `bytes_max` is found out.
     pub fn weigh_txn(&self, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fatal> {
         weigh(self.reader(), txn, bytes_max)
     }
@@ -78,6 +82,12 @@ fn weigh(reader: Reader<'_>, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fa
             let left = bytes_max.saturating_sub(sum);
             sum += match &op.request {
                 Some(Request::RequestRange(range)) => weigh_range(reader, range, left)?,
+                Some(Request::RequestDeleteRange(delete)) if delete.prev_kv => {
+                    weigh_keys(reader, &delete.key, &delete.range_end, left)?
+                }
+                Some(Request::RequestPut(put)) if put.prev_kv => {
+                    weigh_keys(reader, &put.key, &Bytes::new(), left)?
+                }
                 Some(Request::RequestTxn(nested)) => weigh(reader, nested, left)?,
                 _ => 0,
             };
@@ -85,6 +95,16 @@ fn weigh(reader: Reader<'_>, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fa
         most = most.max(sum);
     }
     Ok(most)
+}
+
+fn weigh_keys(
+    reader: Reader<'_>,
+    key: &Bytes,
+    range_end: &Bytes,
+    bytes_max: u64,
+) -> Result<u64, Fatal> {
+    let (key, range_end) = (key.clone(), range_end.clone());
+    weigh_range(reader, &RangeRequest { key, range_end, ..RangeRequest::default() }, bytes_max)
 }
 
 /// It is there as it was read and as it is encoded.

@@ -6,21 +6,26 @@ use quorate_proto::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     ResponseHeader, TxnRequest, TxnResponse,
 };
-use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
+use quorate_proto::mvccpb::{KeyValue, event::EventType};
 
+use super::changed::Changed;
 use super::counts::Chunks;
 use super::interval::KeyRange;
 use super::keys::{Rev, attached_prefix};
 use super::overlay::Overlay;
-use super::range::{self, Total};
+use super::range::{self, Total, after};
 use super::reader::Reader;
 use super::record::Head;
 use super::store::{Position, Writer};
 use super::{Halt, Outcome, change, settle, txn};
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
+use crate::limits;
 use crate::plant;
 use crate::types::{Index, LeaseId, Revision, Term};
+
+/// What is read at a time of the keys that are to be deleted; tests have few.
+const DELETE_STEP_BYTES: usize = if cfg!(test) { 300 } else { limits::ANSWER_PAGE_BYTES };
 
 /// An open batch. Dropped without a commit, it leaves no trace.
 pub struct Write<'a> {
@@ -33,14 +38,14 @@ pub struct Write<'a> {
     changes: i64,
     /// Whether somebody here waits for the answer to the entry.
     heard: bool,
-    events: Vec<Event>,
+    changed: Changed,
 }
 
 impl<'a> Write<'a> {
     pub(super) fn new(writer: Writer<'a>) -> Self {
         let (position, overlay) = (writer.base.position, Overlay::default());
-        let events = Vec::new();
-        Self { writer, overlay, chunks: None, position, changes: 0, heard: true, events }
+        let changed = Changed::default();
+        Self { writer, overlay, chunks: None, position, changes: 0, heard: true, changed }
     }
 
     /// Begins the effects of a raft entry. Every entry begins, whatever comes of it, so that the
@@ -57,7 +62,8 @@ impl<'a> Write<'a> {
         self.heard = true;
     }
 
-    /// Nobody here waits for the answer to this entry: what a txn reads is left out of it.
+    /// Nobody here waits for the answer to this entry: what a txn reads, and what was deleted, is left
+    /// out of it.
     pub fn unheard(&mut self) {
         self.heard = false;
     }
@@ -138,9 +144,9 @@ impl<'a> Write<'a> {
         self.overlay.set(cf, Bytes::copy_from_slice(key), None);
     }
 
-    /// What changed since the last call, in order, each with the state before its revision attached.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+    /// What changed since the last call.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// The newest main revision, this batch's included.
@@ -170,7 +176,7 @@ impl<'a> Write<'a> {
             self.chunks = Some(chunks);
         }
         let mut batch = self.writer.batch();
-        self.overlay.write_to(&mut batch);
+        std::mem::take(&mut self.overlay).write_to(&mut batch);
         self.writer.commit(batch, self.position)?;
         self.writer.keep_chunks(self.chunks);
         Ok(Committed { position: self.position })
@@ -236,41 +242,56 @@ impl<'a> Write<'a> {
         &mut self,
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Fatal> {
-        let keys = KeyRange::new(&request.key, &request.range_end);
-        let mut doomed = self.alive(&keys)?;
-        if plant::is("delete-range-leaves-last") && doomed.len() > 1 {
-            doomed.pop();
-        }
-        let deleted = i64::try_from(doomed.len()).expect("they are in memory");
-        let mut prev_kvs = Vec::new();
-        for head in doomed {
-            if request.prev_kv {
-                prev_kvs.push(head.kv.clone());
+        let mut keys = KeyRange::new(&request.key, &request.range_end);
+        let wanted = request.prev_kv && self.heard;
+        let (mut deleted, mut prev_kvs) = (0, Vec::new());
+        loop {
+            let (mut doomed, more) = self.alive(&keys)?;
+            if plant::is("delete-range-leaves-last") && !more && deleted + doomed.len() > 1 {
+                doomed.pop();
             }
-            let key = head.kv.key.clone();
-            self.delete_one(&key, head)?;
+            let next = doomed.last().map(|head| after(&head.kv.key));
+            deleted += doomed.len();
+            for head in doomed {
+                // Not a part of what it was read as, which is gone when nobody is told of it.
+                let key = Bytes::copy_from_slice(&head.kv.key);
+                if wanted {
+                    prev_kvs.push(head.kv.clone());
+                }
+                self.delete_one(&key, head)?;
+            }
+            match next {
+                Some(next) if more => keys = keys.from(next),
+                _ => break,
+            }
         }
+        let deleted = i64::try_from(deleted).expect("they were counted one by one");
         Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
     }
 
-    /// The keys of a range that are alive here, with their newest states.
-    fn alive(&self, keys: &KeyRange) -> Result<Vec<Head>, Fatal> {
+    /// The first keys of a range that are alive here, with their newest states, and whether there may
+    /// be more: they take about as much memory at a time as a page.
+    fn alive(&self, keys: &KeyRange) -> Result<(Vec<Head>, bool), Fatal> {
         let reader = self.reader();
         if let Some(key) = keys.single() {
             let head = reader.head(key)?.filter(|head| !head.is_tombstone());
-            return Ok(head.into_iter().collect());
+            return Ok((head.into_iter().collect(), false));
         }
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let mut cursor = reader.cursor(Cf::Head, keys.upper());
         cursor.seek(keys.lower())?;
-        while let Some((_, bytes)) = cursor.entry()? {
-            let head = Head::parse(&Bytes::copy_from_slice(bytes))?;
+        while let Some((_, record)) = cursor.entry()? {
+            if bytes >= DELETE_STEP_BYTES {
+                return Ok((found, true));
+            }
+            let head = Head::parse(&Bytes::copy_from_slice(record))?;
             if !head.is_tombstone() {
+                bytes += size_of::<Head>() + record.len();
                 found.push(head);
             }
             cursor.next()?;
         }
-        Ok(found)
+        Ok((found, false))
     }
 
     fn delete_one(&mut self, key: &Bytes, head: Head) -> Result<(), Fatal> {
@@ -290,8 +311,9 @@ impl<'a> Write<'a> {
             change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
         self.changes += 1;
         let kind = if kv.version == 0 { EventType::Delete } else { EventType::Put };
-        let prev_kv = self.before_revision(newest, &kv, rev.main)?;
-        self.events.push(Event { r#type: kind as i32, kv: Some(kv), prev_kv });
+        let told = !self.changed.is_cut();
+        let prev_kv = if told { self.before_revision(newest, &kv, rev.main)? } else { None };
+        self.changed.add(kind, kv, prev_kv);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::counters::Counters;
@@ -41,6 +42,12 @@ impl HubHandle {
     /// does nothing once it has stopped.
     pub async fn publish(&self, publications: Vec<Publication>) {
         let _ = self.inbox.send(Applied::Publications(publications)).await;
+    }
+
+    /// Tells of a revision that is committed and readable, but not of its events, which are many. All are
+    /// of keys from `first` to `last`: who watches any of these reads them from history.
+    pub async fn pass(&self, revision: Revision, first: Bytes, last: Bytes) {
+        let _ = self.inbox.send(Applied::Passed(revision, first, last)).await;
     }
 
     /// Tells that the store was replaced by a newer one, whose newest revision is `current`: every
@@ -79,6 +86,7 @@ pub(super) struct SessionId(u64);
 
 enum Applied {
     Publications(Vec<Publication>),
+    Passed(Revision, Bytes, Bytes),
     Restored(Revision),
 }
 
@@ -169,6 +177,7 @@ impl Hub {
                     self.publish(publication);
                 }
             }
+            Applied::Passed(revision, first, last) => self.pass(revision, &first, &last),
             Applied::Restored(current) => self.jump(current),
         }
     }
@@ -254,6 +263,20 @@ impl Hub {
         for (slot, span) in watchers {
             self.index.remove(&span, (id, slot));
         }
+    }
+
+    /// A revision whose events are not here: its watchers look for themselves.
+    fn pass(&mut self, revision: Revision, first: &[u8], last: &[u8]) {
+        assert!(revision > self.reached(), "revisions are published once and in order");
+        self.jump(Revision(revision.0 - 1));
+        let meets = |outlet: &Outlet| outlet.watchers.values().any(|span| span.meets(first, last));
+        let meeting = self.sessions.iter().filter(|(_, outlet)| meets(outlet));
+        let ids: Vec<_> = meeting.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.lag(id, revision);
+        }
+        self.ring.clear();
+        self.reached.send_replace(revision);
     }
 
     /// The store went to `current` without telling how: every session must look for itself.

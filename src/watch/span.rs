@@ -64,6 +64,14 @@ impl Span {
         (key < range_end).then_some(Self::Range(Range { start: key, end: End::Before(range_end) }))
     }
 
+    /// Whether any of its keys lies between these two, or is one of them.
+    pub fn meets(&self, first: &[u8], last: &[u8]) -> bool {
+        match self {
+            Self::Key(own) => first <= &own[..] && &own[..] <= last,
+            Self::Range(range) => range.start[..] <= *last && range.end.is_after(first),
+        }
+    }
+
     #[cfg(test)]
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
@@ -109,6 +117,18 @@ mod tests {
         assert!(open.contains(b"b") && open.contains(b"\xff\xff") && !open.contains(b"a"));
         let all = span("\0", "\0").expect("every key");
         assert!(all.contains(b"\0") && all.contains(b"a"));
+    }
+
+    #[test]
+    fn meets_keys_between_two() {
+        let meets = |key, end, first: &str, last: &str| {
+            span(key, end).expect("keys").meets(first.as_bytes(), last.as_bytes())
+        };
+        assert!(meets("b", "", "b", "c") && meets("b", "", "a", "b"));
+        assert!(!meets("b", "", "ba", "c") && !meets("b", "", "a", "az"));
+        assert!(meets("b", "d", "a", "b") && meets("b", "d", "cz", "x"));
+        assert!(!meets("b", "d", "d", "x") && !meets("b", "d", "a", "az"));
+        assert!(meets("b", "\0", "x", "y") && !meets("b", "\0", "a", "az"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod cluster;
 mod compaction;
 mod crash;
 mod curl;
+mod deletions;
 mod endpoints;
 mod errors;
 #[allow(dead_code, reason = "the cases of conformance ask for more of it")]
@@ -27,6 +28,7 @@ mod load;
 mod members;
 mod names;
 mod overload;
+mod overload_json;
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
 mod pprof;

@@ -33,9 +33,21 @@ impl Frames {
         self.0.extend_from_slice(bytes);
     }
 
+    /// How long the next message is, if that is there.
+    pub fn length(&self) -> Option<usize> {
+        let length = self.0.get(1..PREFIX_BYTES)?.try_into().ok()?;
+        Some(u32::from_be_bytes(length) as usize)
+    }
+
+    /// What is there of the next message, whose length is known.
+    pub fn open(&mut self) -> Bytes {
+        self.0.advance(PREFIX_BYTES);
+        self.0.split().freeze()
+    }
+
     /// The next message, if all of it is there.
     pub fn next(&mut self) -> Option<Bytes> {
-        let length = u32::from_be_bytes(self.0.get(1..PREFIX_BYTES)?.try_into().ok()?) as usize;
+        let length = self.length()?;
         if self.0.len() < PREFIX_BYTES + length {
             return None;
         }

@@ -6,20 +6,27 @@
 //! An RPC with many responses answers a line each, `{"result":{..}}`, and begins to answer with the first;
 //! one with many requests takes JSON objects one after the other, for as long as the body is open.
 //!
-//! Reading order: this file (one call), `paths` (which RPC), `json` (messages as JSON), `frames` (bodies
-//! of gRPC), `refusal` (errors).
+//! A large answer is never here as a whole: it is written while it comes, so that it is bounded where
+//! it is made.
+//!
+//! Reading order: this file (one call), `paths` (which RPC), `json` (messages as JSON), `pieces` (large
+//! ones), `frames` (bodies of gRPC), `refusal` (errors).
 
 mod frames;
 mod json;
 mod paths;
+mod pieces;
 mod refusal;
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::stream;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use prost_reflect::MessageDescriptor;
 use tonic::body::Body;
@@ -30,8 +37,10 @@ use tower::util::BoxCloneSyncService;
 use self::frames::{Frames, Requests, frame};
 use self::json::Objects;
 use self::paths::Rpc;
-use super::{JSON, with_type};
+use self::pieces::Pieces;
+use super::JSON;
 use crate::codec;
+use crate::limits;
 use crate::plant;
 
 /// The gRPC side of this server.
@@ -178,39 +187,85 @@ struct Answers {
 impl Answers {
     /// The next message, or how the call ended if not well.
     async fn next(&mut self) -> Option<Result<Bytes, Status>> {
-        while !self.over {
+        loop {
             if let Some(message) = self.frames.next() {
                 return Some(Ok(message));
             }
-            let frame = match self.body.frame().await {
-                Some(Ok(frame)) => frame,
-                ended => {
-                    self.over = true;
-                    return ended.map(|broken| broken.map(|_| Bytes::new()));
-                }
-            };
-            match frame.into_data() {
+            match self.part().await? {
                 Ok(data) => self.frames.push(&data),
-                Err(last) => {
-                    self.over = true;
-                    let status = last.trailers_ref().and_then(Status::from_header_map);
-                    return status.filter(|status| status.code() != Code::Ok).map(Err);
-                }
+                Err(status) => return Some(Err(status)),
             }
         }
-        None
+    }
+
+    /// The next bytes of the body, or how the call ended if not well.
+    async fn part(&mut self) -> Option<Result<Bytes, Status>> {
+        if self.over {
+            return None;
+        }
+        match self.body.frame().await.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => Some(Ok(data)),
+            Some(Ok(Err(last))) => {
+                self.over = true;
+                let status = last.trailers_ref().and_then(Status::from_header_map);
+                status.filter(|status| status.code() != Code::Ok).map(Err)
+            }
+            Some(Err(broken)) => {
+                self.over = true;
+                Some(Err(broken))
+            }
+            None => {
+                self.over = true;
+                None
+            }
+        }
     }
 
     async fn into_one(mut self, kind: &MessageDescriptor) -> Result<Response<Body>, Status> {
-        let message = self.next().await.unwrap_or_else(|| Err(no_message()))?;
-        let text = json::write(kind, message).map_err(Status::internal)?;
-        // The result comes behind the message, and the call is not over before.
-        if let Some(Err(status)) = self.next().await {
-            return Err(status);
+        while self.frames.length().is_none() {
+            match self.part().await {
+                Some(data) => self.frames.push(&data?),
+                None => return Err(no_message()),
+            }
         }
-        let mut response = with_type(StatusCode::OK, JSON, text);
+        let length = self.frames.length().unwrap_or_default();
+        let body = if length <= limits::GATEWAY_WHOLE_BYTES {
+            let message = self.next().await.unwrap_or_else(|| Err(no_message()))?;
+            let text = json::write(kind, message).map_err(Status::internal)?;
+            // The result comes behind the message, and the call is not over before.
+            if let Some(Err(status)) = self.next().await {
+                return Err(status);
+            }
+            Body::new(Kept { text: Full::new(text.into()), _from: self.body })
+        } else {
+            self.into_pieces(Pieces::new(kind.clone(), length, limits::GATEWAY_WHOLE_BYTES))
+        };
+        let mut response = Response::new(body);
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
         response.headers_mut().extend(call_headers());
         Ok(response)
+    }
+
+    /// A message that has begun, while it comes. An error that comes behind its beginning breaks the
+    /// answer off.
+    fn into_pieces(mut self, mut pieces: Pieces) -> Body {
+        pieces.push(&self.frames.open());
+        let parts = stream::try_unfold((self, pieces), |(mut answers, mut pieces)| async move {
+            loop {
+                let piece = pieces.next(limits::GATEWAY_PIECE_BYTES).map_err(Status::internal)?;
+                if !piece.is_empty() {
+                    return Ok(Some((Frame::data(piece), (answers, pieces))));
+                }
+                if pieces.is_over() {
+                    return answers.next().await.map_or(Ok(None), |behind| behind.map(|_| None));
+                }
+                match answers.part().await {
+                    Some(data) => pieces.push(&data?),
+                    None => return Err(Status::internal("the call ended within a message")),
+                }
+            }
+        });
+        Body::new(StreamBody::new(Box::pin(parts)))
     }
 
     async fn into_lines(mut self, kind: MessageDescriptor) -> Response<Body> {
@@ -218,6 +273,33 @@ impl Answers {
         let mut response = lines(first, self, kind);
         response.headers_mut().extend(call_headers());
         response
+    }
+}
+
+/// The text of an answer. Keeps what the answer was made of until it is sent: what was set aside for the
+/// one is also for the other.
+struct Kept {
+    text: Full<Bytes>,
+    _from: Body,
+}
+
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.text).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.text.size_hint()
     }
 }
 
@@ -246,7 +328,7 @@ fn lines(
                 Ok(text) => (format!("{{\"result\":{}}}\n", json::escape(&text)), Some(answers)),
                 Err(status) => (refusal::line(&status), None),
             };
-            let frame = http_body::Frame::data(Bytes::from(line));
+            let frame = Frame::data(Bytes::from(line));
             Some((Ok::<_, Infallible>(frame), (None, rest)))
         }
     });

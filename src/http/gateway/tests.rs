@@ -436,3 +436,36 @@ fn objects_are_found_wherever_they_are_cut() {
         assert_eq!(objects.len(), 0);
     }
 }
+
+/// An answer that is too large to be turned at once.
+fn large() -> RangeResponse {
+    let kv = |n: usize| KeyValue {
+        key: format!("<{n}>").into(),
+        value: vec![b'v'; 37 * n % 3_000].into(),
+        mod_revision: n as i64,
+        ..KeyValue::default()
+    };
+    RangeResponse { header: header(), kvs: (0..400).map(kv).collect(), more: true, count: 400 }
+}
+
+#[test]
+fn a_large_answer_is_written_while_it_comes() {
+    let message = large();
+    assert!(message.encoded_len() > 3 * limits::GATEWAY_WHOLE_BYTES);
+    let told = call(post("/v3/kv/range", "{}"), Told::ok(&[&message]));
+    let kind = &rpc_of("/etcdserverpb.KV/Range").response;
+    let whole = json::write(kind, message.encoded()).expect("a message");
+    let head = "200 content-type: application/json grpc-metadata-content-type: application/grpc";
+    assert_eq!(told, format!("/etcdserverpb.KV/Range\n  {{}}\n{head}\n{whole}"));
+}
+
+#[test]
+fn a_large_answer_that_breaks_off_does_not_end_well() {
+    let late = Told { status: Status::internal("late"), ..Told::ok(&[&large()]) };
+    let gateway = Gateway::new(grpc(late, Asked::default()), limits::REQUEST_BYTES_MAX);
+    let response = gateway.answer(post("/v3/kv/range", "{}"));
+    let response = response.now_or_never().expect("nothing here waits");
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = response.into_body().collect().now_or_never().expect("nothing here waits");
+    assert!(body.is_err_and(|why| why.to_string().contains("late")));
+}

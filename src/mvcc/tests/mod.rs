@@ -7,6 +7,7 @@ mod install;
 mod model;
 mod random;
 mod scripts;
+mod sorted;
 
 use std::path::Path;
 

@@ -122,7 +122,7 @@ impl Script {
         let mut write = self.store().begin();
         next_entry(&mut write);
         let mut output = shown(apply(&mut write));
-        for event in write.take_events() {
+        for event in write.take_changed().events {
             writeln!(output, "event {}", show_event(&event)).expect("a string grows");
         }
         write.commit().expect("commits");

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_proto::etcdserverpb::WatchCreateRequest;
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ const KEYS: [&str; 4] = ["a", "b", "ba", "c"];
 #[derive(Clone, Debug)]
 enum Op {
     Write(Vec<(usize, bool)>),
+    /// The same, but the hub is only told between which keys it is.
+    WriteMany(Vec<(usize, bool)>),
     /// The store is replaced by one with more revisions, which are not published.
     Restore(Vec<usize>),
     Compact(prop::sample::Index),
@@ -65,6 +68,8 @@ fn ops() -> impl Strategy<Value = Op> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
         12 => prop::collection::vec((0..KEYS.len(), prop::bool::weighted(0.7)), 1..4).prop_map(Op::Write),
+        2 => prop::collection::vec((0..KEYS.len(), prop::bool::weighted(0.7)), 1..4)
+            .prop_map(Op::WriteMany),
         1 => prop::collection::vec(0..KEYS.len(), 1..3).prop_map(Op::Restore),
         1 => index().prop_map(Op::Compact),
         5 => (0..STREAMS, 0..7usize, starts(), 0..4i64, any::<u8>())
@@ -94,6 +99,7 @@ fn bounds() -> impl Strategy<Value = Bounds> {
 
 enum Publish {
     Revision(Publication),
+    Passed(Revision, Bytes, Bytes),
     Restored(Revision),
 }
 
@@ -122,6 +128,10 @@ impl Run {
                 while let Some(publish) = next {
                     match publish {
                         Publish::Revision(publication) => batch.push(publication),
+                        Publish::Passed(revision, first, last) => {
+                            publisher.publish(std::mem::take(&mut batch)).await;
+                            publisher.pass(revision, first, last).await;
+                        }
                         Publish::Restored(current) => {
                             publisher.publish(std::mem::take(&mut batch)).await;
                             publisher.restored(current).await;
@@ -147,6 +157,14 @@ impl Run {
             Op::Write(changes) => {
                 if let Some(publication) = self.write(changes) {
                     let _ = self.applier.send(Publish::Revision(publication));
+                }
+            }
+            Op::WriteMany(changes) => {
+                if let Some(Publication { revision, events }) = self.write(changes) {
+                    let keys = || events.iter().filter_map(|event| event.kv.as_ref());
+                    let first = keys().map(|kv| kv.key.clone()).min().unwrap_or_default();
+                    let last = keys().map(|kv| kv.key.clone()).max().unwrap_or_default();
+                    let _ = self.applier.send(Publish::Passed(revision, first, last));
                 }
             }
             Op::Restore(keys) => {
