@@ -23,12 +23,14 @@ pub mod cycle;
 pub mod downgrade;
 pub mod election;
 pub mod flood;
+pub mod greedy;
 pub mod json;
 pub mod kubernetes;
 pub mod large;
 pub mod leases;
 pub mod lock;
 pub mod long_lease;
+pub mod pressure;
 pub mod queue;
 pub mod quota;
 pub mod ranges;
@@ -38,6 +40,7 @@ pub mod request;
 pub mod scribe;
 pub mod serializable;
 pub mod session;
+pub mod stalled;
 pub mod txn;
 pub mod watch;
 
@@ -107,10 +110,14 @@ workloads! {
     "downgrade": downgrade::Downgrade::default(),
     "crowd": crowd::Crowd,
     "long-lease": long_lease::LongLease::default(),
+    "greedy": greedy::Greedy,
+    "pressure": pressure::Pressure,
+    "stalled": stalled::Stalled,
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease", "crowd"];
+pub const SCRIPTED: &[&str] =
+    &["quota", "downgrade", "long-lease", "crowd", "greedy", "pressure", "stalled"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
