@@ -60,6 +60,9 @@ pub const ALL: &[Fault] = &[
     fault("span-ids-repeat", "spans are given ids that others have", "B42"),
     // Overload.
     fault("budget-not-returned", "what was set aside for an answer is not given back", "B76"),
+    fault("txn-not-weighed", "what a txn reads that also writes is not compared with the room there is", "B76"),
+    fault("watch-buffer-without-end", "events wait without bound for a stream that nobody reads", "B76"),
+    fault("reserve-not-kept", "what the cluster lives on has no places of its own among the proposals", "B76"),
     // Keys.
     fault("txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14"),
     fault("txn-half-done", "a txn's reads are not checked before its writes are done", "B14"),

@@ -34,13 +34,15 @@ pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
 /// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
 /// once, and that now and then one has to wait.
-const ANSWERS: member::Answers = member::Answers {
+pub(crate) const ANSWERS: member::Answers = member::Answers {
     most: 4 << 20,
     counted: 1 << 10,
     inline: 4 << 10,
     page: 4 << 10,
     sorted: 32 << 10,
 };
+/// Proposals for which there is room beside clients', where there is little for these.
+const RESERVED: usize = 32;
 /// What a request shows its token in.
 pub const TOKEN: &str = "token";
 /// The user who may do everything; its password is its name.
@@ -71,6 +73,8 @@ pub struct Shape {
     pub txn_ops_max: usize,
     /// Live bytes; none for more than any run writes.
     pub quota_bytes: Option<u64>,
+    /// Clients' proposals of one member that wait for an answer; none for more than any run has.
+    pub proposals: Option<usize>,
     /// How often the leader compares all members, at its revision and at compactions; none for never.
     /// Where it does, a member also compares itself before it serves.
     pub corrupt_check: Option<Duration>,
@@ -100,6 +104,7 @@ impl Shape {
             request_bytes_max: defaults.request_bytes_max,
             txn_ops_max: defaults.txn_ops_max,
             quota_bytes: None,
+            proposals: None,
             corrupt_check: None,
             lease_checkpoint: None,
             watch_progress_interval: defaults.watch_progress_interval,
@@ -287,6 +292,14 @@ impl Cluster {
         member.txn_ops_max = self.shape.txn_ops_max;
         member.answers = ANSWERS;
         member.lease_checkpoint_interval = self.shape.lease_checkpoint;
+        if let Some(common) = self.shape.proposals {
+            let number = common + RESERVED;
+            member.proposals = member::Proposals {
+                number,
+                number_reserved: RESERVED,
+                ..member::Proposals::default()
+            };
+        }
         member.quota_bytes = self.shape.quota_bytes.or(member.quota_bytes);
         if let Some(pause) = self.shape.corrupt_check {
             (member.initial_corrupt_check, member.compact_hash_check) = (true, true);

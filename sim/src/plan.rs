@@ -134,6 +134,8 @@ impl fmt::Display for Plan {
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
+        let proposals = shape.proposals.map_or(NONE.to_owned(), |number| number.to_string());
+        writeln!(f, "proposals {proposals}")?;
         writeln!(f, "corrupt-check {}", shape.corrupt_check.map_or(NONE.to_owned(), show_time))?;
         writeln!(
             f,
@@ -206,6 +208,7 @@ impl Plan {
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
+            "proposals" => shape.proposals = unless_none(value, number)?,
             "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
             "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,

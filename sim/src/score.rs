@@ -46,6 +46,9 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("proxy-compaction-ends-all", "shared-watches-lose-their-members", "watches"),
     // In the end no large answer is given any more.
     ("budget-not-returned", "flood-of-large-ranges", "closing"),
+    ("txn-not-weighed", "txns-read-more-than-there-is-room", "greedy"),
+    ("watch-buffer-without-end", "nobody-reads-a-watch", "stalled"),
+    ("reserve-not-kept", "leases-end-under-a-flood-of-proposals", "pressure"),
     ("open-range-as-one-key", "permissions-change-under-users", "auth"),
     ("nested-txn-unjudged", "permissions-change-under-users", "auth"),
     ("old-auth-revision-accepted", "permissions-change-under-users", "auth"),

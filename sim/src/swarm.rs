@@ -139,6 +139,7 @@ fn shape(dice: &mut Dice) -> Shape {
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
         quota_bytes: None,
+        proposals: None,
         corrupt_check: None,
         lease_checkpoint: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),

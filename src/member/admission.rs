@@ -3,8 +3,9 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::options::Proposals;
 use crate::error::Unavailable;
-use crate::limits;
+use crate::plant;
 
 /// How much depends on a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +36,11 @@ pub struct Place<'a> {
 }
 
 impl Admission {
-    pub fn new() -> Self {
-        let (number, bytes) = (limits::PROPOSALS_RESERVED, limits::PROPOSAL_BYTES_RESERVED);
+    pub fn new(proposals: Proposals) -> Self {
+        let Proposals { number, bytes, number_reserved, bytes_reserved } = proposals;
         Self {
-            common: Places::new(limits::PROPOSALS_MAX - number, limits::PROPOSAL_BYTES_MAX - bytes),
-            reserve: Places::new(number, bytes),
+            common: Places::new(number - number_reserved, bytes - bytes_reserved),
+            reserve: Places::new(number_reserved, bytes_reserved),
         }
     }
 
@@ -47,6 +48,7 @@ impl Admission {
     pub fn enter(&self, weight: Weight, bytes: usize) -> Result<Place<'_>, Unavailable> {
         let place = self.common.enter(bytes).or_else(|| match weight {
             Weight::Common => None,
+            Weight::Vital if plant::is("reserve-not-kept") => None,
             Weight::Vital => self.reserve.enter(bytes),
         });
         place.ok_or(Unavailable::TooManyRequests)
@@ -82,10 +84,11 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[test]
     fn a_flood_leaves_room_for_what_is_vital() {
-        let admission = Admission::new();
+        let admission = Admission::new(Proposals::default());
         let enter = |weight, bytes| admission.enter(weight, bytes);
         let common = limits::PROPOSALS_MAX - limits::PROPOSALS_RESERVED;
         let flood: Vec<_> = (0..common).map(|_| enter(Weight::Common, 1).expect("room")).collect();
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_and_one_that_is_larger_goes_alone() {
-        let admission = Admission::new();
+        let admission = Admission::new(Proposals::default());
         let most = limits::PROPOSAL_BYTES_MAX;
         let large = admission.enter(Weight::Common, 2 * most).expect("it is alone");
         assert_eq!(admission.enter(Weight::Common, 1).err(), Some(Unavailable::TooManyRequests));

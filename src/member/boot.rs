@@ -136,7 +136,7 @@ impl Member {
         let member = Self(Arc::new(Inner {
             ids: RequestIds::new(id, env.wall()),
             links: Links::new(outgoing),
-            proposals: Admission::new(),
+            proposals: Admission::new(options.proposals),
             readers: Semaphore::new(limits::READERS_MAX - limits::READERS_RESERVED),
             answers: ranges::budget_of(&options.answers),
             env,

@@ -68,7 +68,7 @@ use tokio::sync::Semaphore;
 
 pub use budget::Charge;
 pub use caller::Caller;
-pub use options::{Answers, InitialState, Options};
+pub use options::{Answers, InitialState, Options, Proposals};
 pub use ranges::{Answer, Chunks, Pages};
 
 use crate::apply::alarm::Alarms;

@@ -48,6 +48,7 @@ pub struct Options {
     pub wal_segment_bytes: u64,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    pub proposals: Proposals,
     pub answers: Answers,
     /// Bytes of live data above which writes are refused; `None` for no bound.
     pub quota_bytes: Option<u64>,
@@ -78,6 +79,27 @@ pub struct Options {
     pub compaction_step: usize,
     pub compaction_pause: Duration,
     pub engine: engine::Options,
+}
+
+/// How many proposals of a member may wait for an answer, and how many bytes, with what is kept of both
+/// for what the cluster lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposals {
+    pub number: usize,
+    pub bytes: usize,
+    pub number_reserved: usize,
+    pub bytes_reserved: usize,
+}
+
+impl Default for Proposals {
+    fn default() -> Self {
+        Self {
+            number: limits::PROPOSALS_MAX,
+            bytes: limits::PROPOSAL_BYTES_MAX,
+            number_reserved: limits::PROPOSALS_RESERVED,
+            bytes_reserved: limits::PROPOSAL_BYTES_RESERVED,
+        }
+    }
 }
 
 /// What answers of ranges may take in memory, bytes.
@@ -153,6 +175,7 @@ impl Options {
             wal_segment_bytes: limits::WAL_SEGMENT_BYTES,
             request_bytes_max: limits::REQUEST_BYTES_MAX,
             txn_ops_max: limits::TXN_OPS_MAX,
+            proposals: Proposals::default(),
             answers: Answers::default(),
             quota_bytes: Some(limits::QUOTA_BYTES),
             initial_corrupt_check: false,

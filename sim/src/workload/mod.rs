@@ -23,6 +23,7 @@ pub mod cycle;
 pub mod downgrade;
 pub mod election;
 pub mod flood;
+pub mod greedy;
 pub mod json;
 pub mod kubernetes;
 pub mod large;
@@ -30,6 +31,7 @@ pub mod leases;
 pub mod lock;
 pub mod long_lease;
 pub mod outside;
+pub mod pressure;
 pub mod queue;
 pub mod quota;
 pub mod ranges;
@@ -39,6 +41,7 @@ pub mod request;
 pub mod scribe;
 pub mod serializable;
 pub mod session;
+pub mod stalled;
 pub mod txn;
 pub mod watch;
 
@@ -108,10 +111,14 @@ workloads! {
     "downgrade": downgrade::Downgrade::default(),
     "crowd": crowd::Crowd,
     "long-lease": long_lease::LongLease::default(),
+    "greedy": greedy::Greedy,
+    "pressure": pressure::Pressure,
+    "stalled": stalled::Stalled,
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] = &["quota", "downgrade", "long-lease", "crowd"];
+pub const SCRIPTED: &[&str] =
+    &["quota", "downgrade", "long-lease", "crowd", "greedy", "pressure", "stalled"];
 
 /// Those that judge nothing by the names of keys, and so can be put into a namespace.
 pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
