@@ -224,7 +224,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         request_bytes_max: request_bytes(values.request_bytes_max)?,
         txn_ops_max: values.txn_ops_max,
         concurrent_streams_max: values.concurrent_streams_max,
-        // Either at 0 leaves gRPC's own defaults in force.
+        // Either at 0, and below no time for pings, leaves gRPC's own defaults in force.
         keep_alive_interval: if keeps_alive {
             values.keep_alive_interval
         } else {
@@ -235,7 +235,6 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         } else {
             KEEP_ALIVE_TIMEOUT
         },
-        // Nothing said leaves gRPC's own measure in force.
         ping_time_min: or(values.ping_time_min, GRPC_PING_TIME_MIN),
         gateway: values.gateway,
         // As in etcd, no other word is an error.
