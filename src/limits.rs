@@ -148,7 +148,7 @@ pub const ANSWER_COUNTED_BYTES: usize = 16 << 10;
 /// Keys and values that are read at once of an answer that is larger.
 pub const ANSWER_PAGE_BYTES: usize = 256 << 10;
 /// What is set aside for an answer that must be sorted, and for a txn's, bytes.
-pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 4;
+pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 8;
 /// A large answer of which its client takes nothing for so long is given up: it holds its moment.
 pub const ANSWER_STALL: Duration = Duration::from_secs(60);
 /// Answers that may wait until others are sent.

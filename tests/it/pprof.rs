@@ -56,12 +56,13 @@ fn profiles_are_taken_one_at_a_time() {
     let mut server = Server::single(Kind::Quorate, dir.path(), &["--log-level=debug"]);
     server.start();
     let curl = Curl::new(server.client_url());
-    let first = curl.start(&["/debug/pprof/profile?seconds=20", "--output", "/dev/null"]);
-    let refused = loop {
+    let (first, refused) = loop {
+        let first = curl.start(&["/debug/pprof/profile?seconds=20", "--output", "/dev/null"]);
         let second = curl.run(&["/debug/pprof/profile?seconds=1", "--output", "-"]);
         if second.stderr.contains("status 500") {
-            break second;
+            break (first, second);
         }
+        // The second came first, and the first was sent away.
     };
     assert_eq!(refused.stdout, "Could not enable CPU profiling: cpu profiling already in use\n");
     // Whoever goes away ends what was begun.

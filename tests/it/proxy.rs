@@ -402,7 +402,6 @@ fn messages_are_bounded_in_both_directions() {
         (&["get", "a", "--keys-only"], ""),
         (&["get", "", "--prefix"], ""),
         (&["get", "a", "--prefix", "--consistency=s"], ""),
-        (&["user", "add", &format!("{large}:p")], ""),
         (&["put", "a", "1"], ""),
     ];
     let mut seen = Vec::new();
@@ -441,9 +440,11 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
     let asked = |server: &Server| {
         let name = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"MemberList\",\
                     grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"}";
-        metric(&server.client_url(), "/metrics", name).is_some_and(|count| count > 1.0)
+        metric(&server.client_url(), "/metrics", name).unwrap_or_default()
     };
-    wait_for("a question for the members", || asked(&cluster.servers[0]));
+    // Whoever is asked; once the answer has come, that may be another one.
+    let often = || cluster.servers.iter().map(asked).sum::<f64>() > 1.0;
+    wait_for("a question for the members", often);
     cluster.servers[0].kill();
     wait_for("another member", || etcdctl.run(&["put", "k", "2"], "").stdout == "OK\n");
     assert_eq!(etcdctl.run(&["get", "k"], "").stdout, "k\n2\n");
