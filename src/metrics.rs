@@ -195,6 +195,23 @@ impl Metrics {
     }
 }
 
+/// How long entries take, by their kind and whether they succeeded. A histogram is looked up among the
+/// others once.
+#[derive(Default)]
+pub struct ApplySeconds(Vec<(&'static str, [Histogram; 2])>);
+
+impl ApplySeconds {
+    pub fn observe(&mut self, metrics: &Metrics, kind: &'static str, done: bool, took: Duration) {
+        let known = self.0.iter().position(|(known, _)| *known == kind);
+        let at = known.unwrap_or_else(|| {
+            let labelled = |done| metrics.apply_seconds.with_label_values(&["v3", kind, done]);
+            self.0.push((kind, ["false", "true"].map(labelled)));
+            self.0.len() - 1
+        });
+        observe(&self.0[at].1[usize::from(done)], took);
+    }
+}
+
 /// A metric with its values as of now. One without values is not shown.
 pub struct Row(MetricFamily);
 
@@ -313,6 +330,21 @@ mod tests {
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"0.002\"}} 1\n")), "{text}");
         assert!(text.contains(&format!("\n{name}_bucket{{le=\"8.192\"}} 1\n")), "{text}");
         assert!(other.text(Vec::new()).contains("\netcd_mvcc_put_total 0\n"));
+    }
+
+    #[test]
+    fn entries_are_timed_by_kind_and_success() {
+        let (metrics, mut seconds) = (Metrics::new(), ApplySeconds::default());
+        let ms = Duration::from_millis;
+        seconds.observe(&metrics, "Put", true, ms(250));
+        seconds.observe(&metrics, "Put", false, ms(500));
+        seconds.observe(&metrics, "Txn", true, ms(125));
+        seconds.observe(&metrics, "Put", true, ms(1_000));
+        let sum = |op, success| {
+            metrics.apply_seconds.with_label_values(&["v3", op, success]).get_sample_sum()
+        };
+        assert_eq!((sum("Put", "true"), sum("Put", "false")), (1.25, 0.5));
+        assert_eq!((sum("Txn", "true"), sum("Txn", "false")), (0.125, 0.0));
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
-    let keeps_alive = !values.keep_alive_interval.is_zero() && !values.keep_alive_timeout.is_zero();
+    let (keep_alive_interval, keep_alive_timeout) = keep_alive(&values);
     Ok(Config {
         name: values.name,
         data_dir: values.data_dir.into(),
@@ -224,17 +224,9 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         request_bytes_max: request_bytes(values.request_bytes_max)?,
         txn_ops_max: values.txn_ops_max,
         concurrent_streams_max: values.concurrent_streams_max,
-        // Either at 0, and below no time for pings, leaves gRPC's own defaults in force.
-        keep_alive_interval: if keeps_alive {
-            values.keep_alive_interval
-        } else {
-            KEEP_ALIVE_INTERVAL
-        },
-        keep_alive_timeout: if keeps_alive {
-            values.keep_alive_timeout
-        } else {
-            KEEP_ALIVE_TIMEOUT
-        },
+        keep_alive_interval,
+        keep_alive_timeout,
+        // Nothing said leaves gRPC's own measure in force.
         ping_time_min: or(values.ping_time_min, GRPC_PING_TIME_MIN),
         gateway: values.gateway,
         // As in etcd, no other word is an error.
@@ -304,6 +296,13 @@ fn tuning_notices(values: &Values) -> Vec<Notice> {
     notices.extend(large(values));
     notices.extend(values.unsafe_no_fsync.then_some(Notice::NoSync));
     notices
+}
+
+/// Either at 0 leaves gRPC's own defaults in force.
+fn keep_alive(values: &Values) -> (Duration, Duration) {
+    let given = (values.keep_alive_interval, values.keep_alive_timeout);
+    let says = !given.0.is_zero() && !given.1.is_zero();
+    if says { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
 }
 
 /// What is traced, if anything. As in etcd, what is said about it is not looked at unless it is on.

@@ -21,7 +21,7 @@ use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
 use crate::limits;
-use crate::metrics::{Metrics, observe};
+use crate::metrics::{ApplySeconds, Metrics, observe};
 use crate::mvcc::Store;
 use crate::peer;
 use crate::plant;
@@ -40,7 +40,7 @@ pub(super) struct Applier {
     /// Logins up to here were committed before this start: their tokens ended with the process.
     pub known_commit: Index,
     pub metrics: Arc<Metrics>,
-    pub apply_seconds: tally::ApplySeconds,
+    pub apply_seconds: ApplySeconds,
     pub snap_dir: std::path::PathBuf,
     pub conf_state: ConfState,
     pub term: Term,
@@ -158,7 +158,8 @@ impl Applier {
             }
             let took = self.env.now() - started;
             if let Some(kind) = kind {
-                self.apply_seconds.observe(&self.metrics, kind, &outcome, took);
+                let done = tally::succeeded(&outcome);
+                self.apply_seconds.observe(&self.metrics, kind, done, took);
             }
             if took > self.warning {
                 let outcome = outcome.clone().map(|(answer, _)| answer);

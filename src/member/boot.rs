@@ -19,7 +19,6 @@ use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing, parse_version};
 use super::quota::{self, Quota};
 use super::signals::Signals;
-use super::tally::ApplySeconds;
 use super::tokens::Tokens;
 use super::{
     CLUSTER_VERSION, InitialState, Inner, Member, Options, alone, checkpoint, clockwork, compactor,
@@ -30,7 +29,7 @@ use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics::{ApplySeconds, Metrics};
 use crate::mvcc::Store;
 use crate::peer;
 use crate::replica::{self, ReplicaConfig};

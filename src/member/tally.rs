@@ -1,13 +1,10 @@
 //! Counts what was applied, and names requests, for the metrics. Decides nothing.
 
-use std::time::Duration;
-
-use prometheus::Histogram;
 use quorate_proto::etcdserverpb::{InternalRaftRequest, TxnResponse, response_op::Response};
 
 use crate::apply::{Notice, Outcome, Reply};
 use crate::error::{Error, Refused};
-use crate::metrics::{Metrics, observe};
+use crate::metrics::Metrics;
 use crate::mvcc::Changed;
 
 /// Operations on keys.
@@ -84,31 +81,11 @@ pub(super) fn read_only_txn(metrics: &Metrics, response: &TxnResponse) {
     operations.count(metrics);
 }
 
-/// How long entries take, by their kind and whether they were refused. A histogram is looked up in the
-/// registry once.
-#[derive(Default)]
-pub(super) struct ApplySeconds(Vec<(&'static str, [Histogram; 2])>);
-
-impl ApplySeconds {
-    pub fn observe(
-        &mut self,
-        metrics: &Metrics,
-        kind: &'static str,
-        outcome: &Outcome,
-        took: Duration,
-    ) {
-        // To have been compacted already counts as a success in etcd.
-        let done = match outcome {
-            Err(Error::Refused(refused)) => matches!(refused, Refused::Compacted),
-            outcome => outcome.is_ok(),
-        };
-        let known = self.0.iter().position(|(known, _)| *known == kind);
-        let at = known.unwrap_or_else(|| {
-            let labelled = |done| metrics.apply_seconds.with_label_values(&["v3", kind, done]);
-            self.0.push((kind, ["false", "true"].map(labelled)));
-            self.0.len() - 1
-        });
-        observe(&self.0[at].1[usize::from(done)], took);
+/// Whether it counts as a success: to have been compacted already does, in etcd.
+pub(super) fn succeeded(outcome: &Outcome) -> bool {
+    match outcome {
+        Err(Error::Refused(refused)) => matches!(refused, Refused::Compacted),
+        outcome => outcome.is_ok(),
     }
 }
 
@@ -172,18 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_timed_by_kind_and_success() {
-        let (metrics, mut seconds) = (Metrics::new(), ApplySeconds::default());
-        let ms = Duration::from_millis;
-        let done: Outcome = Ok((Reply::Done, None));
-        seconds.observe(&metrics, "Put", &done, ms(3));
-        seconds.observe(&metrics, "Put", &Err(Refused::LeaseNotFound.into()), ms(5));
-        seconds.observe(&metrics, "Compaction", &Err(Refused::Compacted.into()), ms(7));
-        let sum = |op, success| {
-            metrics.apply_seconds.with_label_values(&["v3", op, success]).get_sample_sum()
-        };
-        assert_eq!((sum("Put", "true"), sum("Put", "false")), (0.003, 0.005));
-        assert_eq!((sum("Compaction", "true"), sum("Compaction", "false")), (0.007, 0.0));
+    fn what_was_compacted_already_is_a_success() {
+        assert!(succeeded(&Ok((Reply::Done, None))));
+        assert!(succeeded(&Err(Refused::Compacted.into())));
+        assert!(!succeeded(&Err(Refused::LeaseNotFound.into())));
     }
 
     #[test]
