@@ -417,7 +417,12 @@ fn messages_are_bounded_in_both_directions() {
     {
         assert!(seen[0].contains(why), "{}", seen[0]);
     }
-    assert_eq!(seen[0], seen[1]);
+    // Headers have members' ids, which differ from run to run, and so does their length.
+    let alike = |text: &str| {
+        (2_700..2_800)
+            .fold(text.to_owned(), |text, n| text.replace(&format!("({n} vs"), "(27.. vs"))
+    };
+    assert_eq!(alike(&seen[0]), alike(&seen[1]));
 }
 
 /// It is told of one member, gets to know the others, and does without the first.
