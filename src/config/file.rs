@@ -134,17 +134,16 @@ fn set(values: &mut Values, flag: &Flag, path: &str, node: &Value) -> Result<(),
     if text.is_empty() && optional {
         return Ok(());
     }
-    flag.set(values, &text).map_err(|why| match why {
-        why if is_url(flag) => {
+    flag.set(values, &text).map_err(|why| {
+        if is_url(flag) {
             ConfigError::Plain(format!("unexpected error setting up {}: {why}", url_name(flag)))
-        }
-        _ if flag.name == "initial-cluster-state" => {
+        } else if flag.name == "initial-cluster-state" {
             ConfigError::Invalid(format!("unexpected clusterState {}", go::quote(&text)))
-        }
-        _ if matches!(flag.takes(), Takes::Uint | Takes::Int) => {
+        } else if matches!(flag.takes(), Takes::Uint | Takes::Int) {
             mismatch(&format!("number {text}"), path, flag)
+        } else {
+            ConfigError::Invalid(why)
         }
-        why => ConfigError::Invalid(why),
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Rotation {
     pub files_max: Option<usize>,
     /// Whether what was put aside is compressed (gzip).
     pub compress: bool,
+    /// Whether the time in the names of files put aside is that of the machine's zone, not UTC.
+    pub local_time: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,13 +181,7 @@ fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
         Some(Value::Bool(value)) => Ok(*value),
         Some(other) => Err(invalid(kind(other), key, "bool")),
     };
-    let compress = flag("compress")?;
-    // Which time zone this is would be another library's to know.
-    if flag("localtime")? {
-        return Err("localtime of --log-rotation-config-json is known to etcd but not served by \
-                    this version"
-            .into());
-    }
+    let (compress, local_time) = (flag("compress")?, flag("localtime")?);
     let [megabytes, days, files] = limits;
     let some = |count: u64| Some(count).filter(|count| *count > 0);
     Ok(Rotation {
@@ -193,6 +189,7 @@ fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
         days_max: some(days),
         files_max: some(files).map(|files| usize::try_from(files).unwrap_or(usize::MAX)),
         compress,
+        local_time,
     })
 }
 
@@ -425,13 +422,23 @@ mod tests {
         };
         let default = "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
                        \"compress\": false}";
-        let wanted =
-            Rotation { bytes_max: 100 << 20, days_max: None, files_max: None, compress: false };
+        let wanted = Rotation {
+            bytes_max: 100 << 20,
+            days_max: None,
+            files_max: None,
+            compress: false,
+            local_time: false,
+        };
         assert_eq!(of("a.log", default), Ok(wanted));
-        let (days_max, files_max) = (Some(7), Some(2));
-        let few = Rotation { bytes_max: 1 << 20, days_max, files_max, compress: true };
-        let json =
-            r#"{"MaxSize": 1, "maxage": 7, "maxbackups": 2, "other": "x", "compress": true}"#;
+        let few = Rotation {
+            bytes_max: 1 << 20,
+            days_max: Some(7),
+            files_max: Some(2),
+            compress: true,
+            local_time: true,
+        };
+        let json = r#"{"MaxSize": 1, "maxage": 7, "maxbackups": 2, "other": "x",
+            "compress": true, "localtime": true}"#;
         assert_eq!(of("a.log,stderr", json), Ok(few));
         let one =
             "--log-outputs requires a single file path when --log-rotate-config-json is defined";
@@ -445,6 +452,5 @@ mod tests {
         );
         let broken = of("a", "{x").expect_err("no JSON");
         assert!(broken.starts_with("improperly formatted log rotation config: "), "{broken}");
-        assert!(of("a", r#"{"localtime": true}"#).expect_err("not there").contains("not served"));
     }
 }

@@ -7,8 +7,7 @@
 //! * Every flag `--some-flag` is also the variable `ETCD_SOME_FLAG`. Both at once is an error, an
 //!   unknown variable a warning.
 //! * With `--config-file`, or `ETCD_CONFIG_FILE`, the file alone counts.
-//! * What etcd knows and this version does not serve is refused by name, never ignored. Only a value
-//!   that asks for what happens anyway (`--client-cert-auth=false`) passes.
+//! * A value that etcd knows and this version does not serve (`--max-wals=0`) is refused, never ignored.
 //!
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`file`] (the
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial

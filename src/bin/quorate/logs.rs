@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use quorate::codec::timestamp;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use quorate::config::log::{Output, Rotation, Settings};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -56,7 +57,7 @@ fn open(output: &Output, rotation: Option<Rotation>) -> Result<Sink, String> {
         }
         // Opened with the first line, as lumberjack does.
         (Output::File(path), Some(rotation)) => {
-            Ok(Sink::Rotated(Rotated { path: path.clone(), rotation, open: None }))
+            Ok(Sink::Rotated(Rotated::new(path.clone(), rotation)))
         }
         (Output::File(path), None) => append(path, 0o644).map(Sink::File).map_err(|error| {
             let (path, why) = (path.display().to_string(), plain(&error));
@@ -137,11 +138,20 @@ fn journal_entry(line: &[u8], level: Level) -> Vec<u8> {
 struct Rotated {
     path: PathBuf,
     rotation: Rotation,
+    /// Of the times in names.
+    zone: TimeZone,
     /// With its length.
     open: Option<(File, u64)>,
+    /// Held by who compresses.
+    compressing: Arc<Mutex<()>>,
 }
 
 impl Rotated {
+    fn new(path: PathBuf, rotation: Rotation) -> Self {
+        let zone = if rotation.local_time { TimeZone::system() } else { TimeZone::UTC };
+        Self { path, rotation, zone, open: None, compressing: Arc::default() }
+    }
+
     fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
         let length = line.len() as u64;
         let full = |open: &(File, u64)| open.1 + length > self.rotation.bytes_max;
@@ -154,8 +164,12 @@ impl Rotated {
             self.open = Some(self.open_file()?);
             let kept = self.forget(now)?;
             if self.rotation.compress {
+                let turn = self.compressing.clone();
                 // Nobody waits for it; what it does not get done, the next one will.
-                std::thread::spawn(move || kept.iter().try_for_each(|file| compress(file)));
+                std::thread::spawn(move || {
+                    let Ok(_turn) = turn.try_lock() else { return Ok(()) };
+                    kept.iter().try_for_each(|file| compress(file))
+                });
             }
         }
         let Some((file, written)) = &mut self.open else { return Ok(()) };
@@ -176,10 +190,15 @@ impl Rotated {
     /// `etcd.log` is put aside as `etcd-2024-02-29T00-00-00.000.log`.
     fn aside(&self, now: SystemTime) -> PathBuf {
         let (prefix, ending) = self.parts();
-        let time = timestamp(now);
-        // To the millisecond, and with nothing that a file's name should not have.
-        let time = time.get(..23).unwrap_or(&time).replace(':', "-");
-        self.path.with_file_name([prefix, time.into(), ending].into_iter().collect::<OsString>())
+        let time = self.time(now).into();
+        self.path.with_file_name([prefix, time, ending].into_iter().collect::<OsString>())
+    }
+
+    /// To the millisecond, with nothing that a file's name should not have. A clock beyond all
+    /// calendars is taken for one that stands at their beginning.
+    fn time(&self, at: SystemTime) -> String {
+        let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
     }
 
     /// What the names of files put aside begin and end with.
@@ -204,29 +223,36 @@ impl Rotated {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| {
-                let name = name.strip_suffix(COMPRESSED).unwrap_or(name);
-                let time = name.strip_prefix(&*prefix).and_then(|rest| rest.strip_suffix(&*ending));
-                time.is_some_and(is_time)
+                let rest = uncompressed(name).strip_prefix(&*prefix);
+                rest.and_then(|rest| rest.strip_suffix(&*ending)).is_some_and(is_time)
             })
             .collect();
         // The time is in the name.
         names.sort_unstable_by(|a, b| b.cmp(a));
         let oldest = self.rotation.days_max.and_then(|days| {
             let age = Duration::from_secs(days.saturating_mul(86_400));
-            let at = timestamp(now.checked_sub(age)?);
-            Some(format!("{prefix}{}{ending}", at.get(..23)?.replace(':', "-")))
+            Some(format!("{prefix}{}{ending}", self.time(now.checked_sub(age)?)))
         });
         let mut kept = Vec::new();
-        for (count, name) in names.iter().enumerate() {
+        // One that is being compressed is there in both forms.
+        let forms = names.chunk_by(|a, b| uncompressed(a) == uncompressed(b));
+        for (count, forms) in forms.enumerate() {
             let too_many = self.rotation.files_max.is_some_and(|max| count >= max);
-            if too_many || oldest.as_ref().is_some_and(|oldest| name < oldest) {
-                fs::remove_file(folder.join(name))?;
-            } else {
-                kept.push(folder.join(name));
+            for name in forms {
+                if too_many || oldest.as_ref().is_some_and(|oldest| name < oldest) {
+                    remove(&folder.join(name))?;
+                } else {
+                    kept.push(folder.join(name));
+                }
             }
         }
         Ok(kept)
     }
+}
+
+/// What a file was called before it was compressed.
+fn uncompressed(name: &str) -> &str {
+    name.strip_suffix(COMPRESSED).unwrap_or(name)
 }
 
 /// Puts a file's compressed form in its place, as long as it is not its own already.
@@ -234,14 +260,28 @@ fn compress(path: &Path) -> io::Result<()> {
     if path.extension().is_some_and(|ending| ending == &COMPRESSED[1..]) {
         return Ok(());
     }
+    // One that has gone was compressed or removed since it was seen.
+    let Some(mut file) = unless_gone(File::open(path))? else { return Ok(()) };
     let mut name = path.as_os_str().to_owned();
     name.push(COMPRESSED);
     // One that is there is half of one, left behind by a process that has ended.
     let smaller = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(name);
     let mut smaller = GzEncoder::new(smaller?, Compression::default());
-    io::copy(&mut File::open(path)?, &mut smaller)?;
+    io::copy(&mut file, &mut smaller)?;
     smaller.finish()?;
-    fs::remove_file(path)
+    remove(path)
+}
+
+/// Somebody else may have done so.
+fn remove(path: &Path) -> io::Result<()> {
+    unless_gone(fs::remove_file(path)).map(drop)
+}
+
+fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
+    }
 }
 
 /// `2024-02-29T00-00-00.000`.
@@ -266,6 +306,12 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800 + day * 86_400)
     }
 
+    /// Keeps everything that is put aside at so many bytes.
+    fn at(bytes_max: u64) -> Rotation {
+        let (days_max, files_max) = (None, None);
+        Rotation { bytes_max, days_max, files_max, compress: false, local_time: false }
+    }
+
     fn files(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("the folder is there").flatten();
         let mut names: Vec<_> =
@@ -278,9 +324,7 @@ mod tests {
     fn a_full_file_is_put_aside_and_few_are_kept() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("logs/etcd.log");
-        let rotation =
-            Rotation { bytes_max: 10, days_max: None, files_max: Some(2), compress: false };
-        let mut file = Rotated { path: path.clone(), rotation, open: None };
+        let mut file = Rotated::new(path.clone(), Rotation { files_max: Some(2), ..at(10) });
         for number in 0..4 {
             file.write(b"123456\n", day(number)).expect("the disk takes it");
         }
@@ -301,9 +345,7 @@ mod tests {
     fn what_is_too_old_goes() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("etcd");
-        let rotation =
-            Rotation { bytes_max: 1, days_max: Some(3), files_max: None, compress: false };
-        let mut file = Rotated { path, rotation, open: None };
+        let mut file = Rotated::new(path, Rotation { days_max: Some(3), ..at(1) });
         for number in [0, 1, 2, 6] {
             file.write(b"x", day(number)).expect("the disk takes it");
         }
@@ -311,12 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn names_and_ages_are_of_the_zone() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let rotation = Rotation { days_max: Some(1), local_time: true, ..at(1) };
+        let mut file = Rotated::new(folder.path().join("etcd"), rotation);
+        file.zone = TimeZone::fixed(jiff::tz::offset(-5));
+        for hours in [0, 12, 33] {
+            let now = day(0) + Duration::from_secs(hours * 3600);
+            file.write(b"x", now).expect("the disk takes it");
+        }
+        let wanted = ["etcd", "etcd-2024-02-29T07-00-00.000", "etcd-2024-03-01T04-00-00.000"];
+        assert_eq!(files(folder.path()), wanted);
+    }
+
+    #[test]
     fn what_is_put_aside_is_compressed_and_still_counts() {
         let folder = tempfile::tempdir().expect("a scratch directory");
         let path = folder.path().join("etcd.log");
-        let rotation =
-            Rotation { bytes_max: 2, days_max: None, files_max: Some(1), compress: false };
-        let mut file = Rotated { path, rotation, open: None };
+        let mut file = Rotated::new(path, Rotation { files_max: Some(1), ..at(2) });
         file.write(b"a\n", day(0)).expect("the disk takes it");
         file.write(b"b\n", day(1)).expect("the disk takes it");
         let kept = file.forget(day(1)).expect("the folder can be read");
@@ -333,6 +387,29 @@ mod tests {
         assert_eq!(files(folder.path()), [aside, "etcd.log"]);
         file.write(b"c\n", day(2)).expect("the disk takes it");
         assert_eq!(files(folder.path()), ["etcd-2024-03-02T00-00-00.000.log", "etcd.log"]);
+    }
+
+    /// Files are put aside, and seen, while an earlier one is being compressed.
+    #[test]
+    fn what_was_seen_before_it_was_compressed_is_whole() {
+        let folder = tempfile::tempdir().expect("a scratch directory");
+        let path = folder.path().join("etcd.log");
+        let mut file = Rotated::new(path, Rotation { files_max: Some(2), ..at(2) });
+        for (number, line) in [b"a\n", b"b\n", b"c\n"].into_iter().enumerate() {
+            file.write(line, day(number as u64)).expect("the disk takes it");
+        }
+        let seen = file.forget(day(2)).expect("the folder can be read");
+        let half = folder.path().join("etcd-2024-03-02T00-00-00.000.log.gz");
+        fs::write(&half, b"ha").expect("the disk takes it");
+        assert_eq!(file.forget(day(2)).expect("the folder can be read").len(), 3, "of two files");
+        for _ in 0..2 {
+            seen.iter().try_for_each(|file| compress(file)).expect("the disk takes it");
+        }
+        let mut text = String::new();
+        let whole = File::open(half).expect("it is there");
+        GzDecoder::new(whole).read_to_string(&mut text).expect("it is gzip");
+        assert_eq!(text, "b\n");
+        assert_eq!(files(folder.path()).len(), 3);
     }
 
     #[test]
