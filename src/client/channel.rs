@@ -320,13 +320,19 @@ impl Endpoints {
     }
 }
 
+/// One that is named twice is one: members may advertise the same URL.
 fn read<S: AsRef<str>>(
     endpoints: impl IntoIterator<Item = S>,
     options: &Options,
 ) -> Result<Vec<Arc<Endpoint>>, BadEndpoint> {
-    let parsed = endpoints.into_iter().map(|text| endpoint(text.as_ref(), options).map(Arc::new));
-    let parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
-    if parsed.is_empty() { Err(BadEndpoint(String::new())) } else { Ok(parsed) }
+    let mut all: Vec<Arc<Endpoint>> = Vec::new();
+    for text in endpoints {
+        let endpoint = endpoint(text.as_ref(), options)?;
+        if all.iter().all(|known| known.text != endpoint.text) {
+            all.push(Arc::new(endpoint));
+        }
+    }
+    if all.is_empty() { Err(BadEndpoint(String::new())) } else { Ok(all) }
 }
 
 fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {

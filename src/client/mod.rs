@@ -1,6 +1,6 @@
-//! The client used by the tools, the simulator and the benchmark: a connection to one of several
-//! endpoints, and the generated clients on it. It keeps no state of the cluster, repeats nothing that
-//! a server may have seen, and knows no more of the requests than their encoding.
+//! The client used by the tools, the proxies, the simulator and the benchmark: a connection to one of
+//! several endpoints, and the generated clients on it. It keeps no state of the cluster, repeats nothing
+//! that a server may have seen, and knows no more of the requests than their encoding.
 //!
 //! ```no_run
 //! # async fn example(env: quorate::env::Env) -> Result<(), Box<dyn std::error::Error>> {

@@ -222,7 +222,7 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
     })
 }
 
-/// The largest message to the cluster where nothing is said about it, and where none is a bound.
+/// The largest message to the cluster where nothing is said about it, and where no bound is asked for.
 const REQUEST_BYTES: i64 = 1536 << 10;
 const REQUEST_BYTES_UNSET: i64 = 2 << 20;
 
@@ -231,13 +231,13 @@ fn message_bytes(flags: &Flags) -> Result<(usize, usize), String> {
     let given = |name, default| flags.text(name).map_or(default, |_| flags.int(name));
     let (sent, received) =
         (given("max-send-bytes", REQUEST_BYTES), given("max-recv-bytes", i32::MAX.into()));
-    let given = |bytes: i64, default: i64| if bytes > 0 { bytes } else { default };
+    let bound = |bytes: i64, default: i64| if bytes > 0 { bytes } else { default };
     if received > 0 && sent > received {
         return Err(format!(
             "gRPC message recv limit ({received} bytes) must be greater than send limit ({sent} bytes)"
         ));
     }
-    let (sent, received) = (given(sent, REQUEST_BYTES_UNSET), given(received, i32::MAX.into()));
+    let (sent, received) = (bound(sent, REQUEST_BYTES_UNSET), bound(received, i32::MAX.into()));
     let bytes = |bytes: i64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Ok((bytes(sent), bytes(received)))
 }

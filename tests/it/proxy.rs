@@ -456,6 +456,41 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
     assert_eq!(etcdctl.run(&["get", "k", "--consistency=s"], "").stdout, "k\n2\n");
 }
 
+/// A cluster that was restored is behind what its proxy has told. Reads are refused as long as it is; a
+/// write is done, and once.
+#[test]
+fn a_txn_that_writes_is_asked_for_once() {
+    let (dir, other) = (scratch(), scratch());
+    let mut server = alone(Kind::Quorate, dir.path());
+    let flags = ["--experimental-serializable-ordering"];
+    let (_proxy, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &[server.endpoint()], &flags);
+    let etcdctl = etcdctl(&endpoint);
+    for value in ["1", "2", "3", "4"] {
+        assert_eq!(etcdctl.run(&["put", "k", value], "").stdout, "OK\n");
+    }
+    server.kill();
+    let mut restored = Server::single(Kind::Quorate, other.path(), &[]);
+    restored.client_port = server.client_port;
+    restored.start();
+    let refused = etcdctl.run(&["get", "k", "--consistency=s"], "").stderr;
+    assert!(refused.contains("no cluster members have a revision higher"), "{refused}");
+    assert_eq!(etcdctl.run(&["txn"], "\nput k 5\n\n\n").stdout, "SUCCESS\n\nOK\n");
+    let direct = self::etcdctl(&restored.endpoint());
+    let found = direct.run(&["get", "k", "-w", "fields"], "").stdout;
+    assert!(found.contains("\"Version\" : 1\n"), "{found}");
+}
+
+#[test]
+fn pages_are_there_before_the_cluster_is() {
+    let dir = scratch();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let flags = ["--experimental-serializable-ordering"];
+    let (mut proxy, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &[nobody], &flags);
+    proxy.wait_log("ordering recovery failed, retrying in 1s");
+    let health = Curl::new(format!("http://{endpoint}")).run(&["/health"]).stdout;
+    assert!(health.starts_with("{\"health\":\"false\""), "{health}");
+}
+
 #[test]
 fn http_tells_of_both() {
     let dir = scratch();

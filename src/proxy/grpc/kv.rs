@@ -23,7 +23,7 @@ use super::ordering::Newest;
 use super::upstream::Upstream;
 use crate::error::Refused;
 use crate::grpc::status::status;
-use crate::plant;
+use crate::{mvcc, plant};
 
 /// Clones share the cache.
 #[derive(Clone)]
@@ -77,6 +77,11 @@ impl Kv {
         if !plant::is("proxy-keeps-what-was-written") {
             self.cache().written(key, end, revision);
         }
+        self.told(revision);
+    }
+
+    /// Takes note of an answer that is not to be undercut.
+    fn told(&self, revision: i64) {
         if let Some(newest) = &self.newest {
             newest.told(revision);
         }
@@ -188,15 +193,19 @@ impl kv_server::Kv for Kv {
         let mut inside = txn.clone();
         self.namespace.enter_txn(&mut inside).map_err(|refused| status(refused.into()))?;
         let kv = self.upstream.kv();
-        // Only one that changes nothing can come back from the past, and so be asked for again.
         let ask = || {
             let (mut kv, asked) = (kv.clone(), with_metadata(metadata.clone(), inside.clone()));
             async move { kv.txn(asked).await }
         };
-        let mut answer = self.read(ask, |answer: &TxnResponse| revision(&answer.header)).await?;
+        // One that may write is not asked for again, whatever a cluster says that was restored from the past.
+        let mut answer = match mvcc::is_read_only(&txn) {
+            true => self.read(ask, |answer: &TxnResponse| revision(&answer.header)).await?,
+            false => ask().await?,
+        };
         self.namespace.leave_txn(answer.get_mut());
         let revision = revision(&answer.get_ref().header);
         note(&mut self.cache(), &txn, answer.get_ref(), revision);
+        self.told(revision);
         Ok(answer)
     }
 

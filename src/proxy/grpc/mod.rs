@@ -9,7 +9,8 @@
 //!
 //! What differs from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
 //! namespace as well; a lease is kept alive by its client's own stream; MemberPromote goes through;
-//! a caller's metadata goes along, whatever it is.
+//! a caller's metadata goes along, whatever it is; ordering is of all reads, not of the proxy's own first
+//! one; bounds on messages are of all calls.
 //!
 //! Reading order: this file (starting, who answers what), `upstream` (the way to the cluster), `forward`
 //! (calls that go through), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (the proxies
@@ -146,8 +147,9 @@ impl Proxy {
         };
         let (stop, stopped) = latest::channel(false);
         let opened = port::open(env, &listens, "clients").await.map_err(|e| e.to_string())?;
-        if let Some(newest) = &proxy.newest {
-            newest.recover(env, &proxy.upstream).await;
+        if options.ordered {
+            let recovering = proxy.clone();
+            env.spawn("proxy ordering", async move { recovering.recovered().await });
         }
         for (opened, listen) in opened.into_iter().zip(&listens) {
             let answers = Services { grpc: listen.place == listens[0].place, ..proxy.clone() };
@@ -177,6 +179,7 @@ async fn endpoints(env: &Env, options: &Options) -> Result<Vec<String>, String> 
 /// Who answers.
 #[derive(Clone)]
 struct Services {
+    env: Env,
     upstream: Upstream,
     namespace: Namespace,
     calls: Calls,
@@ -210,6 +213,7 @@ impl Services {
             Arc::new(move || metrics.text(counters.rows(kv.kept(), watch.sharing())))
         })?;
         Ok(Self {
+            env: env.clone(),
             cluster: Cluster::new(env, options, &client, &namespace),
             calls: Calls::new(metrics, None),
             grpc: true,
@@ -222,7 +226,15 @@ impl Services {
         })
     }
 
+    /// As in etcd, calls wait for it and pages do not.
+    async fn recovered(&self) {
+        if let Some(newest) = &self.newest {
+            newest.recovered(&self.env, &self.upstream).await;
+        }
+    }
+
     async fn call(self, request: Request<Incoming>) -> Response<Body> {
+        self.recovered().await;
         let path = request.uri().path().to_owned();
         let mut call = match self.calls.begin(&path) {
             Ok(_) if path.starts_with("/grpc.health.v1.Health/") => {

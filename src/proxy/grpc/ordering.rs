@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::RangeRequest;
+use tokio::sync::OnceCell;
 use tonic::{Response, Status};
 use tracing::{info, warn};
 
@@ -25,12 +26,16 @@ const NO_GREATER: &str = "etcdclient: no cluster members have a revision higher 
 
 /// The newest revision that anybody has been told.
 #[derive(Debug, Default)]
-pub(super) struct Newest(AtomicI64);
+pub(super) struct Newest {
+    revision: AtomicI64,
+    /// Whether what an earlier proxy has told is known.
+    recovered: OnceCell<()>,
+}
 
 impl Newest {
     /// Takes note of an answer.
     pub fn told(&self, revision: i64) {
-        self.0.fetch_max(revision, Relaxed);
+        self.revision.fetch_max(revision, Relaxed);
     }
 
     /// Asks until the answer is not older than what somebody had been told before.
@@ -43,7 +48,7 @@ impl Newest {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let before = self.0.load(Relaxed);
+        let before = self.revision.load(Relaxed);
         let channel = upstream.channel();
         for _ in 0..ROUNDS * channel.endpoint_count() {
             let endpoint = channel.endpoint();
@@ -61,8 +66,12 @@ impl Newest {
         Err(Status::unknown(NO_GREATER))
     }
 
-    /// Learns how far the cluster is, however long that takes: what an earlier proxy has told counts.
-    pub async fn recover(&self, env: &Env, upstream: &Upstream) {
+    /// Knows how far the cluster is, however long that takes: what an earlier proxy has told counts.
+    pub async fn recovered(&self, env: &Env, upstream: &Upstream) {
+        self.recovered.get_or_init(|| self.recover(env, upstream)).await;
+    }
+
+    async fn recover(&self, env: &Env, upstream: &Upstream) {
         info!("waiting for linearized read from cluster to recover ordering");
         loop {
             let range = RangeRequest { key: KEY.into(), keys_only: true, ..Default::default() };
