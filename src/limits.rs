@@ -118,6 +118,8 @@ pub const WATCH_RESPONSE_BYTES: usize = 256 << 10;
 pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
 /// Bytes of keys and values in one catch-up step above which no further revision is read.
 pub const WATCH_CATCHUP_BYTES: usize = 1 << 20;
+/// Watch streams that read history at the same time.
+pub const WATCH_CATCHUP_READERS: usize = 8;
 /// Time between progress notifications of a watch stream (`--watch-progress-notify-interval`).
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// The shortest such time.

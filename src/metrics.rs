@@ -96,7 +96,9 @@ metrics! {
         "Spans that found no room in the queue, or that the collector did not take.";
 
     wal_fsync_seconds: histogram (0.001, 14), "etcd_disk_wal_fsync_duration_seconds",
-        "One write to the log with its fdatasync.";
+        "What one save of the log waited for fdatasync.";
+    wal_write_seconds: histogram (0.001, 14), "etcd_disk_wal_write_duration_seconds",
+        "What one save of the log took to hand its bytes to the system.";
     wal_write_bytes: gauge (), "etcd_disk_wal_write_bytes_total", "Bytes written to the log.";
     commit_seconds: histogram (0.001, 14), "etcd_disk_backend_commit_duration_seconds",
         "Commit of one batch to the store.";
@@ -107,6 +109,18 @@ metrics! {
     deletes: counter (), "etcd_mvcc_delete_total", "Delete ranges applied, those of txns counted.";
     ranges: counter (), "etcd_mvcc_range_total", "Ranges served, those of txns counted.";
     txns: counter (), "etcd_mvcc_txn_total", "Transactions of more than one operation.";
+    range_seconds: histograms {(0.0001, 20) ["success"]}, "etcd_server_range_duration_seconds",
+        "Reading a range, without waiting for the state to be new enough.";
+    compacted_keys: counter (), "etcd_debugging_mvcc_db_compaction_keys_total",
+        "States of keys that compactions have deleted.";
+    compacted_last: gauge (), "etcd_debugging_mvcc_db_compaction_last",
+        "When the last compaction was finished, seconds since 1970.";
+    compaction_ms: histogram (100.0, 14),
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+        "A compaction from its first step to its last.";
+    compaction_pause_ms: histogram (1.0, 13),
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+        "One step of a compaction, during which no entry is applied.";
 
     hash_seconds: histogram (0.01, 15), "etcd_mvcc_hash_duration_seconds",
         "Hashing all of the store.";
@@ -125,6 +139,8 @@ metrics! {
         "Bytes of messages sent to gRPC clients.";
     client_received_bytes: counter (), "etcd_network_client_grpc_received_bytes_total",
         "Bytes of messages received from gRPC clients.";
+    stream_failures: counters ["Type", "API"], "etcd_network_server_stream_failures_total",
+        "Streams of clients that brought what cannot be read.";
     grpc_started: counters ["grpc_type", "grpc_service", "grpc_method"],
         "grpc_server_started_total", "gRPC calls begun.";
     grpc_handled: counters ["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
@@ -205,7 +221,7 @@ impl ApplySeconds {
         let known = self.0.iter().position(|(known, _)| *known == kind);
         let at = known.unwrap_or_else(|| {
             let labelled = |done| metrics.apply_seconds.with_label_values(&["v3", kind, done]);
-            self.0.push((kind, ["false", "true"].map(labelled)));
+            self.0.push((kind, [false, true].map(truth).map(labelled)));
             self.0.len() - 1
         });
         observe(&self.0[at].1[usize::from(done)], took);
@@ -295,12 +311,22 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
     Metric::from_label(labels.iter().map(pair).collect())
 }
 
+/// A truth as a label's value.
+pub fn truth(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
 /// Observes a duration in seconds.
 pub fn observe(histogram: &Histogram, duration: Duration) {
     histogram.observe(duration.as_secs_f64());
 }
 
-/// `count` bounds that double from `start` seconds on, as all of etcd's do.
+/// Observes a duration in milliseconds.
+pub fn observe_ms(histogram: &Histogram, duration: Duration) {
+    histogram.observe(duration.as_secs_f64() * 1e3);
+}
+
+/// `count` bounds that double from `start` on, as all of etcd's do.
 fn buckets(start: f64, count: usize) -> Vec<f64> {
     prometheus::exponential_buckets(start, 2.0, count).expect("the rows' bounds are positive")
 }

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use quorate::client::Channel;
 use quorate::env::tokio::env;
 use quorate::member::Options as MemberOptions;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
+use tower::Service as _;
 
 /// Nothing here takes long; what does not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -325,6 +327,7 @@ async fn what_happens_is_counted() {
     let _ = kv.put(PutRequest::default()).await;
     let watch = world.watch(None).await;
     world.lease().lease_grant(LeaseGrantRequest { id: 1, ttl: 60 }).await.expect("granted");
+    kv.compact(CompactionRequest { revision: 4, physical: true }).await.expect("compacted");
     let page = world.get("/metrics").await;
     let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
     for line in [
@@ -335,6 +338,9 @@ async fn what_happens_is_counted() {
         "etcd_server_leader_changes_seen_total 1",
         "etcd_mvcc_put_total 3",
         "etcd_mvcc_range_total 1",
+        "etcd_server_range_duration_seconds_count{success=\"true\"} 1",
+        "etcd_debugging_mvcc_db_compaction_keys_total 2",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count 1",
         "etcd_debugging_mvcc_total_put_size_in_bytes 303",
         "etcd_debugging_mvcc_keys_total 1",
         "etcd_debugging_mvcc_current_revision 4",
@@ -349,12 +355,39 @@ async fn what_happens_is_counted() {
     ] {
         assert!(page.contains(&format!("\n{line}\n")), "{line} is not on the page:\n{page}");
     }
-    for counted in
-        ["etcd_disk_wal_fsync_duration_seconds", "etcd_disk_backend_commit_duration_seconds"]
-    {
+    for counted in [
+        "etcd_disk_wal_fsync_duration_seconds",
+        "etcd_disk_wal_write_duration_seconds",
+        "etcd_disk_backend_commit_duration_seconds",
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+    ] {
         assert!(!page.contains(&format!("\n{counted}_count 0\n")), "{counted}:\n{page}");
     }
     drop(watch);
+}
+
+#[tokio::test]
+async fn streams_that_cannot_be_read_are_counted() {
+    let world = World::new(|_| {}).await;
+    for method in ["Watch/Watch", "Lease/LeaseKeepAlive"] {
+        // One message of one byte, which begins a number that does not end.
+        let body = tonic::body::Body::new(Full::new(Bytes::from_static(&[0, 0, 0, 0, 1, 0xff])));
+        let request = http::Request::post(format!("/etcdserverpb.{method}"))
+            .header("content-type", "application/grpc")
+            .body(body)
+            .expect("a request");
+        let answer = world.channel.clone().call(request).await.expect("an answer");
+        let answer = answer.into_body().collect().await.expect("it ends");
+        let trailers = answer.trailers().expect("a status");
+        assert_eq!(trailers["grpc-status"], (Code::Internal as i32).to_string(), "{method}");
+    }
+    drop(world.watch(None).await);
+    let page = world.get("/metrics").await;
+    for api in ["lease-keepalive", "watch"] {
+        let labels = format!("API=\"{api}\",Type=\"receive\"");
+        let line = format!("\netcd_network_server_stream_failures_total{{{labels}}} 1\n");
+        assert!(page.contains(&line), "{page}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::status;
+use super::status::{count_failure, status};
 use super::{caller, gate};
 use crate::limits;
 use crate::member::{Caller, Member};
@@ -90,7 +90,8 @@ async fn keep_alive(
     mut requests: Streaming<LeaseKeepAliveRequest>,
     answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
-    while let Some(request) = requests.message().await? {
+    let count = |error: &Status| count_failure(member.metrics(), "lease-keepalive", error);
+    while let Some(request) = requests.message().await.inspect_err(count)? {
         // The header is filled before the renewal, as etcd does.
         let header = Some(member.header());
         let ttl = member.keep_alive(caller, LeaseId(request.id)).await.map_err(status)?;

@@ -56,7 +56,7 @@ pub fn end(span: &Span, code: Code, why: impl FnOnce() -> String) {
             | Code::DataLoss
     );
     if failed {
-        span.fail(why());
+        span.fail(&why());
     }
     span.end();
 }

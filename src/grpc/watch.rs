@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::status::status;
+use super::status::{count_failure, status};
 use super::{caller, gate};
 use crate::limits;
 use crate::member::Member;
@@ -79,9 +79,11 @@ impl Watch {
         let (broken, breakage) = oneshot::channel();
         let mut broken = Some(broken);
         let (caller, requests) = caller::of(request);
+        let metrics = self.member.metrics().clone();
         let requests = requests.map_while(move |request| match request {
             Ok(request) => Some(request),
             Err(error) => {
+                count_failure(&metrics, "watch", &error);
                 // The session has ended before: nobody needs the reason.
                 let _ = broken.take().map(|broken| broken.send(error));
                 None

@@ -1,11 +1,11 @@
 //! The HTTP endpoints of the client port beside gRPC: `/version`, `/health`, `/livez`, `/readyz`,
-//! `/metrics`, `/debug/vars`, `/debug/pprof`, and the JSON gateway below `/v3/`. Answers are etcd's to the byte, where etcd's are fixed.
-//! What is asked of the server is behind [`Served`] and, for the gateway, behind its gRPC side; nothing
-//! here knows how it is found out.
+//! `/metrics`, `/debug/vars`, `/debug/pprof`, and the JSON gateway below `/v3/`. Answers are etcd's to the
+//! byte, where etcd's are fixed. What is asked of the server is behind [`Served`] and, for the gateway,
+//! behind its gRPC side; nothing here knows how it is found out.
 //!
-//! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks), [`gateway`] (gRPC calls as JSON),
-//! [`vars`] (what the process was
-//! started with), [`pprof`] (its profiles), `member` (a member as what is served), `rows` (its state as metrics).
+//! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks),
+//! [`gateway`] (gRPC calls as JSON), [`vars`] (what the process was started with), [`pprof`] (its profiles),
+//! `member` (a member as what is served), `rows` (its state as metrics).
 
 pub mod access;
 pub mod gateway;

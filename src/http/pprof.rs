@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use http::header::{
-    CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONTENT_DISPOSITION, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use tonic::body::Body;
 
@@ -30,8 +28,8 @@ pub trait Profiler: Send + Sync {
     fn cpu(&self, lasts: Duration) -> BoxFuture<'_, Result<Vec<u8>, String>>;
     /// Who holds the memory that is allocated, in the same form; as text, what the allocator writes.
     fn heap(&self, text: bool) -> BoxFuture<'_, Result<Vec<u8>, String>>;
-    /// The function whose code is at `address`.
-    fn symbol(&self, address: u64) -> Option<String>;
+    /// The functions whose code is at these addresses; not of those where there is none.
+    fn symbols(&self, addresses: Vec<u64>) -> BoxFuture<'_, Result<Vec<(u64, String)>, String>>;
 }
 
 /// The answer for a path below `/debug/pprof`, `None` for others and where profiles are not taken.
@@ -42,7 +40,7 @@ pub(crate) async fn answer(process: &Process, path: &str, query: &str) -> Option
         "" => moved(),
         "/" => with_type(StatusCode::OK, HTML, INDEX),
         "/cmdline" => with_type(StatusCode::OK, TEXT, process.command_line.join("\0")),
-        "/symbol" => with_type(StatusCode::OK, TEXT, symbols(profiler, query)),
+        "/symbol" => symbols(profiler, query).await,
         "/profile" => match profiler.cpu(lasts(query)).await {
             Ok(profile) => file(profile, "profile"),
             Err(why) => {
@@ -63,7 +61,8 @@ async fn heap(profiler: &dyn Profiler, query: &str) -> Response<Body> {
         let why = "what was allocated within a time is not told, only what is";
         return refused(StatusCode::BAD_REQUEST, why);
     }
-    let as_text = value(query, "debug").is_some_and(|level| level != "0");
+    let level = value(query, "debug").and_then(|level| level.parse::<i64>().ok());
+    let as_text = level.is_some_and(|level| level != 0);
     match profiler.heap(as_text).await {
         Ok(text) if as_text => with_type(StatusCode::OK, TEXT, text),
         Ok(profile) => file(profile, "heap"),
@@ -84,11 +83,18 @@ fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 /// Addresses in hexadecimal, with `+` between them, become lines; unknown ones are left out. The first
 /// line says that asking makes sense.
-fn symbols(profiler: &dyn Profiler, query: &str) -> String {
+async fn symbols(profiler: &dyn Profiler, query: &str) -> Response<Body> {
     let address = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
-    let words = query.split(['+', ' ']).take(SYMBOLS_MAX).filter_map(address);
-    let line = |address| Some(format!("{address:#x} {}\n", profiler.symbol(address)?));
-    std::iter::once("num_symbols: 1\n".to_owned()).chain(words.filter_map(line)).collect()
+    let addresses = query.split(['+', ' ']).take(SYMBOLS_MAX).filter_map(address).collect();
+    match profiler.symbols(addresses).await {
+        Ok(known) => {
+            let lines = known.iter().map(|(address, name)| format!("{address:#x} {name}\n"));
+            let text: String =
+                std::iter::once("num_symbols: 1\n".to_owned()).chain(lines).collect();
+            with_type(StatusCode::OK, TEXT, text)
+        }
+        Err(why) => refused(StatusCode::INTERNAL_SERVER_ERROR, &why),
+    }
 }
 
 fn file(bytes: Vec<u8>, name: &str) -> Response<Body> {
@@ -109,7 +115,6 @@ fn moved() -> Response<Body> {
     let text = format!("<a href=\"{ROOT}/\">Moved Permanently</a>.\n\n");
     let mut response = with_type(StatusCode::MOVED_PERMANENTLY, HTML, text);
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("/debug/pprof/"));
-    response.headers_mut().insert(CONTENT_TYPE, HTML);
     response
 }
 
@@ -152,8 +157,12 @@ mod tests {
             Box::pin(async move { Ok(format!("heap, text: {text}").into()) })
         }
 
-        fn symbol(&self, address: u64) -> Option<String> {
-            (address == 0x10).then(|| "main".into())
+        fn symbols(
+            &self,
+            addresses: Vec<u64>,
+        ) -> BoxFuture<'_, Result<Vec<(u64, String)>, String>> {
+            let known = addresses.into_iter().filter(|address| *address == 0x10);
+            Box::pin(async move { Ok(known.map(|address| (address, "main".into())).collect()) })
         }
     }
 
@@ -177,7 +186,7 @@ mod tests {
         let uris = "/debug/pprof /debug/pprof/cmdline /debug/pprof/symbol /debug/pprof/symbol?0x10+0x20+10 \
                     /debug/pprof/profile /debug/pprof/profile?seconds=5 /debug/pprof/profile?seconds=-5 \
                     /debug/pprof/profile?seconds=7 /debug/pprof/heap /debug/pprof/heap?debug=1 \
-                    /debug/pprof/heap?debug=0 /debug/pprof/heap?seconds=1 /debug/pprof/goroutine \
+                    /debug/pprof/heap?debug=0 /debug/pprof/heap?debug=x /debug/pprof/heap?seconds=1 /debug/pprof/goroutine \
                     /debug/pprofs /debug/vars";
         let told: Arc<dyn Profiler> = Arc::new(Told);
         let mut lines = String::new();
@@ -196,6 +205,7 @@ mod tests {
             /debug/pprof/heap -> 200 application/octet-stream attachment; filename="heap": "heap, text: false"
             /debug/pprof/heap?debug=1 -> 200 text/plain; charset=utf-8: "heap, text: true"
             /debug/pprof/heap?debug=0 -> 200 application/octet-stream attachment; filename="heap": "heap, text: false"
+            /debug/pprof/heap?debug=x -> 200 application/octet-stream attachment; filename="heap": "heap, text: false"
             /debug/pprof/heap?seconds=1 -> 400 text/plain; charset=utf-8: "what was allocated within a time is not told, only what is\n"
             /debug/pprof/goroutine -> 404 text/plain; charset=utf-8: "Unknown profile\n"
             /debug/pprofs -> not there

@@ -2,7 +2,7 @@
 //! whoever must know. It is the same task at work and at recovery; it talks to nobody who waits for it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use quorate_proto::etcdserverpb::InternalRaftRequest;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, SnapshotMetadata};
@@ -21,7 +21,7 @@ use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
 use crate::env::{BoxFuture, Env};
 use crate::error::{Fatal, Refused};
 use crate::limits;
-use crate::metrics::{ApplySeconds, Metrics, observe};
+use crate::metrics::{ApplySeconds, Metrics, observe, observe_ms};
 use crate::mvcc::Store;
 use crate::peer;
 use crate::plant;
@@ -60,6 +60,8 @@ pub(super) struct Applier {
     /// Revisions deleted in one step of a compaction, and the pause after it.
     pub compaction_step: usize,
     pub compaction_pause: Duration,
+    /// When the compaction under way took its first step.
+    pub compacting_since: Option<Instant>,
     pub flushed: Index,
 }
 
@@ -89,7 +91,7 @@ impl Applier {
                         if compacting {
                             // Entries may come faster than the pause below can end.
                             let busy_step = self.compaction_step.min(limits::COMPACT_STEP_BUSY);
-                            compacting = !self.store.compact_step(busy_step)?;
+                            compacting = self.compact(busy_step)?;
                         }
                     }
                     Some(ToApply::Snapshot(metadata, done)) => {
@@ -103,7 +105,7 @@ impl Applier {
                     }
                 },
                 () = self.env.sleep(self.compaction_pause), if compacting => {
-                    compacting = !self.store.compact_step(self.compaction_step)?;
+                    compacting = self.compact(self.compaction_step)?;
                 }
             }
             self.tell_space();
@@ -113,6 +115,23 @@ impl Applier {
         }
     }
 
+    /// One step of the compaction under way; whether there are more.
+    fn compact(&mut self, changes_max: usize) -> Result<bool, Fatal> {
+        let began = self.env.now();
+        let step = self.store.compact_step(changes_max)?;
+        let now = self.env.now();
+        let since = *self.compacting_since.get_or_insert(began);
+        observe_ms(&self.metrics.compaction_pause_ms, now - began);
+        self.metrics.compacted_keys.inc_by(step.forgotten as u64);
+        if step.finished {
+            self.compacting_since = None;
+            observe_ms(&self.metrics.compaction_ms, now - since);
+            let at = self.env.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.metrics.compacted_last.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+        }
+        Ok(!step.finished)
+    }
+
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
         let mut replies = Vec::with_capacity(entries.len());
         let mut notices = Vec::new();
@@ -120,7 +139,7 @@ impl Applier {
         let (mut told, mut publications) = (Vec::new(), Vec::new());
         let mut changed = false;
         let store = self.store.clone();
-        let mut write = store.begin();
+        let mut write = store.begin().with_events_max(self.hub.bounds().events_bytes);
         for Committed { entry, reply } in entries {
             let started = self.env.now();
             let (index, term) = position(&entry);

@@ -130,6 +130,7 @@ impl Member {
             warning: options.apply_warning,
             compaction_step: options.compaction_step,
             compaction_pause: options.compaction_pause,
+            compacting_since: None,
             flushed: applied,
         };
         let member = Self(Arc::new(Inner {

@@ -15,7 +15,7 @@ use crate::apply::Reply;
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
-use crate::metrics::{Metrics, observe};
+use crate::metrics::{Metrics, observe, truth};
 use crate::replica::{self, Proposal, ProposalKind};
 use crate::trace::span::{self, Span};
 use crate::types::{MemberId, Term};
@@ -177,8 +177,8 @@ impl Member {
 
     /// Counts a request that has been answered.
     pub(super) fn observe_request(&self, kind: &str, started: Instant, success: bool) {
-        let success = if success { "true" } else { "false" };
-        let histogram = self.0.metrics.request_seconds.with_label_values(&[kind, success]);
+        let labels = [kind, truth(success)];
+        let histogram = self.0.metrics.request_seconds.with_label_values(&labels);
         observe(&histogram, self.0.env.now() - started);
     }
 

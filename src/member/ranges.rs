@@ -2,6 +2,7 @@
 //! read from, and the memory that their answers take.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
@@ -13,6 +14,7 @@ use super::stall::Held;
 use super::{Answers, Caller, Member, slow, spans, tally};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
+use crate::metrics::{observe, truth};
 use crate::mvcc::{self, RangeStream, Ranged, TxnRead};
 use crate::plant;
 use crate::trace::Span;
@@ -43,12 +45,13 @@ impl Member {
         request: RangeRequest,
     ) -> Result<RangeResponse, Error> {
         let judged = self.may_range(caller, &request).await?;
+        let began = self.0.env.now();
         let large = is_large(&request);
-        let mut response =
-            self.read_as_judged(large, judged, move |view| view.range(&request)).await?;
-        response.header = self.complete(response.header);
+        let read = self.read_as_judged(large, judged, move |view| view.range(&request)).await;
+        self.observe_range(began, read.is_ok());
+        let response = read?;
         self.metrics().ranges.inc();
-        Ok(response)
+        Ok(self.completed(response))
     }
 
     /// As [`Self::range`], for clients: what their answers take together is bounded, and a large one
@@ -85,6 +88,17 @@ impl Member {
     ) -> Result<Answer<RangeResponse>, Error> {
         let judged = self.may_range(caller, &request).await?;
         self.metrics().ranges.inc();
+        let began = self.0.env.now();
+        let answer = self.answer_as_judged(judged, request).await;
+        self.observe_range(began, answer.is_ok());
+        answer
+    }
+
+    async fn answer_as_judged(
+        &self,
+        judged: Option<u64>,
+        request: RangeRequest,
+    ) -> Result<Answer<RangeResponse>, Error> {
         if request.count_only {
             let read = self.read_as_judged(true, judged, move |view| view.range(&request));
             return Ok(Answer::Whole(self.completed(read.await?), None));
@@ -106,6 +120,11 @@ impl Member {
                 Answer::Paged(frame, self.pages(vec![(0, *pages)], 0, charge))
             }
         })
+    }
+
+    fn observe_range(&self, began: Instant, success: bool) {
+        let histogram = self.metrics().range_seconds.with_label_values(&[truth(success)]);
+        observe(&histogram, self.0.env.now() - began);
     }
 
     /// A txn that only reads, for clients: as [`Self::range_answer`].

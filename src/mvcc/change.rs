@@ -1,6 +1,5 @@
 //! What one change of one key writes: the same for a request and for a history that is installed.
 
-use bytes::Bytes;
 use quorate_proto::mvccpb::KeyValue;
 
 use super::counts::Chunks;
@@ -22,16 +21,15 @@ pub(super) fn record(
     kv: &KeyValue,
 ) -> u64 {
     let lives = kv.version != 0;
-    let (head, record) = Head::encode(rev.sub, kv);
-    let record = if lives { record } else { tombstone(&kv.key) };
-    let key = RevKey::new(rev, !lives).to_bytes();
-    let bytes = (key.len() + record.len()) as u64;
-    overlay.set(Cf::Key, key, Some(record));
-    overlay.set(Cf::Head, kv.key.clone(), Some(head));
+    let (head, at) = Head::encode(rev.sub, kv);
+    let record = if lives { head[at..].to_vec() } else { tombstone(&kv.key) };
+    let key = RevKey::new(rev, !lives);
+    let bytes = (key.as_bytes().len() + record.len()) as u64;
+    overlay.set(Cf::Key, key.as_bytes(), record);
+    overlay.set(Cf::Head, &kv.key[..], head);
     if let Some(old) = newest {
         assert!(old.rev < rev, "{rev:?} of {:?} comes after {:?}", kv.key, old.rev);
-        let key = version_key(&kv.key, old.rev).into();
-        overlay.set(Cf::Versions, key, Some(old.outline().encode()));
+        overlay.set(Cf::Versions, version_key(&kv.key, old.rev), old.outline().encode());
     }
     let before = newest.filter(|head| !head.is_tombstone());
     attach(overlay, &kv.key, before.map_or(0, |head| head.kv.lease), kv.lease);
@@ -51,9 +49,9 @@ fn attach(overlay: &mut Overlay, key: &[u8], from: i64, to: i64) {
     }
     let stays = plant::is("lease-detach-forgotten") && to == 0;
     if from != 0 && !stays {
-        overlay.set(Cf::Attached, attached_key(LeaseId(from), key), None);
+        overlay.delete(Cf::Attached, attached_key(LeaseId(from), key));
     }
     if to != 0 {
-        overlay.set(Cf::Attached, attached_key(LeaseId(to), key), Some(Bytes::new()));
+        overlay.set(Cf::Attached, attached_key(LeaseId(to), key), []);
     }
 }

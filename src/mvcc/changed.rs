@@ -24,12 +24,13 @@ pub struct Changed {
 
 impl Default for Changed {
     fn default() -> Self {
-        Self::new(limits::EVENTS_BYTES_MAX)
+        Self::up_to(limits::EVENTS_BYTES_MAX)
     }
 }
 
 impl Changed {
-    fn new(bytes_max: usize) -> Self {
+    /// Nothing yet, with place for events that take about so many bytes.
+    pub(super) fn up_to(bytes_max: usize) -> Self {
         let (events, between) = Default::default();
         Self { events, between, count: 0, put_bytes: 0, bytes: 0, bytes_max }
     }
@@ -37,6 +38,12 @@ impl Changed {
     #[cfg(test)]
     pub fn of(count: usize) -> Self {
         Self { count, ..Self::default() }
+    }
+
+    /// What was added since the last time.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self::up_to(self.bytes_max);
+        std::mem::replace(self, empty)
     }
 
     /// Whether there is no place for events any more: what was before them need not be found out.
@@ -87,7 +94,7 @@ mod tests {
 
     #[test]
     fn too_many_events_are_told_as_keys_between() {
-        let mut changed = Changed::new(2 * size_of::<Event>());
+        let mut changed = Changed::up_to(2 * size_of::<Event>());
         add(&mut changed, "m");
         assert_eq!((changed.events.len(), changed.is_cut()), (1, false));
         for key in ["n", "c", "x", "d"] {
@@ -99,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_large_one_alone_is_told() {
-        let mut changed = Changed::new(1);
+        let mut changed = Changed::up_to(1);
         add(&mut changed, "m");
         assert_eq!((changed.events.len(), changed.is_cut()), (1, false));
     }

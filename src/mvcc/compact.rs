@@ -42,6 +42,15 @@ impl Progress {
     }
 }
 
+/// What one step has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whether it was the compaction's last.
+    pub finished: bool,
+    /// States that were deleted.
+    pub forgotten: usize,
+}
+
 impl Store {
     /// Whether there is anything for [`Store::compact_step`] to do.
     pub fn compaction_pending(&self) -> bool {
@@ -49,15 +58,14 @@ impl Store {
         position.cleaned < position.compacted
     }
 
-    /// Looks at up to `changes_max` changes and deletes what they gave up; tells whether the compaction
-    /// is finished. Called by the one writer, between batches. Deletes only what nobody can read, so it
-    /// may be lost, or done again, without harm.
-    pub fn compact_step(&self, changes_max: usize) -> Result<bool, Fatal> {
+    /// Looks at up to `changes_max` changes and deletes what they gave up. Called by the one writer,
+    /// between batches. Deletes only what nobody can read, so it may be lost, or done again, without harm.
+    pub fn compact_step(&self, changes_max: usize) -> Result<Step, Fatal> {
         let mut writer = self.enter();
         let mut position = writer.base.position;
         let target = position.compacted.0;
         if position.cleaned == position.compacted {
-            return Ok(true);
+            return Ok(Step { finished: true, forgotten: 0 });
         }
         let mut batch = writer.batch();
         let from = self.progress().resume(position);
@@ -69,7 +77,7 @@ impl Store {
         }
         writer.commit(batch, position)?;
         self.set_progress(Progress { target, next });
-        Ok(next.is_none())
+        Ok(Step { finished: next.is_none(), forgotten: swept.gone.len() })
     }
 }
 
@@ -116,7 +124,7 @@ fn sweep(
     Ok(swept)
 }
 
-/// What one step has done.
+/// What a step has found.
 #[derive(Default)]
 struct Swept {
     /// Where to go on, if not at the end.

@@ -152,7 +152,7 @@ impl Chunks {
             .expect("the first chunk begins before every key");
         *keys += by;
         assert!(*keys >= 0, "more keys were deleted from a chunk than lived in it");
-        overlay.set(Cf::Counts, start.clone(), Some(row(*keys)));
+        overlay.set(Cf::Counts, &start[..], row(*keys));
         if (*keys > CHUNK_MAX || *keys < CHUNK_MIN) && !self.touched.contains(start) {
             self.touched.insert(start.clone());
         }
@@ -181,7 +181,7 @@ impl Chunks {
     /// Enters the cut pieces and joins what became too small.
     pub fn settle(&mut self, overlay: &mut Overlay, cuts: Vec<(Bytes, i64)>) {
         for (start, keys) in cuts {
-            overlay.set(Cf::Counts, start.clone(), Some(row(keys)));
+            overlay.set(Cf::Counts, &start[..], row(keys));
             self.rows.insert(start, keys);
         }
         for start in std::mem::take(&mut self.touched) {
@@ -193,8 +193,8 @@ impl Chunks {
             let joins = keys < CHUNK_MIN && *left_keys + keys <= CHUNK_KEYS;
             if joins && !self.sums.begins_at(&start) {
                 *left_keys += keys;
-                overlay.set(Cf::Counts, left.clone(), Some(row(*left_keys)));
-                overlay.set(Cf::Counts, start.clone(), None);
+                overlay.set(Cf::Counts, &left[..], row(*left_keys));
+                overlay.delete(Cf::Counts, &start[..]);
                 self.rows.remove(&start);
             }
         }
@@ -237,8 +237,8 @@ fn cut(
     Ok(pieces)
 }
 
-pub(super) fn row(keys: i64) -> Bytes {
-    Bytes::copy_from_slice(&keys.to_be_bytes())
+pub(super) fn row(keys: i64) -> [u8; 8] {
+    keys.to_be_bytes()
 }
 
 pub(super) fn parse(row: &[u8]) -> Result<i64, Fatal> {

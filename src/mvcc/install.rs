@@ -87,7 +87,7 @@ impl Store {
             match cf {
                 Cf::Key => install.change(&key, value)?,
                 Cf::Meta => install.meta.push((key, value)),
-                _ => install.overlay.set(cf, key, Some(value)),
+                _ => install.overlay.set(cf, &key[..], &value[..]),
             }
             if install.overlay.bytes() >= INSTALL_BATCH_BYTES {
                 install.write()?;
@@ -145,7 +145,7 @@ impl<'a> Install<'a> {
         if record.is_empty() {
             // A change of no key: see `raised_rows`. Members must agree on history byte for byte.
             self.bytes += key.len() as u64;
-            self.overlay.set(Cf::Key, Bytes::copy_from_slice(key), Some(record));
+            self.overlay.set(Cf::Key, key, []);
             return Ok(());
         }
         let kv = if tombstone {

@@ -80,7 +80,7 @@ impl RevKey {
 
 /// What the versions of a user key begin with.
 pub(super) fn version_prefix(user_key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(user_key.len() + 20);
+    let mut out = Vec::with_capacity(user_key.len() + 2 + 16);
     for piece in user_key.split_inclusive(|byte| *byte == 0) {
         out.extend_from_slice(piece);
         if piece.last() == Some(&0) {
@@ -117,8 +117,8 @@ pub(super) fn attached_prefix(lease: LeaseId) -> [u8; 8] {
     lease.0.to_be_bytes()
 }
 
-pub(super) fn attached_key(lease: LeaseId, user_key: &[u8]) -> Bytes {
-    [&attached_prefix(lease)[..], user_key].concat().into()
+pub(super) fn attached_key(lease: LeaseId, user_key: &[u8]) -> Vec<u8> {
+    [&attached_prefix(lease)[..], user_key].concat()
 }
 
 pub(super) fn be_i64(bytes: &[u8]) -> Option<i64> {

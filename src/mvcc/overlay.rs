@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::ops::Bound;
 
-use bytes::Bytes;
-
 use crate::engine::{Batch, Cf, Cursor as EngineCursor, EngineError, Pair, Snapshot};
 
 /// What a batch changes: a new value, or none for a deletion.
@@ -16,17 +14,26 @@ pub(super) struct Overlay {
     bytes: usize,
 }
 
-type Family = BTreeMap<Bytes, Option<Bytes>>;
+/// Of a deletion of many keys all is here: each piece takes as little as it can.
+type Family = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
 
 impl Overlay {
-    pub fn set(&mut self, cf: Cf, key: Bytes, value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+    pub fn set(&mut self, cf: Cf, key: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
+        self.change(cf, key.into(), Some(value.into()));
+    }
+
+    pub fn delete(&mut self, cf: Cf, key: impl Into<Box<[u8]>>) {
+        self.change(cf, key.into(), None);
+    }
+
+    fn change(&mut self, cf: Cf, key: Box<[u8]>, value: Option<Box<[u8]>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
         self.families[cf as usize].insert(key, value);
     }
 
     /// The value this batch gives to `key`; `None` if it does not touch it.
-    pub fn get(&self, cf: Cf, key: &[u8]) -> Option<&Option<Bytes>> {
-        self.families[cf as usize].get(key)
+    pub fn get(&self, cf: Cf, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.families[cf as usize].get(key).map(Option::as_deref)
     }
 
     /// Bytes set so far, overwritten ones included.
@@ -57,8 +64,8 @@ pub(super) struct Cursor<'a> {
 struct Over<'a> {
     family: &'a Family,
     upper: Option<Vec<u8>>,
-    rest: btree_map::Range<'a, Bytes, Option<Bytes>>,
-    next: Option<(&'a Bytes, &'a Option<Bytes>)>,
+    rest: btree_map::Range<'a, Box<[u8]>, Option<Box<[u8]>>>,
+    next: Option<(&'a [u8], Option<&'a [u8]>)>,
 }
 
 /// Which side the current pair is on.
@@ -114,7 +121,7 @@ impl<'a> Cursor<'a> {
             return self.base.entry();
         }
         let next = self.over.as_ref().and_then(|over| over.next);
-        Ok(next.and_then(|(key, value)| value.as_ref().map(|value| (&key[..], &value[..]))))
+        Ok(next.and_then(|(key, value)| value.map(|value| (key, value))))
     }
 
     /// Decides which side is next, passing over what the overlay deletes.
@@ -142,9 +149,9 @@ impl<'a> Cursor<'a> {
 
 impl Over<'_> {
     fn advance(&mut self) {
-        self.next = self.rest.next();
+        self.next = self.rest.next().map(|(key, value)| (&key[..], value.as_deref()));
         if let (Some((key, _)), Some(upper)) = (self.next, &self.upper)
-            && key[..] >= upper[..]
+            && *key >= upper[..]
         {
             self.next = None;
         }

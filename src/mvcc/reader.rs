@@ -69,7 +69,7 @@ impl Found<'_> {
 impl<'a> Reader<'a> {
     pub fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, Fatal> {
         if let Some(value) = self.overlay.and_then(|overlay| overlay.get(cf, key)) {
-            return Ok(value.clone());
+            return Ok(value.map(Bytes::copy_from_slice));
         }
         Ok(self.snapshot.get(cf, key)?)
     }

@@ -7,8 +7,9 @@
 //! * `Cf::Versions`: create revision, version and the length of the record in `Cf::Key` as varints;
 //!   version 0 is a deletion.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::keys::{Rev, RevKey};
@@ -103,8 +104,8 @@ pub(super) fn shared_kv(bytes: &Bytes) -> Result<KeyValue, Fatal> {
 }
 
 /// The record of a deletion in `Cf::Key`.
-pub(super) fn tombstone(key: &Bytes) -> Bytes {
-    KeyValue { key: key.clone(), ..KeyValue::default() }.encode_to_vec().into()
+pub(super) fn tombstone(key: &Bytes) -> Vec<u8> {
+    KeyValue { key: key.clone(), ..KeyValue::default() }.encode_to_vec()
 }
 
 fn tombstone_len(key: &Bytes) -> usize {
@@ -137,25 +138,23 @@ impl Head {
         Outline { rev: self.rev, create, version, bytes: record as u64 }
     }
 
-    /// The record of `Cf::Head`, and the part of it that is the record of `Cf::Key` for a put.
-    pub fn encode(sub: i64, kv: &KeyValue) -> (Bytes, Bytes) {
-        let mut out = BytesMut::with_capacity(kv.encoded_len() + 10);
-        put_varint(&mut out, sub as u64);
-        let at = out.len();
-        kv.encode(&mut out).expect("the buffer grows");
-        let head = out.freeze();
-        let record = head.slice(at..);
-        (head, record)
+    /// The record of `Cf::Head`, and from where on it is the record of `Cf::Key` for a put.
+    pub fn encode(sub: i64, kv: &KeyValue) -> (Vec<u8>, usize) {
+        let at = encoded_len_varint(sub as u64);
+        let mut head = Vec::with_capacity(at + kv.encoded_len());
+        encode_varint(sub as u64, &mut head);
+        kv.encode(&mut head).expect("the buffer grows");
+        (head, at)
     }
 }
 
 impl Outline {
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(12);
-        put_varint(&mut out, self.create as u64);
-        put_varint(&mut out, self.version as u64);
-        put_varint(&mut out, self.bytes);
-        out.freeze()
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(12);
+        for number in [self.create as u64, self.version as u64, self.bytes] {
+            encode_varint(number, &mut out);
+        }
+        out
     }
 
     pub fn parse(rev: Rev, bytes: &[u8]) -> Result<Self, Fatal> {
@@ -176,14 +175,6 @@ impl Outline {
     pub fn stored_bytes(&self) -> u64 {
         RevKey::new(self.rev, self.is_tombstone()).as_bytes().len() as u64 + self.bytes
     }
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.extend_from_slice(&[value as u8 | 0x80]);
-        value >>= 7;
-    }
-    out.extend_from_slice(&[value as u8]);
 }
 
 /// Protobuf's wire format, from the front of a buffer; `None` when it is broken.
@@ -238,10 +229,10 @@ mod tests {
             let kv = KeyValue {
                 key: key.into(), create_revision: create, mod_revision: modified, version, value: value.into(), lease,
             };
-            let (head, record) = Head::encode(sub, &kv);
-            prop_assert_eq!(&record[..], &kv.encode_to_vec()[..]);
-            prop_assert_eq!(&KvRef::parse(&record).expect("parses").to_kv(), &kv);
-            let parsed = Head::parse(&head).expect("parses");
+            let (head, at) = Head::encode(sub, &kv);
+            prop_assert_eq!(&head[at..], &kv.encode_to_vec()[..]);
+            prop_assert_eq!(&KvRef::parse(&head[at..]).expect("parses").to_kv(), &kv);
+            let parsed = Head::parse(&head.into()).expect("parses");
             prop_assert_eq!(parsed.rev, Rev { main: modified, sub });
             prop_assert_eq!(parsed.kv, kv);
         }

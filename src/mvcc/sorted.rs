@@ -32,6 +32,12 @@ const SLICE_BYTES: usize = if cfg!(test) { 2 } else { 32 };
 /// take a run each.
 const SPARE_KEYS: usize = 64;
 
+#[cfg(test)]
+thread_local! {
+    /// How often a range was looked through.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The keys that are still to come.
 pub(super) struct Sorted {
     keys: KeyRange,
@@ -201,7 +207,7 @@ impl Run {
                 return Ok(run);
             }
             // All have much in common: where they leave one of them tells more.
-            pivot = Some(run.entries[0].value(scan, reader)?);
+            pivot = Some(middle(&run.entries).value(scan, reader)?);
         }
     }
 
@@ -221,6 +227,8 @@ impl Run {
         let keys_max = keys_max.saturating_add(SPARE_KEYS);
         let mut best = Best { entries: BinaryHeap::new(), held: 0, keys_max, room, away: None };
         let mut run = Self { entries: Vec::new(), bytes: 0, keys: 0, seen: 0, cut: false };
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         reader.walk(keys, scan.rev, &mut |found| {
             if !scan.admits(found.modified(), found.created()) {
                 run.seen += 1;
@@ -273,16 +281,16 @@ fn leaves<'a>(value: &'a [u8], pivot: &[u8]) -> (i64, &'a [u8]) {
     (if above { i64::MAX - number } else { number }, &rest[..rest.len().min(SLICE_BYTES)])
 }
 
-/// Puts those in order of whose values the same is kept: they are told by the first of them, and so on.
+/// Puts those in order of whose values the same is kept: they are told by one of them, and so on.
 /// Entries are in order apart from that.
 fn resolve(scan: &Scan<'_>, reader: Reader<'_>, entries: &mut [Entry]) -> Result<(), Fatal> {
-    // Groups within groups, as deep as values are long.
+    // Groups within groups.
     let mut open = Vec::new();
     put_alike(entries, 0, &mut open);
     while let Some(alike) = open.pop() {
         let from = alike.start;
         let alike = &mut entries[alike];
-        let pivot = alike[0].value(scan, reader)?;
+        let pivot = middle(alike).value(scan, reader)?;
         for entry in alike.iter_mut() {
             let value = entry.value(scan, reader)?;
             let (number, slice) = leaves(&value, &pivot);
@@ -293,6 +301,12 @@ fn resolve(scan: &Scan<'_>, reader: Reader<'_>, entries: &mut [Entry]) -> Result
         put_alike(alike, from, &mut open);
     }
     Ok(())
+}
+
+/// One of some, by which the others are told. By the first of values that begin with each other, in the
+/// order of their keys, only that one would be.
+fn middle(entries: &[Entry]) -> &Entry {
+    &entries[entries.len() / 2]
 }
 
 /// Adds the groups of which the same is kept; the first entry has number `from`.

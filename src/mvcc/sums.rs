@@ -55,7 +55,7 @@ impl Sums {
     pub fn adjust(&mut self, overlay: &mut Overlay, key: &[u8], by: i64) {
         if !std::mem::replace(&mut self.stored, true) {
             for (start, keys) in &self.rows {
-                overlay.set(Cf::Sums, start.clone(), Some(row(*keys)));
+                overlay.set(Cf::Sums, &start[..], row(*keys));
             }
         }
         let to_key = (Bound::Unbounded, Bound::Included(key));
@@ -66,7 +66,7 @@ impl Sums {
             .expect("the first sum begins before every key");
         *keys += by;
         assert!(*keys >= 0, "more keys were deleted from a sum than lived in it");
-        overlay.set(Cf::Sums, start.clone(), Some(row(*keys)));
+        overlay.set(Cf::Sums, &start[..], row(*keys));
         if (*keys > SUM_MAX || *keys < SUM_MIN) && !self.touched.contains(start) {
             self.touched.insert(start.clone());
         }
@@ -89,7 +89,7 @@ impl Sums {
                 let sum: i64 = pieces.iter().map(|(_, keys)| keys).sum();
                 assert_eq!(sum, keys, "the chunks of a sum have as many keys as it");
                 for (start, keys) in pieces {
-                    overlay.set(Cf::Sums, start.clone(), Some(row(keys)));
+                    overlay.set(Cf::Sums, &start[..], row(keys));
                     self.rows.insert(start, keys);
                 }
             } else if keys < SUM_MIN {
@@ -105,8 +105,8 @@ impl Sums {
         };
         if *left_keys + keys <= SUM_KEYS {
             *left_keys += keys;
-            overlay.set(Cf::Sums, left.clone(), Some(row(*left_keys)));
-            overlay.set(Cf::Sums, start.clone(), None);
+            overlay.set(Cf::Sums, &left[..], row(*left_keys));
+            overlay.delete(Cf::Sums, &start[..]);
             self.rows.remove(start);
         }
     }

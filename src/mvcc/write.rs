@@ -48,6 +48,11 @@ impl<'a> Write<'a> {
         Self { writer, overlay, chunks: None, position, changes: 0, heard: true, changed }
     }
 
+    /// Keeps the events of an entry while they take no more than about so many bytes.
+    pub fn with_events_max(self, bytes_max: usize) -> Self {
+        Self { changed: Changed::up_to(bytes_max), ..self }
+    }
+
     /// Begins the effects of a raft entry. Every entry begins, whatever comes of it, so that the
     /// applied index moves with it.
     pub fn start_entry(&mut self, index: Index, term: Term) {
@@ -134,19 +139,18 @@ impl<'a> Write<'a> {
     /// Writes to a bucket of another part.
     pub fn put_raw(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
         assert_foreign(cf);
-        let value = Some(Bytes::copy_from_slice(value));
-        self.overlay.set(cf, Bytes::copy_from_slice(key), value);
+        self.overlay.set(cf, key, value);
     }
 
     /// Deletes from a bucket of another part.
     pub fn delete_raw(&mut self, cf: Cf, key: &[u8]) {
         assert_foreign(cf);
-        self.overlay.set(cf, Bytes::copy_from_slice(key), None);
+        self.overlay.delete(cf, key);
     }
 
     /// What changed since the last call.
     pub fn take_changed(&mut self) -> Changed {
-        std::mem::take(&mut self.changed)
+        self.changed.take()
     }
 
     /// The newest main revision, this batch's included.

@@ -45,7 +45,6 @@ impl LogStore for Wal {
 }
 
 pub struct LogTask {
-    env: Env,
     metrics: Arc<Metrics>,
     worker: Arc<dyn Worker>,
     /// Here while nothing is under way.
@@ -72,10 +71,9 @@ struct UnderWay {
 }
 
 impl LogTask {
-    pub fn new(env: Env, store: Box<dyn LogStore>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(env: &Env, store: Box<dyn LogStore>, metrics: Arc<Metrics>) -> Self {
         Self {
             worker: env.rt.worker("log"),
-            env,
             metrics,
             store: Some(store),
             queued: Batch::default(),
@@ -151,16 +149,18 @@ impl LogTask {
     pub async fn finished(&mut self) -> Result<Option<u64>, Fatal> {
         let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
         let result = (&mut under_way.result).await;
-        let (number, since) = (under_way.number, under_way.since);
+        let number = under_way.number;
         self.under_way = None;
         let (store, result) = result.map_err(|e| Fatal::new("the log's thread has ended", e))?;
         self.store = Some(store);
         let stats = result?;
         self.bytes_since_prepare += stats.bytes;
         self.metrics.wal_write_bytes.add(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        if stats.bytes > 0 {
+            observe(&self.metrics.wal_write_seconds, stats.writing);
+        }
         if stats.fsync {
-            let trip = self.env.now().saturating_duration_since(since);
-            observe(&self.metrics.wal_fsync_seconds, trip);
+            observe(&self.metrics.wal_fsync_seconds, stats.syncing);
         }
         Ok(number)
     }

@@ -83,6 +83,7 @@ pub struct Driver<R> {
     changes: VecDeque<u64>,
     conf_state: Arc<raftpb::ConfState>,
     ticks: u64,
+    last_tick: Instant,
     next_tick: Instant,
     timer: BoxFuture<'static, ()>,
     /// Somebody waits for the end: whom to tell, and the tick at which it comes at the latest.
@@ -106,9 +107,11 @@ impl<R: Reply> Driver<R> {
         let retry =
             limits::READ_INDEX_RETRY.as_nanos().div_ceil(config.heartbeat.as_nanos().max(1));
         let retry = u32::try_from(retry).unwrap_or(u32::MAX);
-        let next_tick = env.now() + config.heartbeat;
+        let last_tick = env.now();
+        let next_tick = last_tick + config.heartbeat;
         Self {
             timer: env.sleep_until(next_tick),
+            last_tick,
             next_tick,
             conf_state: Arc::new(core.conf_state()),
             reads: Reads::new(config.id.0, config.boot_seed, retry),
@@ -338,7 +341,8 @@ impl<R: Reply> Driver<R> {
     fn tick(&mut self) {
         let now = self.env.now();
         self.ticks += 1;
-        self.tell_late(now);
+        self.tell_late(now.saturating_duration_since(self.last_tick));
+        self.last_tick = now;
         // Ticks that were missed are not made up for: a process that was stopped does not hold an
         // election the moment it goes on.
         self.next_tick =
@@ -357,9 +361,8 @@ impl<R: Reply> Driver<R> {
     }
 
     /// Others are sent heartbeats by ticks: one that comes after the time of two is late (etcd's bound).
-    fn tell_late(&self, now: Instant) {
+    fn tell_late(&self, took: Duration) {
         let interval = self.config.heartbeat;
-        let took = interval + now.saturating_duration_since(self.next_tick);
         let raftpb::ConfState { voters, learners, .. } = &*self.conf_state;
         let others = (voters.len() + learners.len()).saturating_sub(1);
         if self.core.role() == Role::Leader && took > 2 * interval && others > 0 {

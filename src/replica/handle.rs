@@ -154,6 +154,7 @@ pub fn start<R: Reply>(
     transport: Arc<dyn Transport>,
 ) -> Result<(Replica<R>, mpsc::Receiver<ToApply<R>>), Fatal> {
     let Start { hard_state, conf_state, snapshot: (index, term), entries, wal } = start;
+    let wal = wal.timed_by(env.rt.clone());
     let boot = Boot { hard_state, conf_state, snapshot: (index.0, term.0), entries };
     start_on(env, config, boot, Box::new(wal), transport)
 }
@@ -181,7 +182,7 @@ pub(super) fn start_on<R: Reply>(
     let (applied, applied_changes) = latest::channel(config.applied);
     let (status, status_changes) = latest::channel(Status::default());
     let (fatal, fatal_result) = oneshot::channel();
-    let log = LogTask::new(env.clone(), store, config.metrics.clone());
+    let log = LogTask::new(&env, store, config.metrics.clone());
     let ends = Ends {
         to_apply,
         applied: applied_changes,

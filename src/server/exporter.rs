@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Status};
 use tracing::{info, warn};
 
+use super::port::stopped;
 use crate::client::{self, Channel};
 use crate::env::{Abort, Env};
 use crate::error::Fatal;
@@ -196,10 +197,4 @@ fn may_pass(code: Code) -> bool {
             | Code::Unavailable
             | Code::DataLoss
     )
-}
-
-/// Waits for the word to stop, or for its giver to be gone.
-async fn stopped(signal: &mut latest::Receiver<bool>) {
-    // An error means that the server itself has been dropped.
-    let _ = signal.wait_for(|stop| *stop).await;
 }

@@ -206,7 +206,7 @@ impl<A: Answers> Port<A> {
 }
 
 /// Waits for the word to stop, or for its giver to be gone.
-async fn stopped(signal: &mut latest::Receiver<bool>) {
+pub(super) async fn stopped(signal: &mut latest::Receiver<bool>) {
     // An error means that the server itself has been dropped.
     let _ = signal.wait_for(|stop| *stop).await;
 }

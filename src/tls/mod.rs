@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 pub use accept::{Accepted, Acceptor, Port, Rejected};
 pub use dial::Dialer;
+pub use self_signed::pem;
 use suites::Protocol;
 pub use target::Target;
 

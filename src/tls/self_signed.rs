@@ -96,8 +96,8 @@ fn write(disk: &dyn Disk, path: &Path, text: &str) -> io::Result<()> {
     file.sync_data()
 }
 
-/// RFC 7468.
-fn pem(label: &str, der: &[u8]) -> String {
+/// A section of a PEM file (RFC 7468).
+pub fn pem(label: &str, der: &[u8]) -> String {
     let base64 = BASE64.encode(der);
     let lines = base64.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line));
     let lines: Vec<_> = lines.collect();

@@ -124,8 +124,9 @@ impl Span {
     }
 
     /// The work failed, and this is why.
-    pub fn fail(&self, why: String) {
-        let status = Status { message: why, code: StatusCode::Error.into() };
+    pub fn fail(&self, why: &str) {
+        let message = cut(why.as_bytes());
+        let status = Status { message, code: StatusCode::Error.into() };
         self.0.change(|span| span.status = Some(status));
     }
 
@@ -165,8 +166,12 @@ impl fmt::Debug for Span {
 
 /// An attribute. What is no text is made one, and what is long is cut: keys can be either.
 pub fn text(key: &'static str, value: &[u8]) -> KeyValue {
-    let cut = &value[..value.len().min(limits::SPAN_TEXT_BYTES_MAX)];
-    attribute(key, Value::StringValue(String::from_utf8_lossy(cut).into_owned()))
+    attribute(key, Value::StringValue(cut(value)))
+}
+
+fn cut(text: &[u8]) -> String {
+    let text = &text[..text.len().min(limits::SPAN_TEXT_BYTES_MAX)];
+    String::from_utf8_lossy(text).into_owned()
 }
 
 pub fn number(key: &'static str, value: i64) -> KeyValue {

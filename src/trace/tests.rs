@@ -67,10 +67,18 @@ fn a_state_is_kept_or_left_out_whole() {
     assert_eq!(state(&format!("a={}", "x".repeat(257))), "");
 }
 
+/// Texts of which many are nearly parents, and some are.
+fn strange_parents() -> impl Strategy<Value = String> {
+    prop_oneof!["\\PC{0,80}", "0[0-2]-[0-9a-f]{32}-[0-9a-f]{16}-0[0-7]-?[a-z]{0,2}"]
+}
+
 proptest! {
     /// Whatever the text, and what is read reads the same again.
     #[test]
-    fn no_text_is_too_strange(text in "\\PC{0,80}", state in "\\PC{0,80}") {
+    fn no_text_is_too_strange(
+        text in strange_parents(),
+        state in prop_oneof!["\\PC{0,80}", "([ab]@?[c-e]=[f-h ,]{1,3}){0,3}"],
+    ) {
         if let Some(read) = Parent::read(&text, &state) {
             let SpanId(span) = read.span.expect("a parent has a span");
             let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
@@ -154,7 +162,7 @@ async fn spans_hang_together_and_end_once() {
     drop(part.clone());
     assert!(queue.try_recv().is_err(), "a clone of it goes on");
     drop(part);
-    call.fail("because".into());
+    call.fail("because");
     call.end();
     call.event("too late", Vec::new());
     drop(call);
@@ -195,6 +203,7 @@ async fn a_span_is_bounded() {
     let Traced { tracer, mut queue, .. } = traced(1_000_000);
     let call = tracer.serve("a/B", None, None).expect("all are traced");
     call.add([text("key", &vec![b'x'; 2 * limits::SPAN_TEXT_BYTES_MAX])]);
+    call.fail(&"y".repeat(2 * limits::SPAN_TEXT_BYTES_MAX));
     for _ in 0..2 * limits::SPAN_EVENTS_MAX {
         call.event("again", Vec::new());
     }
@@ -202,5 +211,7 @@ async fn a_span_is_bounded() {
     let span = queue.try_recv().expect("it has ended");
     assert_eq!(span.events.len(), limits::SPAN_EVENTS_MAX);
     assert_eq!(span.attributes, [text("key", &vec![b'x'; limits::SPAN_TEXT_BYTES_MAX])]);
+    let status = span.status.expect("it failed");
+    assert_eq!(status.message, "y".repeat(limits::SPAN_TEXT_BYTES_MAX));
     assert!(span.parent_span_id.is_empty() && span.flags == 0x101);
 }

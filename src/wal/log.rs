@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::{etcdserverpb::Metadata, raftpb, walpb};
@@ -14,7 +15,7 @@ use super::recover::{Scan, scan, sweep};
 use super::segment::{self, Name, SPARE};
 use super::table::Action;
 use super::{Options, Recovered, Save, SaveStats};
-use crate::env::{Disk, File, Open};
+use crate::env::{Disk, File, Open, Runtime};
 use crate::plant;
 use crate::types::Index;
 
@@ -39,6 +40,8 @@ pub struct Wal {
     marks: Vec<u64>,
     /// The next segment's file, allocated ahead of need.
     spare: Option<Box<dyn File>>,
+    /// For what saves say of themselves.
+    clock: Option<Arc<dyn Runtime>>,
     poisoned: bool,
 }
 
@@ -92,6 +95,7 @@ impl Wal {
             last_index: 0,
             marks: vec![0],
             spare: None,
+            clock: None,
             poisoned: false,
         })
     }
@@ -133,6 +137,7 @@ impl Wal {
             last_index: replayed.last_index,
             marks: vec![replayed.snapshot.index, replayed.newest_snapshot.index],
             spare: None,
+            clock: None,
             poisoned: false,
         };
         let recovered = Recovered {
@@ -143,6 +148,12 @@ impl Wal {
             repaired,
         };
         Ok((wal, recovered))
+    }
+
+    /// From now on saves say how long they took.
+    pub fn timed_by(mut self, clock: Arc<dyn Runtime>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// The snapshots that the log records and shows to be committed, oldest first. One that is newer
@@ -330,17 +341,32 @@ impl Wal {
     /// Writes what waits, and waits until it is durable.
     fn commit(&mut self, stats: &mut SaveStats) -> Result<(), WalError> {
         self.write(stats)?;
-        let synced = self.file.sync_data();
+        self.fsync(stats)
+    }
+
+    fn fsync(&self, stats: &mut SaveStats) -> Result<(), WalError> {
+        let (synced, took) = self.timed(|| self.file.sync_data());
         if !plant::is("failed-fsync-ignored") {
             synced.map_err(|source| self.io("sync", source))?;
         }
         stats.fsync = true;
+        stats.syncing += took;
         Ok(())
     }
 
+    /// What `work` returns, and how long it took.
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> (T, Duration) {
+        let now = || self.clock.as_ref().map(|clock| clock.now());
+        let began = now();
+        let done = work();
+        let took = now().zip(began).map(|(now, began)| now.saturating_duration_since(began));
+        (done, took.unwrap_or_default())
+    }
+
     fn write(&mut self, stats: &mut SaveStats) -> Result<(), WalError> {
-        let result = self.file.write_all_at(&self.encoder.buf, self.offset);
-        result.map_err(|source| self.io("write", source))?;
+        let (written, took) = self.timed(|| self.file.write_all_at(&self.encoder.buf, self.offset));
+        written.map_err(|source| self.io("write", source))?;
+        stats.writing += took;
         let written = self.encoder.buf.len() as u64;
         self.offset += written;
         stats.bytes += written;
@@ -354,7 +380,7 @@ impl Wal {
         self.write(stats)?;
         self.file.set_len(self.offset).map_err(|source| self.io("truncate", source))?;
         if !plant::is("segment-cut-unsynced") {
-            self.file.sync_data().map_err(|source| self.io("sync", source))?;
+            self.fsync(stats)?;
         }
 
         let spare = self.dir.join(SPARE);

@@ -42,6 +42,7 @@ mod table;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use quorate_proto::{etcdserverpb::Metadata, raftpb, walpb};
 
@@ -84,6 +85,9 @@ pub struct SaveStats {
     pub bytes: u64,
     /// Whether it waited for the disk.
     pub fsync: bool,
+    /// What its writes and its fsyncs took; nothing where the log has no clock.
+    pub writing: Duration,
+    pub syncing: Duration,
 }
 
 /// What an opened log holds.

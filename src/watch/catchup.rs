@@ -1,5 +1,6 @@
 //! How watchers that are not live read history: one bounded read at a time, shared by all watchers
-//! of the session that are near each other, in turns so that none waits for ever.
+//! of the session that are near each other, in turns so that none waits for ever. Sessions that read at
+//! the same time are few: each holds a page, and a revision that is larger is in it as a whole.
 
 use std::sync::Arc;
 
@@ -22,15 +23,29 @@ pub(super) struct Step {
 
 pub(super) type StepResult = (Step, Result<Page, ReadError>);
 
-/// The end of the read that is under way; never when there is none.
-pub(super) async fn finish(step: &mut Option<BoxFuture<'static, StepResult>>) -> StepResult {
-    match step {
-        Some(running) => {
-            let result = running.await;
-            *step = None;
-            result
+/// A read and what it found, until that is taken.
+#[derive(Default)]
+pub(super) enum Reading {
+    #[default]
+    None,
+    Running(BoxFuture<'static, StepResult>),
+    Done(StepResult),
+}
+
+impl Reading {
+    /// What was found, if it is `wanted` now; never when there is nothing. A read goes on in any case:
+    /// other streams wait for its end.
+    pub async fn finish(&mut self, wanted: bool) -> StepResult {
+        if let Self::Running(step) = self {
+            *self = Self::Done(step.await);
         }
-        None => std::future::pending().await,
+        match std::mem::take(self) {
+            Self::Done(result) if wanted => result,
+            other => {
+                *self = other;
+                std::future::pending().await
+            }
+        }
     }
 }
 
@@ -38,7 +53,7 @@ impl Session {
     /// Starts a read for the watcher whose turn it is and all that want the same revisions, unless
     /// one is under way or what the last one found is still to be sent.
     pub(super) fn start_step(&mut self) {
-        if self.step.is_some() || !self.outbox.is_empty() {
+        if !matches!(self.reading, Reading::None) || !self.outbox.is_empty() {
             return;
         }
         let Some(&first) = self.behind.front() else { return };
@@ -68,8 +83,10 @@ impl Session {
             revisions_max: self.bounds.catchup_revisions,
             bytes_max: self.bounds.catchup_bytes,
         };
-        let (env, history) = (self.env.clone(), self.history.clone());
-        self.step = Some(Box::pin(async move {
+        let (env, history, readers) =
+            (self.env.clone(), self.history.clone(), self.readers.clone());
+        self.reading = Reading::Running(Box::pin(async move {
+            let _turn = readers.acquire().await.expect("it is never closed");
             let page = env.blocking("watch catch-up", move || history.read(&ask)).await;
             (Step { from, slots, wanted }, page)
         }));

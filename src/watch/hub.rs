@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::counters::Counters;
 use super::index::Index;
@@ -34,6 +34,7 @@ pub struct HubHandle {
     reached: latest::Receiver<Revision>,
     counters: Arc<Counters>,
     next_session: Arc<AtomicU64>,
+    readers: Arc<Semaphore>,
     bounds: Bounds,
 }
 
@@ -67,6 +68,11 @@ impl HubHandle {
 
     pub fn bounds(&self) -> Bounds {
         self.bounds
+    }
+
+    /// Places for reads of history.
+    pub(super) fn readers(&self) -> Arc<Semaphore> {
+        self.readers.clone()
     }
 
     /// Connects a new session.
@@ -131,7 +137,8 @@ pub fn start(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
         counters: counters.clone(),
     };
     env.spawn("watch hub", hub.run(applied, controls));
-    HubHandle { inbox, control, reached, counters, next_session: Arc::default(), bounds }
+    let readers = Arc::new(Semaphore::new(bounds.catchup_readers));
+    HubHandle { inbox, control, reached, counters, next_session: Arc::default(), readers, bounds }
 }
 
 struct Hub {

@@ -73,8 +73,11 @@ pub struct Bounds {
     pub response_bytes: usize,
     pub catchup_revisions: usize,
     pub catchup_bytes: usize,
+    pub catchup_readers: usize,
     pub ring_publications: usize,
     pub ring_bytes: usize,
+    /// What is published of one entry; its watchers read more from history.
+    pub events_bytes: usize,
 }
 
 impl Default for Bounds {
@@ -87,8 +90,10 @@ impl Default for Bounds {
             response_bytes: limits::WATCH_RESPONSE_BYTES,
             catchup_revisions: limits::WATCH_CATCHUP_REVISIONS,
             catchup_bytes: limits::WATCH_CATCHUP_BYTES,
+            catchup_readers: limits::WATCH_CATCHUP_READERS,
             ring_publications: limits::WATCH_RING_PUBLICATIONS,
             ring_bytes: limits::WATCH_RING_BYTES,
+            events_bytes: limits::EVENTS_BYTES_MAX,
         }
     }
 }

@@ -10,17 +10,17 @@ use futures::Stream;
 use futures::StreamExt;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use quorate_proto::otlp::common::v1::KeyValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Bounds;
-use super::catchup::{StepResult, finish};
+use super::catchup::Reading;
 use super::history::History;
 use super::hub::{HubHandle, Join};
 use super::link::{Delivery, Link, Slot, Stopped, ToSession};
 use super::outbox::{HeaderSource, Outbox};
 use super::record::Response;
 use super::watchers::{State, Watchers};
-use crate::env::{BoxFuture, Env};
+use crate::env::Env;
 use crate::error::{Error, Unavailable};
 use crate::latest;
 use crate::limits;
@@ -106,8 +106,9 @@ pub(super) struct Session {
     pub ready: Vec<Slot>,
     /// Watchers of the join that the hub has not answered.
     joining: Option<Vec<Slot>>,
-    /// The read that is under way.
-    pub step: Option<BoxFuture<'static, StepResult>>,
+    /// Places for reads, which all sessions share.
+    pub readers: Arc<Semaphore>,
+    pub reading: Reading,
     /// Live watchers have everything up to here in the outbox.
     settled: Revision,
     /// The client asked how far all watchers are, when this was the store's revision.
@@ -138,7 +139,8 @@ impl Session {
             behind: VecDeque::new(),
             ready: Vec::new(),
             joining: None,
-            step: None,
+            readers: hub.readers(),
+            reading: Reading::None,
             settled: Revision(0),
             asked: None,
             reached: link.watch_reached(),
@@ -180,7 +182,7 @@ impl Session {
                     Some(request) => self.request(request),
                     None => half_closed = true,
                 },
-                result = finish(&mut self.step), if idle => self.step_finished(result)?,
+                result = self.reading.finish(idle) => self.step_finished(result)?,
                 message = self.link.recv(), if idle => {
                     self.hear(message?);
                     self.drain(self.bounds.buffer_events);

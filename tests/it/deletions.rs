@@ -16,7 +16,7 @@ use quorate_proto::etcdserverpb::{
 use super::client::{Channel, origin};
 use super::crash::runtime;
 use super::overload::{BYTES, Peak, VALUE_BYTES, fill, key};
-use super::process::{Kind, Server, loudly, scratch};
+use super::process::{Server, loudly};
 use super::procfs::resident_bytes;
 
 /// Without the variable.
@@ -34,9 +34,7 @@ const EXTRA: u64 = 64 << 20;
 fn a_deletion_of_many_keys_takes_little_for_each() {
     let keys = std::env::var("QUORATE_DELETE_KEYS").ok();
     let keys: usize = keys.map_or(KEYS, |keys| keys.parse().expect("a number of keys"));
-    let dir = scratch();
-    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
-    server.start();
+    let (_dir, server) = Server::serving();
     let (endpoint, pid) = (server.endpoint(), server.pid().expect("it runs"));
     runtime().block_on(async {
         fill_small(&endpoint, keys).await;
@@ -68,9 +66,7 @@ fn a_deletion_of_many_keys_takes_little_for_each() {
 #[test]
 fn a_deletion_that_tells_more_than_there_is_room_for_is_refused() {
     const KEYS: usize = BYTES / VALUE_BYTES;
-    let dir = scratch();
-    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
-    server.start();
+    let (_dir, server) = Server::serving();
     let endpoint = server.endpoint();
     runtime().block_on(async {
         fill(&endpoint, KEYS).await;

@@ -42,3 +42,6 @@ mod restore;
 mod srv;
 mod tls;
 mod tracing;
+
+// `pki` takes it from wherever it is a part.
+use quorate::tls::pem;

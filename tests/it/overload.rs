@@ -31,7 +31,7 @@ use tower::Service as _;
 
 use super::client::{Channel, Client};
 use super::crash::runtime;
-use super::process::{Kind, Server, loudly, scratch};
+use super::process::{Server, loudly};
 use super::procfs::resident_bytes;
 
 pub const CLIENTS: usize = 5;
@@ -103,9 +103,7 @@ fn large_ranges_take_little_memory() {
     let bytes = std::env::var("QUORATE_RANGE_BYTES").ok();
     let bytes = bytes.map_or(BYTES, |bytes| bytes.parse().expect("a number of bytes"));
     let keys = bytes / VALUE_BYTES;
-    let dir = scratch();
-    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
-    server.start();
+    let (_dir, server) = Server::serving();
     let (endpoint, pid) = (server.endpoint(), server.pid().expect("it runs"));
     runtime().block_on(async {
         fill(&endpoint, keys).await;
@@ -143,9 +141,7 @@ fn large_ranges_take_little_memory() {
 fn an_answer_in_pages_is_the_answer() {
     // More than are put in order at once.
     const KEYS: usize = 600;
-    let dir = scratch();
-    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
-    server.start();
+    let (_dir, server) = Server::serving();
     let endpoint = server.endpoint();
     runtime().block_on(async {
         fill(&endpoint, KEYS).await;
@@ -193,15 +189,13 @@ fn an_answer_in_pages_is_the_answer() {
 const STALLED: usize = 200;
 /// What such a stream may take in the server's memory, and what the writes themselves take.
 pub const STALLED_BYTES_MAX: u64 = 2 << 20;
-pub const WRITES_EXTRA: u64 = 128 << 20;
+const WRITES_EXTRA: u64 = 128 << 20;
 
 #[test]
 fn watchers_that_read_nothing_cost_little_and_nobody_else() {
     const BEFORE: usize = (32 << 20) / VALUE_BYTES;
     const AFTER: usize = (64 << 20) / VALUE_BYTES;
-    let dir = scratch();
-    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
-    server.start();
+    let (_dir, server) = Server::serving();
     let (endpoint, pid) = (server.endpoint(), server.pid().expect("it runs"));
     runtime().block_on(async {
         fill(&endpoint, BEFORE).await;

@@ -125,6 +125,14 @@ impl Server {
         server
     }
 
+    /// A cluster of one that serves, and its directory.
+    pub fn serving() -> (TempDir, Self) {
+        let dir = scratch();
+        let mut server = Self::single(Kind::subject(), dir.path(), &[]);
+        server.start();
+        (dir, server)
+    }
+
     /// A member in `dir` that is to join a cluster, once it has been told which: [`Self::join`].
     pub fn joining(kind: Kind, dir: &Path, name: &str) -> Self {
         let mut server = Self::new(kind, dir, name);

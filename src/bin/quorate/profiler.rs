@@ -61,20 +61,26 @@ impl http::pprof::Profiler for Profiler {
         })
     }
 
-    fn symbol(&self, address: u64) -> Option<String> {
-        let mut name = None;
-        backtrace::resolve(address as *mut c_void, |symbol| {
-            name = name.take().or_else(|| symbol.name().map(|name| format!("{name:#}")));
-        });
-        name
+    fn symbols(&self, addresses: Vec<u64>) -> BoxFuture<'_, Result<Vec<(u64, String)>, String>> {
+        let known = |address| Some((address, symbol(address)?));
+        Box::pin(elsewhere(move || Ok(addresses.into_iter().filter_map(known).collect())))
     }
 }
 
 /// Where looking up names keeps nobody waiting.
-async fn elsewhere(
-    job: impl FnOnce() -> Result<Vec<u8>, String> + Send + 'static,
-) -> Result<Vec<u8>, String> {
+async fn elsewhere<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     task::spawn_blocking(job).await.map_err(|error| error.to_string())?
+}
+
+/// The innermost function there, where calls were made part of their callers.
+fn symbol(address: u64) -> Option<String> {
+    let mut name = None;
+    backtrace::resolve(address as *mut c_void, |symbol| {
+        name = name.take().or_else(|| symbol.name().map(|name| format!("{name:#}")));
+    });
+    name
 }
 
 fn of_memory(allocator: &mut JemallocProfCtl, text: bool) -> Result<Vec<u8>, String> {

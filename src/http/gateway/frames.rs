@@ -52,7 +52,12 @@ impl Frames {
             return None;
         }
         self.0.advance(PREFIX_BYTES);
-        Some(self.0.split_to(length).freeze())
+        let message = self.0.split_to(length).freeze();
+        if self.0.is_empty() {
+            // Room for a large message is not kept for the next one.
+            self.0 = BytesMut::new();
+        }
+        Some(message)
     }
 }
 

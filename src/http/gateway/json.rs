@@ -42,6 +42,11 @@ pub(super) fn escape(json: &str) -> String {
     escaped
 }
 
+/// One of many results, as a line. It takes no more memory than it has bytes: it may wait long.
+pub(super) fn result_line(json: &str) -> String {
+    ["{\"result\":", &escape(json), "}\n"].concat()
+}
+
 /// Cuts a stream of bytes into JSON objects. What is inside an object is not looked at.
 #[derive(Debug, Default)]
 pub(super) struct Objects {

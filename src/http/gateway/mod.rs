@@ -222,13 +222,13 @@ impl Answers {
     }
 
     async fn into_one(mut self, kind: &MessageDescriptor) -> Result<Response<Body>, Status> {
-        while self.frames.length().is_none() {
-            match self.part().await {
-                Some(data) => self.frames.push(&data?),
-                None => return Err(no_message()),
+        let length = loop {
+            if let Some(length) = self.frames.length() {
+                break length;
             }
-        }
-        let length = self.frames.length().unwrap_or_default();
+            let data = self.part().await.unwrap_or_else(|| Err(no_message()))?;
+            self.frames.push(&data);
+        };
         let body = if length <= limits::GATEWAY_WHOLE_BYTES {
             let message = self.next().await.unwrap_or_else(|| Err(no_message()))?;
             let text = json::write(kind, message).map_err(Status::internal)?;
@@ -325,7 +325,7 @@ fn lines(
             let text =
                 next.and_then(|message| json::write(&kind, message).map_err(Status::internal));
             let (line, rest) = match text {
-                Ok(text) => (format!("{{\"result\":{}}}\n", json::escape(&text)), Some(answers)),
+                Ok(text) => (json::result_line(&text), Some(answers)),
                 Err(status) => (refusal::line(&status), None),
             };
             let frame = Frame::data(Bytes::from(line));

@@ -72,9 +72,11 @@ impl Pieces {
             return Ok(true);
         }
         let Some(head) = Head::read(&self.bytes)? else { return Ok(false) };
-        let whole = head.bytes + head.content;
-        let left =
-            open.left.checked_sub(whole as u64).ok_or("a field is larger than its message")?;
+        let whole = head.bytes.checked_add(head.content);
+        let left = whole.and_then(|whole| open.left.checked_sub(whole as u64));
+        let (Some(whole), Some(left)) = (whole, left) else {
+            return Err("a field is larger than its message".to_owned());
+        };
         let field = open.kind.get_field(head.number);
         if let Some(field) = &field
             && let Kind::Message(kind) = field.kind()
@@ -279,6 +281,10 @@ mod tests {
         let mut pieces = Pieces::new(kind.clone(), 3, 0);
         // A field of nine bytes in a message of three.
         pieces.push(&[0x12, 9, 0]);
+        assert!(pieces.next(9).is_err());
+        let mut pieces = Pieces::new(kind.clone(), 30, 0);
+        // One as large as can be said.
+        pieces.push(&[&[0x12][..], &[0xff; 9], &[1; 20]].concat());
         assert!(pieces.next(9).is_err());
         let mut pieces = Pieces::new(kind.clone(), 40, 0);
         pieces.push(&[0xff; 30]);

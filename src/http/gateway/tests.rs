@@ -437,6 +437,13 @@ fn objects_are_found_wherever_they_are_cut() {
     }
 }
 
+#[test]
+fn a_line_takes_no_more_memory_than_it_has_bytes() {
+    let line = json::result_line(r#"{"key":"<"}"#);
+    assert_eq!(line, "{\"result\":{\"key\":\"\\u003c\"}}\n");
+    assert_eq!(line.capacity(), line.len());
+}
+
 /// An answer that is too large to be turned at once.
 fn large() -> RangeResponse {
     let kv = |n: usize| KeyValue {

@@ -255,12 +255,12 @@ fn check_derived(view: &View) {
         [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
     for (key, states) in &states {
         let (newest, older) = states.split_last().expect("it has one");
-        heads.insert(key.clone(), Head::encode(newest.rev.sub, &newest.kv).0);
+        heads.insert(key.clone(), Head::encode(newest.rev.sub, &newest.kv).0.into());
         for state in older {
-            versions.insert(version_key(key, state.rev).into(), state.outline().encode());
+            versions.insert(version_key(key, state.rev).into(), state.outline().encode().into());
         }
         if newest.kv.lease != 0 {
-            attached.insert(attached_key(LeaseId(newest.kv.lease), key), Bytes::new());
+            attached.insert(attached_key(LeaseId(newest.kv.lease), key).into(), Bytes::new());
         }
     }
     for (cf, expected) in [(Cf::Head, heads), (Cf::Versions, versions), (Cf::Attached, attached)] {

@@ -90,7 +90,7 @@ impl Script {
                     .entry(|write| write.compact(revision).expect("works").map(|()| String::new())))
             }
             "step" => {
-                let done = self.store().compact_step(words[0].parse()?)?;
+                let done = self.store().compact_step(words[0].parse()?)?.finished;
                 Ok(if done { "finished" } else { "goes on" }.to_owned())
             }
             "grant" => {

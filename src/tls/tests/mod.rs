@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use pki::{Authority, Issued, Subject, pem};
+use pki::{Authority, Issued, Subject};
 
 /// An authority, and a server's certificate for localhost in the same folder.
 struct World {

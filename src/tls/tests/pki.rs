@@ -5,13 +5,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+
+use super::pem;
 
 /// A CA.
 pub struct Authority {
@@ -109,11 +109,4 @@ fn named(cn: &str) -> DistinguishedName {
         name.push(DnType::CommonName, cn);
     }
     name
-}
-
-/// RFC 7468.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let base64 = BASE64.encode(der);
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

@@ -106,6 +106,15 @@ fn one_save_is_one_write_and_one_fsync() {
     let stats = wal.save(&batch).expect("the disk works");
     assert_eq!(disk.operations() - before, 2);
     assert!(stats.fsync && stats.bytes > 8 * 20, "{stats:?}");
+    assert!(stats.writing.is_zero() && stats.syncing.is_zero(), "there is no clock");
+}
+
+#[tokio::test]
+async fn saves_say_how_long_they_took() {
+    let disk = MemDisk::default();
+    let mut wal = create(&disk).expect("the disk works").timed_by(crate::env::tokio::env().rt);
+    let stats = wal.save(&[save(vec![entry(1, 1, 20)], state(1, 0))]).expect("the disk works");
+    assert!(!stats.writing.is_zero() && !stats.syncing.is_zero(), "{stats:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
@@ -49,6 +50,11 @@ impl World {
         assert!(!self.turn(1_000_000), "tasks keep each other busy for ever");
     }
 
+    /// The most blocking jobs that were under way at one time.
+    pub fn jobs_max(&self) -> usize {
+        self.rt.lock().jobs_max
+    }
+
     /// Lets time pass.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.rt.lock();
@@ -71,6 +77,9 @@ struct State {
     now: Duration,
     next: u64,
     random: u64,
+    /// Blocking ones under way; clones share it.
+    jobs: Arc<AtomicUsize>,
+    jobs_max: usize,
 }
 
 impl State {
@@ -134,13 +143,19 @@ impl Runtime for Seeded {
     }
 
     fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
-        let turns = self.lock().random() % 4;
+        let mut state = self.lock();
+        let turns = state.random() % 4;
+        let jobs = state.jobs.clone();
+        let running = jobs.fetch_add(1, Relaxed) + 1;
+        state.jobs_max = state.jobs_max.max(running);
+        drop(state);
         let (done, ended) = tokio::sync::oneshot::channel();
         self.spawn(
             name,
             Box::pin(async move {
                 pause(turns).await;
                 job();
+                jobs.fetch_sub(1, Relaxed);
                 let _ = done.send(());
             }),
         );

@@ -4,7 +4,7 @@
 //! then the endpoints (host:port each). The cluster is empty and without users; the first case makes
 //! them. One line a case; the first wrong result ends it with 1. tests/it/clients.rs starts the
 //! cluster.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
 
 mod keys;
 mod leases;
