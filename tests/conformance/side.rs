@@ -101,6 +101,9 @@ impl Side {
         }
         let args: Vec<String> = command.args.iter().map(|arg| self.fill_in(arg)).collect();
         let stdin = self.fill_in(&command.stdin);
+        if args.iter().any(|arg| is_of_members(arg)) {
+            self.settle();
+        }
         let output = match command.until {
             Until::End => self.ask(&args, &stdin),
             Until::Names => {
@@ -119,6 +122,12 @@ impl Side {
         }
         let fields = Fields::new(&output, &script.masks, &|text| self.rename(text));
         (output, fields)
+    }
+
+    /// Raft drops a change of members that comes before it counts the last one as applied, and etcd never
+    /// answers it then. A linearizable read waits for that; where it is not permitted, neither is a change.
+    fn settle(&self) {
+        self.rpc.run(&["KV/Range".into(), r#"{"key":"/none"}"#.into()], None);
     }
 
     fn ask(&self, args: &[String], stdin: &str) -> Output {
@@ -191,6 +200,11 @@ impl Side {
         }
         text
     }
+}
+
+/// Whether a word of a command says that it may change members.
+fn is_of_members(word: &str) -> bool {
+    word == "member" || word.starts_with("Cluster/Member") || word.starts_with("/v3/cluster/member")
 }
 
 /// What is called `"token"`, of JSON.
