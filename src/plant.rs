@@ -13,7 +13,8 @@ pub struct Fault {
     pub name: &'static str,
     /// What the server does wrong.
     pub does: &'static str,
-    /// The faults of real systems that it stands for, by their numbers in the simulator's README.
+    /// The faults of real systems that it stands for, if any is known, by their numbers in the
+    /// simulator's README.
     pub like: &'static str,
 }
 
@@ -60,9 +61,14 @@ pub const ALL: &[Fault] = &[
     fault("span-ids-repeat", "spans are given ids that others have", "B42"),
     // Overload.
     fault("budget-not-returned", "what was set aside for an answer is not given back", "B76"),
-    fault("txn-not-weighed", "what a txn reads that also writes is not compared with the room there is", "B76"),
+    fault("txn-not-weighed", "what a txn that writes reads is not held against the room there is", "B76"),
     fault("watch-buffer-without-end", "events wait without bound for a stream that nobody reads", "B76"),
-    fault("reserve-not-kept", "what the cluster lives on has no places of its own among the proposals", "B76"),
+    fault("reserve-not-kept", "what the cluster lives on has no places of its own", "B76"),
+    fault("pings-uncounted", "clients that ping without end are kept", "B76"),
+    // What members do by themselves.
+    fault("age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12"),
+    fault("past-ends-once", "a leader compacts by age once and never again", ""),
+    fault("latecomers-let-in", "who comes to a meeting that is full takes part in the cluster", ""),
     // Keys.
     fault("txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14"),
     fault("txn-half-done", "a txn's reads are not checked before its writes are done", "B14"),
@@ -72,7 +78,7 @@ pub const ALL: &[Fault] = &[
     fault("delete-range-leaves-last", "a range delete leaves the last key", "B14"),
     fault("more-forgotten", "a page that was cut does not say that there is more", "B14"),
     fault("sort-ignored", "ranges come in the order of keys whatever order was asked for", "B20"),
-    fault("sorted-run-begins-again", "of an answer too large to be sorted at once the first keys come again and again", "B20"),
+    fault("sorted-run-begins-again", "the first keys of a large sorted answer come again and again", "B20"),
     fault("range-filter-ignored", "the bounds on revisions of a range are ignored", "B20"),
     fault("count-forgets-deletes", "stored counts do not go down", "B20"),
     fault("past-count-ignores-deletes", "a count in the past does not see what was deleted since", "B20"),
@@ -96,6 +102,7 @@ pub const ALL: &[Fault] = &[
     fault("watch-begins-late", "a watch from now on misses the next revision", "B41"),
     fault("watch-gap-skipped", "a watcher sent back to catch up skips what it missed", "B15"),
     fault("slow-watcher-skips", "a watcher that was too slow misses one revision", "B15"),
+    fault("watch-passes-large-revision", "watchers are not sent to history for a revision of too many events", "B15"),
     fault("watch-filter-ignored", "filters of a watch are ignored", "B41"),
     fault("watch-prev-kv-lost", "the state before an event is left out, once in a while", "B44"),
     fault("watch-id-not-counted", "a watch id that the client chose is not given to it", "B42"),
@@ -105,12 +112,13 @@ pub const ALL: &[Fault] = &[
     // The gRPC proxy.
     fault("proxy-keeps-linearizable-reads", "a proxy answers linearizable reads from what it has kept", "B102"),
     fault("proxy-keeps-what-was-written", "a proxy keeps answers whose keys were put or deleted through it", "B102"),
+    fault("proxy-takes-back-a-revision", "a proxy that keeps answers in order passes on one from a member that is behind", "B32"),
     fault("proxy-shows-its-namespace", "a proxy does not take its prefix from the keys of a range", "B103"),
     fault("proxy-watcher-joins-late", "a new watcher shares a proxy's watch that has passed its revision", "B44 B101"),
     fault("proxy-watcher-shares-too-soon", "a watcher that catches up shares a proxy's watch that is ahead of it", "B15 B101"),
     fault("proxy-watcher-told-what-was-before", "a watcher is told all that a proxy's shared watch is told", "B15 B44"),
     fault("proxy-watch-resumes-late", "a proxy's watch that lost its member misses the next revision", "B44 B101"),
-    fault("proxy-compaction-ends-all", "of a proxy's shared watch that was compacted, watchers of the future end, too", "B12"),
+    fault("proxy-compaction-ends-all", "watchers of the future end with a proxy's compacted shared watch", "B12"),
     // Leases.
     fault("lease-not-renewed", "a keep-alive is answered and the lease ends all the same", "B50"),
     fault("lease-forgotten", "a new leader forgets the leases of the one before", "B53"),
@@ -133,6 +141,12 @@ pub const ALL: &[Fault] = &[
     // Versions.
     fault("downgrade-ignored", "a leader does not lower the version that is to be lowered", "B59"),
     fault("downgrade-not-loaded", "a member that starts does not know that a downgrade is under way", "B09"),
+    // Certificates.
+    fault("client-without-certificate-served", "who shows no certificate is let in", "B73"),
+    fault("client-cert-unchecked", "a certificate is taken whoever issued it, and whenever it was valid", "B73"),
+    fault("revocations-ignored", "revoked certificates are taken", "B73"),
+    fault("member-comes-from-anywhere", "a member's certificate is taken from another host than it names", "B104"),
+    fault("old-certificate-served", "certificates that have changed count after a restart only", "B105"),
     // Permissions.
     fault("open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68"),
     fault("nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68"),

@@ -1,6 +1,7 @@
 //! A cluster of real servers on simulated hosts: the whole [`Server`], started as the program starts
-//! it, and channels for clients. What is done to the hosts is the nemesis's matter; how members come
-//! and go is in [`crate::members`], what stands before them in [`crate::proxies`].
+//! it. What is done to the hosts is the nemesis's matter; how members come and go is in
+//! [`crate::members`], how they are reached in [`crate::endpoints`], what stands before them in
+//! [`crate::proxies`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,9 @@ use quorate::env::Env;
 use quorate::error::Fatal;
 use quorate::limits;
 use quorate::member;
+use quorate::member::compactor::AutoCompaction;
 use quorate::server::{self, Server};
+use quorate::tls::Listen;
 use quorate::watch;
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
@@ -26,12 +29,12 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
+use crate::certificates::Certificates;
+use crate::endpoints::{CLIENT_PORT, PEER_PORT, endpoint};
 use crate::observe::spans;
-use crate::proxies::{Proxies, client_options};
+use crate::proxies::Proxies;
 use crate::swarm::FRESH_MAX;
 
-pub const CLIENT_PORT: u16 = 2379;
-pub const PEER_PORT: u16 = 2380;
 /// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
 /// once, and that now and then one has to wait.
 pub(crate) const ANSWERS: member::Answers = member::Answers {
@@ -39,12 +42,10 @@ pub(crate) const ANSWERS: member::Answers = member::Answers {
     counted: 1 << 10,
     inline: 4 << 10,
     page: 4 << 10,
-    sorted: 32 << 10,
+    sorted: 18 << 10,
 };
 /// Proposals for which there is room beside clients', where there is little for these.
 const RESERVED: usize = 32;
-/// What a request shows its token in.
-pub const TOKEN: &str = "token";
 /// The user who may do everything; its password is its name.
 pub const ROOT: &str = "root";
 /// What a member gets to say how it is.
@@ -80,11 +81,15 @@ pub struct Shape {
     pub corrupt_check: Option<Duration>,
     /// How often leaders write down what is left of a lease; none for never.
     pub lease_checkpoint: Option<Duration>,
+    /// The age at which leaders compact the past by themselves; none for never.
+    pub auto_compaction: Option<Duration>,
     pub watch_progress_interval: Duration,
     /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
     pub watch_buffer: usize,
     /// Calls of a million of which members tell a collector; at 0 there is none.
     pub traced: u32,
+    /// Whether members, proxies and clients speak TLS, and nobody is let in without a certificate.
+    pub tls: bool,
     pub proxies: Proxies,
 }
 
@@ -107,9 +112,11 @@ impl Shape {
             proposals: None,
             corrupt_check: None,
             lease_checkpoint: None,
+            auto_compaction: None,
             watch_progress_interval: defaults.watch_progress_interval,
             watch_buffer: defaults.watch_bounds.buffer_events,
             traced: 0,
+            tls: false,
             proxies: Proxies::default(),
         }
     }
@@ -120,6 +127,7 @@ impl Shape {
 pub struct Cluster {
     world: World,
     shape: Shape,
+    certificates: Option<Arc<Certificates>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -150,22 +158,36 @@ pub(crate) struct State {
     /// To running servers.
     orders: BTreeMap<String, mpsc::Sender<Order>>,
     /// Root's, where permissions are on: every channel that is made shows it.
-    token: Option<HeaderValue>,
+    pub(crate) token: Option<HeaderValue>,
 }
 
 impl Cluster {
     /// Adds the hosts; nothing runs yet.
     pub fn new(world: &World, shape: Shape) -> Self {
         let hosts: Vec<_> = (0..shape.members).map(|n| format!("m{n}")).collect();
-        for host in &hosts {
-            world.add_host(host);
-        }
-        let state = State { hosts, ..State::default() };
-        let cluster = Self { world: world.clone(), shape, state: Arc::new(Mutex::new(state)) };
-        for host in cluster.proxies() {
-            world.add_host(&host);
-        }
+        let certificates = shape.tls.then(|| Arc::new(Certificates::new(world)));
+        let state = Arc::new(Mutex::new(State { hosts: hosts.clone(), ..State::default() }));
+        let cluster = Self { world: world.clone(), shape, certificates, state };
+        hosts.into_iter().chain(cluster.proxies()).for_each(|host| cluster.add_host(&host));
         cluster
+    }
+
+    /// A host for a member, a proxy, or whoever speaks to them.
+    pub fn add_host(&self, host: &str) {
+        self.world.add_host(host);
+        self.furnish(host);
+    }
+
+    /// Gives a host that has an empty disk what it needs to speak TLS, where that is spoken.
+    pub fn furnish(&self, host: &str) {
+        if let Some(certificates) = &self.certificates {
+            certificates.furnish(host);
+        }
+    }
+
+    /// Where all is TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_deref()
     }
 
     pub fn world(&self) -> &World {
@@ -273,15 +295,13 @@ impl Cluster {
     }
 
     fn options(&self, host: &str) -> server::Options {
-        let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let url = |host: &str| vec![peer_url(host)];
-        let mut member = member::Options::single(host, "/data", address(PEER_PORT));
+        let mut options = self.server(host, "/data");
+        let member = &mut options.member;
         // Which learners were promoted by then no plan can know: there is room for all that it may add.
         member.learners_max = self.shape.learners + FRESH_MAX;
-        member.advertise_peer_urls = url(host);
-        member.advertise_client_urls = vec![format!("http://{}", endpoint(host))];
         let first = (0..self.shape.members).map(|n| format!("m{n}"));
-        member.initial_cluster = first.map(|name| (name.clone(), url(&name))).collect();
+        let first = first.map(|name| (name.clone(), vec![self.peer_url(&name)]));
+        member.initial_cluster = first.collect();
         member.heartbeat = self.shape.heartbeat;
         member.election_timeout = self.shape.election_timeout;
         member.pre_vote = self.shape.pre_vote;
@@ -292,6 +312,7 @@ impl Cluster {
         member.txn_ops_max = self.shape.txn_ops_max;
         member.answers = ANSWERS;
         member.lease_checkpoint_interval = self.shape.lease_checkpoint;
+        member.auto_compaction = self.shape.auto_compaction.map(AutoCompaction::Age);
         if let Some(common) = self.shape.proposals {
             let number = common + RESERVED;
             member.proposals = member::Proposals {
@@ -309,12 +330,26 @@ impl Cluster {
         member.watch_bounds = watch_bounds(self.shape.watch_buffer);
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
-        member.engine = engine::Options::in_memory(self.world.mem_env(host));
-        let mut options = server::Options::new(member, vec![address(CLIENT_PORT)]);
-        // Simulated clients ask for signs of life every two seconds.
-        options.ping_time_min = Duration::from_secs(1);
         let traced = self.shape.traced;
         options.tracing = (traced > 0).then(|| spans::settings(host, traced));
+        options
+    }
+
+    /// The server of a cluster of one on a host of this run, with its data in a folder there.
+    pub(crate) fn server(&self, host: &str, data: &str) -> server::Options {
+        let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let listen = |port| Listen { secure: self.shape.tls, ..address(port).into() };
+        let mut member = member::Options::single(host, data, address(PEER_PORT));
+        member.listen_peer = vec![listen(PEER_PORT)];
+        member.peer_tls = self.tls().unwrap_or_default();
+        member.advertise_peer_urls = vec![self.peer_url(host)];
+        member.advertise_client_urls = vec![self.client_url(host)];
+        member.initial_cluster = vec![(host.to_owned(), vec![self.peer_url(host)])];
+        member.engine = engine::Options::in_memory(self.world.mem_env(host));
+        let mut options = server::Options::new(member, [listen(CLIENT_PORT)]);
+        options.tls = self.tls().unwrap_or_default();
+        // Simulated clients ask for signs of life every two seconds.
+        options.ping_time_min = Duration::from_secs(1);
         options
     }
 }
@@ -327,7 +362,9 @@ fn watch_bounds(events: usize) -> watch::Bounds {
         buffer_matches: usual.buffer_matches.min(4 * events),
         outbox_responses: usual.outbox_responses.min(events),
         catchup_revisions: usual.catchup_revisions.min(events),
+        catchup_readers: usual.catchup_readers.min(events),
         ring_publications: usual.ring_publications.min(events),
+        events_bytes: usual.events_bytes.min(256 * events),
         ..usual
     }
 }
@@ -427,20 +464,6 @@ impl Cluster {
 
 /// What members say.
 impl Cluster {
-    /// A channel from the host of `env` to one member or proxy, or to any member in turn.
-    pub fn channel(&self, env: &Env, member: Option<&str>) -> Channel {
-        let endpoints = match member {
-            Some(name) => vec![endpoint(name)],
-            None => self.endpoints(),
-        };
-        let channel = Channel::with_options(env.clone(), endpoints, client_options());
-        let channel = channel.expect("endpoints are host:port");
-        match &self.state().token {
-            Some(token) => channel.with_header(TOKEN, token.clone()),
-            None => channel,
-        }
-    }
-
     /// From now on channels show root's token, which is `token`.
     pub fn show(&self, token: HeaderValue) {
         self.state().token = Some(token);
@@ -545,11 +568,3 @@ impl Cluster {
 
 /// A host, and the revision, hash and compact revision of its member.
 type Hash = (String, (i64, u32, i64));
-
-pub(crate) fn endpoint(host: &str) -> String {
-    format!("{host}:{CLIENT_PORT}")
-}
-
-pub(crate) fn peer_url(host: &str) -> String {
-    format!("http://{host}:{PEER_PORT}")
-}

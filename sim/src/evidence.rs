@@ -44,9 +44,11 @@ pub struct Record {
     pub quota_bytes: Option<u64>,
     /// How often leaders write down what is left of a lease, where they do.
     pub lease_checkpoint: Option<Duration>,
+    /// The age at which leaders compact the past by themselves, where they do.
+    pub auto_compaction: Option<Duration>,
     /// Whether members tell of their calls.
     pub traced: bool,
-    /// Nothing is done to the cluster but that its leaders change.
+    /// Nothing is done to the cluster but that its leaders change, and its certificates.
     pub steady: bool,
     /// Nothing is done but that members are restarted one by one, and leaders change: all members reach
     /// each other, as a rule.
@@ -187,6 +189,9 @@ impl Record {
 
     /// Events since a revision on may have lost what was before them, when this is above it.
     pub fn compacted_at_most(&self) -> i64 {
-        self.compactions().map(|(revision, _)| revision).max().unwrap_or(0)
+        let asked = self.compactions().map(|(revision, _)| revision).max().unwrap_or(0);
+        // What was young has grown old by the end.
+        let aged = self.auto_compaction.map_or(0, |_| self.last_revision());
+        asked.max(aged)
     }
 }

@@ -50,24 +50,27 @@
 //!
 //! `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
 //! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world`
-//! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members`
-//! (how they come and go) · [`proxies`] (what stands before them) · [`workload`] (clients) · [`nemesis`] (faults) · [`observe`] (what members say
-//! of themselves) · [`evidence`], [`history`] (what was seen) · [`check`] (the judges) · [`offline`] (the
-//! same for the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by
-//! [`swarm`]) · [`play`] (from beginning to [`verdict`]) · [`story`] (what happened, for people) ·
-//! [`report`] (the story in lines, and as a page) · [`shrink`] (a smaller plan that fails alike). All of
-//! it: [`units`] (times and sizes as plans write them) · [`dice`] (numbers from the seed). The commands
-//! are in `main.rs`.
+//! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members` (how
+//! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
+//! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
+//! [`observe`] (what members say of themselves) · [`evidence`], [`history`] (what was seen) ·
+//! [`check`] (the judges) · [`offline`] (the same for the files of closed members). A run: [`plan`]
+//! (what it is to be, drawn from a seed by [`swarm`]) · [`play`] (from beginning to [`verdict`]) ·
+//! [`story`] (what happened, for people) · [`report`] (the story in lines, and as a page) · [`shrink`]
+//! (a smaller plan that fails alike). All of it: [`units`] (times and sizes as plans write them) ·
+//! [`dice`] (numbers from the seed). The commands are in `main.rs`.
 
 #[cfg(not(madsim))]
 compile_error!(
     "crate `sim` needs --cfg madsim from .cargo/config.toml; a RUSTFLAGS variable replaces it"
 );
 
+pub mod certificates;
 pub mod check;
 pub mod cluster;
 pub mod dice;
 mod disk;
+pub mod endpoints;
 mod entropy;
 pub mod evidence;
 pub mod history;

@@ -16,7 +16,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::cluster::{Cluster, Order, peer_url, until_stopped};
+use crate::cluster::{Cluster, Order, until_stopped};
 
 /// What one call gets.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
@@ -136,15 +136,16 @@ impl Cluster {
         if world.has_host(host) {
             world.kill(host);
             world.replace_disk(host);
+            self.furnish(host);
         } else {
-            world.add_host(host);
+            self.add_host(host);
         }
     }
 
     /// From now on the host counts among the members'.
     fn admit(&self, host: &str, learner: bool, members: &[Member]) {
         let mut state = self.state();
-        state.joined.insert(host.to_owned(), initial_cluster(host, members));
+        state.joined.insert(host.to_owned(), self.initial_cluster(host, members));
         if learner {
             state.learners.insert(host.to_owned());
         } else {
@@ -169,11 +170,12 @@ impl Cluster {
     ) -> Result<Vec<Member>, String> {
         let members = self.list(env, false).await?;
         let removed = self.state().removed.clone();
-        if on(host, members.clone()).is_some_and(|member| !removed.contains(&member.id)) {
+        if self.on(host, &members).is_some_and(|member| !removed.contains(&member.id)) {
             return Ok(members);
         }
         let mut client = self.operator(env);
-        let request = MemberAddRequest { peer_urls: vec![peer_url(host)], is_learner: learner };
+        let request =
+            MemberAddRequest { peer_urls: vec![self.peer_url(host)], is_learner: learner };
         answered(env, client.member_add(request)).await.map(|answer| answer.members)
     }
 
@@ -190,8 +192,28 @@ impl Cluster {
         ClusterClient::new(self.channel(env, turn.map(|turn| &*running[turn])))
     }
 
+    /// The member on `host`.
+    fn on<'a>(&self, host: &str, members: &'a [Member]) -> Option<&'a Member> {
+        let url = self.peer_url(host);
+        members.iter().find(|member| member.peer_urls.contains(&url))
+    }
+
+    /// What an operator writes behind `--initial-cluster` of a member that joins. Names do not matter,
+    /// except its own.
+    fn initial_cluster(&self, host: &str, members: &[Member]) -> Vec<(String, Vec<String>)> {
+        let own = self.peer_url(host);
+        let named = members.iter().map(|member| {
+            let name = match member.peer_urls.contains(&own) {
+                true => host.to_owned(),
+                false => format!("{:x}", member.id),
+            };
+            (name, member.peer_urls.clone())
+        });
+        named.collect()
+    }
+
     async fn member(&self, env: &Env, host: &str) -> Result<Option<Member>, String> {
-        Ok(on(host, self.members(env).await?))
+        Ok(self.on(host, &self.members(env).await?).cloned())
     }
 
     /// Tries until it is done or the time is over.
@@ -239,30 +261,10 @@ impl Cluster {
             env.sleep(PAUSE).await;
             // Any member's word will do: the second member of all is needed for a quorum.
             if let Ok(members) = self.list(&env, false).await {
-                options.member.initial_cluster = initial_cluster(host, &members);
+                options.member.initial_cluster = self.initial_cluster(host, &members);
             }
         }
     }
-}
-
-/// The member on `host`.
-fn on(host: &str, members: Vec<Member>) -> Option<Member> {
-    let url = peer_url(host);
-    members.into_iter().find(|member| member.peer_urls.contains(&url))
-}
-
-/// What an operator writes behind `--initial-cluster` of a member that joins. Names do not matter,
-/// except its own.
-fn initial_cluster(host: &str, members: &[Member]) -> Vec<(String, Vec<String>)> {
-    let own = peer_url(host);
-    let named = members.iter().map(|member| {
-        let name = match member.peer_urls.contains(&own) {
-            true => host.to_owned(),
-            false => format!("{:x}", member.id),
-        };
-        (name, member.peer_urls.clone())
-    });
-    named.collect()
 }
 
 async fn answered<T>(

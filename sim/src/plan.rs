@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cluster::Shape;
-use crate::nemesis::Step;
+use crate::nemesis::{Fault, Step};
 use crate::proxies::{self, Proxies};
 use crate::swarm;
 use crate::units::{
@@ -142,9 +142,12 @@ impl fmt::Display for Plan {
             "lease-checkpoint {}",
             shape.lease_checkpoint.map_or(NONE.to_owned(), show_time)
         )?;
+        let age = shape.auto_compaction.map_or(NONE.to_owned(), show_time);
+        writeln!(f, "auto-compaction {age}")?;
         writeln!(f, "progress-interval {}", show_time(shape.watch_progress_interval))?;
         writeln!(f, "watch-buffer {}", shape.watch_buffer)?;
         writeln!(f, "traced {}", shape.traced)?;
+        writeln!(f, "tls {}", yes(shape.tls))?;
         let Proxies { count, ordered, sync, namespace } = &shape.proxies;
         writeln!(f, "proxies {count}")?;
         writeln!(f, "proxy-ordered {}", yes(*ordered))?;
@@ -211,9 +214,11 @@ impl Plan {
             "proposals" => shape.proposals = unless_none(value, number)?,
             "corrupt-check" => shape.corrupt_check = unless_none(value, read_time)?,
             "lease-checkpoint" => shape.lease_checkpoint = unless_none(value, read_time)?,
+            "auto-compaction" => shape.auto_compaction = unless_none(value, read_time)?,
             "progress-interval" => shape.watch_progress_interval = read_time(value)?,
             "watch-buffer" => shape.watch_buffer = number(value)?,
             "traced" => shape.traced = number(value)?,
+            "tls" => shape.tls = yes(value)?,
             "proxies" => shape.proxies.count = number(value)?,
             "proxy-ordered" => shape.proxies.ordered = yes(value)?,
             "proxy-sync" => shape.proxies.sync = unless_none(value, read_time)?,
@@ -240,10 +245,10 @@ impl Plan {
         if members == 0 || members + learners > HOSTS_MAX {
             return Err(format!("1 to {HOSTS_MAX} members and learners, not {members}+{learners}"));
         }
-        let mut numbers: Vec<_> = self.clients.iter().map(|client| client.number).collect();
         if self.shape.traced > 1_000_000 {
             return Err(format!("{} calls of a million", self.shape.traced));
         }
+        let mut numbers: Vec<_> = self.clients.iter().map(|client| client.number).collect();
         numbers.sort_unstable();
         let apart = self.clients.iter().filter(|client| client.workload == workload::ALONE).count();
         if apart > 0 && apart < self.clients.len() {
@@ -251,6 +256,11 @@ impl Plan {
         }
         if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("two clients have one number".to_owned());
+        }
+        let rotates = |step: &Step| matches!(step.fault, Fault::RotateCerts(_));
+        let strange = |client: &ClientPlan| client.workload == workload::SECURED;
+        if !self.shape.tls && (self.steps.iter().any(rotates) || self.clients.iter().any(strange)) {
+            return Err("there are no certificates where tls is not on".to_owned());
         }
         self.check_proxies()
     }

@@ -173,6 +173,7 @@ impl Run {
         let eye = doors(world, EYE).await;
         self.describe(&eye, world);
         let cluster = Cluster::new(world, self.plan.shape.clone());
+        cluster.furnish(EYE);
         if self.plan.shape.traced > 0 {
             observe::spans::start(world, &self.evidence).await;
         }
@@ -200,11 +201,11 @@ impl Run {
         record.quota_bytes = self.plan.shape.quota_bytes;
         record.traced = self.plan.shape.traced > 0;
         record.lease_checkpoint = self.plan.shape.lease_checkpoint;
-        record.steady = self.plan.steps.iter().all(|s| matches!(s.fault, Fault::MoveLeader(_)));
-        record.calm =
-            self.plan.steps.iter().all(|s| {
-                matches!(s.fault, Fault::MoveLeader(_) | Fault::Restart(_) | Fault::Compact)
-            });
+        record.auto_compaction = self.plan.shape.auto_compaction;
+        let steady = |f: &Fault| matches!(f, Fault::MoveLeader(_) | Fault::RotateCerts(_));
+        let calm = |f: &Fault| steady(f) || matches!(f, Fault::Restart(_) | Fault::Compact);
+        record.steady = self.plan.steps.iter().all(|step| steady(&step.fault));
+        record.calm = self.plan.steps.iter().all(|step| calm(&step.fault));
         record.corrupt_check = self.plan.shape.corrupt_check;
         record.election_timeout = self.plan.shape.election_timeout;
         let proxies = &self.plan.shape.proxies;
@@ -240,7 +241,7 @@ impl Run {
     async fn prepare(&self, stage: &Stage) -> Result<(), Violation> {
         let mut ready = Vec::new();
         for client in &self.plan.clients {
-            stage.cluster.world().add_host(&client.host());
+            stage.cluster.add_host(&client.host());
             let (is_ready, when_ready) = oneshot::channel();
             self.start(stage, client, is_ready).await?;
             ready.push((client.host(), when_ready));

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use quorate::client;
 use quorate::env::Env;
 use quorate::http::vars::Process;
 use quorate::proxy::grpc::watch::Bounds;
 use quorate::proxy::grpc::{Options, Proxy};
 
-use crate::cluster::{CLIENT_PORT, Cluster, Starting, endpoint};
+use crate::cluster::{Cluster, Starting};
+use crate::endpoints::{CLIENT_PORT, endpoint, host_of};
 
 /// Proxies, and what they are started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +25,7 @@ pub struct Proxies {
 
 /// The number of the proxy that a host, or an endpoint on it, is.
 pub fn number(host: &str) -> Option<usize> {
-    let host = host.split(':').next().unwrap_or(host);
-    host.strip_prefix('p')?.parse().ok()
+    host_of(host).strip_prefix('p')?.parse().ok()
 }
 
 impl Cluster {
@@ -55,12 +54,12 @@ impl Cluster {
         Options {
             listen: format!("0.0.0.0:{CLIENT_PORT}"),
             listen_metrics: None,
-            listen_tls: None,
+            listen_tls: self.tls(),
             // Those that there were in the beginning: it is started by the same command every time.
             endpoints: (0..shape.members).map(|n| endpoint(&format!("m{n}"))).collect(),
             srv: None,
             insecure_discovery: false,
-            client: client_options(),
+            client: self.client_options(),
             namespace: shape.proxies.namespace.clone(),
             advertise: String::new(),
             resolver: None,
@@ -82,15 +81,5 @@ impl Cluster {
             pprof: false,
             process: Process::default(),
         }
-    }
-}
-
-/// Quicker than in production to notice a dead member: simulated time is dear.
-pub(crate) fn client_options() -> client::Options {
-    client::Options {
-        connect_timeout: Duration::from_secs(2),
-        keep_alive_interval: Duration::from_secs(2),
-        keep_alive_timeout: Duration::from_secs(2),
-        ..client::Options::default()
     }
 }

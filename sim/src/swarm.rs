@@ -37,6 +37,8 @@ const PERMISSIONS: u64 = 6;
 /// Plans with a proxy before the cluster, and clients there that are behind it, in percent.
 const PROXIES: u64 = 10;
 const BEHIND: u64 = 60;
+/// Plans in which everything is TLS, in percent: handshakes take time, and few faults are about them.
+const TLS: u64 = 5;
 
 /// The plan of a seed.
 pub fn draw(seed: u64) -> Plan {
@@ -66,6 +68,14 @@ pub fn draw(seed: u64) -> Plan {
         shape.proxies = proxies(&mut proxy);
         clients.iter_mut().for_each(|client| hide(&mut proxy, client));
         harm(&mut proxy, &mut steps, shape.members, lasts);
+    }
+    let mut secure = of("secure");
+    if secure.chance(TLS) {
+        shape.tls = true;
+        rotate(&mut secure, &mut steps, shape.members, lasts);
+        if !alone {
+            clients.push(ClientPlan::new(clients.len(), workload::SECURED));
+        }
     }
     Plan { seed, shape, weather, clients, steps, lasts, survivable }
 }
@@ -99,6 +109,16 @@ fn harm(dice: &mut Dice, steps: &mut Vec<Step>, members: usize, lasts: Duration)
         let at = ms(dice.between(100..=lasts.as_millis() as u64));
         let lasts = (!fault.is_over_at_once()).then(|| ms(dice.between(100..=5_000)));
         steps.push(Step { at, fault, lasts });
+    }
+    steps.sort_by_key(|step| step.at);
+}
+
+/// Certificates change, beside all that happens to members.
+fn rotate(dice: &mut Dice, steps: &mut Vec<Step>, members: usize, lasts: Duration) {
+    for _ in 0..dice.below(4) {
+        let member = Target::Host(format!("m{}", dice.below(members as u64)));
+        let at = ms(dice.between(100..=lasts.as_millis() as u64));
+        steps.push(Step { at, fault: Fault::RotateCerts(vec![member]), lasts: None });
     }
     steps.sort_by_key(|step| step.at);
 }
@@ -142,9 +162,11 @@ fn shape(dice: &mut Dice) -> Shape {
         proposals: None,
         corrupt_check: None,
         lease_checkpoint: None,
+        auto_compaction: None,
         watch_progress_interval: ms(*dice.pick(&[200, 1_000, 5_000, 600_000])),
         watch_buffer: limits::WATCH_BUFFER_EVENTS,
         traced: 0,
+        tls: false,
         proxies: Proxies::default(),
     }
 }

@@ -24,10 +24,11 @@ fn judge(what: &str, verdict: &Verdict) {
 }
 
 /// First of all: a plan is a run. Played twice, in another order, and in another process, it sends
-/// the same bytes at the same times.
+/// the same bytes at the same times; those of TLS, too, whose keys are random numbers.
 #[test]
 fn the_same_plan_is_the_same_run() {
-    let plans: Vec<Plan> = [1, 2, 3].into_iter().map(Plan::from_seed).collect();
+    let secured = (0..).map(Plan::from_seed).find(|plan| plan.shape.tls);
+    let plans: Vec<Plan> = [1, 2].into_iter().map(Plan::from_seed).chain(secured).collect();
     let digests = |order: &mut dyn Iterator<Item = usize>| {
         let mut digests: Vec<_> = order.map(|at| (at, play(&plans[at]).digest)).collect();
         digests.sort_unstable();

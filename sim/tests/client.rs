@@ -158,6 +158,25 @@ fn endpoints_may_become_others() {
 }
 
 #[test]
+fn an_endpoint_that_is_named_twice_hides_no_other() {
+    each_seed(|world| async move {
+        let client = |env: Env| async move {
+            let client = Client::new(env.clone(), ["a:2379"], OPTIONS).expect("a good endpoint");
+            let channel = client.channel();
+            channel.set_endpoints(["a:2379", "a:2379", "b:2379"]).await.expect("good endpoints");
+            assert_eq!(channel.endpoint_count(), 2);
+            assert_eq!(ask(&client, "").await.expect("a is up"), 1);
+            env.sleep(seconds(2)).await;
+            assert_eq!(ask(&client, "").await.expect("b is up"), 2);
+        };
+        let client = world.start("client", client).await;
+        world.sleep(seconds(1)).await;
+        world.kill("a");
+        client.join().await.expect("nobody kills the client");
+    });
+}
+
+#[test]
 fn a_request_that_nobody_could_get_is_known_as_unsent() {
     each_seed(|world| async move {
         world.kill("a");

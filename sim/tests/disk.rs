@@ -50,6 +50,19 @@ fn read(disk: &dyn Disk, path: &str) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
+fn what_is_put_there_from_outside_stays() {
+    each_seed(|world| async move {
+        on_disk(&world, |disk| drop(create(disk, "/unsynced", b"unsynced"))).await;
+        for bytes in [b"long", b"new!"] {
+            world.disk(HOST).put("/folder/f", bytes).expect("space");
+            world.power_off(HOST);
+            let kept = on_disk(&world, |disk| read(disk, "/folder/f")).await;
+            assert_eq!(kept.expect("kept"), bytes);
+        }
+    });
+}
+
+#[test]
 fn a_killed_process_loses_nothing_it_wrote() {
     each_seed(|world| async move {
         on_disk(&world, |disk| drop(create(disk, "/f", b"unsynced"))).await;

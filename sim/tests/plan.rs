@@ -53,8 +53,9 @@ at 11s promote m4
 at 12s remove m1
 at 13s replace m2 by m5
 at 14s kill p0 for 1s
+at 15s rotate-certs m0 leader
 ";
-    let plan: Plan = steps.parse().expect("steps that make sense");
+    let plan: Plan = format!("tls yes\n{steps}").parse().expect("steps that make sense");
     let printed: String = plan.steps.iter().map(|step| format!("{step}\n")).collect();
     assert_eq!(printed, steps);
 }
@@ -68,6 +69,9 @@ fn nonsense_is_refused_with_its_line() {
     assert!(refused("at 5s partition m0").contains("two groups"));
     assert!(refused("client c1 kv\nclient c1 kv").contains("one number"));
     assert!(refused("speed 3").contains("nothing is called speed"));
+    assert!(refused("traced 1000001").contains("of a million"));
+    assert!(refused("client stranger").contains("no certificates"));
+    assert!(refused("at 5s rotate-certs m0").contains("no certificates"));
     assert!(refused("proxies 4").contains("3 proxies at most"));
     assert!(refused("proxies 1\nclient register at p1").contains("which there is not"));
     assert!(refused("proxies 1\nclient register at p0 by json").contains("no JSON"));

@@ -82,7 +82,7 @@ fn every_fault_has_one_name_and_a_place() {
 fn every_likeness_is_told() {
     let readme = include_str!("../README.md");
     for fault in plant::ALL {
-        for number in fault.like.split(' ') {
+        for number in fault.like.split_whitespace() {
             let row = readme.lines().find(|line| line.starts_with(&format!("| {number} |")));
             let row = row.unwrap_or_else(|| panic!("no row tells of {number}"));
             assert!(row.contains(&format!("`{}`", fault.name)), "{}: {row}", fault.name);

@@ -73,7 +73,7 @@ pub async fn bootstrap(env: &Env, config: &mut Config) -> Result<(), DiscoveryEr
 }
 
 /// Registers `member` as `name=url,name=url...` and waits for the others: all of them in the same form.
-async fn join(
+pub async fn join(
     env: &Env,
     settings: &Discovery,
     member: MemberId,

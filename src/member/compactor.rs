@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{Caller, Member};
 use crate::error::{Error, Refused};
+use crate::plant;
 use crate::replica::Role;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -90,7 +91,12 @@ impl Compactor {
             AutoCompaction::Age(age) => {
                 let interval = if self.first { age } else { age.min(HOUR) };
                 let due = now.saturating_duration_since(self.since) >= interval;
-                *self.seen.front().filter(|_| due)?
+                let due = due && (self.first || !plant::is("past-ends-once"));
+                let oldest = match plant::is("age-of-the-past-ignored") {
+                    true => self.seen.back(),
+                    false => self.seen.front(),
+                };
+                *oldest.filter(|_| due)?
             }
             AutoCompaction::Count(kept) => revision - kept,
         };

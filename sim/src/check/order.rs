@@ -65,9 +65,13 @@ impl Order {
 
     /// The states that a call may have met, the first and the last; `newest` is the last there is.
     pub fn window(&self, operation: &Operation, newest: i64) -> (i64, i64) {
-        let after = self.later.partition_point(|(began, _)| *began <= operation.ended);
-        let last = self.later.get(after).map_or(newest, |(_, revision)| newest.min(revision - 1));
-        (self.floor(operation), last)
+        (self.floor(operation), self.ceiling_at(operation.ended, newest))
+    }
+
+    /// The newest revision that there can have been at this instant; `newest` is the last there is.
+    pub fn ceiling_at(&self, at: Instant, newest: i64) -> i64 {
+        let after = self.later.partition_point(|(began, _)| *began <= at);
+        self.later.get(after).map_or(newest, |(_, revision)| newest.min(revision - 1))
     }
 }
 

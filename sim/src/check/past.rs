@@ -25,7 +25,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let judged = record.operations.iter();
     judged
         .filter_map(|operation| {
-            let fault = judge(&compactions, &order, operation)?;
+            let fault = judge(&compactions, &order, record, operation)?;
             let text = format!("{operation}: {fault}");
             let violation =
                 Violation::new("past", "compaction ends the past, nothing else does", text);
@@ -42,7 +42,12 @@ struct Compaction {
     done: Option<Instant>,
 }
 
-fn judge(compactions: &[Compaction], order: &Order, operation: &Operation) -> Option<String> {
+fn judge(
+    compactions: &[Compaction],
+    order: &Order,
+    record: &Record,
+    operation: &Operation,
+) -> Option<String> {
     let mut wanted = wanted(&operation.call);
     let compacted = operation.failure().is_some_and(|failure| failure.text == COMPACTED);
     if operation.streamed && compacted && wanted.is_none() {
@@ -62,6 +67,7 @@ fn judge(compactions: &[Compaction], order: &Order, operation: &Operation) -> Op
         Some(COMPACTED) => {
             let begun = compactions.iter().filter(|it| it.began <= operation.ended);
             let furthest = begun.map(|it| it.revision).max().unwrap_or(0);
+            let furthest = furthest.max(aged(order, record, operation.ended));
             let (refused, least) = (wanted.refused_at(furthest), wanted.least);
             (!refused).then(|| format!("{least} was refused, {furthest} at most is compacted"))
         }
@@ -78,6 +84,14 @@ fn judge(compactions: &[Compaction], order: &Order, operation: &Operation) -> Op
         }
         _ => None,
     }
+}
+
+/// How far leaders may have compacted by themselves: to what was the newest revision so long before.
+fn aged(order: &Order, record: &Record, at: Instant) -> i64 {
+    // Clocks need not run alike.
+    let age = record.auto_compaction.map(|age| age * 99 / 100);
+    let since = age.and_then(|age| at.checked_sub(age));
+    since.map_or(0, |since| order.ceiling_at(since, i64::MAX))
 }
 
 /// The revisions that a call asks for by number.
@@ -125,6 +139,8 @@ fn flat(ops: &[RequestOp]) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use quorate_proto::etcdserverpb::{CompactionRequest, CompactionResponse};
 
     use super::*;
@@ -158,6 +174,19 @@ mod tests {
         assert!(said(read(4, failed(Code::Internal, COMPACTED))).contains("code Internal"));
         assert!(said(compact(5)).contains("5 had been compacted"), "twice to one revision");
         assert_eq!(said(compact(6)), "");
+    }
+
+    #[test]
+    fn leaders_forget_by_themselves_what_is_old() {
+        let said = |age_s| {
+            let before = Fixture::default().call(0, 1, put("a", "1", Some(5)));
+            let refused = read(7, failed(Code::OutOfRange, COMPACTED));
+            let mut fixture = before.call(4, 5, put("a", "2", Some(9))).call(10, 11, refused);
+            fixture.record.auto_compaction = Some(Duration::from_secs(age_s));
+            texts(&check(&fixture.record))
+        };
+        assert_eq!(said(8), "", "after three seconds there may have been 8");
+        assert!(said(12).contains("7 was refused, 4 at most is compacted"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What members tell of their calls: an id is one span's, what happens in a call happens within it, by
-//! whatever clocks, and a whole cluster's spans arrive. That some are lost on the way is no fault, nor
-//! that some come twice.
+//! What members tell of their calls: an id is one span's, what is done for a call does not begin before
+//! it, by whatever clocks, and a whole cluster's spans arrive. That some are lost on the way is no fault,
+//! nor that some come twice.
 
 use std::collections::BTreeMap;
 

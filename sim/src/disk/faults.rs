@@ -188,6 +188,26 @@ impl SimDisk {
         self.lock().tree.read_folder(dir.as_ref(), side)
     }
 
+    /// Whoever works on the machine puts a file there, whole and synced, in place of one of that name; its
+    /// folder is made if there is none.
+    pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+        let tree = &mut self.lock().tree;
+        let path = path.as_ref();
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        if tree.find(folder).is_err() {
+            tree.create_folder(folder)?;
+            tree.sync_folder(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        }
+        if tree.find(path).is_ok() {
+            tree.remove(path)?;
+        }
+        let ino = tree.create_file(path)?;
+        let file = tree.file(ino)?;
+        file.write(bytes, 0);
+        file.sync();
+        tree.sync_folder(folder)
+    }
+
     /// What was done to it so far.
     pub fn harm(&self) -> Harm {
         self.lock().harm

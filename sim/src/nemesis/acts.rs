@@ -160,6 +160,10 @@ impl Nemesis {
             Fault::Compact => self.compact().await,
             Fault::Defrag(_) => self.defrag(hosts).await,
             Fault::Restart(pause) => self.restart(*pause).await,
+            Fault::RotateCerts(_) => {
+                let certificates = self.cluster.certificates().into_iter();
+                certificates.for_each(|all| hosts.iter().for_each(|host| all.rotate(host)));
+            }
             Fault::Backup(_) => self.backup(number, hosts).await,
             Fault::Add(..) | Fault::Promote(_) | Fault::Remove(_) | Fault::Replace(..) => {
                 self.change(&step.fault).await;
@@ -363,7 +367,8 @@ impl Nemesis {
             | Fault::StallLog(hosts, _)
             | Fault::FailSync(hosts)
             | Fault::FullDisk(hosts)
-            | Fault::Defrag(hosts) => vec![hosts],
+            | Fault::Defrag(hosts)
+            | Fault::RotateCerts(hosts) => vec![hosts],
             Fault::Rot(host, _) | Fault::MoveLeader(host) | Fault::Backup(host) => {
                 vec![std::slice::from_ref(host)]
             }

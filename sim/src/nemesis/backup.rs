@@ -5,14 +5,11 @@
 //! The host is no member's: nobody watches it, nothing is done to it, and it is gone when it was read.
 //! Its data directory is not where the judges of members' disks look.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use quorate::client::Channel;
-use quorate::engine;
 use quorate::env::{Env, Open};
-use quorate::member;
 use quorate::offline::Restore;
 use quorate::server;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
@@ -27,7 +24,8 @@ use tonic::{Response, Status};
 use super::acts::Nemesis;
 use crate::World;
 use crate::check::backups;
-use crate::cluster::{CLIENT_PORT, Cluster, Order, PEER_PORT, ROOT, TOKEN, peer_url, serve};
+use crate::cluster::{Cluster, Order, ROOT, serve};
+use crate::endpoints::TOKEN;
 use crate::evidence::Backup;
 use crate::history::{Answer, Failure};
 use crate::verdict::Violation;
@@ -55,8 +53,9 @@ impl Nemesis {
         let world = self.cluster.world();
         let (began, process) = (self.env.now(), world.processes(source));
         let Some(file) = self.download(source).await else { return };
-        let guest = Guest::new(world, format!("b{number}"));
-        let (cluster, options, host) = (self.cluster.clone(), guest.options(), guest.host.clone());
+        let guest = Guest::new(&self.cluster, format!("b{number}"));
+        let (cluster, host) = (self.cluster.clone(), guest.host.clone());
+        let options = cluster.server(&host, DATA);
         let work = move |env| restore_and_read(env, cluster, host, options, file);
         match world.start(&guest.host, work).await.join().await {
             Some(Ok((reads, leases))) => {
@@ -97,7 +96,7 @@ async fn restore_and_read(
     options: server::Options,
     file: Vec<u8>,
 ) -> Result<(Vec<backups::Read>, Vec<backups::Lease>), String> {
-    restore(&env, &host, file).await?;
+    restore(&env, &cluster, &host, file).await?;
     let (to_server, orders) = mpsc::channel(1);
     let serve = serve(env.clone(), options, orders);
     let serve = async move { serve.await.map_err(|fatal| fatal.to_string()) };
@@ -191,13 +190,14 @@ fn revision(answer: &Answer<RangeResponse>) -> i64 {
 }
 
 /// Makes the file the data directory of the one member of a cluster.
-async fn restore(env: &Env, host: &str, file: Vec<u8>) -> Result<(), String> {
+async fn restore(env: &Env, cluster: &Cluster, host: &str, file: Vec<u8>) -> Result<(), String> {
+    let url = cluster.peer_url(host);
     let restore = Restore {
         name: host.to_owned(),
         data_dir: Some(DATA.into()),
-        initial_cluster: format!("{host}={}", peer_url(host)),
+        initial_cluster: format!("{host}={url}"),
         initial_cluster_token: format!("token of {host}"),
-        advertise_peer_urls: peer_url(host),
+        advertise_peer_urls: url,
         ..Restore::new(FILE)
     };
     let disk = env.disk.clone();
@@ -216,23 +216,9 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(world: &World, host: String) -> Self {
-        world.add_host(&host);
-        Self { world: world.clone(), host }
-    }
-
-    fn options(&self) -> server::Options {
-        let host = &self.host;
-        let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let mut member = member::Options::single(host, DATA, address(PEER_PORT));
-        member.advertise_peer_urls = vec![peer_url(host)];
-        member.advertise_client_urls = vec![format!("http://{host}:{CLIENT_PORT}")];
-        member.initial_cluster = vec![(host.clone(), vec![peer_url(host)])];
-        member.engine = engine::Options::in_memory(self.world.mem_env(host));
-        let mut options = server::Options::new(member, vec![address(CLIENT_PORT)]);
-        // Simulated clients ask for signs of life every two seconds.
-        options.ping_time_min = Duration::from_secs(1);
-        options
+    fn new(cluster: &Cluster, host: String) -> Self {
+        cluster.add_host(&host);
+        Self { world: cluster.world().clone(), host }
     }
 
     /// Throws away what it had.

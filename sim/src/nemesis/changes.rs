@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::acts::Nemesis;
 use super::fault::{Fault, Place};
+use crate::certificates;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 
@@ -180,7 +181,8 @@ fn rotten(
     contents: impl Fn(&str) -> Vec<u8>,
 ) -> Option<(String, u64)> {
     let is_log = |path: &str| path.ends_with(".wal");
-    let wanted = |path: &&str| is_log(path) == (place != Place::Snapshot);
+    let is_own = |path: &str| !path.starts_with(certificates::FOLDER);
+    let wanted = |path: &&str| is_own(path) && is_log(path) == (place != Place::Snapshot);
     let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).filter(wanted).collect();
     let path = match place {
         Place::Tail | Place::Snapshot => *paths.last()?,

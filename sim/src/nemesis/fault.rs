@@ -84,6 +84,8 @@ pub enum Fault {
     Replace(String, String),
     /// `restart every 2s`: one member after the other, in good order.
     Restart(Duration),
+    /// `rotate-certs m0`: new certificates and keys lie there.
+    RotateCerts(Vec<Target>),
     /// `backup m1`: taken there, restored as a cluster of its own on a new host, and read.
     Backup(Target),
 }
@@ -102,11 +104,10 @@ pub enum Place {
 impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
-        use Fault::{Backup, Compact, Defrag, MoveLeader, Reset, Restart, Rot};
+        use Fault::{Backup, Compact, Defrag, MoveLeader, Reset, Restart, Rot, RotateCerts};
         match self {
-            Backup(_) | Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..) => {
-                true
-            }
+            Backup(_) | Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..)
+            | RotateCerts(_) => true,
             _ => self.changes_members(),
         }
     }
@@ -226,6 +227,7 @@ impl fmt::Display for Fault {
             Self::Remove(host) => write!(f, "remove {host}"),
             Self::Replace(old, fresh) => write!(f, "replace {old} by {fresh}"),
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
+            Self::RotateCerts(hosts) => write!(f, "rotate-certs {}", show(hosts)),
             Self::Backup(of) => write!(f, "backup {of}"),
         }
     }
@@ -289,6 +291,7 @@ impl FromStr for Fault {
             "restart" => {
                 Self::Restart(read_time(rest.strip_prefix("every ").unwrap_or(rest).trim())?)
             }
+            "rotate-certs" => Self::RotateCerts(read(rest)?),
             "backup" => Self::Backup(rest.trim().parse()?),
             _ => return Err(format!("no fault is called {name:?}")),
         })

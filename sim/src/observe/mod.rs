@@ -158,7 +158,8 @@ impl Observer {
         loop {
             offline::note_harm(&world, &host, &mut self.evidence.record().seen);
             if world.is_running(&host) {
-                let asked = self.env.timeout(PATIENCE, page::read(&self.env, &host)).await;
+                let asked =
+                    self.env.timeout(PATIENCE, page::read(&self.cluster, &self.env, &host)).await;
                 if let Ok(Ok(figures)) = asked {
                     let (at, host) = (self.env.now(), host.clone());
                     let page = seen::Page { at, host, figures };

@@ -7,10 +7,16 @@ use quorate::env::Env;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::check::queues;
+use crate::cluster::Cluster;
+use crate::endpoints::endpoint;
 
 /// Reads the page; values of one name with different labels are added up.
-pub(super) async fn read(env: &Env, host: &str) -> io::Result<BTreeMap<String, f64>> {
-    let mut connection = env.net.connect(format!("{host}:2379")).await?;
+pub(super) async fn read(
+    cluster: &Cluster,
+    env: &Env,
+    host: &str,
+) -> io::Result<BTreeMap<String, f64>> {
+    let mut connection = cluster.connect(env, &endpoint(host)).await?;
     let request = format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

@@ -207,6 +207,7 @@ mod tests {
         let snapshot = DiskLog { base: 9, ..log(3, 0, 9, &[]) };
         assert_eq!(said(&snapshot), "");
     }
+
     /// A log that begins behind an election says nothing of who voted then.
     #[test]
     fn the_oldest_word_of_who_votes_is_found() {

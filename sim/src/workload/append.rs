@@ -21,10 +21,6 @@ impl Workload for Append {
         "append"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let key = Bytes::from(format!("append/{}", client.below(LISTS)));

@@ -22,7 +22,8 @@ use tonic::{Code, Response, Status};
 
 use super::request::{Op, delete, get, list, put, txn};
 use super::{Client, Work, Workload};
-use crate::cluster::{ROOT, TOKEN};
+use crate::cluster::ROOT;
+use crate::endpoints::TOKEN;
 use crate::evidence::Evidence;
 use crate::history::Answer;
 use crate::verdict::Violation;

@@ -116,8 +116,11 @@ impl Client {
     }
 
     fn json(&self) -> Option<Json> {
-        let json = || Json { env: self.env.clone(), channel: self.channel.clone() };
-        self.speaks_json.then(json)
+        self.speaks_json.then(|| Json {
+            env: self.env.clone(),
+            channel: self.channel.clone(),
+            cluster: self.cluster.clone(),
+        })
     }
 }
 

@@ -23,10 +23,6 @@ impl Workload for Crowd {
         "crowd"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let prefix = format!("crowd/{}/", client.unique());

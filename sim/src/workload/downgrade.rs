@@ -25,10 +25,6 @@ impl Workload for Downgrade {
         "downgrade"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let action = if self.asked { DowngradeAction::Cancel } else { DowngradeAction::Enable };

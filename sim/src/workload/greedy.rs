@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{DeleteRangeRequest, RangeRequest, TxnRequest};
 
 use super::request::{Op, list, put, txn};
 use super::{Client, Work, Workload, calls};
+use crate::cluster::ANSWERS;
 use crate::evidence::Evidence;
 use crate::history::Call;
 use crate::verdict::Violation;
@@ -20,9 +21,8 @@ const SERVED: u64 = 10;
 /// Txns at a time.
 const WIDTH: usize = 4;
 const PAUSE_MS: u64 = 500;
-/// What answers may take together, as members are told: they are there as they are read and as they
-/// are encoded.
-const MOST: usize = 4 << 20;
+/// What answers may take together: they are there as they are read and as they are encoded.
+const MOST: usize = ANSWERS.most;
 
 const _: () = assert!(2 * KEYS as usize * VALUE_BYTES > MOST);
 

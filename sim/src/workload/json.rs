@@ -22,6 +22,8 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+use crate::cluster::Cluster;
+
 /// A member that has not answered by then is left for another one.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -47,6 +49,7 @@ static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
 pub struct Json {
     pub env: Env,
     pub channel: Channel,
+    pub cluster: Cluster,
 }
 
 impl Service<Request<Body>> for Json {
@@ -91,7 +94,7 @@ impl Json {
         text: String,
     ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
         let host = self.channel.endpoint();
-        let stream = self.env.net.connect(host.clone()).await?;
+        let stream = self.cluster.connect(&self.env, &host).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = async move { drop(connection.await) };
         self.env.spawn("JSON connection", connection);

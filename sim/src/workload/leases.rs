@@ -30,10 +30,6 @@ impl Workload for Leases {
         "lease"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let Some(held) = &mut self.held else {

@@ -15,10 +15,6 @@ impl Workload for Lock {
         "lock"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let Some(mut place) = Place::join(client, PREFIX).await else {

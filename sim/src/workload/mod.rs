@@ -8,10 +8,11 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
 //!
-//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON), [`outside`] (the same in a namespace), [`request`] (how requests are
-//! put together), [`scribe`] (the watcher that writes the log), [`closing`] (what is read at the end),
-//! then the workloads, one a file.
+//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON),
+//! [`outside`] (the same in a namespace), [`request`] (how requests are put together), [`scribe`] (the
+//! watcher that writes the log), [`closing`] (what is read at the end), then the workloads, one a file.
 
+pub mod aging;
 pub mod append;
 pub mod auth;
 pub mod client;
@@ -30,7 +31,9 @@ pub mod large;
 pub mod leases;
 pub mod lock;
 pub mod long_lease;
+pub mod meeting;
 pub mod outside;
+pub mod pinger;
 pub mod pressure;
 pub mod queue;
 pub mod quota;
@@ -42,6 +45,7 @@ pub mod scribe;
 pub mod serializable;
 pub mod session;
 pub mod stalled;
+pub mod stranger;
 pub mod txn;
 pub mod watch;
 
@@ -62,7 +66,9 @@ pub trait Workload: Send {
     fn name(&self) -> &'static str;
 
     /// What must be there before the first step. Made by every client, on a whole cluster.
-    fn setup<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
+    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
+        Box::pin(async {})
+    }
 
     /// One operation, or a few that belong together, and the pause after it.
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
@@ -114,17 +120,35 @@ workloads! {
     "greedy": greedy::Greedy,
     "pressure": pressure::Pressure,
     "stalled": stalled::Stalled,
+    "aging": aging::Aging::default(),
+    "pinger": pinger::Pinger,
+    "meeting": meeting::Meeting::default(),
+    "stranger": stranger::Stranger::default(),
 }
 
 /// Those that need a cluster made for them: scripts ask for them, seeds do not.
-pub const SCRIPTED: &[&str] =
-    &["quota", "downgrade", "long-lease", "crowd", "greedy", "pressure", "stalled"];
+pub const SCRIPTED: &[&str] = &[
+    "quota",
+    "downgrade",
+    "long-lease",
+    "crowd",
+    "greedy",
+    "pressure",
+    "stalled",
+    "aging",
+    "pinger",
+    "meeting",
+    SECURED,
+];
 
 /// Those that judge nothing by the names of keys, and so can be put into a namespace.
 pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
 
 /// The one that goes with no other: where it is at work, nobody is served without a name.
 pub const ALONE: &str = "auth";
+
+/// The one that is for plans with TLS.
+pub const SECURED: &str = "stranger";
 
 /// The one that few plans have: it is much work, and what it is for needs little of it.
 pub const RARE: &str = "flood";

@@ -30,10 +30,6 @@ impl Workload for Pressure {
         NAME
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let prefix = format!("{NAME}/{}/", client.unique());

@@ -18,10 +18,6 @@ impl Workload for Ranges {
         "ranges"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             match client.below(10) {

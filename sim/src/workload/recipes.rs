@@ -47,10 +47,6 @@ impl Workload for Recipe {
         }
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             if let Some(mut place) = self.queue(client).await {

@@ -15,10 +15,6 @@ impl Workload for Serializable {
         "serializable"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let member = client.on_member(client.roll());

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
 use super::Client;
+use crate::endpoints::host_of;
 use crate::evidence::{End, How, Stream};
 use crate::story::{News, What};
 
@@ -201,7 +202,8 @@ impl Session {
             stream.watch_id = Some(response.watch_id);
             stream.created_revision = response.header.as_ref().map(|header| header.revision);
         }
-        let (host, news) = (host(&stream.endpoint), news(stream.request.start_revision, &response));
+        let (host, news) =
+            (host_of(&stream.endpoint).to_owned(), news(stream.request.start_revision, &response));
         stream.responses.push((now, response));
         drop(record);
         self.client.story.tell(at, What::Watch { stream: index, host, news });
@@ -219,7 +221,7 @@ impl Session {
         let stream = &mut record.streams[index];
         let news = News::Ended { text: format!("{how:?}") };
         stream.end.get_or_insert(End { at: now, how });
-        let host = host(&stream.endpoint);
+        let host = host_of(&stream.endpoint).to_owned();
         drop(record);
         self.client.story.tell(at, What::Watch { stream: index, host, news });
     }
@@ -230,10 +232,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.leave(&How::Broken("the client left".into()));
     }
-}
-
-fn host(endpoint: &str) -> String {
-    endpoint.split(':').next().unwrap_or(endpoint).to_owned()
 }
 
 fn news(start: i64, response: &WatchResponse) -> News {

@@ -33,10 +33,6 @@ impl Workload for Stalled {
         NAME
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             let mut held = Vec::new();
@@ -76,7 +72,7 @@ impl Workload for Stalled {
 /// A watch of all keys of this workload; when it is answered, nobody reads on.
 async fn open(client: &Client) -> Option<BoxConn> {
     let host = client.channel.endpoint().to_owned();
-    let mut connection = client.env.net.connect(host.clone()).await.ok()?;
+    let mut connection = client.cluster.connect(&client.env, &host).await.ok()?;
     // From `stalled/` to `stalled0`.
     let json = r#"{"create_request":{"key":"c3RhbGxlZC8=","range_end":"c3RhbGxlZDA="}}"#;
     let request = format!(

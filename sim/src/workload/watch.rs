@@ -32,10 +32,6 @@ impl Workload for Watch {
         "watch"
     }
 
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
     /// One connection from its beginning to its end.
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::upstream::Upstream;
 use crate::env::Env;
+use crate::plant;
 
 /// Times that each member is asked, as in etcd.
 const ROUNDS: usize = 5;
@@ -54,7 +55,7 @@ impl Newest {
             let endpoint = channel.endpoint();
             let answer = ask().await?;
             let revision = revision(answer.get_ref());
-            if revision >= before {
+            if revision >= before || plant::is("proxy-takes-back-a-revision") {
                 self.told(revision);
                 return Ok(answer);
             }
