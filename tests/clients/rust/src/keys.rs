@@ -7,13 +7,6 @@ use etcd_client::{
 
 use crate::{World, events, refused};
 
-/// The revision of an answer's header.
-macro_rules! revision {
-    ($answer:expr) => {
-        $answer.header().expect("every answer has a header").revision()
-    };
-}
-
 pub async fn put_and_get(world: World) {
     let mut ann = world.user("ann").await;
     let mut other = world.user_at(1, "ann").await;

@@ -56,6 +56,8 @@ pub async fn kept_alive(world: World) {
     let mut ann = world.user("ann").await;
     let options = WatchOptions::new().with_prefix();
     let mut stream = ann.watch("ann/alive/", Some(options)).await.expect("ann may");
+    let created = stream.message().await.expect("ann may").expect("the stream is open");
+    assert!(created.created(), "{created:?}");
     let kept = ann.lease_grant(4, None).await.expect("ann may");
     let (mut keeper, mut answers) = ann.lease_keep_alive(kept.id()).await.expect("it lives");
     assert_eq!((kept.ttl(), keeper.id()), (4, kept.id()));
@@ -100,7 +102,9 @@ pub async fn lock(world: World) {
     let kvs = ann.get(held.key(), None).await.expect("ann may");
     assert_eq!(kvs.kvs()[0].lease(), first);
 
-    let options = Some(WatchOptions::new().with_prefix());
+    // From the present of the cluster on: the member that watches may be behind it.
+    let now = revision!(kvs);
+    let options = Some(WatchOptions::new().with_prefix().with_start_revision(now + 1));
     let mut stream = ann.watch("ann/lock/", options).await.expect("ann may");
     let created = stream.message().await.expect("ann may").expect("the stream is open");
     assert!(created.created(), "{created:?}");

@@ -6,6 +6,13 @@
 //! cluster.
 #![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
 
+/// The revision of an answer's header.
+macro_rules! revision {
+    ($answer:expr) => {
+        $answer.header().expect("every answer has a header").revision()
+    };
+}
+
 mod keys;
 mod leases;
 mod upkeep;
