@@ -72,6 +72,7 @@ fn generate(descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Iteration order must not depend on a hash seed.
         .btree_map(".")
+        .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -162,7 +162,7 @@ async fn large_late_and_unknown_requests_are_refused_in_etcds_words() {
     ] {
         let mut grpc = tonic::client::Grpc::new(world.channel.clone());
         grpc.ready().await.expect("a channel is always ready");
-        let codec = tonic_prost::ProstCodec::<PutRequest, PutResponse>::default();
+        let codec = quorate_proto::codec::Codec::<PutRequest, PutResponse>::default();
         let path = path.parse().expect("a path");
         let answer = grpc.unary(Request::new(put(1)), path, codec).await;
         assert_eq!(refusal(answer), refused(Code::Unimplemented, text));

@@ -9,6 +9,8 @@
 //! Each module is one package. Bytes fields are [`bytes::Bytes`]; decoding them
 //! from a `Bytes` buffer shares it instead of copying.
 
+pub mod codec;
+
 /// Every file of etcd's API and the ones they import, as an encoded
 /// `google.protobuf.FileDescriptorSet` with version options, without comments.
 /// Names are etcd's spelling (`peerURLs`), also where the Rust field differs.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, join};
 use futures::stream::BoxStream;
 use http_body::Body as HttpBody;
+use quorate_proto::codec::Codec;
 use quorate_proto::etcdserverpb::WatchRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::StreamExt;
@@ -16,7 +17,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::status::{count_failure, status};
@@ -53,7 +53,7 @@ where
             if request.uri().path() != "/etcdserverpb.Watch/Watch" {
                 return Ok(Status::unimplemented("").into_http());
             }
-            let codec = ProstCodec::<watch::Response, WatchRequest>::default();
+            let codec = Codec::<watch::Response, WatchRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(usize::MAX);
             Ok(grpc.streaming(method, request).await)
         })

@@ -246,13 +246,17 @@ impl Answers for Services {
 
     /// What is no gRPC goes to HTTP, wherever there is any.
     fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
-        let Self { mut gate, endpoints, speaks } = self.clone();
+        // gRPC calls are the hot path: clone only what they need.
+        if port::is_grpc(&request) && matches!(self.speaks, Speaks::Both | Speaks::Grpc) {
+            let mut gate = self.gate.clone();
+            return Box::pin(async move {
+                gate.call(request).await.unwrap_or_else(|never| match never {})
+            });
+        }
+        let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
         Box::pin(async move {
             match speaks {
                 Speaks::Metrics => endpoints.answer_metrics(request.map(Body::new)).await,
-                Speaks::Both | Speaks::Grpc if port::is_grpc(&request) => {
-                    gate.call(request).await.unwrap_or_else(|never| match never {})
-                }
                 Speaks::Both | Speaks::Http => endpoints.answer(request.map(Body::new)).await,
                 Speaks::Grpc => {
                     let mut response = Response::new(Body::empty());

@@ -5,10 +5,10 @@ use futures::StreamExt as _;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Version};
 use prost::Message;
+use quorate_proto::codec::Codec;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status, client, server};
-use tonic_prost::ProstCodec;
 use tower::Service as _;
 
 use super::upstream::Upstream;
@@ -43,7 +43,7 @@ where
             enter(&mut message);
             let mut client = client::Grpc::new(upstream).max_decoding_message_size(usize::MAX);
             let request = with_metadata(metadata, message);
-            let codec = ProstCodec::<Q, A>::default();
+            let codec = Codec::<Q, A>::default();
             let answers = client.server_streaming(request, path, codec).await?;
             let changed = move |answer: Result<A, Status>| {
                 answer.map(|mut answer| {
@@ -54,7 +54,7 @@ where
             Ok::<_, Status>(answers.map(|answers| answers.map(changed)))
         }
     });
-    let mut server = server::Grpc::new(ProstCodec::<A, Q>::default());
+    let mut server = server::Grpc::new(Codec::<A, Q>::default());
     server = server.max_decoding_message_size(usize::MAX);
     server.server_streaming(handler, request).await
 }

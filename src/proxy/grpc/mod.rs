@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use ::http::{Request, Response};
 use hyper::body::Incoming;
+use quorate_proto::codec::Codec;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcdserverpb::watch_server::WatchServer;
 use quorate_proto::etcdserverpb::{
@@ -324,7 +325,7 @@ impl Cluster {
             let cluster = self.clone();
             async move { cluster.list().await.map(tonic::Response::new) }
         });
-        let codec = tonic_prost::ProstCodec::<MemberListResponse, MemberListRequest>::default();
+        let codec = Codec::<MemberListResponse, MemberListRequest>::default();
         tonic::server::Grpc::new(codec).unary(handler, request).await
     }
 }
