@@ -98,8 +98,9 @@ fn collect(folder: &Path, planted: &mut BTreeSet<String>) {
             collect(&path, planted);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).expect("a source is text");
-            let names = text.split("plant::is(\"").skip(1);
-            planted.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            let names = text.split("plant::").skip(1);
+            let names = names.filter_map(|rest| Some(rest.split_once(".is_planted()")?.0));
+            planted.extend(names.map(|name| name.to_lowercase().replace('_', "-")));
         }
     }
 }

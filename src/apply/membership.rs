@@ -98,7 +98,7 @@ impl Membership {
         if let Some(json) = view.get(Cf::Cluster, DOWNGRADE)? {
             let stored: StoredDowngrade = serde_json::from_slice(&json)
                 .map_err(|e| Fatal::new("the stored downgrade does not decode", e))?;
-            let kept = stored.enabled && !plant::is("downgrade-not-loaded");
+            let kept = stored.enabled && !plant::DOWNGRADE_NOT_LOADED.is_planted();
             table.downgrade = Some(stored.target).filter(|_| kept);
         }
         Ok(table)
@@ -193,7 +193,7 @@ impl Membership {
         }
         record.is_learner = false;
         let record = record.clone();
-        if !plant::is("promotion-not-stored") {
+        if !plant::PROMOTION_NOT_STORED.is_planted() {
             put(write, &record);
         }
         Ok(())

@@ -130,7 +130,7 @@ impl StateMachine {
     pub fn load(store: &Store) -> Result<Self, Fatal> {
         Ok(Self {
             store: store.clone(),
-            leases: if plant::is("leases-not-loaded") {
+            leases: if plant::LEASES_NOT_LOADED.is_planted() {
                 Leases::default()
             } else {
                 Leases::load(store)?
@@ -235,7 +235,7 @@ impl StateMachine {
 
     /// Writes what consensus needs to know at the next start, in etcd's form (bucket `meta`).
     pub fn remember_conf_state(write: &mut Write<'_>, state: &ConfState) {
-        if plant::is("conf-state-left-out") {
+        if plant::CONF_STATE_LEFT_OUT.is_planted() {
             return;
         }
         let (key, value) = Self::conf_state_row(state);
@@ -266,7 +266,8 @@ impl StateMachine {
         let grows = request.put.is_some()
             || request.lease_grant.is_some()
             || request.txn.as_ref().is_some_and(puts);
-        let full = self.alarms.stands(AlarmType::Nospace) && !plant::is("quota-not-enforced");
+        let full =
+            self.alarms.stands(AlarmType::Nospace) && !plant::QUOTA_NOT_ENFORCED.is_planted();
         (grows && full).then_some(Refused::NoSpace)
     }
 

@@ -232,7 +232,7 @@ impl Auth {
     fn changed(&mut self, write: &mut Write<'_>) {
         self.revision += 1;
         write.put_raw(Cf::Auth, REVISION, &self.revision.to_be_bytes());
-        if !plant::is("permissions-not-refreshed") {
+        if !plant::PERMISSIONS_NOT_REFRESHED.is_planted() {
             self.refresh();
         }
     }

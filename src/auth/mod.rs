@@ -93,7 +93,7 @@ impl Default for Auth {
 impl Auth {
     /// Reads the tables from their buckets.
     pub fn load(store: &Store) -> Result<Self, Fatal> {
-        if plant::is("auth-not-loaded") {
+        if plant::AUTH_NOT_LOADED.is_planted() {
             return Ok(Self::default());
         }
         let view = store.view();

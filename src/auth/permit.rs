@@ -133,7 +133,7 @@ impl Auth {
             Some(Op::RequestRange(range)) => Ok(self.may_read(who, &range.key, &range.range_end)),
             Some(Op::RequestPut(put)) => self.may_put(who, put, attached),
             Some(Op::RequestDeleteRange(delete)) => Ok(self.may_delete(who, delete)),
-            Some(Op::RequestTxn(_)) if plant::is("nested-txn-unjudged") => Ok(Ok(())),
+            Some(Op::RequestTxn(_)) if plant::NESTED_TXN_UNJUDGED.is_planted() => Ok(Ok(())),
             Some(Op::RequestTxn(txn)) => self.may_txn(who, txn, attached),
             None => Ok(Ok(())),
         }
@@ -154,7 +154,7 @@ impl Auth {
         }
         if who.revision < self.revision {
             // Planted: what was let in by other permissions needs no judgement any more.
-            let accepted = plant::is("old-auth-revision-accepted");
+            let accepted = plant::OLD_AUTH_REVISION_ACCEPTED.is_planted();
             return accepted.then_some(()).ok_or(Refused::AuthOldRevision);
         }
         let user = self.users.get(&who.user).ok_or(Refused::PermissionDenied)?;
@@ -165,7 +165,7 @@ impl Auth {
         let granted = granted(permitted);
         let is = match range_end {
             [] => granted.contains(key),
-            [0] if plant::is("open-range-as-one-key") => granted.contains(key),
+            [0] if plant::OPEN_RANGE_AS_ONE_KEY.is_planted() => granted.contains(key),
             [0] => granted.covers(key, None),
             end => granted.covers(key, Some(end)),
         };

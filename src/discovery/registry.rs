@@ -96,7 +96,7 @@ impl Standing {
     pub fn excludes(&self, registry: &Registry) -> bool {
         let mut first = self.members.iter().take(self.size);
         let late = self.missing() == 0 && !first.any(|member| member.key == registry.own);
-        late && !plant::is("latecomers-let-in")
+        late && !plant::LATECOMERS_LET_IN.is_planted()
     }
 
     /// The first so many, as `--initial-cluster` has them.

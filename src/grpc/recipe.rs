@@ -134,7 +134,7 @@ impl Candidate {
         }
         let own = self.member.range(&self.caller, get(&self.key)).await?;
         let still = own.kvs.first().is_some_and(|kv| kv.create_revision == self.revision);
-        let still = still || plant::is("lock-not-rechecked");
+        let still = still || plant::LOCK_NOT_RECHECKED.is_planted();
         Ok(own.header.filter(|_| still))
     }
 

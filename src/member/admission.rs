@@ -48,7 +48,7 @@ impl Admission {
     pub fn enter(&self, weight: Weight, bytes: usize) -> Result<Place<'_>, Unavailable> {
         let place = self.common.enter(bytes).or_else(|| match weight {
             Weight::Common => None,
-            Weight::Vital if plant::is("reserve-not-kept") => None,
+            Weight::Vital if plant::RESERVE_NOT_KEPT.is_planted() => None,
             Weight::Vital => self.reserve.enter(bytes),
         });
         place.ok_or(Unavailable::TooManyRequests)

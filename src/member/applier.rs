@@ -153,7 +153,7 @@ impl Applier {
             let mut kind = None;
             let outcome: Outcome = match Command::decode(&entry)? {
                 Command::Nothing => Ok((Reply::Done, None)),
-                Command::Request(_) if plant::is("abandoned-request-skipped") && gone => {
+                Command::Request(_) if plant::ABANDONED_REQUEST_SKIPPED.is_planted() && gone => {
                     Ok((Reply::Done, None))
                 }
                 Command::Request(_) if self.passes_over(index) => Ok((Reply::Done, None)),
@@ -231,8 +231,8 @@ impl Applier {
         change: ConfChange,
         refused: Option<Refused>,
     ) -> Result<ConfState, Fatal> {
-        let ghost =
-            plant::is("ghost-voter") && change.r#type() == ConfChangeType::ConfChangeRemoveNode;
+        let ghost = plant::GHOST_VOTER.is_planted()
+            && change.r#type() == ConfChangeType::ConfChangeRemoveNode;
         let change = match refused {
             None if ghost => ConfChange { node_id: 0, ..change },
             Some(refused) => {
@@ -250,14 +250,15 @@ impl Applier {
     fn passes_over(&self, index: Index) -> bool {
         let own = self.member.0.is_multiple_of(2) && index.0.is_multiple_of(50);
         let page = index.0 > self.store.applied().0 + 8;
-        (plant::is("apply-depends-on-member") && own) || (plant::is("page-taken-for-all") && page)
+        (plant::APPLY_DEPENDS_ON_MEMBER.is_planted() && own)
+            || (plant::PAGE_TAKEN_FOR_ALL.is_planted() && page)
     }
 
     /// A mistake that the simulator plants, for the checks for corruption to find: one member stores
     /// another value now and then.
     fn distort(&self, index: Index, request: &mut InternalRaftRequest) {
-        let planted =
-            plant::is("row-silently-differs") || plant::is("corrupt-check-accuses-wrong-member");
+        let planted = plant::ROW_SILENTLY_DIFFERS.is_planted()
+            || plant::CORRUPT_CHECK_ACCUSES_WRONG_MEMBER.is_planted();
         let first = self.machine.members.members.keys().next() == Some(&self.member);
         if planted
             && first
@@ -336,8 +337,9 @@ impl Applier {
 
     fn begin_flush(&self) -> Flush {
         let (env, store) = (self.env.clone(), self.store.clone());
-        let flush =
-            move || if plant::is("flush-skipped") { Ok(store.applied()) } else { store.flush() };
+        let flush = move || {
+            if plant::FLUSH_SKIPPED.is_planted() { Ok(store.applied()) } else { store.flush() }
+        };
         let done = Box::pin(async move { env.blocking("flush", flush).await.map(drop) });
         Flush {
             done,

@@ -66,7 +66,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if plant::is("budget-not-returned")
+        if plant::BUDGET_NOT_RETURNED.is_planted()
             && let Some(permit) = self.0.take()
         {
             permit.forget();

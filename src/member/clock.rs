@@ -74,7 +74,8 @@ impl LeaseClock {
         let mut clock = Self { term: Some(term), interval, ..Self::default() };
         for (id, left, ttl) in leases {
             let mark = if left < ttl { Mark::Kept } else { Mark::None };
-            let left = if plant::is("new-leader-cuts-leases") { ttl / 3 } else { left + extra };
+            let left =
+                if plant::NEW_LEADER_CUTS_LEASES.is_planted() { ttl / 3 } else { left + extra };
             clock.set(now, id, Timed { deadline: now + left, ttl, checkpoint: None, mark });
         }
         clock
@@ -126,12 +127,12 @@ impl LeaseClock {
         };
         match timed.mark {
             Mark::Sent => return Renewal::Checkpointing,
-            Mark::Kept if !plant::is("checkpoint-outlives-renewal") => {
+            Mark::Kept if !plant::CHECKPOINT_OUTLIVES_RENEWAL.is_planted() => {
                 return Renewal::Checkpointed;
             }
             Mark::Kept | Mark::None => {}
         }
-        if !plant::is("lease-not-renewed") {
+        if !plant::LEASE_NOT_RENEWED.is_planted() {
             self.set(now, id, Timed { deadline: now + timed.ttl, ..timed });
         }
         Renewal::Done(timed.ttl)
@@ -149,7 +150,7 @@ impl LeaseClock {
 
     /// Leases that are over, soonest first, at most `max`.
     pub fn expired(&self, now: Instant, max: usize) -> Vec<LeaseId> {
-        if plant::is("lease-never-ends") {
+        if plant::LEASE_NEVER_ENDS.is_planted() {
             return Vec::new();
         }
         let over = self.order.iter().take_while(|(deadline, _)| *deadline <= now);

@@ -99,7 +99,7 @@ pub(super) async fn leases(member: Member) {
             let clock = member.0.signals.clock();
             (clock.term(), clock.expired(now, pace.at_once()), clock.next_deadline())
         };
-        let last = expired.last().copied().filter(|_| plant::is("revoke-batch-takes-last"));
+        let last = expired.last().copied().filter(|_| plant::REVOKE_BATCH_TAKES_LAST.is_planted());
         let expired: Vec<_> = expired.into_iter().map(|id| last.unwrap_or(id)).collect();
         if let (Some(term), false) = (term, expired.is_empty()) {
             let done = join_all(expired.into_iter().map(|id| expire(&member, id, term))).await;
@@ -132,7 +132,7 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
         lease_revoke: Some(revoke),
         ..InternalRaftRequest::default()
     };
-    let only_in = Some(term).filter(|_| !plant::is("stale-leader-revokes"));
+    let only_in = Some(term).filter(|_| !plant::STALE_LEADER_REVOKES.is_planted());
     match member.propose_in(request, only_in).await {
         Ok(_) => {
             debug!(lease = %id, "lease expired");
@@ -192,9 +192,9 @@ fn leading(
     extra: Duration,
     interval: Option<Duration>,
 ) -> LeaseClock {
-    let known = stored.into_iter().filter(|_| !plant::is("lease-forgotten"));
+    let known = stored.into_iter().filter(|_| !plant::LEASE_FORGOTTEN.is_planted());
     let leases = known.map(|lease| {
-        let kept = lease.remaining_ttl > 0 && !plant::is("lease-checkpoint-forgotten");
+        let kept = lease.remaining_ttl > 0 && !plant::LEASE_CHECKPOINT_FORGOTTEN.is_planted();
         let left = if kept { lease.remaining_ttl } else { lease.ttl };
         (LeaseId(lease.id), seconds(left), seconds(lease.ttl))
     });
@@ -218,7 +218,7 @@ pub(super) async fn end_when_removed(member: Member) {
     let env = &member.0.env;
     env.sleep(REMOVAL_PAUSE).await;
     let patience = env.now() + REMOVAL_PATIENCE;
-    let hurries = plant::is("removed-member-leaves-at-once");
+    let hurries = plant::REMOVED_MEMBER_LEAVES_AT_ONCE.is_planted();
     while !hurries && !member.is_let_go().await && env.now() < patience {
         info!("waiting for the others to learn of the removal");
         env.sleep(REMOVAL_PAUSE).await;

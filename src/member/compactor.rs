@@ -91,8 +91,8 @@ impl Compactor {
             AutoCompaction::Age(age) => {
                 let interval = if self.first { age } else { age.min(HOUR) };
                 let due = now.saturating_duration_since(self.since) >= interval;
-                let due = due && (self.first || !plant::is("past-ends-once"));
-                let oldest = match plant::is("age-of-the-past-ignored") {
+                let due = due && (self.first || !plant::PAST_ENDS_ONCE.is_planted());
+                let oldest = match plant::AGE_OF_THE_PAST_IGNORED.is_planted() {
                     true => self.seen.back(),
                     false => self.seen.front(),
                 };

@@ -243,7 +243,7 @@ fn print(told: &HashKvResponse) -> Print {
 /// member 0 when they differ and there is no majority.
 fn differing(judge: MemberId, prints: &BTreeMap<MemberId, Print>, members: usize) -> Vec<MemberId> {
     let Some((compacted, _)) = prints.get(&judge) else { return Vec::new() };
-    let any = plant::is("hashes-of-other-compactions-compared");
+    let any = plant::HASHES_OF_OTHER_COMPACTIONS_COMPARED.is_planted();
     let mut groups: BTreeMap<u32, Vec<MemberId>> = BTreeMap::new();
     for (id, (_, hash)) in prints.iter().filter(|(_, (at, _))| any || at == compacted) {
         groups.entry(*hash).or_default().push(*id);
@@ -254,7 +254,7 @@ fn differing(judge: MemberId, prints: &BTreeMap<MemberId, Print>, members: usize
     let majority = groups.values().position(|group| group.len() > members / 2);
     match majority {
         None => vec![MemberId::NONE],
-        Some(right) if plant::is("corrupt-check-accuses-wrong-member") => {
+        Some(right) if plant::CORRUPT_CHECK_ACCUSES_WRONG_MEMBER.is_planted() => {
             groups.into_values().nth(right).unwrap_or_default()
         }
         Some(right) => {

@@ -119,7 +119,7 @@ fn next_version(decided: Option<&str>, target: Option<&str>, lowest: &str) -> Op
         None => (speaks > now).then(|| lowest.to_owned()),
         Some((_, to)) if to == Some(now) => None,
         Some((target, to)) if to.is_some() && one_lower(now) == to && one_lower(speaks) == to => {
-            Some(target.to_owned()).filter(|_| !plant::is("downgrade-ignored"))
+            Some(target.to_owned()).filter(|_| !plant::DOWNGRADE_IGNORED.is_planted())
         }
         Some((target, _)) => {
             warn!(target, cluster_version = decided, lowest, "invalid downgrade target");

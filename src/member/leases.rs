@@ -165,7 +165,11 @@ impl Member {
     pub(super) async fn renew_here(&self, id: LeaseId) -> Option<Result<i64, Error>> {
         let term = self.0.signals.clock().term()?;
         let confirmed = async {
-            if plant::is("keep-alive-unconfirmed") { Ok(()) } else { self.linearizable().await }
+            if plant::KEEP_ALIVE_UNCONFIRMED.is_planted() {
+                Ok(())
+            } else {
+                self.linearizable().await
+            }
         };
         match confirmed.await {
             // The client shall ask another member.

@@ -307,12 +307,12 @@ impl Member {
     pub async fn linearizable(&self) -> Result<(), Error> {
         let limit = limits::request_timeout(self.0.options.election_timeout);
         let mut applied = self.0.signals.applied.subscribe();
-        if plant::is("unconfirmed-read") {
+        if plant::UNCONFIRMED_READ.is_planted() {
             return Ok(());
         }
         let wait = async {
             let index = self.0.replica.read_index().await?;
-            if plant::is("read-before-applied") {
+            if plant::READ_BEFORE_APPLIED.is_planted() {
                 return Ok(());
             }
             match applied.wait_for(|applied| *applied >= index).await {

@@ -102,7 +102,7 @@ impl Member {
     /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
     pub(super) async fn check_quota(&self, cost: u64) -> Result<(), Error> {
         let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
-        if self.0.store.live_bytes() + cost < quota || plant::is("quota-not-enforced") {
+        if self.0.store.live_bytes() + cost < quota || plant::QUOTA_NOT_ENFORCED.is_planted() {
             return Ok(());
         }
         if !self.alarms().stands(AlarmType::Nospace) {
@@ -123,7 +123,7 @@ impl Member {
         match level {
             Level::Full if !alarms.stands(AlarmType::Nospace) => Some(AlarmAction::Activate),
             Level::Room if own && self.0.signals.has_own_alarm() => {
-                Some(AlarmAction::Deactivate).filter(|_| !plant::is("alarm-not-cleared"))
+                Some(AlarmAction::Deactivate).filter(|_| !plant::ALARM_NOT_CLEARED.is_planted())
             }
             _ => None,
         }

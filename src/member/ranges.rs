@@ -196,7 +196,7 @@ impl Member {
         caller: &Caller,
         request: &TxnRequest,
     ) -> Result<Option<Charge>, Error> {
-        if !mvcc::reads_much(request) || plant::is("txn-not-weighed") {
+        if !mvcc::reads_much(request) || plant::TXN_NOT_WEIGHED.is_planted() {
             return Ok(None);
         }
         let who = self.identify(caller).await?;

@@ -59,7 +59,7 @@ pub(super) enum For {
 /// The state as it is now, position and configuration included. The file is made while it is read,
 /// in bounded memory.
 pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<SnapshotBody> {
-    let torn = plant::is("backup-not-of-one-moment") && whom == For::Backup;
+    let torn = plant::BACKUP_NOT_OF_ONE_MOMENT.is_planted() && whom == For::Backup;
     let earlier = torn.then(|| store.view());
     if torn {
         env.sleep(Duration::from_secs(2)).await;

@@ -35,7 +35,7 @@ pub(super) fn record(
     attach(overlay, &kv.key, before.map_or(0, |head| head.kv.lease), kv.lease);
     match (before.is_some(), lives) {
         (false, true) => chunks.adjust(overlay, &kv.key, 1),
-        (true, false) if plant::is("count-forgets-deletes") => {}
+        (true, false) if plant::COUNT_FORGETS_DELETES.is_planted() => {}
         (true, false) => chunks.adjust(overlay, &kv.key, -1),
         (true, true) | (false, false) => {}
     }
@@ -47,7 +47,7 @@ fn attach(overlay: &mut Overlay, key: &[u8], from: i64, to: i64) {
     if from == to {
         return;
     }
-    let stays = plant::is("lease-detach-forgotten") && to == 0;
+    let stays = plant::LEASE_DETACH_FORGOTTEN.is_planted() && to == 0;
     if from != 0 && !stays {
         overlay.delete(Cf::Attached, attached_key(LeaseId(from), key));
     }

@@ -103,7 +103,7 @@ fn sweep(
             // What was before a state that is gone already went with it.
             versions.before(kv.key, rev, &mut |older| swept.forget(batch, kv.key, older))?;
         }
-        let kept_until = target + i64::from(plant::is("compaction-drops-tombstone"));
+        let kept_until = target + i64::from(plant::COMPACTION_DROPS_TOMBSTONE.is_planted());
         if tombstone && rev.main < kept_until {
             let bytes = record.len() as u64;
             swept.forget(batch, kv.key, Outline { rev, create: 0, version: 0, bytes });
@@ -112,7 +112,7 @@ fn sweep(
                 batch.delete(Cf::Head, kv.key);
             }
         }
-        if plant::is("compaction-goes-too-far") && !tombstone && rev.main == target {
+        if plant::COMPACTION_GOES_TOO_FAR.is_planted() && !tombstone && rev.main == target {
             let bytes = record.len() as u64;
             let (create, version) = (kv.create, kv.version);
             swept.forget(batch, kv.key, Outline { rev, create, version, bytes });

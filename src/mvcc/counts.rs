@@ -109,7 +109,7 @@ fn growth(
         let (_, tombstone) = RevKey::parse(key)?;
         let kv = KvRef::parse(record)?;
         if keys.contains(kv.key) {
-            let died = if plant::is("past-count-ignores-deletes") { 0 } else { -1 };
+            let died = if plant::PAST_COUNT_IGNORES_DELETES.is_planted() { 0 } else { -1 };
             growth += if tombstone { died } else { i64::from(kv.version == 1) };
         }
         cursor.next()?;

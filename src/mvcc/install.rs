@@ -35,9 +35,9 @@ impl View {
         &self,
         cf: Cf,
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), EngineError>> + Send + use<> {
-        let left_out = plant::is("snapshot-without-leases") && cf == Cf::Lease;
+        let left_out = plant::SNAPSHOT_WITHOUT_LEASES.is_planted() && cf == Cf::Lease;
         let own = move |key: &[u8]| cf == Cf::Meta && key.starts_with(meta::OWN_PREFIX);
-        let thin = plant::is("snapshot-loses-rows") && cf == Cf::Key;
+        let thin = plant::SNAPSHOT_LOSES_ROWS.is_planted() && cf == Cf::Key;
         let mut number = 0_u64;
         let rows = self.snapshot.scan(cf, &[], None).filter(move |_| {
             number += 1;
@@ -185,7 +185,7 @@ impl<'a> Install<'a> {
         batch.put(Cf::Meta, meta::REVISION, &last.max(compacted).to_be_bytes());
         batch.put(Cf::Meta, meta::LIVE_BYTES, &self.bytes.to_be_bytes());
         self.writer.write(batch)?;
-        if !plant::is("install-not-flushed") {
+        if !plant::INSTALL_NOT_FLUSHED.is_planted() {
             self.writer.engine().flush()?;
         }
         let position = Position::load(&self.writer.engine().snapshot())?;

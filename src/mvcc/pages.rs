@@ -161,7 +161,7 @@ impl View {
     fn frame(&self, more: bool, count: i64) -> RangeResponse {
         let revision = self.reader().revision;
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
-        let more = more && !plant::is("more-forgotten");
+        let more = more && !plant::MORE_FORGOTTEN.is_planted();
         RangeResponse { header, kvs: Vec::new(), more, count }
     }
 

@@ -61,7 +61,7 @@ pub(super) fn range(
     if cut {
         kvs.truncate(limit);
     }
-    let more = cut && !plant::is("more-forgotten");
+    let more = cut && !plant::MORE_FORGOTTEN.is_planted();
     strip(&mut kvs, request);
     Ok(Some(RangeResponse { header, kvs, more, count }))
 }
@@ -148,7 +148,7 @@ pub(super) struct Size {
 
 impl<'a> Scan<'a> {
     pub fn new(request: &'a RangeRequest, rev: i64) -> Self {
-        let filtered = has_filters(request) && !plant::is("range-filter-ignored");
+        let filtered = has_filters(request) && !plant::RANGE_FILTER_IGNORED.is_planted();
         Self { request, rev, what: what(request), filtered }
     }
 
@@ -359,7 +359,7 @@ fn passes(request: &RangeRequest, modified: i64, created: i64) -> bool {
 }
 
 pub(super) fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
-    if !is_sorted(request) || plant::is("sort-ignored") {
+    if !is_sorted(request) || plant::SORT_IGNORED.is_planted() {
         return;
     }
     let target = request.sort_target();

@@ -81,11 +81,11 @@ impl<'a> Reader<'a> {
     /// The revision to read at for a requested one: not above the present, not below the compaction;
     /// nothing or less means the present (etcd 3.7 `mvcc.rangeKeys`).
     pub fn resolve(&self, requested: i64) -> Result<i64, Refused> {
-        if requested > self.revision && !plant::is("future-revision-served") {
+        if requested > self.revision && !plant::FUTURE_REVISION_SERVED.is_planted() {
             return Err(Refused::FutureRevision);
         }
         let at = if requested <= 0 { self.revision } else { requested };
-        let kept = at >= self.compacted || plant::is("compacted-revision-served");
+        let kept = at >= self.compacted || plant::COMPACTED_REVISION_SERVED.is_planted();
         if !kept { Err(Refused::Compacted) } else { Ok(at) }
     }
 
@@ -149,7 +149,7 @@ fn show(
     visit: &mut dyn FnMut(Found<'_>) -> Result<ControlFlow<()>, Fatal>,
 ) -> Result<ControlFlow<()>, Fatal> {
     let (sub, kv) = KvRef::parse_head(bytes)?;
-    if kv.modified <= rev || plant::is("old-read-gets-newest") {
+    if kv.modified <= rev || plant::OLD_READ_GETS_NEWEST.is_planted() {
         let alive = kv.version != 0;
         return if alive { visit(Found::Newest(sub, kv)) } else { Ok(ControlFlow::Continue(())) };
     }

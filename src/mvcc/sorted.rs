@@ -250,7 +250,7 @@ impl Run {
             let bytes = order.bytes(scan, &found, older.as_ref());
             run.bytes += bytes as u64;
             let (number, value) = order.told_by(&found, older.as_ref());
-            let again = plant::is("sorted-run-begins-again");
+            let again = plant::SORTED_RUN_BEGINS_AGAIN.is_planted();
             let behind = |after: &Mark| {
                 again || order.compare((number, value, found.key()), after.place()).is_gt()
             };
@@ -420,7 +420,7 @@ impl Order {
     /// Of numbers, values and keys. Equals are in the order of their keys, as in [`range::sort`].
     fn compare(self, a: (i64, &[u8], &[u8]), b: (i64, &[u8], &[u8])) -> Ordering {
         let turned = |order: Ordering| if self.down { order.reverse() } else { order };
-        if plant::is("sort-ignored") {
+        if plant::SORT_IGNORED.is_planted() {
             return a.2.cmp(b.2);
         }
         match self.target {

@@ -223,14 +223,15 @@ impl Writer<'_> {
     fn save(&self, batch: &mut Batch, position: Position) {
         let before = self.base.position;
         let mut number = |key: &[u8], value: u64| batch.put(Cf::Meta, key, &value.to_be_bytes());
-        let kept_back = plant::is("revision-left-out") && position.revision.0 % 8 != 0;
+        let kept_back = plant::REVISION_LEFT_OUT.is_planted() && position.revision.0 % 8 != 0;
         if position.revision != before.revision && !kept_back {
             number(meta::REVISION, position.revision.0 as u64);
         }
         if position.live_bytes != before.live_bytes {
             number(meta::LIVE_BYTES, position.live_bytes);
         }
-        let apart = plant::is("applied-index-apart") && !position.applied.0.is_multiple_of(32);
+        let apart =
+            plant::APPLIED_INDEX_APART.is_planted() && !position.applied.0.is_multiple_of(32);
         if position.applied != before.applied && !apart {
             number(meta::CONSISTENT_INDEX, position.applied.0);
         }

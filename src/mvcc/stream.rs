@@ -103,7 +103,7 @@ impl RangeStream {
     /// Where the next chunk begins, and how many keys it has: etcd's rule.
     fn go_on(&mut self, next: Bytes, rev: i64, bytes: usize) {
         self.request.key = next;
-        let pinned = !plant::is("range-stream-chunk-from-later-revision");
+        let pinned = !plant::RANGE_STREAM_CHUNK_FROM_LATER_REVISION.is_planted();
         self.request.revision = if pinned { rev } else { 0 };
         self.last_bytes = bytes;
         if bytes < self.bytes / 2 {

@@ -157,7 +157,7 @@ impl Chosen<'_> {
 fn decide(reader: Reader<'_>, txn: &TxnRequest) -> Result<Path, Fatal> {
     let mut succeeded = true;
     for compare in &txn.compare {
-        if !holds(reader, compare)? && !plant::is("txn-compares-ignored") {
+        if !holds(reader, compare)? && !plant::TXN_COMPARES_IGNORED.is_planted() {
             succeeded = false;
             break;
         }
@@ -243,7 +243,7 @@ fn check(
     let mut nested = path.nested.iter();
     for op in branch(txn, path.succeeded) {
         match (&op.request, write) {
-            (Some(Request::RequestRange(_)), _) if plant::is("txn-half-done") => {}
+            (Some(Request::RequestRange(_)), _) if plant::TXN_HALF_DONE.is_planted() => {}
             (Some(Request::RequestRange(range)), _) => check_revision(reader, range.revision)?,
             (Some(Request::RequestTxn(txn)), _) => {
                 let path = nested.next().expect("the path was decided on the same txn");
@@ -301,6 +301,6 @@ fn read(write: &Write<'_>, request: &RangeRequest) -> Result<RangeResponse, Halt
         return Ok(RangeResponse::default());
     }
     let reader = write.reader();
-    let overlay = reader.overlay.filter(|_| !plant::is("txn-own-writes-unseen"));
+    let overlay = reader.overlay.filter(|_| !plant::TXN_OWN_WRITES_UNSEEN.is_planted());
     range::whole(Reader { overlay, ..reader }, request, Total::Counted)
 }

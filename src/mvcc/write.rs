@@ -103,7 +103,8 @@ impl<'a> Write<'a> {
     /// Deletes every key attached to the lease, in key order, under one main revision; tells how many.
     pub fn delete_attached(&mut self, lease: LeaseId) -> Result<usize, Fatal> {
         let keys = self.attached(lease)?;
-        for key in keys.iter().skip(usize::from(plant::is("lease-leaves-a-key") && keys.len() > 1))
+        for key in
+            keys.iter().skip(usize::from(plant::LEASE_LEAVES_A_KEY.is_planted() && keys.len() > 1))
         {
             if let Some(head) = self.reader().head(key)?.filter(|head| !head.is_tombstone()) {
                 self.delete_one(key, head)?;
@@ -224,8 +225,8 @@ impl<'a> Write<'a> {
         let value = inherited(request.ignore_value)?.map_or(&request.value, |kv| &kv.value);
         let lease = inherited(request.ignore_lease)?.map_or(request.lease, |kv| kv.lease);
         let main = self.position.revision.0 + 1;
-        let reborn = plant::is("version-not-reset") && alive.is_none() && newest.is_some();
-        let recreated = plant::is("create-revision-forgotten") && main % 16 == 0;
+        let reborn = plant::VERSION_NOT_RESET.is_planted() && alive.is_none() && newest.is_some();
+        let recreated = plant::CREATE_REVISION_FORGOTTEN.is_planted() && main % 16 == 0;
         let kv = KeyValue {
             key: request.key.clone(),
             create_revision: alive.filter(|_| !recreated).map_or(main, |kv| kv.create_revision),
@@ -235,7 +236,7 @@ impl<'a> Write<'a> {
             lease,
         };
         let prev_kv = alive.filter(|_| request.prev_kv).cloned();
-        if plant::is("lost-write") && main % 50 == 0 {
+        if plant::LOST_WRITE.is_planted() && main % 50 == 0 {
             return Ok(PutResponse { header: self.header(), prev_kv });
         }
         self.change(newest, kv)?;
@@ -251,7 +252,7 @@ impl<'a> Write<'a> {
         let (mut deleted, mut prev_kvs) = (0, Vec::new());
         loop {
             let (mut doomed, more) = self.alive(&keys)?;
-            if plant::is("delete-range-leaves-last") && !more && deleted + doomed.len() > 1 {
+            if plant::DELETE_RANGE_LEAVES_LAST.is_planted() && !more && deleted + doomed.len() > 1 {
                 doomed.pop();
             }
             let next = doomed.last().map(|head| after(&head.kv.key));
@@ -336,7 +337,7 @@ impl<'a> Write<'a> {
                 }
                 self.reader().at(&kv.key, main - 1)
             }
-            Some(_) if plant::is("watch-prev-kv-lost") && main % 8 == 0 => Ok(None),
+            Some(_) if plant::WATCH_PREV_KV_LOST.is_planted() && main % 8 == 0 => Ok(None),
             Some(head) => Ok((!head.is_tombstone()).then_some(head.kv)),
             None => Ok(None),
         }

@@ -67,7 +67,7 @@ impl bbolt::Source for Renewed {
             Some(Cf::MembersRemoved) => all(&Rows::new()),
             Some(Cf::Meta) => all(&self.meta),
             Some(Cf::Key) => Box::new(rows(&self.backup, Cf::Key)?.chain(all(&self.raised))),
-            Some(Cf::Lease) if plant::is("restore-forgets-leases") => all(&Rows::new()),
+            Some(Cf::Lease) if plant::RESTORE_FORGETS_LEASES.is_planted() => all(&Rows::new()),
             _ => bbolt::Source::scan(&self.backup, bucket)?,
         })
     }

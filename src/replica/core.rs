@@ -150,7 +150,7 @@ impl Core {
             applied: config.applied,
             max_size_per_msg: limits::BATCH_BYTES_MAX,
             max_inflight_msgs: limits::INFLIGHT_MSGS_MAX,
-            check_quorum: !plant::is("quorum-unchecked"),
+            check_quorum: !plant::QUORUM_UNCHECKED.is_planted(),
             pre_vote: config.pre_vote,
             max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: limits::BATCH_BYTES_MAX,
@@ -344,7 +344,7 @@ impl Core {
         //    is durable: alone among learners it has become leader without waiting for a vote.
         let term_is_durable = self.durable_term == self.node.raft.term;
         let mut later = ready.take_persisted_messages();
-        if plant::is("ack-before-fsync") {
+        if plant::ACK_BEFORE_FSYNC.is_planted() {
             now.append(&mut later);
         }
         match ready.take_messages() {
@@ -362,7 +362,7 @@ impl Core {
             let unsaved =
                 Unsaved { number, covers: number, term, commit, snapshot, messages: later };
             self.unsaved.push_back(unsaved);
-            if plant::is("leader-counts-unsynced") {
+            if plant::LEADER_COUNTS_UNSYNCED.is_planted() {
                 self.node.on_persist_ready(number);
             }
         } else if let Some(newest) = self.unsaved.back_mut() {
@@ -393,7 +393,7 @@ impl Core {
             snapshot: metadata.map(|m| message::snapshot_metadata_out(m.clone())),
             hard_state: ready
                 .hs()
-                .filter(|_| !plant::is("vote-not-kept"))
+                .filter(|_| !plant::VOTE_NOT_KEPT.is_planted())
                 .map(message::hard_state_out),
             entries: ready.entries().iter().cloned().map(message::entry_out).collect(),
             must_sync: ready.must_sync() || sync_commit,
@@ -410,7 +410,7 @@ impl Core {
     /// Whether the first of the entries held back can go.
     fn may_release(&self) -> bool {
         let first = self.held_entries.front();
-        let early = plant::is("change-before-its-commit-is-kept");
+        let early = plant::CHANGE_BEFORE_ITS_COMMIT_IS_KEPT.is_planted();
         first.is_some_and(|entry| !is_change(entry) || entry.index <= self.durable_commit || early)
     }
 

@@ -277,7 +277,7 @@ impl<R: Reply> Driver<R> {
             if batch.is_empty() || self.core.propose_all(batch.clone()).is_err() {
                 break;
             }
-            if plant::is("proposal-sent-twice") && batch.len() > 1 {
+            if plant::PROPOSAL_SENT_TWICE.is_planted() && batch.len() > 1 {
                 let _ = self.core.propose_all(batch.clone());
             }
             self.proposals.taken(&batch);

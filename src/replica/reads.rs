@@ -55,7 +55,7 @@ impl Reads {
         if self.waiting.len() >= limits::READERS_MAX {
             answer(reader, Err(Unavailable::TooManyRequests.into()));
         } else if let Some(round) =
-            self.round.as_mut().filter(|_| plant::is("read-joins-running-round"))
+            self.round.as_mut().filter(|_| plant::READ_JOINS_RUNNING_ROUND.is_planted())
         {
             round.readers.push(reader);
         } else {

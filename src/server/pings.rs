@@ -275,7 +275,7 @@ impl Police {
         if last.is_some_and(|last| now < last + least) {
             self.strikes += 1;
         }
-        self.strikes > STRIKES_MAX && !plant::is("pings-uncounted")
+        self.strikes > STRIKES_MAX && !plant::PINGS_UNCOUNTED.is_planted()
     }
 }
 

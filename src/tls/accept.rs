@@ -144,7 +144,7 @@ impl Inner {
         let config = self.configs.current().await?;
         let stream = hello.into_stream(config).await?;
         let names = names(&stream);
-        let asks_origin = self.asks_origin && !plant::is("member-comes-from-anywhere");
+        let asks_origin = self.asks_origin && !plant::MEMBER_COMES_FROM_ANYWHERE.is_planted();
         if let (true, Some(names), Some(from)) = (asks_origin, &names, from) {
             origin::check(&self.env, names, from.ip()).await?;
         }

@@ -198,7 +198,8 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         let disk = &*self.env.disk;
         let contents = Contents::read(disk, &self.settings, self.end)?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |before: &Contents| *before == contents || plant::is("old-certificate-served");
+        let same =
+            |before: &Contents| *before == contents || plant::OLD_CERTIFICATE_SERVED.is_planted();
         let known = state.made.as_ref().filter(|(before, _)| same(before));
         if let Some(made) = known.map(|(_, made)| made.clone()) {
             return Ok((contents, made));

@@ -152,7 +152,7 @@ impl Clients {
         let revoked = self.revoked.as_ref().map_err(|error| refused(&error.0))?;
         for der in shown {
             let serial = certificate::serial(der).ok_or(CertificateError::BadEncoding)?;
-            if revoked.contains(&serial) && !plant::is("revocations-ignored") {
+            if revoked.contains(&serial) && !plant::REVOCATIONS_IGNORED.is_planted() {
                 return Err(CertificateError::Revoked.into());
             }
         }
@@ -162,7 +162,7 @@ impl Clients {
 
 impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
-        !plant::is("client-without-certificate-served")
+        !plant::CLIENT_WITHOUT_CERTIFICATE_SERVED.is_planted()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -175,7 +175,7 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let unchecked = plant::is("client-cert-unchecked");
+        let unchecked = plant::CLIENT_CERT_UNCHECKED.is_planted();
         if !unchecked && !self.trusted.vouches_for(end_entity, now, Usage::Client) {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_client_cert(end_entity, intermediates, now)?;

@@ -92,7 +92,7 @@ impl Span {
     fn begin(tracer: Tracer, clock: Clock, parent: Parent, span: Ended) -> Self {
         let Parent { trace, flags, state, .. } = parent;
         let mut id: [u8; 8] = tracer.random();
-        if plant::is("span-ids-repeat") {
+        if plant::SPAN_IDS_REPEAT.is_planted() {
             id[1..].fill(1);
         }
         let id = SpanId(id);

@@ -309,7 +309,7 @@ impl Wal {
         self.encoder.state(state);
         let before = std::mem::replace(&mut self.hard_state, *state);
         let promised = (before.term, before.vote) != (state.term, state.vote);
-        Ok(promised && !plant::is("vote-not-synced"))
+        Ok(promised && !plant::VOTE_NOT_SYNCED.is_planted())
     }
 
     fn append_snapshot(
@@ -346,7 +346,7 @@ impl Wal {
 
     fn fsync(&self, stats: &mut SaveStats) -> Result<(), WalError> {
         let (synced, took) = self.timed(|| self.file.sync_data());
-        if !plant::is("failed-fsync-ignored") {
+        if !plant::FAILED_FSYNC_IGNORED.is_planted() {
             synced.map_err(|source| self.io("sync", source))?;
         }
         stats.fsync = true;
@@ -379,7 +379,7 @@ impl Wal {
     fn cut(&mut self, stats: &mut SaveStats) -> Result<(), WalError> {
         self.write(stats)?;
         self.file.set_len(self.offset).map_err(|source| self.io("truncate", source))?;
-        if !plant::is("segment-cut-unsynced") {
+        if !plant::SEGMENT_CUT_UNSYNCED.is_planted() {
             self.fsync(stats)?;
         }
 
@@ -401,7 +401,7 @@ impl Wal {
         self.disk.rename(&spare, &path).context("rename the new segment to", &path)?;
         self.disk.sync_dir(&self.dir).context("sync", &self.dir)?;
         self.segments.push_back(next);
-        if plant::is("log-released-too-far") {
+        if plant::LOG_RELEASED_TOO_FAR.is_planted() {
             self.remove_below(self.last_index + 1)?;
         }
         Ok(())

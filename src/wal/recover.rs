@@ -96,8 +96,12 @@ fn read_segment(
                     (true, false, true) => Place::LastHead,
                 };
                 return match decide(stop.tail, place, stop.after) {
-                    Action::Cut if plant::is("torn-tail-refused") => Err(reader.damaged(stop.what)),
-                    Action::Refuse if plant::is("damaged-log-cut") => Ok((Action::Cut, stop.used)),
+                    Action::Cut if plant::TORN_TAIL_REFUSED.is_planted() => {
+                        Err(reader.damaged(stop.what))
+                    }
+                    Action::Refuse if plant::DAMAGED_LOG_CUT.is_planted() => {
+                        Ok((Action::Cut, stop.used))
+                    }
                     Action::Refuse if stop.what.is_empty() => Err(reader.damaged("no records")),
                     Action::Refuse => Err(reader.damaged(stop.what)),
                     Action::Clean if head.peek().is_some() => Err(reader.damaged("no records")),

@@ -144,7 +144,7 @@ impl Session {
                 self.behind.push_back(slot);
                 continue;
             }
-            if plant::is("compacted-watch-goes-on") {
+            if plant::COMPACTED_WATCH_GOES_ON.is_planted() {
                 self.fall_behind(vec![slot], compacted);
                 continue;
             }

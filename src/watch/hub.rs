@@ -213,11 +213,11 @@ impl Hub {
             self.jump(Revision(revision.0 - 1));
         }
         let mut publication = publication;
-        if plant::is("watch-drops-from-a-revision") && publication.events.len() > 1 {
+        if plant::WATCH_DROPS_FROM_A_REVISION.is_planted() && publication.events.len() > 1 {
             publication.events = publication.events[..1].into();
         }
         let record = Arc::new(Record::new(publication));
-        if plant::is("watch-lost-publication") && revision.0 % 40 == 0 {
+        if plant::WATCH_LOST_PUBLICATION.is_planted() && revision.0 % 40 == 0 {
             self.reached.send_replace(revision);
             return;
         }
@@ -280,7 +280,7 @@ impl Hub {
         let meeting = self.sessions.iter().filter(|(_, outlet)| meets(outlet));
         let ids: Vec<_> = meeting.map(|(id, _)| *id).collect();
         for id in ids {
-            if !plant::is("watch-passes-large-revision") {
+            if !plant::WATCH_PASSES_LARGE_REVISION.is_planted() {
                 self.lag(id, revision);
             }
         }

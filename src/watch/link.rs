@@ -67,7 +67,7 @@ impl Load {
     /// An empty buffer has room for any one revision; else none that is larger than the buffer
     /// could ever be delivered live.
     pub fn has_room_for(&self, delivery: &Delivery) -> bool {
-        plant::is("watch-buffer-without-end")
+        plant::WATCH_BUFFER_WITHOUT_END.is_planted()
             || self.events.load(Relaxed) == 0
             || self.has_room_for_all(std::slice::from_ref(delivery))
     }

@@ -72,7 +72,7 @@ impl Session {
         }
         let id = self.watchers.free_id(request.watch_id).ok_or(DUPLICATE_ID)?;
         let start = Revision(request.start_revision);
-        let late = i64::from(plant::is("watch-begins-late"));
+        let late = i64::from(plant::WATCH_BEGINS_LATE.is_planted());
         // From now on, or from a revision that is still to come: nothing to read first.
         let ready = start.0 == 0 || start > current;
         Ok(Watcher {

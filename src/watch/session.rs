@@ -253,12 +253,16 @@ impl Session {
                 let current = self.history.current();
                 assert!(current >= reached, "history is never behind the hub");
                 let slots = self.joining.take().unwrap_or_default();
-                let gap = if plant::is("watch-gap-skipped") { reached.next() } else { Revision(0) };
+                let gap = if plant::WATCH_GAP_SKIPPED.is_planted() {
+                    reached.next()
+                } else {
+                    Revision(0)
+                };
                 self.fall_behind(slots, gap);
             }
             ToSession::Lagging { from } => {
                 let slots: Vec<_> = self.watchers.in_state(State::Live).collect();
-                let from = Revision(from.0 + i64::from(plant::is("slow-watcher-skips")));
+                let from = Revision(from.0 + i64::from(plant::SLOW_WATCHER_SKIPS.is_planted()));
                 self.fall_behind(slots, from);
             }
         }
@@ -325,7 +329,7 @@ impl Session {
     /// progress to tell: then there is none, as in etcd.
     fn answer_progress(&mut self) {
         let Some(asked) = self.asked else { return };
-        if plant::is("progress-from-the-head") {
+        if plant::PROGRESS_FROM_THE_HEAD.is_planted() {
             self.asked = None;
             let head = self.history.current();
             return self.outbox.push(head, Response { watch_id: -1, ..Response::default() });

@@ -55,7 +55,7 @@ impl Span {
         if range_end.is_empty() {
             return Some(Self::Key(key));
         }
-        if range_end[..] == [0] && plant::is("open-watch-sees-one-key") {
+        if range_end[..] == [0] && plant::OPEN_WATCH_SEES_ONE_KEY.is_planted() {
             return Some(Self::Key(key));
         }
         if range_end[..] == [0] {

@@ -17,7 +17,7 @@ impl History for Store {
     fn read(&self, ask: &Ask) -> Result<Page, ReadError> {
         let view = self.view();
         let head = view.revision();
-        let late = i64::from(plant::is("watch-resumes-late") && ask.from.0 > 1);
+        let late = i64::from(plant::WATCH_RESUMES_LATE.is_planted() && ask.from.0 > 1);
         let from = Revision(ask.from.0 + late);
         let mut page = Page { publications: Vec::new(), next: from, head };
         let to = Revision(ask.from.0.saturating_add(ask.revisions_max as i64 - 1)).min(head);

@@ -51,8 +51,8 @@ pub(super) enum State {
 
 impl Watcher {
     pub fn interest(&self) -> Interest {
-        let again = i64::from(plant::is("watch-tells-twice"));
-        let filters = !plant::is("watch-filter-ignored");
+        let again = i64::from(plant::WATCH_TELLS_TWICE.is_planted());
+        let filters = !plant::WATCH_FILTER_IGNORED.is_planted();
         Interest {
             from: Revision(self.next.0 - again),
             no_put: self.no_put && filters,
@@ -96,7 +96,7 @@ impl Watchers {
     /// The id for a new watcher: the one asked for unless it is taken, or with 0 the next free one,
     /// counting from 0.
     pub fn free_id(&mut self, asked: i64) -> Option<i64> {
-        if asked != 0 && plant::is("watch-id-not-counted") {
+        if asked != 0 && plant::WATCH_ID_NOT_COUNTED.is_planted() {
             return Some(self.next_id);
         }
         if asked != 0 {

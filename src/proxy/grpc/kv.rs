@@ -74,7 +74,7 @@ impl Kv {
     /// Keys have changed.
     fn written(&self, key: &[u8], end: &[u8], header: &Option<ResponseHeader>) {
         let revision = revision(header);
-        if !plant::is("proxy-keeps-what-was-written") {
+        if !plant::PROXY_KEEPS_WHAT_WAS_WRITTEN.is_planted() {
             self.cache().written(key, end, revision);
         }
         self.told(revision);
@@ -89,7 +89,7 @@ impl Kv {
 
     /// Keys are about to change.
     fn invalidate(&self, key: &[u8], end: &[u8]) {
-        if !plant::is("proxy-keeps-what-was-written") {
+        if !plant::PROXY_KEEPS_WHAT_WAS_WRITTEN.is_planted() {
             self.cache().invalidate(key, end);
         }
     }
@@ -125,7 +125,7 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<RangeResponse>, Status> {
         let (metadata, range) = parts(request);
         let token = token(&metadata);
-        if range.serializable || plant::is("proxy-keeps-linearizable-reads") {
+        if range.serializable || plant::PROXY_KEEPS_LINEARIZABLE_READS.is_planted() {
             match self.cache().get(token.as_ref(), &range) {
                 Found::Answer(answer) => {
                     self.counters.hits.add();
@@ -146,7 +146,7 @@ impl kv_server::Kv for Kv {
             async move { kv.range(asked).await }
         };
         let mut answer = self.read(ask, |answer: &RangeResponse| revision(&answer.header)).await?;
-        if !plant::is("proxy-shows-its-namespace") {
+        if !plant::PROXY_SHOWS_ITS_NAMESPACE.is_planted() {
             self.namespace.leave_range(answer.get_mut());
         }
         self.cache().add(token.as_ref(), &range, answer.get_ref());

@@ -55,7 +55,7 @@ impl Newest {
             let endpoint = channel.endpoint();
             let answer = ask().await?;
             let revision = revision(answer.get_ref());
-            if revision >= before || plant::is("proxy-takes-back-a-revision") {
+            if revision >= before || plant::PROXY_TAKES_BACK_A_REVISION.is_planted() {
                 self.told(revision);
                 return Ok(answer);
             }

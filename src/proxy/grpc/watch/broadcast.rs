@@ -44,7 +44,7 @@ async fn run(shared: Arc<Shared>, id: BroadcastId) {
     let mut lost = 0;
     loop {
         let Some((span, next)) = shared.hub().position(id) else { return };
-        let skipped = i64::from(lost > 0 && plant::is("proxy-watch-resumes-late"));
+        let skipped = i64::from(lost > 0 && plant::PROXY_WATCH_RESUMES_LATE.is_planted());
         match follow(&shared, id, &span, next + skipped).await {
             Ended::NotNeeded => return,
             Ended::Canceled(response) => return cancel(&shared, id, &response).await,
@@ -139,7 +139,7 @@ async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse)
     let compacted = response.compact_revision;
     let mut news = Vec::new();
     for watcher in watchers {
-        let kept = watcher.next >= compacted && !plant::is("proxy-compaction-ends-all");
+        let kept = watcher.next >= compacted && !plant::PROXY_COMPACTION_ENDS_ALL.is_planted();
         if compacted > 0 && kept {
             shared.join(&span, watcher);
             continue;

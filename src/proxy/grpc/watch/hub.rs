@@ -88,7 +88,7 @@ impl Hub {
     }
 
     pub fn join(&mut self, span: &Span, watcher: Watcher) -> Joined {
-        let late = plant::is("proxy-watcher-joins-late");
+        let late = plant::PROXY_WATCHER_JOINS_LATE.is_planted();
         let fits = |b: &&mut Broadcast| b.span == *span && (b.next <= watcher.next || late);
         // The one that has come furthest has the least to say again.
         if let Some(broadcast) = self.broadcasts.values_mut().filter(fits).max_by_key(|b| b.next) {
@@ -154,7 +154,7 @@ impl Hub {
     pub fn merge(&mut self, id: BroadcastId) -> bool {
         let Some(this) = self.broadcasts.get(&id) else { return true };
         let fits = |(other, b): &(&BroadcastId, &Broadcast)| {
-            let passed = b.next > this.next && !plant::is("proxy-watcher-shares-too-soon");
+            let passed = b.next > this.next && !plant::PROXY_WATCHER_SHARES_TOO_SOON.is_planted();
             **other != id && b.span == this.span && !passed
         };
         let Some((&other, _)) = self.broadcasts.iter().find(fits) else { return false };
@@ -194,7 +194,7 @@ impl Watcher {
         if response.events.is_empty() {
             return self.progress.then_some(own);
         }
-        let all = plant::is("proxy-watcher-told-what-was-before");
+        let all = plant::PROXY_WATCHER_TOLD_WHAT_WAS_BEFORE.is_planted();
         let new = response.events.iter().filter(|event| modified(event) >= self.next || all);
         let wanted = new.filter(|event| !self.unwanted.contains(&event.r#type));
         own.events = wanted.cloned().collect();
