@@ -38,3 +38,9 @@ etcd_on_path() {
     fi
     export PATH="$etcd/usr/bin:$PATH"
 }
+
+# Lets cargo link RocksDB as `ci/rocksdb` has compiled it.
+rocksdb_once() {
+    ROCKSDB_LIB_DIR="$(ci/rocksdb)"
+    export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
+}

@@ -62,7 +62,8 @@
 
 #[cfg(not(madsim))]
 compile_error!(
-    "crate `sim` needs --cfg madsim from .cargo/config.toml; a RUSTFLAGS variable replaces it"
+    "crate `sim` needs --cfg madsim from sim/.cargo/config.toml: run cargo in that folder, or ci/sim; \
+     a RUSTFLAGS variable replaces it"
 );
 
 pub mod certificates;

@@ -34,6 +34,6 @@ pub fn run(plan: &Plan, runs_max: usize) -> Result<bool, String> {
     println!("{smallest}");
     replay::tell(&verdict);
     let file = keep(&verdict.plan, &format!("seed-{}-small", plan.seed))?;
-    println!("again: cargo run -p sim --release -- replay --script {}", file.display());
+    println!("again: ci/sim replay --script {}", file.display());
     Ok(true)
 }

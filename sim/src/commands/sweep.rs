@@ -130,6 +130,6 @@ fn failed(verdict: &Verdict) {
         Ok(file) => println!("its plan is in {}", file.display()),
         Err(error) => println!("its plan could not be kept: {error}"),
     }
-    println!("again:   cargo run -p sim --release -- replay --seed {}", verdict.seed);
-    println!("smaller: cargo run -p sim --release -- shrink --seed {}", verdict.seed);
+    println!("again:   ci/sim replay --seed {}", verdict.seed);
+    println!("smaller: ci/sim shrink --seed {}", verdict.seed);
 }

@@ -21,7 +21,7 @@ function head() {
   document.getElementById('figures').append(...figures.map(([name, value]) =>
     make('div', {}, make('dt', {}, name), make('dd', {}, typeof value === 'number' ? value.toLocaleString('en') : value))));
   const which = run.drawn ? `--seed ${run.seed}` : '--script PLAN.sim';
-  const command = `cargo run -p sim --release -- replay ${which}`;
+  const command = `ci/sim replay ${which}`;
   text('command', command);
   document.getElementById('copy').onclick = event => copy(event.target, command);
 }
