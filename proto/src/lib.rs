@@ -10,6 +10,7 @@
 //! from a `Bytes` buffer shares it instead of copying.
 
 pub mod codec;
+pub mod depth;
 
 /// Every file of etcd's API and the ones they import, as an encoded
 /// `google.protobuf.FileDescriptorSet` with version options, without comments.
