@@ -1,23 +1,23 @@
-//! Requests about users, roles and tokens, and the judgement of every other request by the tables as
-//! they are when it is applied. As etcd's auth applier (3.7, `server/etcdserver/apply/auth.go`).
+//! Permissions: which request may be carried out, by the tables as they are when it is applied, and the
+//! requests that read these tables. As etcd's auth applier (3.7, `server/etcdserver/apply/auth.go`).
 
-use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use quorate_proto::etcdserverpb::{
+    AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse, AuthUserGetResponse,
+    AuthUserListResponse, InternalAuthenticateRequest, RequestHeader,
+};
 
-use super::{Notice, Outcome, Reply, StateMachine, refuse};
-use crate::auth::{Auth, Principal};
+use super::request::Login;
+use super::{Notice, Outcome, Reply, Request, StateMachine, plain, refuse};
+use crate::auth::Principal;
 use crate::error::Refused;
 use crate::mvcc::{self, Write};
 
-/// On whose behalf a request was proposed. Nobody's, if its header does not say.
-pub(super) fn principal(header: Option<&RequestHeader>) -> Principal {
-    header.map_or_else(Principal::default, |header| Principal {
-        user: header.username.clone(),
-        revision: header.auth_revision,
-    })
+/// On whose behalf a request was proposed; no user if its header names none.
+pub(super) fn principal(header: RequestHeader) -> Principal {
+    Principal { user: header.username, revision: header.auth_revision }
 }
 
-/// What a member that gives out simple tokens proposes with a login becomes its token; nothing does
-/// when tokens are not kept but signed.
+/// A simple token is what the proposer drew and the entry's index; a signed one is no part of the entry.
 fn token(drawn: &str, write: &Write<'_>) -> String {
     match drawn {
         "" => String::new(),
@@ -26,142 +26,91 @@ fn token(drawn: &str, write: &Write<'_>) -> String {
 }
 
 impl StateMachine {
-    /// Whether the request may be carried out, for those whose keys tell. Configuration, alarms,
-    /// leases granted and compactions were judged where they were asked for.
+    /// Whether the request may be carried out. Allowed here are those that are judged by the called RPC
+    /// alone, where they are proposed, and a member's own.
     pub(super) fn permitted(
         &self,
         write: &Write<'_>,
         who: &Principal,
-        request: &InternalRaftRequest,
+        request: &Request,
     ) -> mvcc::Outcome<()> {
         let auth = &self.auth;
         if !auth.is_enabled() {
             return Ok(Ok(()));
         }
         let attached = |lease| write.attached(lease);
-        if let Some(put) = &request.put {
-            auth.may_put(who, put, &attached)
-        } else if let Some(txn) = &request.txn {
-            auth.may_txn(who, txn, &attached)
-        } else if let Some(range) = &request.range {
-            Ok(auth.may_read(who, &range.key, &range.range_end))
-        } else if let Some(delete) = &request.delete_range {
-            Ok(auth.may_delete(who, delete))
-        } else if let Some(revoke) = &request.lease_revoke {
-            auth.may_end_lease(who, revoke.id, &attached)
-        } else if needs_admin(request) {
-            Ok(auth.is_admin(who))
-        } else if let Some(get) = &request.auth_user_get {
-            Ok(auth.may_see_user(who, &get.name))
-        } else if let Some(get) = &request.auth_role_get {
-            Ok(auth.may_see_role(who, &get.role))
-        } else {
-            Ok(Ok(()))
+        match request {
+            Request::Put(put) => auth.may_put(who, put, &attached),
+            Request::Txn(txn) => auth.may_txn(who, txn, &attached),
+            Request::Range(range) => Ok(auth.may_read(who, &range.key, &range.range_end)),
+            Request::DeleteRange(delete) => Ok(auth.may_delete(who, delete)),
+            Request::LeaseRevoke(revoke) => auth.may_end_lease(who, revoke.id, &attached),
+            Request::AuthEnable(_)
+            | Request::AuthDisable(_)
+            | Request::AuthUserAdd(_)
+            | Request::AuthUserDelete(_)
+            | Request::AuthUserChangePassword(_)
+            | Request::AuthUserGrantRole(_)
+            | Request::AuthUserRevokeRole(_)
+            | Request::AuthUserList(_)
+            | Request::AuthRoleAdd(_)
+            | Request::AuthRoleDelete(_)
+            | Request::AuthRoleGrantPermission(_)
+            | Request::AuthRoleRevokePermission(_)
+            | Request::AuthRoleList(_) => Ok(auth.is_admin(who)),
+            Request::AuthUserGet(get) => Ok(auth.may_see_user(who, &get.name)),
+            Request::AuthRoleGet(get) => Ok(auth.may_see_role(who, &get.role)),
+            // Judged by the rule of the RPC.
+            Request::Compaction(_)
+            | Request::LeaseGrant(_)
+            | Request::Alarm(_)
+            | Request::Authenticate(_)
+            | Request::AuthStatus(_)
+            | Request::DowngradeInfoSet(_) => Ok(Ok(())),
+            // No RPC leads here.
+            Request::LeaseCheckpoint(_)
+            | Request::ClusterVersionSet(_)
+            | Request::ClusterMemberAttrSet(_)
+            | Request::DowngradeVersionTest(_) => Ok(Ok(())),
         }
     }
 
-    /// Carries out a request about users, roles or tokens; `None` when it is about something else.
-    pub(super) fn about_auth(
-        &mut self,
-        write: &mut Write<'_>,
-        request: &InternalRaftRequest,
-    ) -> Option<Outcome> {
-        Some(if let Some(login) = &request.authenticate {
-            let token = token(&login.simple_token, write);
-            self.authenticate(&login.name, token)
-        } else if request.auth_status.is_some() {
-            let (enabled, revision) = (self.auth.is_enabled(), self.auth.revision());
-            Ok((Reply::AuthStatus { enabled, revision }, None))
-        } else if let Some(get) = &request.auth_user_get {
-            tell(self.auth.user_roles(&get.name).map(Reply::Names))
-        } else if let Some(get) = &request.auth_role_get {
-            tell(self.auth.role_permissions(&get.role).map(Reply::Permissions))
-        } else if request.auth_user_list.is_some() {
-            tell(Ok(Reply::Names(self.auth.user_names())))
-        } else if request.auth_role_list.is_some() {
-            tell(Ok(Reply::Names(self.auth.role_names())))
-        } else {
-            let changed = change(&mut self.auth, write, request)?;
-            changed.map_or_else(refuse, |notice| Ok((Reply::Done, Some(notice))))
-        })
-    }
-
-    fn authenticate(&self, user: &str, token: String) -> Outcome {
-        match self.auth.authenticate(user) {
-            Err(refused) => refuse(refused),
-            Ok(()) => {
-                let reply =
-                    Reply::Authenticated { revision: self.auth.revision(), token: token.clone() };
-                let notice = Notice::TokenGiven { user: user.into(), token };
-                Ok((reply, Some(notice)))
-            }
+    pub(super) fn authenticate(
+        &self,
+        write: &Write<'_>,
+        login: InternalAuthenticateRequest,
+    ) -> Outcome {
+        if let Err(refused) = self.auth.authenticate(&login.name) {
+            return refuse(refused);
         }
+        let token = token(&login.simple_token, write);
+        let (header, revision) = (None, self.auth.revision());
+        let reply = Reply::Authenticate(Login { header, revision, token: token.clone() });
+        Ok((reply, Some(Notice::TokenGiven { user: login.name, token })))
     }
-}
 
-/// Changes the tables; `None` when the request asks for no such thing.
-fn change(
-    auth: &mut Auth,
-    write: &mut Write<'_>,
-    request: &InternalRaftRequest,
-) -> Option<Result<Notice, Refused>> {
-    let plain = |done: Result<(), Refused>| Some(done.map(|()| Notice::Auth));
-    if request.auth_enable.is_some() {
-        return plain(auth.enable(write));
+    pub(super) fn auth_status(&self) -> Outcome {
+        let (enabled, auth_revision) = (self.auth.is_enabled(), self.auth.revision());
+        plain(Ok(Reply::AuthStatus(AuthStatusResponse { header: None, enabled, auth_revision })))
     }
-    if request.auth_disable.is_some() {
-        let notice = if auth.disable(write) { Notice::TokensEnd } else { Notice::Auth };
-        return Some(Ok(notice));
-    }
-    if let Some(add) = &request.auth_user_add {
-        return plain(auth.user_add(write, add));
-    }
-    if let Some(delete) = &request.auth_user_delete {
-        let done = auth.user_delete(write, &delete.name);
-        return Some(done.map(|()| Notice::UserTokensEnd(delete.name.clone())));
-    }
-    if let Some(change) = &request.auth_user_change_password {
-        let done = auth.user_change_password(write, change);
-        return Some(done.map(|()| Notice::UserTokensEnd(change.name.clone())));
-    }
-    if let Some(grant) = &request.auth_user_grant_role {
-        return plain(auth.user_grant_role(write, &grant.user, &grant.role));
-    }
-    if let Some(revoke) = &request.auth_user_revoke_role {
-        return plain(auth.user_revoke_role(write, &revoke.name, &revoke.role));
-    }
-    if let Some(add) = &request.auth_role_add {
-        return plain(auth.role_add(write, &add.name));
-    }
-    if let Some(delete) = &request.auth_role_delete {
-        return plain(auth.role_delete(write, &delete.role));
-    }
-    if let Some(grant) = &request.auth_role_grant_permission {
-        return plain(auth.role_grant_permission(write, grant));
-    }
-    if let Some(revoke) = &request.auth_role_revoke_permission {
-        return plain(auth.role_revoke_permission(write, revoke));
-    }
-    None
-}
 
-fn tell(found: Result<Reply, Refused>) -> Outcome {
-    found.map_or_else(refuse, |reply| Ok((reply, None)))
-}
+    pub(super) fn user(&self, name: &str) -> Result<Reply, Refused> {
+        let roles = self.auth.user_roles(name)?;
+        Ok(Reply::AuthUserGet(AuthUserGetResponse { header: None, roles }))
+    }
 
-/// The requests about users and roles that only an admin may make.
-fn needs_admin(request: &InternalRaftRequest) -> bool {
-    request.auth_enable.is_some()
-        || request.auth_disable.is_some()
-        || request.auth_user_add.is_some()
-        || request.auth_user_delete.is_some()
-        || request.auth_user_change_password.is_some()
-        || request.auth_user_grant_role.is_some()
-        || request.auth_user_revoke_role.is_some()
-        || request.auth_user_list.is_some()
-        || request.auth_role_add.is_some()
-        || request.auth_role_delete.is_some()
-        || request.auth_role_grant_permission.is_some()
-        || request.auth_role_revoke_permission.is_some()
-        || request.auth_role_list.is_some()
+    pub(super) fn role(&self, name: &str) -> Result<Reply, Refused> {
+        let perm = self.auth.role_permissions(name)?;
+        Ok(Reply::AuthRoleGet(AuthRoleGetResponse { header: None, perm }))
+    }
+
+    pub(super) fn users(&self) -> Reply {
+        let users = self.auth.user_names();
+        Reply::AuthUserList(AuthUserListResponse { header: None, users })
+    }
+
+    pub(super) fn roles(&self) -> Reply {
+        let roles = self.auth.role_names();
+        Reply::AuthRoleList(AuthRoleListResponse { header: None, roles })
+    }
 }

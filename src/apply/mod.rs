@@ -1,26 +1,25 @@
-//! The state machine: what a committed request does to the state. One match over etcd's
-//! `InternalRaftRequest`; the same input gives the same output on every member, so nothing here
-//! knows a clock, a random number, a task or a client.
+//! The state machine: what a committed request does to the state. One match over [`Request`]; the same
+//! input gives the same output on every member, so nothing here knows a clock, a random number, a task or a
+//! client.
 //!
 //! Invariants:
 //! * Every entry moves the applied index, also one that is refused or does nothing, and in the same
 //!   batch as its effects: it is never applied twice, and never half.
 //! * A refusal changes nothing.
+//! * A command is judged before it compiles: what it weighs, touches, needs and answers is asked by
+//!   matches without a wildcard.
 //!
-//! Reading order: this file, [`membership`], [`alarm`], `auth`.
+//! Reading order: [`request`] (the commands), this file, `auth`, [`membership`], [`alarm`], [`planted`].
 
 pub mod alarm;
 mod auth;
 pub mod membership;
+pub mod planted;
+pub mod request;
 
 use bytes::Bytes;
 use prost::Message;
-use quorate_proto::authpb::Permission;
-use quorate_proto::etcdserverpb::{
-    AlarmMember, AlarmType, CompactionRequest, DeleteRangeResponse, InternalRaftRequest,
-    LeaseCheckpointRequest, LeaseGrantRequest, PutResponse, RangeResponse, RequestOp, TxnRequest,
-    TxnResponse, request_op::Request as Op,
-};
+use quorate_proto::etcdserverpb::{AlarmResponse, AlarmType, LeaseGrantResponse, RequestHeader};
 use quorate_proto::raftpb::{ConfChange, ConfState, Entry, EntryType};
 
 use crate::auth::Auth;
@@ -31,40 +30,11 @@ use crate::mvcc::{Store, View, Write};
 use crate::plant;
 use crate::types::{Index, LeaseId, MemberId, Term};
 use alarm::Alarms;
-use membership::{MemberRecord, Membership};
+use membership::Membership;
 
-/// What a request that was carried out answers. Headers carry a revision and nothing else.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    Range(RangeResponse),
-    Put(PutResponse),
-    DeleteRange(DeleteRangeResponse),
-    Txn(TxnResponse),
-    LeaseGrant {
-        id: LeaseId,
-        ttl: i64,
-    },
-    Alarm(Vec<AlarmMember>),
-    /// The members after a configuration change.
-    Members(Vec<MemberRecord>),
-    AuthStatus {
-        enabled: bool,
-        revision: u64,
-    },
-    /// A login at this auth revision. The token is empty when it is not kept but signed.
-    Authenticated {
-        revision: u64,
-        token: String,
-    },
-    /// Users, roles, or the roles of a user.
-    Names(Vec<String>),
-    /// The permissions of a role.
-    Permissions(Vec<Permission>),
-    /// Done; there is nothing to tell.
-    Done,
-}
+pub use request::{Ask, Reply, Request, Weight};
 
-/// What the rest of the member must hear about an applied entry.
+/// What the rest of the member must know of an applied entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     LeaseGranted(LeaseId, i64),
@@ -73,9 +43,9 @@ pub enum Notice {
     Members,
     /// Users, roles or permissions.
     Auth,
-    /// And whoever holds this user's tokens must log in again.
+    /// As [`Self::Auth`], and the tokens of this user are no longer valid.
     UserTokensEnd(String),
-    /// And whoever holds any token must.
+    /// As [`Self::Auth`], and no token is valid any more.
     TokensEnd,
     TokenGiven {
         user: String,
@@ -94,22 +64,27 @@ pub struct StateMachine {
 
 /// A committed entry, decoded.
 pub enum Command {
-    /// A new leader's first entry, or one whose proposer had nothing to say.
+    /// A new leader's first entry, or one proposed empty.
     Nothing,
-    Request(Box<InternalRaftRequest>),
+    Request(RequestHeader, Request),
     Change(ConfChange),
 }
 
 impl Command {
-    /// An entry that does not decode was written by no version that this one can follow.
+    /// Decodes an entry; the one place that knows what may stand in one. What does not decode was written
+    /// by a version that this one cannot follow.
     pub fn decode(entry: &Entry) -> Result<Self, Fatal> {
         let broken = |e| Fatal::new(format!("entry {} does not decode", entry.index), e);
         match entry.r#type() {
             EntryType::EntryNormal if entry.data.is_empty() => Ok(Self::Nothing),
-            EntryType::EntryNormal => {
-                let request = InternalRaftRequest::decode(entry.data.clone()).map_err(broken)?;
-                Ok(Self::Request(Box::new(request)))
-            }
+            EntryType::EntryNormal => match Request::decode(entry.data.clone()).map_err(broken)? {
+                (header, Some(request)) => Ok(Self::Request(header, request)),
+                // Never proposed by this version; another member of the cluster may.
+                (header, None) => Err(Fatal::new(
+                    format!("entry {}, request {header:?}", entry.index),
+                    "a kind of request that this version cannot apply",
+                )),
+            },
             EntryType::EntryConfChange => {
                 let change = ConfChange::decode(entry.data.clone()).map_err(broken)?;
                 Ok(Self::Change(change))
@@ -122,7 +97,7 @@ impl Command {
     }
 }
 
-/// What one entry came to.
+/// The result of one entry.
 pub type Outcome = Result<(Reply, Option<Notice>), Error>;
 
 impl StateMachine {
@@ -162,69 +137,121 @@ impl StateMachine {
     pub fn apply(
         &mut self,
         write: &mut Write<'_>,
-        request: InternalRaftRequest,
+        header: RequestHeader,
+        request: Request,
     ) -> Result<Outcome, Fatal> {
-        let done = |reply| Ok((reply, None));
         if let Some(refused) = self.alarmed(&request) {
-            return Ok(Err(refused.into()));
-        }
-        let who = auth::principal(request.header.as_ref());
-        if let Err(refused) = self.permitted(write, &who, &request)? {
             return Ok(refuse(refused));
         }
-        if let Some(outcome) = self.about_auth(write, &request) {
-            return Ok(outcome);
+        if let Err(refused) = self.permitted(write, &auth::principal(header), &request)? {
+            return Ok(refuse(refused));
         }
-        let outcome = if let Some(put) = request.put {
-            write.put(&put)?.map(Reply::Put).map_or_else(refuse, done)
-        } else if let Some(txn) = request.txn {
-            write.txn(&txn)?.map(Reply::Txn).map_or_else(refuse, done)
-        } else if let Some(range) = request.range {
-            write.range(&range)?.map(Reply::Range).map_or_else(refuse, done)
-        } else if let Some(delete) = request.delete_range {
-            write.delete_range(&delete)?.map(Reply::DeleteRange).map_or_else(refuse, done)
-        } else if let Some(CompactionRequest { revision, .. }) = request.compaction {
-            write.compact(revision)?.map(|()| Reply::Done).map_or_else(refuse, done)
-        } else if let Some(LeaseGrantRequest { id, ttl }) = request.lease_grant {
-            let id = LeaseId(id);
-            match self.leases.grant(write, id, ttl) {
-                Ok(ttl) => Ok((Reply::LeaseGrant { id, ttl }, Some(Notice::LeaseGranted(id, ttl)))),
-                Err(refused) => refuse(refused),
+        Ok(match request {
+            Request::Put(put) => plain(write.put(&put)?.map(Reply::Put)),
+            Request::Txn(txn) => plain(write.txn(&txn)?.map(Reply::Txn)),
+            Request::Range(range) => plain(write.range(&range)?.map(Reply::Range)),
+            Request::DeleteRange(delete) => {
+                plain(write.delete_range(&delete)?.map(Reply::DeleteRange))
             }
-        } else if let Some(revoke) = request.lease_revoke {
-            let id = LeaseId(revoke.id);
-            match self.leases.revoke(write, id)? {
-                Ok(()) => Ok((Reply::Done, Some(Notice::LeaseRevoked(id)))),
-                Err(refused) => refuse(refused),
+            Request::Compaction(compaction) => {
+                let done = write.compact(compaction.revision)?;
+                plain(done.map(|()| Reply::Compaction(Default::default())))
             }
-        } else if let Some(LeaseCheckpointRequest { checkpoints }) = request.lease_checkpoint {
-            self.leases.checkpoint(write, &checkpoints);
-            done(Reply::Done)
-        } else if let Some(alarm) = request.alarm {
-            let alarms = self.alarms.apply(write, &alarm);
-            Ok((Reply::Alarm(alarms), Some(Notice::Alarms)))
-        } else if let Some(set) = request.cluster_version_set {
-            self.members.set_version(write, set.ver);
-            Ok((Reply::Done, Some(Notice::Members)))
-        } else if let Some(set) = request.downgrade_info_set {
-            self.members.set_downgrade(write, Some(set.ver).filter(|_| set.enabled));
-            Ok((Reply::Done, Some(Notice::Members)))
-        } else if request.downgrade_version_test.is_some() {
+            Request::LeaseGrant(grant) => {
+                let id = LeaseId(grant.id);
+                let granted = self.leases.grant(write, id, grant.ttl).map(|ttl| {
+                    let reply = LeaseGrantResponse { id: id.0, ttl, ..Default::default() };
+                    (Reply::LeaseGrant(reply), Some(Notice::LeaseGranted(id, ttl)))
+                });
+                granted.map_err(Error::from)
+            }
+            Request::LeaseRevoke(revoke) => {
+                let id = LeaseId(revoke.id);
+                let done = self.leases.revoke(write, id)?;
+                let reply = Reply::LeaseRevoke(Default::default());
+                changed(done, reply, Notice::LeaseRevoked(id))
+            }
+            Request::LeaseCheckpoint(request) => {
+                self.leases.checkpoint(write, &request.checkpoints);
+                plain(Ok(Reply::LeaseCheckpoint(Default::default())))
+            }
+            Request::Alarm(alarm) => {
+                let alarms = self.alarms.apply(write, &alarm);
+                let reply = Reply::Alarm(AlarmResponse { header: None, alarms });
+                changed(Ok(()), reply, Notice::Alarms)
+            }
+            Request::ClusterVersionSet(set) => {
+                self.members.set_version(write, set.ver);
+                changed(Ok(()), Reply::ClusterVersionSet(Default::default()), Notice::Members)
+            }
+            Request::DowngradeInfoSet(set) => {
+                self.members.set_downgrade(write, Some(set.ver).filter(|_| set.enabled));
+                changed(Ok(()), Reply::DowngradeInfoSet(Default::default()), Notice::Members)
+            }
             // An entry that older releases cannot read, and nothing else.
-            done(Reply::Done)
-        } else if let Some(set) = request.cluster_member_attr_set {
-            let attributes = set.member_attributes.unwrap_or_default();
-            let id = MemberId(set.member_id);
-            self.members.publish(write, id, attributes.name, attributes.client_urls);
-            Ok((Reply::Done, Some(Notice::Members)))
-        } else {
-            // What we do not serve, we never propose; another member of the cluster may.
-            return Err(Fatal::new(
-                format!("request {:?}", request.header),
-                "a kind of request that this version cannot apply",
-            ));
-        };
-        Ok(outcome)
+            Request::DowngradeVersionTest(_) => {
+                plain(Ok(Reply::DowngradeVersionTest(Default::default())))
+            }
+            Request::ClusterMemberAttrSet(set) => {
+                let attributes = set.member_attributes.unwrap_or_default();
+                let id = MemberId(set.member_id);
+                self.members.publish(write, id, attributes.name, attributes.client_urls);
+                changed(Ok(()), Reply::ClusterMemberAttrSet(Default::default()), Notice::Members)
+            }
+            Request::Authenticate(login) => self.authenticate(write, login),
+            Request::AuthStatus(_) => self.auth_status(),
+            Request::AuthEnable(_) => {
+                let done = self.auth.enable(write);
+                changed(done, Reply::AuthEnable(Default::default()), Notice::Auth)
+            }
+            Request::AuthDisable(_) => {
+                let ended = self.auth.disable(write);
+                let notice = if ended { Notice::TokensEnd } else { Notice::Auth };
+                changed(Ok(()), Reply::AuthDisable(Default::default()), notice)
+            }
+            Request::AuthUserAdd(add) => {
+                let done = self.auth.user_add(write, &add);
+                changed(done, Reply::AuthUserAdd(Default::default()), Notice::Auth)
+            }
+            Request::AuthUserDelete(delete) => {
+                let done = self.auth.user_delete(write, &delete.name);
+                let reply = Reply::AuthUserDelete(Default::default());
+                changed(done, reply, Notice::UserTokensEnd(delete.name))
+            }
+            Request::AuthUserChangePassword(change) => {
+                let done = self.auth.user_change_password(write, &change);
+                let reply = Reply::AuthUserChangePassword(Default::default());
+                changed(done, reply, Notice::UserTokensEnd(change.name))
+            }
+            Request::AuthUserGrantRole(grant) => {
+                let done = self.auth.user_grant_role(write, &grant.user, &grant.role);
+                changed(done, Reply::AuthUserGrantRole(Default::default()), Notice::Auth)
+            }
+            Request::AuthUserRevokeRole(revoke) => {
+                let done = self.auth.user_revoke_role(write, &revoke.name, &revoke.role);
+                changed(done, Reply::AuthUserRevokeRole(Default::default()), Notice::Auth)
+            }
+            Request::AuthRoleAdd(add) => {
+                let done = self.auth.role_add(write, &add.name);
+                changed(done, Reply::AuthRoleAdd(Default::default()), Notice::Auth)
+            }
+            Request::AuthRoleDelete(delete) => {
+                let done = self.auth.role_delete(write, &delete.role);
+                changed(done, Reply::AuthRoleDelete(Default::default()), Notice::Auth)
+            }
+            Request::AuthRoleGrantPermission(grant) => {
+                let done = self.auth.role_grant_permission(write, &grant);
+                changed(done, Reply::AuthRoleGrantPermission(Default::default()), Notice::Auth)
+            }
+            Request::AuthRoleRevokePermission(revoke) => {
+                let done = self.auth.role_revoke_permission(write, &revoke);
+                changed(done, Reply::AuthRoleRevokePermission(Default::default()), Notice::Auth)
+            }
+            Request::AuthUserGet(get) => plain(self.user(&get.name)),
+            Request::AuthRoleGet(get) => plain(self.role(&get.role)),
+            Request::AuthUserList(_) => plain(Ok(self.users())),
+            Request::AuthRoleList(_) => plain(Ok(self.roles())),
+        })
     }
 
     /// Carries out a configuration change on the member table. A refusal means that consensus must
@@ -258,17 +285,14 @@ impl StateMachine {
         Ok(ConfState { voters: json.voters, learners: json.learners, ..ConfState::default() })
     }
 
-    /// etcd's answer to writes while an alarm stands. A txn counts by both its branches.
-    fn alarmed(&self, request: &InternalRaftRequest) -> Option<Refused> {
-        if self.alarms.stands(AlarmType::Corrupt) && touches_keys(request) {
+    /// etcd's answer to requests while an alarm stands.
+    fn alarmed(&self, request: &Request) -> Option<Refused> {
+        if self.alarms.stands(AlarmType::Corrupt) && request.touches_keys() {
             return Some(Refused::Corrupt);
         }
-        let grows = request.put.is_some()
-            || request.lease_grant.is_some()
-            || request.txn.as_ref().is_some_and(puts);
         let full =
             self.alarms.stands(AlarmType::Nospace) && !plant::QUOTA_NOT_ENFORCED.is_planted();
-        (grows && full).then_some(Refused::NoSpace)
+        (full && request.grows()).then_some(Refused::NoSpace)
     }
 
     pub fn store(&self) -> &Store {
@@ -297,22 +321,13 @@ fn refuse(refused: Refused) -> Outcome {
     Err(refused.into())
 }
 
-fn touches_keys(request: &InternalRaftRequest) -> bool {
-    request.range.is_some()
-        || request.put.is_some()
-        || request.delete_range.is_some()
-        || request.txn.is_some()
-        || request.compaction.is_some()
-        || request.lease_grant.is_some()
-        || request.lease_revoke.is_some()
+/// The outcome of a command of which nothing has to be published.
+fn plain(done: Result<Reply, Refused>) -> Outcome {
+    Ok((done?, None))
 }
 
-/// Whether any branch of the tree puts, taken or not.
-fn puts(txn: &TxnRequest) -> bool {
-    let op_puts = |op: &RequestOp| match &op.request {
-        Some(Op::RequestPut(_)) => true,
-        Some(Op::RequestTxn(nested)) => puts(nested),
-        _ => false,
-    };
-    txn.success.iter().chain(&txn.failure).any(op_puts)
+/// The outcome of a command whose effect is published with `notice`.
+fn changed(done: Result<(), Refused>, reply: Reply, notice: Notice) -> Outcome {
+    done?;
+    Ok((reply, Some(notice)))
 }

@@ -36,24 +36,24 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
-        let (caller, _) = caller::of(request);
-        self.member.auth_status(&caller).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.auth_status(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn user_list(
         &self,
         request: Request<AuthUserListRequest>,
     ) -> Result<Response<AuthUserListResponse>, Status> {
-        let (caller, _) = caller::of(request);
-        self.member.user_list(&caller).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.user_list(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn role_list(
         &self,
         request: Request<AuthRoleListRequest>,
     ) -> Result<Response<AuthRoleListResponse>, Status> {
-        let (caller, _) = caller::of(request);
-        self.member.role_list(&caller).await.map(Response::new).map_err(status)
+        let (caller, request) = caller::of(request);
+        self.member.role_list(&caller, request).await.map(Response::new).map_err(status)
     }
 
     async fn auth_enable(

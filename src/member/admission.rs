@@ -4,17 +4,9 @@
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::options::Proposals;
+use crate::apply::Weight;
 use crate::error::Unavailable;
 use crate::plant;
-
-/// How much depends on a proposal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    /// A client's.
-    Common,
-    /// The end of a lease, a change of members or of what they say of themselves, an alarm.
-    Vital,
-}
 
 /// All places.
 pub struct Admission {

@@ -4,29 +4,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use quorate_proto::etcdserverpb::InternalRaftRequest;
-use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, SnapshotMetadata};
+use quorate_proto::raftpb::{ConfState, SnapshotMetadata};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::Signals;
+use super::batch::Batch;
 use super::hashes::Hashes;
 use super::propose::Waiter;
 use super::quota::Quota;
-use super::slow;
 use super::snapshot;
-use super::tally;
 use super::tokens::Tokens;
-use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
+use crate::apply::{Notice, StateMachine};
 use crate::env::{BoxFuture, Env};
-use crate::error::{Fatal, Refused};
+use crate::error::Fatal;
 use crate::limits;
-use crate::metrics::{ApplySeconds, Metrics, observe, observe_ms};
+use crate::metrics::{ApplySeconds, Metrics, observe_ms};
 use crate::mvcc::Store;
 use crate::peer;
 use crate::plant;
 use crate::replica::{Committed, Replica, ToApply};
-use crate::types::{Index, MemberId, Term};
+use crate::types::{ClusterId, Index, MemberId, Term};
 use crate::watch::{HubHandle, Publication};
 
 pub(super) struct Applier {
@@ -52,6 +50,7 @@ pub(super) struct Applier {
     pub hashes: Option<Hashes>,
     /// Whose state this is.
     pub member: MemberId,
+    pub cluster: ClusterId,
     /// The state is flushed when this many entries were applied since the last time.
     pub flush_every: u64,
     pub catchup_entries: u64,
@@ -78,7 +77,7 @@ impl Applier {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<ToApply<Waiter>>) -> Result<(), Fatal> {
         let mut flush: Option<Flush> = None;
         let mut compacting = self.store.compaction_pending();
-        self.tell_space();
+        self.publish_space();
         loop {
             tokio::select! {
                 biased; // A finished flush frees the log; entries go before housekeeping.
@@ -108,7 +107,7 @@ impl Applier {
                     compacting = self.compact(self.compaction_step)?;
                 }
             }
-            self.tell_space();
+            self.publish_space();
             if flush.is_none() && self.store.applied().0 >= self.flushed.0 + self.flush_every {
                 flush = Some(self.begin_flush());
             }
@@ -133,143 +132,25 @@ impl Applier {
     }
 
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
-        let mut replies = Vec::with_capacity(entries.len());
-        let mut notices = Vec::new();
-        // Each with what is to be told behind it.
-        let (mut told, mut publications) = (Vec::new(), Vec::new());
-        let mut changed = false;
         let store = self.store.clone();
-        let mut write = store.begin().with_events_max(self.hub.bounds().events_bytes);
-        for Committed { entry, reply } in entries {
-            let started = self.env.now();
-            let (index, term) = position(&entry);
-            assert!(index > self.store.applied(), "entry {index} was applied before");
-            write.start_entry(index, term);
-            self.term = term;
-            let gone = reply.as_ref().is_some_and(Waiter::has_gone);
-            if gone || reply.is_none() {
-                write.unheard();
-            }
-            let mut kind = None;
-            let outcome: Outcome = match Command::decode(&entry)? {
-                Command::Nothing => Ok((Reply::Done, None)),
-                Command::Request(_) if plant::ABANDONED_REQUEST_SKIPPED.is_planted() && gone => {
-                    Ok((Reply::Done, None))
-                }
-                Command::Request(_) if self.passes_over(index) => Ok((Reply::Done, None)),
-                Command::Request(mut request) => {
-                    self.distort(index, &mut request);
-                    kind = Some(tally::kind(&request));
-                    self.machine.apply(&mut write, *request)?
-                }
-                Command::Change(change) => {
-                    let refused = self.machine.change(&mut write, &change).err();
-                    self.conf_state = self.reconfigure(change, refused).await?;
-                    StateMachine::remember_conf_state(&mut write, &self.conf_state);
-                    changed = true;
-                    let members = Reply::Members(self.machine.members.list());
-                    refused.map_or(Ok((members, Some(Notice::Members))), |r| Err(r.into()))
-                }
-            };
-            let news = write.take_changed();
-            if let Ok((reply, notice)) = &outcome {
-                tally::applied(&self.metrics, reply, notice.as_ref(), &news);
-            }
-            let took = self.env.now() - started;
-            if let Some(kind) = kind {
-                let done = tally::succeeded(&outcome);
-                self.apply_seconds.observe(&self.metrics, kind, done, took);
-            }
-            if took > self.warning {
-                let outcome = outcome.clone().map(|(answer, _)| answer);
-                slow::warn_of_entry(&self.metrics, took, self.warning, &entry, &outcome);
-            }
-            let revision = write.revision();
-            if !news.events.is_empty() {
-                publications.push(Publication { revision, events: news.events.into() });
-            } else if let Some(between) = news.between {
-                told.push((std::mem::take(&mut publications), revision, between));
-            }
-            let outcome = outcome.map(|(answer, notice)| {
-                notices.extend(notice.map(|notice| (index, notice)));
-                answer
-            });
-            replies.extend(reply.map(|reply| (reply, outcome)));
+        let mut batch = Batch::begin(self, &store, entries.len());
+        for entry in entries {
+            batch.apply(self, entry).await?;
         }
-        let (began, compacted) = (self.env.now(), store.compact_revision());
-        write.commit()?;
-        observe(&self.metrics.commit_seconds, self.env.now() - began);
-        if let Some(hashes) = self.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
-        {
-            // Of this very moment: the first deletion comes after it.
-            hashes.compute(&self.env, &self.signals, store.view(), compacted);
-        }
-        self.tell(notices, changed);
-        for (publications, revision, (first, last)) in told {
-            self.publish(publications).await;
-            self.hub.pass(revision, first, last).await;
-        }
-        self.publish(publications).await;
-        let applied = self.store.applied();
-        self.replica.applied(applied, self.term);
-        self.signals.applied.send_replace(applied);
-        for (reply, outcome) in replies {
-            reply.answer(outcome);
-        }
+        let mut effects = batch.commit(self)?;
+        effects.publish(self).await;
+        effects.answer();
         Ok(())
     }
 
-    async fn publish(&self, publications: Vec<Publication>) {
+    pub(super) async fn publish(&self, publications: Vec<Publication>) {
         if !publications.is_empty() {
             self.hub.publish(publications).await;
         }
     }
 
-    /// Consensus takes the change when the member table did, and a change of nobody when not.
-    async fn reconfigure(
-        &self,
-        change: ConfChange,
-        refused: Option<Refused>,
-    ) -> Result<ConfState, Fatal> {
-        let ghost = plant::GHOST_VOTER.is_planted()
-            && change.r#type() == ConfChangeType::ConfChangeRemoveNode;
-        let change = match refused {
-            None if ghost => ConfChange { node_id: 0, ..change },
-            Some(refused) => {
-                info!(?change, %refused, "configuration change refused");
-                ConfChange { node_id: 0, ..change }
-            }
-            None => change,
-        };
-        let state = self.replica.apply_conf_change(change).await;
-        Ok(state.unwrap_or_else(|| self.conf_state.clone()))
-    }
-
-    /// Two mistakes that the simulator plants: an entry that some members, or one after a long page,
-    /// take for done.
-    fn passes_over(&self, index: Index) -> bool {
-        let own = self.member.0.is_multiple_of(2) && index.0.is_multiple_of(50);
-        let page = index.0 > self.store.applied().0 + 8;
-        (plant::APPLY_DEPENDS_ON_MEMBER.is_planted() && own)
-            || (plant::PAGE_TAKEN_FOR_ALL.is_planted() && page)
-    }
-
-    /// A mistake that the simulator plants, for the checks for corruption to find: one member stores
-    /// another value now and then.
-    fn distort(&self, index: Index, request: &mut InternalRaftRequest) {
-        let planted = plant::ROW_SILENTLY_DIFFERS.is_planted()
-            || plant::CORRUPT_CHECK_ACCUSES_WRONG_MEMBER.is_planted();
-        let first = self.machine.members.members.keys().next() == Some(&self.member);
-        if planted
-            && first
-            && index.0.is_multiple_of(40)
-            && let Some(put) = &mut request.put
-        {
-            put.value = [&put.value, &b"!"[..]].concat().into();
-        }
-    }
-
-    fn tell(&self, notices: Vec<(Index, Notice)>, reconfigured: bool) {
+    /// Publishes what the member's tasks must know of applied entries.
+    pub(super) fn notify(&self, notices: Vec<(Index, Notice)>, reconfigured: bool) {
         let now = self.env.now();
         let (mut members, mut auth) = (reconfigured, false);
         for (index, notice) in notices {
@@ -286,20 +167,20 @@ impl Applier {
                 Notice::TokenGiven { .. } if index <= self.known_commit => {}
                 about_auth => {
                     auth |= !matches!(about_auth, Notice::TokenGiven { .. });
-                    self.tell_tokens(now, about_auth);
+                    self.change_tokens(now, about_auth);
                 }
             }
         }
         if auth {
-            self.tell_auth();
+            self.publish_auth();
         }
         if members {
-            self.tell_members();
+            self.publish_members();
         }
     }
 
     /// Simple tokens are in no bucket: this is how they come and go, on every member alike.
-    fn tell_tokens(&self, now: Instant, notice: Notice) {
+    fn change_tokens(&self, now: Instant, notice: Notice) {
         let Tokens::Simple(tokens) = &*self.tokens else { return };
         match notice {
             Notice::TokenGiven { user, token } if !token.is_empty() => {
@@ -311,12 +192,12 @@ impl Applier {
         }
     }
 
-    fn tell_auth(&self) {
+    fn publish_auth(&self) {
         self.signals.auth.send_replace(Arc::new(self.machine.auth.clone()));
     }
 
-    /// Tells of the member table; a member that is no longer in it comes to its end.
-    fn tell_members(&self) {
+    /// Publishes the member table; a member that is no longer in it ends.
+    fn publish_members(&self) {
         let members = &self.machine.members;
         self.signals.members.send_replace(Arc::new(members.clone()));
         if members.removed.contains(&self.member) {
@@ -324,9 +205,9 @@ impl Applier {
         }
     }
 
-    fn tell_space(&self) {
+    fn publish_space(&self) {
         if let Some(quota) = self.quota {
-            self.signals.tell_space(quota.level(self.store.live_bytes()));
+            self.signals.publish_space(quota.level(self.store.live_bytes()));
         }
     }
 
@@ -374,10 +255,10 @@ impl Applier {
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;
-        self.tell_members();
+        self.publish_members();
         // Logins, changed passwords and deleted users were passed over: none of the tokens is sure.
-        self.tell_tokens(self.env.now(), Notice::TokensEnd);
-        self.tell_auth();
+        self.change_tokens(self.env.now(), Notice::TokensEnd);
+        self.publish_auth();
         self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
         self.hub.restored(self.store.revision()).await;
         self.replica.applied(index, self.term);

@@ -4,61 +4,66 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_proto::etcdserverpb::{
-    AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
-    AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse,
-    AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
-    AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
-    AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest,
-    AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest,
-    AuthUserChangePasswordResponse, AuthUserDeleteRequest, AuthUserDeleteResponse,
-    AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest, AuthUserGrantRoleResponse,
-    AuthUserListRequest, AuthUserListResponse, AuthUserRevokeRoleRequest,
-    AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
-    InternalAuthenticateRequest, InternalRaftRequest,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse,
+    AuthRoleListRequest, AuthRoleRevokePermissionRequest, AuthStatusRequest, AuthUserAddRequest,
+    AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse,
+    AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest,
+    AuthUserRevokeRoleRequest, AuthenticateRequest, AuthenticateResponse,
+    InternalAuthenticateRequest,
 };
 use tracing::{debug, info};
 
 use super::Member;
 use super::caller::Caller;
-use crate::apply::Reply;
+use super::propose::Origin;
+use crate::apply::Ask;
+use crate::apply::request::Login;
 use crate::error::{Error, Refused};
 
 /// bcrypt looks at no more of a password; etcd refuses longer ones.
 const PASSWORD_BYTES_MAX: usize = 72;
 
-/// A request that changes the tables: proposed as it is, answered with a header.
-macro_rules! change {
-    ($($name:ident: $request:ty => $response:ident, $field:ident;)*) => {
+/// Requests that are proposed as they are: apply judges, carries out and answers them.
+macro_rules! proposed {
+    ($($name:ident: $request:ty;)*) => {
         impl Member {
             $(pub async fn $name(
                 &self,
                 caller: &Caller,
                 request: $request,
-            ) -> Result<$response, Error> {
-                let request =
-                    InternalRaftRequest { $field: Some(request), ..InternalRaftRequest::default() };
-                self.propose_for(caller, request).await?;
-                Ok($response { header: Some(self.header()) })
+            ) -> Result<<$request as Ask>::Answer, Error> {
+                self.propose_for(caller, request).await
             })*
         }
     };
 }
 
-change! {
-    auth_enable: AuthEnableRequest => AuthEnableResponse, auth_enable;
-    auth_disable: AuthDisableRequest => AuthDisableResponse, auth_disable;
-    user_delete: AuthUserDeleteRequest => AuthUserDeleteResponse, auth_user_delete;
-    user_grant_role: AuthUserGrantRoleRequest => AuthUserGrantRoleResponse, auth_user_grant_role;
-    user_revoke_role: AuthUserRevokeRoleRequest => AuthUserRevokeRoleResponse, auth_user_revoke_role;
-    role_add: AuthRoleAddRequest => AuthRoleAddResponse, auth_role_add;
-    role_delete: AuthRoleDeleteRequest => AuthRoleDeleteResponse, auth_role_delete;
-    role_grant_permission: AuthRoleGrantPermissionRequest =>
-        AuthRoleGrantPermissionResponse, auth_role_grant_permission;
-    role_revoke_permission: AuthRoleRevokePermissionRequest =>
-        AuthRoleRevokePermissionResponse, auth_role_revoke_permission;
+proposed! {
+    auth_enable: AuthEnableRequest;
+    auth_disable: AuthDisableRequest;
+    auth_status: AuthStatusRequest;
+    user_get: AuthUserGetRequest;
+    user_list: AuthUserListRequest;
+    user_delete: AuthUserDeleteRequest;
+    user_grant_role: AuthUserGrantRoleRequest;
+    user_revoke_role: AuthUserRevokeRoleRequest;
+    role_add: AuthRoleAddRequest;
+    role_get: AuthRoleGetRequest;
+    role_list: AuthRoleListRequest;
+    role_delete: AuthRoleDeleteRequest;
+    role_revoke_permission: AuthRoleRevokePermissionRequest;
 }
 
 impl Member {
+    pub async fn role_grant_permission(
+        &self,
+        caller: &Caller,
+        request: AuthRoleGrantPermissionRequest,
+    ) -> Result<AuthRoleGrantPermissionResponse, Error> {
+        self.propose_for(caller, Box::new(request)).await
+    }
+
     pub async fn user_add(
         &self,
         caller: &Caller,
@@ -68,10 +73,7 @@ impl Member {
         if !request.options.is_some_and(|options| options.no_password) {
             request.hashed_password = self.hash_password(password).await?;
         }
-        let request =
-            InternalRaftRequest { auth_user_add: Some(request), ..InternalRaftRequest::default() };
-        self.propose_for(caller, request).await?;
-        Ok(AuthUserAddResponse { header: Some(self.header()) })
+        self.propose_for(caller, request).await
     }
 
     pub async fn user_change_password(
@@ -83,71 +85,7 @@ impl Member {
         if !password.is_empty() {
             request.hashed_password = self.hash_password(password).await?;
         }
-        let request = InternalRaftRequest {
-            auth_user_change_password: Some(request),
-            ..InternalRaftRequest::default()
-        };
-        self.propose_for(caller, request).await?;
-        Ok(AuthUserChangePasswordResponse { header: Some(self.header()) })
-    }
-
-    pub async fn auth_status(&self, caller: &Caller) -> Result<AuthStatusResponse, Error> {
-        let request = InternalRaftRequest {
-            auth_status: Some(AuthStatusRequest {}),
-            ..InternalRaftRequest::default()
-        };
-        match self.propose_for(caller, request).await? {
-            Reply::AuthStatus { enabled, revision } => Ok(AuthStatusResponse {
-                header: Some(self.header()),
-                enabled,
-                auth_revision: revision,
-            }),
-            other => unreachable!("apply answered an auth status with {other:?}"),
-        }
-    }
-
-    pub async fn user_get(
-        &self,
-        caller: &Caller,
-        request: AuthUserGetRequest,
-    ) -> Result<AuthUserGetResponse, Error> {
-        let request =
-            InternalRaftRequest { auth_user_get: Some(request), ..InternalRaftRequest::default() };
-        let roles = self.names(caller, request).await?;
-        Ok(AuthUserGetResponse { header: Some(self.header()), roles })
-    }
-
-    pub async fn user_list(&self, caller: &Caller) -> Result<AuthUserListResponse, Error> {
-        let request = InternalRaftRequest {
-            auth_user_list: Some(AuthUserListRequest {}),
-            ..InternalRaftRequest::default()
-        };
-        let users = self.names(caller, request).await?;
-        Ok(AuthUserListResponse { header: Some(self.header()), users })
-    }
-
-    pub async fn role_list(&self, caller: &Caller) -> Result<AuthRoleListResponse, Error> {
-        let request = InternalRaftRequest {
-            auth_role_list: Some(AuthRoleListRequest {}),
-            ..InternalRaftRequest::default()
-        };
-        let roles = self.names(caller, request).await?;
-        Ok(AuthRoleListResponse { header: Some(self.header()), roles })
-    }
-
-    pub async fn role_get(
-        &self,
-        caller: &Caller,
-        request: AuthRoleGetRequest,
-    ) -> Result<AuthRoleGetResponse, Error> {
-        let request =
-            InternalRaftRequest { auth_role_get: Some(request), ..InternalRaftRequest::default() };
-        match self.propose_for(caller, request).await? {
-            Reply::Permissions(perm) => {
-                Ok(AuthRoleGetResponse { header: Some(self.header()), perm })
-            }
-            other => unreachable!("apply answered with a role's permissions: {other:?}"),
-        }
+        self.propose_for(caller, request).await
     }
 
     /// Compares the password and gives out a token. The password may be changed while it is compared,
@@ -168,29 +106,13 @@ impl Member {
                 simple_token: self.0.tokens.draw(&self.0.env),
                 ..InternalAuthenticateRequest::default()
             };
-            let login =
-                InternalRaftRequest { authenticate: Some(login), ..InternalRaftRequest::default() };
-            let (revision, token) = match self.propose(login).await? {
-                Reply::Authenticated { revision, token } => (revision, token),
-                other => unreachable!("apply answered a login with {other:?}"),
-            };
+            let Login { header, revision, token } = self.propose(Origin::default(), login).await?;
             if revision == compared_at {
                 let token = self.0.tokens.issue(&self.0.env, &request.name, revision, token)?;
                 debug!(user = %request.name, "authenticated a user");
-                return Ok(AuthenticateResponse { header: Some(self.header()), token });
+                return Ok(AuthenticateResponse { header, token });
             }
             info!("users or roles changed while a password was compared; comparing it again");
-        }
-    }
-
-    async fn names(
-        &self,
-        caller: &Caller,
-        request: InternalRaftRequest,
-    ) -> Result<Vec<String>, Error> {
-        match self.propose_for(caller, request).await? {
-            Reply::Names(names) => Ok(names),
-            other => unreachable!("apply answered with names: {other:?}"),
         }
     }
 

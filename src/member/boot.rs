@@ -125,6 +125,7 @@ impl Member {
             quota: Quota::new(&options),
             hashes: Some(hashes.clone()).filter(|_| options.compact_hash_check),
             member: id,
+            cluster,
             flush_every: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             warning: options.apply_warning,

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest};
+use quorate_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use tracing::debug;
 
 use super::Member;
+use super::propose::Origin;
 use crate::error::Error;
 use crate::limits::LEASE_CHECKPOINTS_MAX;
 use crate::types::{LeaseId, Term};
@@ -60,10 +61,7 @@ impl Member {
         checkpoints: Vec<LeaseCheckpoint>,
         term: Term,
     ) -> Result<(), Error> {
-        let request = InternalRaftRequest {
-            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-            ..InternalRaftRequest::default()
-        };
-        self.propose_in(request, Some(term)).await.map(drop)
+        let request = LeaseCheckpointRequest { checkpoints };
+        self.propose(Origin::leader(term), request).await.map(drop)
     }
 }

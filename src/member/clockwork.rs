@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest, RequestHeader};
+use quorate_proto::etcdserverpb::LeaseRevokeRequest;
 use quorate_proto::leasepb::Lease;
 use quorate_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::Member;
 use super::clock::LeaseClock;
 use super::pace::Pace;
+use super::propose::Origin;
 use crate::apply::membership::Membership;
 use crate::error::{Error, Fatal, Refused, Removed};
 use crate::latest;
@@ -40,15 +41,12 @@ const VERSION_PAUSE: Duration = Duration::from_secs(4);
 /// being up to date makes it serve.
 pub(super) async fn publish(member: Member) {
     let options = &member.0.options;
-    let request = InternalRaftRequest {
-        cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
-            member_id: member.id().0,
-            member_attributes: Some(Attributes {
-                name: options.name.clone(),
-                client_urls: options.advertise_client_urls.clone(),
-            }),
+    let request = ClusterMemberAttrSetRequest {
+        member_id: member.id().0,
+        member_attributes: Some(Attributes {
+            name: options.name.clone(),
+            client_urls: options.advertise_client_urls.clone(),
         }),
-        ..InternalRaftRequest::default()
     };
     let mut members = member.0.signals.members.subscribe();
     let is_known = |members: &Arc<Membership>| {
@@ -60,7 +58,7 @@ pub(super) async fn publish(member: Member) {
     while !member.is_stopping() {
         let published = tokio::select! {
             biased; // The answer is the usual way to know.
-            answer = member.propose(request.clone()) => answer.map(drop),
+            answer = member.propose(Origin::own(), request.clone()) => answer.map(drop),
             Ok(()) = renewed(&mut members, is_known) => member.linearizable().await,
         };
         match published {
@@ -125,15 +123,9 @@ pub(super) async fn leases(member: Member) {
 async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     let revoke = LeaseRevokeRequest { id: id.0 };
     // In root's name, whether permissions are on or not: they may be by the time it is applied.
-    let root = member.auth().root();
-    let header = RequestHeader { username: root.user, auth_revision: root.revision, id: 0 };
-    let request = InternalRaftRequest {
-        header: Some(header),
-        lease_revoke: Some(revoke),
-        ..InternalRaftRequest::default()
-    };
-    let only_in = Some(term).filter(|_| !plant::STALE_LEADER_REVOKES.is_planted());
-    match member.propose_in(request, only_in).await {
+    let who = member.auth().root();
+    let term = Some(term).filter(|_| !plant::STALE_LEADER_REVOKES.is_planted());
+    match member.propose(Origin { who, term, ..Origin::own() }, revoke).await {
         Ok(_) => {
             debug!(lease = %id, "lease expired");
             member.metrics().leases_expired.inc();
@@ -251,11 +243,8 @@ pub(super) async fn cluster_version(member: Member) {
         if raft.role == Role::Leader
             && let Some(version) = member.wanted_version().await
         {
-            let request = InternalRaftRequest {
-                cluster_version_set: Some(ClusterVersionSetRequest { ver: version.clone() }),
-                ..InternalRaftRequest::default()
-            };
-            match member.propose_in(request, Some(raft.term)).await {
+            let request = ClusterVersionSetRequest { ver: version.clone() };
+            match member.propose(Origin::leader(raft.term), request).await {
                 Ok(_) => info!(%version, "updated cluster version"),
                 Err(error) => debug!(%error, "could not set the cluster version"),
             }

@@ -196,7 +196,7 @@ impl Member {
                 member_id: id.0,
                 alarm: AlarmType::Corrupt as i32,
             };
-            if let Err(error) = self.propose_alarm(request).await {
+            if let Err(error) = self.propose(Origin::own(), request).await {
                 warn!(%error, member = %id, "could not raise alarm CORRUPT");
             }
         }

@@ -7,13 +7,13 @@
 //! one never leads such a cluster.
 
 use quorate_proto::etcdserverpb::{
-    DowngradeInfo, DowngradeRequest, DowngradeResponse, InternalRaftRequest,
-    downgrade_request::DowngradeAction,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, downgrade_request::DowngradeAction,
 };
 use quorate_proto::membershippb::DowngradeInfoSetRequest;
 use tracing::{info, warn};
 
 use super::links::parse_version;
+use super::propose::Origin;
 use super::{CLUSTER_VERSION, Member};
 use crate::error::{Error, Refused};
 use crate::plant;
@@ -104,9 +104,7 @@ impl Member {
             enabled: target.is_some(),
             ver: target.map(text).unwrap_or_default(),
         };
-        let request =
-            InternalRaftRequest { downgrade_info_set: Some(set), ..InternalRaftRequest::default() };
-        self.propose(request).await.map(drop)
+        self.propose(Origin::own(), set).await.map(drop)
     }
 }
 

@@ -4,15 +4,13 @@
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb::{
-    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use quorate_proto::leasepb::Lease;
 
 use super::clock::Renewal;
 use super::{Caller, Member, spans};
-use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::lease;
@@ -43,16 +41,7 @@ impl Member {
         let grant = LeaseGrantRequest { id, ttl: grant.ttl };
         let caller = &*caller.within(spans::LEASE_GRANT, || spans::lease_grant(&grant));
         self.permit(caller, Rule::User).await?;
-        let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
-        match self.propose_for(caller, request).await? {
-            Reply::LeaseGrant { id, ttl } => Ok(LeaseGrantResponse {
-                header: Some(self.header()),
-                id: id.0,
-                ttl,
-                error: String::new(),
-            }),
-            other => unreachable!("apply answered a grant with {other:?}"),
-        }
+        self.propose_for(caller, grant).await
     }
 
     pub async fn lease_revoke(
@@ -62,9 +51,7 @@ impl Member {
     ) -> Result<LeaseRevokeResponse, Error> {
         let caller = &*caller.within(spans::LEASE_REVOKE, || spans::lease(revoke.id));
         self.permit(caller, Rule::User).await?;
-        let request = InternalRaftRequest { lease_revoke: Some(revoke), ..Default::default() };
-        self.propose_for(caller, request).await?;
-        Ok(LeaseRevokeResponse { header: Some(self.header()) })
+        self.propose_for(caller, revoke).await
     }
 
     /// Gives a lease its full time again; seconds, 0 when there is no such lease any more.

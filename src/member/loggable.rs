@@ -4,9 +4,11 @@
 use std::fmt::Write as _;
 
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestHeader,
     RequestOp, TxnRequest, compare::TargetUnion, request_op::Request as Op,
 };
+
+use crate::apply::Request;
 
 pub fn range(request: &RangeRequest) -> String {
     Text::default()
@@ -52,42 +54,54 @@ pub fn txn(request: &TxnRequest) -> String {
     format!("compare:<{compares}> success:<{success}> failure:<{failure}>")
 }
 
-/// What a log entry asks for.
-pub fn entry(request: &InternalRaftRequest) -> String {
-    let mut text = Text::default();
-    if let Some(header) = &request.header {
-        let _ = write!(text.0, "header:<ID:{}", header.id);
-        if !header.username.is_empty() {
-            let _ = write!(text.0, " username:{:?}", header.username);
-        }
-        text.0.push('>');
+/// A log entry's request.
+pub fn entry(header: &RequestHeader, request: &Request) -> String {
+    let mut text = Text(format!("header:<ID:{}", header.id));
+    if !header.username.is_empty() {
+        let _ = write!(text.0, " username:{:?}", header.username);
     }
-    let (kind, what) = content(request);
-    text.inside(kind, &what).0
+    text.0.push('>');
+    let (name, content) = content(request);
+    text.inside(name, &content).0
 }
 
-/// The name of what the entry carries, and the text of those that are worth one.
-fn content(request: &InternalRaftRequest) -> (&'static str, String) {
-    if let Some(request) = &request.put {
-        ("put", put(request))
-    } else if let Some(request) = &request.txn {
-        ("txn", txn(request))
-    } else if let Some(request) = &request.delete_range {
-        ("delete_range", delete_range(request))
-    } else if let Some(request) = &request.range {
-        ("range", range(request))
-    } else if let Some(request) = &request.compaction {
-        ("compaction", compaction(request))
-    } else if let Some(request) = &request.lease_grant {
-        ("lease_grant", format!("ttl:{}-second id:{:016x}", request.ttl, request.id))
-    } else if let Some(request) = &request.lease_revoke {
-        ("lease_revoke", format!("id:{:016x}", request.id))
-    } else if let Some(request) = &request.authenticate {
-        ("authenticate", format!("name:{}", request.name))
-    } else if let Some(request) = &request.auth_user_add {
-        ("auth_user_add", format!("name:{}", request.name))
-    } else {
-        (super::tally::kind(request), String::new())
+/// The name of the field, and the text of its message where that may be logged: never a password or a
+/// token.
+fn content(request: &Request) -> (&'static str, String) {
+    let name = |name: &str| format!("name:{name}");
+    match request {
+        Request::Put(request) => ("put", put(request)),
+        Request::Txn(request) => ("txn", txn(request)),
+        Request::DeleteRange(request) => ("delete_range", delete_range(request)),
+        Request::Range(request) => ("range", range(request)),
+        Request::Compaction(request) => ("compaction", compaction(request)),
+        Request::LeaseGrant(request) => {
+            ("lease_grant", format!("ttl:{}-second id:{:016x}", request.ttl, request.id))
+        }
+        Request::LeaseRevoke(request) => ("lease_revoke", format!("id:{:016x}", request.id)),
+        Request::Authenticate(request) => ("authenticate", name(&request.name)),
+        Request::AuthUserAdd(request) => ("auth_user_add", name(&request.name)),
+        Request::LeaseCheckpoint(_)
+        | Request::Alarm(_)
+        | Request::AuthEnable(_)
+        | Request::AuthDisable(_)
+        | Request::AuthStatus(_)
+        | Request::AuthUserDelete(_)
+        | Request::AuthUserChangePassword(_)
+        | Request::AuthUserGrantRole(_)
+        | Request::AuthUserGet(_)
+        | Request::AuthUserRevokeRole(_)
+        | Request::AuthUserList(_)
+        | Request::AuthRoleAdd(_)
+        | Request::AuthRoleGrantPermission(_)
+        | Request::AuthRoleGet(_)
+        | Request::AuthRoleRevokePermission(_)
+        | Request::AuthRoleDelete(_)
+        | Request::AuthRoleList(_)
+        | Request::ClusterVersionSet(_)
+        | Request::ClusterMemberAttrSet(_)
+        | Request::DowngradeInfoSet(_)
+        | Request::DowngradeVersionTest(_) => (request.kind(), String::new()),
     }
 }
 
@@ -192,8 +206,6 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
-    use quorate_proto::etcdserverpb::RequestHeader;
-
     use super::*;
 
     fn operation(request: Op) -> RequestOp {
@@ -241,9 +253,8 @@ mod tests {
                       success:<request_put:<key:\"b\" value_size:6> request_range:<key:\"a\"> \
                       request_delete_range:<key:\"c\">> failure:<request_range:<key:\"x\">>";
         assert_eq!(txn(&request), wanted);
-        let header = Some(RequestHeader { id: 7, username: "ann".into(), auth_revision: 2 });
-        let request = InternalRaftRequest { header, txn: Some(request), ..Default::default() };
+        let header = RequestHeader { id: 7, username: "ann".into(), auth_revision: 2 };
         let wanted = format!("header:<ID:7 username:\"ann\"> txn:<{wanted}>");
-        assert_eq!(entry(&request), wanted);
+        assert_eq!(entry(&header, &request.into()), wanted);
     }
 }

@@ -27,6 +27,7 @@ mod admission;
 mod alone;
 mod applier;
 mod auth;
+mod batch;
 mod boot;
 mod budget;
 mod caller;

@@ -1,36 +1,46 @@
-//! The front door of the log: a request gets an id and a place to wait for its answer, and goes to
-//! the replica. What a member does about itself comes through here too.
+//! How a command gets into the log: it is given an id and encoded, waits for a place among the proposals
+//! of this member, goes to the replica and is answered once it was applied here. A member's own proposals
+//! take the same way.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use quorate_proto::etcdserverpb::{RequestHeader, ResponseHeader};
+use quorate_proto::otlp::common::v1::KeyValue;
 use quorate_proto::raftpb::ConfChange;
 use tokio::sync::oneshot;
 
-use super::admission::Weight;
+use super::Member;
 use super::caller::Caller;
-use super::{Member, tally};
-use crate::apply::Reply;
+use crate::apply::request::Reconfigured;
+use crate::apply::{Ask, Reply, Request, Weight};
+use crate::auth::Principal;
 use crate::codec;
-use crate::error::{Error, Refused, Unavailable};
+use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::limits;
 use crate::metrics::{Metrics, observe, truth};
-use crate::replica::{self, Proposal, ProposalKind};
+use crate::replica::{self, ProposalKind};
 use crate::trace::span::{self, Span};
 use crate::types::{MemberId, Term};
 
+/// What a proposer waits for: the reply to a command that was carried out, and the header that belongs to
+/// it.
+#[derive(Debug)]
+pub struct Applied {
+    pub reply: Reply,
+    pub header: ResponseHeader,
+}
+
 /// Where one proposer waits.
-pub struct Waiter(oneshot::Sender<Result<Reply, Error>>);
+pub struct Waiter(oneshot::Sender<Result<Applied, Error>>);
 
 impl Waiter {
-    /// Hands the answer over. A proposer that has given up does not hear it.
-    pub fn answer(self, outcome: Result<Reply, Error>) {
+    /// Hands the answer over, if the proposer still waits.
+    pub fn answer(self, outcome: Result<Applied, Error>) {
         let _ = self.0.send(outcome);
     }
 
-    /// Whether nobody waits any more.
-    pub fn has_gone(&self) -> bool {
+    pub fn is_abandoned(&self) -> bool {
         self.0.is_closed()
     }
 }
@@ -41,12 +51,12 @@ impl replica::Reply for Waiter {
     }
 
     fn is_closed(&self) -> bool {
-        self.has_gone()
+        self.is_abandoned()
     }
 }
 
-/// Counts a failed proposal when it is dropped, unless told otherwise: a client that goes away drops
-/// the request too.
+/// Counts a failed proposal when it is dropped, unless it did not fail: a client that goes away drops the
+/// request too.
 struct Failure<'a> {
     metrics: &'a Metrics,
     is: bool,
@@ -60,103 +70,116 @@ impl Drop for Failure<'_> {
     }
 }
 
-/// What must get through while there are too many requests.
-fn weight(request: &InternalRaftRequest) -> Weight {
-    let vital = request.lease_revoke.is_some()
-        || request.lease_checkpoint.is_some()
-        || request.alarm.is_some()
-        || request.cluster_version_set.is_some()
-        || request.cluster_member_attr_set.is_some();
-    if vital { Weight::Vital } else { Weight::Common }
+/// On whose behalf something is proposed, and on which condition.
+#[derive(Default)]
+pub(super) struct Origin<'a> {
+    /// Apply judges by it.
+    pub who: Principal,
+    /// Whether it is the member's own proposal.
+    pub own: bool,
+    /// Appended only if this member leads in exactly this term.
+    pub term: Option<Term>,
+    pub span: Option<&'a Span>,
+}
+
+impl<'a> Origin<'a> {
+    /// The member itself.
+    pub fn own() -> Self {
+        Self { own: true, ..Self::default() }
+    }
+
+    /// The member itself, as the leader of a term.
+    pub fn leader(term: Term) -> Self {
+        Self { term: Some(term), ..Self::own() }
+    }
+
+    /// A client whose right was judged before: apply judges nothing.
+    pub fn permitted(caller: &'a Caller) -> Self {
+        Self { span: caller.span(), ..Self::default() }
+    }
+}
+
+/// An encoded proposal.
+struct Proposal<'a> {
+    id: u64,
+    data: Bytes,
+    kind: ProposalKind,
+    weight: Weight,
+    term: Option<Term>,
+    span: Option<&'a Span>,
 }
 
 impl Member {
-    /// Proposes what `caller` asks for: apply judges by the name and the auth revision that go with it.
-    pub(super) async fn propose_for(
+    /// Proposes what a client asks for: apply judges by the name and the auth revision that go with it.
+    pub(super) async fn propose_for<A: Ask + Into<Request>>(
         &self,
         caller: &Caller,
-        mut request: InternalRaftRequest,
-    ) -> Result<Reply, Error> {
+        message: A,
+    ) -> Result<A::Answer, Error> {
         let who = self.identify(caller).await?;
-        let header = RequestHeader { username: who.user, auth_revision: who.revision, id: 0 };
-        request.header = Some(header);
-        self.propose_within(caller.span(), request).await
+        let origin = Origin { who, span: caller.span(), ..Origin::default() };
+        self.propose(origin, message).await
     }
 
-    /// As [`Self::propose`], told in the span, if there is one.
-    pub(super) async fn propose_within(
+    /// Proposes a command and waits until it has been applied here.
+    pub(super) async fn propose<A: Ask + Into<Request>>(
         &self,
-        span: Option<&Span>,
-        request: InternalRaftRequest,
-    ) -> Result<Reply, Error> {
-        let outcome = self.propose_as(request, None, span).await;
-        if let (Some(span), Err(Error::Unavailable(why))) = (span, &outcome) {
-            let told = [("exception.type", "Unavailable"), ("exception.message", why.text())];
-            let told = told.map(|(key, value)| span::text(key, value.as_bytes()));
-            span.event("exception", told.into());
-        }
-        outcome
-    }
-
-    /// Proposes `request` and waits until it has been applied here.
-    pub(super) async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Error> {
-        self.propose_in(request, None).await
-    }
-
-    /// As [`Self::propose`], but only if this member leads in exactly `term` when it appends.
-    pub(super) async fn propose_in(
-        &self,
-        request: InternalRaftRequest,
-        term: Option<Term>,
-    ) -> Result<Reply, Error> {
-        self.propose_as(request, term, None).await
-    }
-
-    async fn propose_as(
-        &self,
-        mut request: InternalRaftRequest,
-        term: Option<Term>,
-        span: Option<&Span>,
-    ) -> Result<Reply, Error> {
-        let id = self.0.ids.next();
-        let (kind, weight) = (tally::kind(&request), weight(&request));
-        request.header.get_or_insert_default().id = id;
-        let data = codec::encode(&request);
-        if data.len() > self.0.options.request_bytes_max {
-            return Err(Refused::RequestTooLarge.into());
-        }
+        origin: Origin<'_>,
+        message: A,
+    ) -> Result<A::Answer, Error> {
+        let (kind, proposal) = self.encoded(origin, message.into())?;
         let started = self.0.env.now();
-        let outcome = self.submit(id, data, ProposalKind::Normal, weight, term, span).await;
+        let outcome = self.enqueue(proposal).await;
         self.observe_request(kind, started, outcome.is_ok());
-        outcome
+        self.answer::<A>(outcome?)
     }
 
     /// Proposes a configuration change and waits until it has been applied here.
-    pub(super) async fn propose_change(&self, mut change: ConfChange) -> Result<Reply, Error> {
+    pub(super) async fn propose_change(
+        &self,
+        mut change: ConfChange,
+    ) -> Result<Reconfigured, Error> {
         change.id = self.0.ids.next();
-        let data = codec::encode(&change);
-        self.submit(change.id, data, ProposalKind::ConfChange, Weight::Vital, None, None).await
+        let proposal = Proposal {
+            id: change.id,
+            data: codec::encode(&change),
+            kind: ProposalKind::ConfChange,
+            weight: Weight::Vital,
+            term: None,
+            span: None,
+        };
+        self.answer::<ConfChange>(self.enqueue(proposal).await?)
     }
 
-    async fn submit(
+    fn encoded<'a>(
         &self,
-        id: u64,
-        data: Bytes,
-        kind: ProposalKind,
-        weight: Weight,
-        only_in_term: Option<Term>,
-        span: Option<&Span>,
-    ) -> Result<Reply, Error> {
+        origin: Origin<'a>,
+        request: Request,
+    ) -> Result<(&'static str, Proposal<'a>), Refused> {
+        let Origin { who, own, term, span } = origin;
+        let id = self.0.ids.next();
+        let header = RequestHeader { id, username: who.user, auth_revision: who.revision };
+        let data = request.encode(&header);
+        if data.len() > self.0.options.request_bytes_max {
+            return Err(Refused::RequestTooLarge);
+        }
+        let (kind, weight) = (ProposalKind::Normal, request.weight(own));
+        Ok((request.kind(), Proposal { id, data, kind, weight, term, span }))
+    }
+
+    /// Hands a proposal to the replica and waits until it has been applied here.
+    async fn enqueue(&self, proposal: Proposal<'_>) -> Result<Applied, Error> {
+        let Proposal { id, data, kind, weight, term: only_in_term, span } = proposal;
         let _place = self.0.proposals.enter(weight, data.len())?;
-        let happened = |what| {
+        let event = |name, attributes| {
             if let Some(span) = span {
-                span.event(what, Vec::new());
+                span.event(name, attributes);
             }
         };
-        happened("Send raft proposal");
+        event("Send raft proposal", Vec::new());
         let (reply, answer) = oneshot::channel();
         let (vital, reply) = (weight == Weight::Vital, Some(Waiter(reply)));
-        let proposal = Proposal { id, data, kind, vital, only_in_term, reply };
+        let proposal = replica::Proposal { id, data, kind, vital, only_in_term, reply };
         let started = self.0.env.now();
         let mut failure = Failure { metrics: &self.0.metrics, is: true };
         let wait = async {
@@ -169,10 +192,21 @@ impl Member {
             Err(_) => Err(self.timeout_reason(started).into()),
         };
         failure.is = matches!(outcome, Err(Error::Unavailable(_)));
-        if !failure.is {
-            happened("Receive raft result");
+        match &outcome {
+            Err(Error::Unavailable(why)) => event("exception", exception(*why)),
+            _ => event("Receive raft result", Vec::new()),
         }
         outcome
+    }
+
+    /// The typed answer. Another reply than that to the proposal means that two proposals had one id: the
+    /// member cannot go on.
+    fn answer<A: Ask>(&self, applied: Applied) -> Result<A::Answer, Error> {
+        let Applied { reply, header } = applied;
+        let answer = A::answer(reply, header).map_err(|other| {
+            Fatal::new(format!("the answer to {}", A::KIND), format!("it is {other:?}"))
+        });
+        self.fatal_stops(answer)
     }
 
     /// Counts a request that has been answered.
@@ -214,4 +248,12 @@ impl Member {
 
     /// What a retry loop of a member's own proposals pauses.
     pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+}
+
+/// The attributes of a failed proposal's event.
+fn exception(why: Unavailable) -> Vec<KeyValue> {
+    vec![
+        span::text("exception.type", b"Unavailable"),
+        span::text("exception.message", why.text().as_bytes()),
+    ]
 }

@@ -6,11 +6,13 @@
 //! it was applied, because requests that were let in together may pass the quota together. What was
 //! applied is answered as applied; etcd tells its client then that there was no space.
 
-use quorate_proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use quorate_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, alarm_request::AlarmAction,
+};
 use tracing::{info, warn};
 
+use super::propose::Origin;
 use super::{Member, Options};
-use crate::apply::Reply;
 use crate::error::{Error, Refused};
 use crate::plant;
 use crate::replica::Role;
@@ -129,14 +131,14 @@ impl Member {
         }
     }
 
-    async fn carry_own_alarm(&self, action: AlarmAction) -> Result<Reply, Error> {
+    async fn carry_own_alarm(&self, action: AlarmAction) -> Result<AlarmResponse, Error> {
         self.0.signals.own_alarm(action == AlarmAction::Activate);
         let request = AlarmRequest {
             action: action as i32,
             member_id: self.id().0,
             alarm: AlarmType::Nospace as i32,
         };
-        self.propose_alarm(request).await
+        self.propose(Origin::own(), request).await
     }
 }
 

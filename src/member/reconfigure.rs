@@ -12,12 +12,10 @@ use quorate_proto::etcdserverpb::{
     MemberPromoteResponse, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
     ResponseHeader,
 };
-use quorate_proto::raftpb::ConfChange;
 use tracing::{info, warn};
 
 use super::identity::{added_member_id, peer_urls};
 use super::{Caller, Member};
-use crate::apply::Reply;
 use crate::apply::membership::{
     MemberRecord, Membership, add_change, promote_change, remove_change, update_change,
 };
@@ -54,11 +52,11 @@ impl Member {
             ..MemberRecord::default()
         };
         self.may_add(&member)?;
-        let members = self.reconfigure(add_change(&member)).await?;
+        let done = self.propose_change(add_change(&member)).await?;
         Ok(MemberAddResponse {
-            header: Some(self.cluster_header()),
+            header: Some(of_cluster(done.header)),
             member: Some(member_info(&member)),
-            members: infos(&members),
+            members: infos(&done.members),
         })
     }
 
@@ -69,9 +67,9 @@ impl Member {
         if id == self.id() && self.raft().role == Role::Leader {
             self.hand_over_before_removal().await;
         }
-        let members = self.reconfigure(remove_change(id)).await?;
-        let members = infos(&members);
-        Ok(MemberRemoveResponse { header: Some(self.cluster_header()), members })
+        let done = self.propose_change(remove_change(id)).await?;
+        let header = Some(of_cluster(done.header));
+        Ok(MemberRemoveResponse { header, members: infos(&done.members) })
     }
 
     /// Gives a member other peer URLs, which are not looked at, as in etcd.
@@ -80,8 +78,9 @@ impl Member {
         request: MemberUpdateRequest,
     ) -> Result<MemberUpdateResponse, Error> {
         let change = update_change(MemberId(request.id), request.peer_urls);
-        let members = infos(&self.reconfigure(change).await?);
-        Ok(MemberUpdateResponse { header: Some(self.cluster_header()), members })
+        let done = self.propose_change(change).await?;
+        let header = Some(of_cluster(done.header));
+        Ok(MemberUpdateResponse { header, members: infos(&done.members) })
     }
 
     /// Makes a learner a voter. Only the leader knows how far a learner has come, so it is asked when
@@ -103,7 +102,7 @@ impl Member {
     pub(super) async fn promote_here(&self, id: MemberId) -> Result<Vec<MemberRecord>, Error> {
         let done = async {
             self.may_promote(id).await?;
-            self.reconfigure(promote_change(id)).await
+            Ok(self.propose_change(promote_change(id)).await?.members)
         };
         let done = done.await;
         match &done {
@@ -145,13 +144,6 @@ impl Member {
             self.0.env.sleep(LEADER_PAUSE).await;
         }
         Err(Unavailable::Timeout.into())
-    }
-
-    async fn reconfigure(&self, change: ConfChange) -> Result<Vec<MemberRecord>, Error> {
-        match self.propose_change(change).await? {
-            Reply::Members(members) => Ok(members),
-            other => unreachable!("apply answered a configuration change with {other:?}"),
-        }
     }
 
     async fn hand_over_before_removal(&self) {
@@ -250,10 +242,14 @@ impl Member {
         members.voters().filter(|member| connected(MemberId(member.id))).count()
     }
 
-    /// Answers about the cluster carry no revision.
     fn cluster_header(&self) -> ResponseHeader {
-        ResponseHeader { revision: 0, ..self.header() }
+        of_cluster(self.header())
     }
+}
+
+/// The header of an answer about the cluster, which carries no revision.
+fn of_cluster(header: ResponseHeader) -> ResponseHeader {
+    ResponseHeader { revision: 0, ..header }
 }
 
 fn quorum(voters: usize) -> usize {

@@ -6,15 +6,15 @@ use std::io;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, InternalRaftRequest,
-    PutRequest, PutResponse, RangeRequest, RequestOp, StatusResponse, TxnRequest, TxnResponse,
-    WatchRequest, alarm_request::AlarmAction, request_op::Request as Op,
+    DeleteRangeResponse, HashKvRequest, HashKvResponse, HashResponse, PutRequest, PutResponse,
+    RangeRequest, RequestOp, StatusResponse, TxnRequest, TxnResponse, WatchRequest,
+    alarm_request::AlarmAction, request_op::Request as Op,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
+use super::propose::Origin;
 use super::{Answer, Caller, Charge, ETCD_VERSION, Member, snapshot, spans};
-use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
@@ -32,14 +32,7 @@ impl Member {
         self.check_quota(put_cost(&request)).await?;
         mvcc::check_put(&request)?;
         let caller = &*caller.within(spans::PUT, || spans::put(&request));
-        let request = InternalRaftRequest { put: Some(request), ..Default::default() };
-        match self.propose_for(caller, request).await? {
-            Reply::Put(mut response) => {
-                response.header = self.complete(response.header);
-                Ok(response)
-            }
-            other => unreachable!("apply answered a put with {other:?}"),
-        }
+        self.propose_for(caller, request).await
     }
 
     /// With what was set aside for the answer, which must be held until it is sent: the states before
@@ -58,14 +51,7 @@ impl Member {
         } else {
             None
         };
-        let request = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
-        match self.propose_for(caller, request).await? {
-            Reply::DeleteRange(mut response) => {
-                response.header = self.complete(response.header);
-                Ok((response, charge))
-            }
-            other => unreachable!("apply answered a delete with {other:?}"),
-        }
+        Ok((self.propose_for(caller, request).await?, charge))
     }
 
     /// Carries out a txn; what is large of its answer comes in pages if it only reads.
@@ -79,7 +65,7 @@ impl Member {
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         if !mvcc::is_read_only(&request) {
             let charge = self.charge_for_reads(caller, &request).await?;
-            return Ok(Answer::Whole(self.propose_txn(caller, request).await?, charge));
+            return Ok(Answer::Whole(self.propose_for(caller, request).await?, charge));
         }
         let started = self.0.env.now();
         let logged = request.clone();
@@ -97,22 +83,7 @@ impl Member {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
-        self.propose_txn(caller, request).await
-    }
-
-    async fn propose_txn(
-        &self,
-        caller: &Caller,
-        request: TxnRequest,
-    ) -> Result<TxnResponse, Error> {
-        let request = InternalRaftRequest { txn: Some(request), ..Default::default() };
-        match self.propose_for(caller, request).await? {
-            Reply::Txn(mut response) => {
-                response.header = self.complete(response.header);
-                Ok(response)
-            }
-            other => unreachable!("apply answered a txn with {other:?}"),
-        }
+        self.propose_for(caller, request).await
     }
 
     pub async fn compact(
@@ -122,12 +93,11 @@ impl Member {
     ) -> Result<CompactionResponse, Error> {
         let caller = &*caller.within(spans::COMPACT, || spans::compact(&request));
         let physical = request.physical;
-        let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
-        self.propose_within(caller.span(), request).await?;
+        let response = self.propose(Origin::permitted(caller), request).await?;
         while physical && self.0.store.compaction_pending() && !self.is_stopping() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
-        Ok(CompactionResponse { header: Some(self.header()) })
+        Ok(response)
     }
 
     /// Runs one client's watch stream until its answers find no reader.
@@ -163,15 +133,7 @@ impl Member {
     ) -> Result<AlarmResponse, Error> {
         let looks = request.action == AlarmAction::Get as i32;
         self.permit(caller, if looks { Rule::User } else { Rule::Root }).await?;
-        let request = InternalRaftRequest { alarm: Some(request), ..Default::default() };
-        match self.propose_within(caller.span(), request).await? {
-            Reply::Alarm(alarms) => Ok(AlarmResponse { header: Some(self.header()), alarms }),
-            other => unreachable!("apply answered an alarm with {other:?}"),
-        }
-    }
-
-    pub(super) async fn propose_alarm(&self, request: AlarmRequest) -> Result<Reply, Error> {
-        self.propose(InternalRaftRequest { alarm: Some(request), ..Default::default() }).await
+        self.propose(Origin::permitted(caller), request).await
     }
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {

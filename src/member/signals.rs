@@ -65,9 +65,9 @@ impl Signals {
         self.own_alarm.load(Ordering::Relaxed)
     }
 
-    /// Tells how full the store is, if that is news.
-    pub fn tell_space(&self, level: Level) {
-        self.space.send_if_modified(|told| std::mem::replace(told, level) != level);
+    /// Publishes how full the store is, if that has changed.
+    pub fn publish_space(&self, level: Level) {
+        self.space.send_if_modified(|before| std::mem::replace(before, level) != level);
     }
 
     pub fn clock(&self) -> MutexGuard<'_, LeaseClock> {

@@ -95,11 +95,11 @@ pub(super) fn warn_of_entry(
     took: Duration,
     expected: Duration,
     entry: &Entry,
-    outcome: &Result<Reply, Error>,
+    outcome: Result<&Reply, &Error>,
 ) {
-    // It has been decoded before; nobody keeps it for the one that is slow.
+    // Decoded a second time, so that no entry is kept for the rare slow one.
     let request = match Command::decode(entry) {
-        Ok(Command::Request(request)) => loggable::entry(&request),
+        Ok(Command::Request(header, request)) => loggable::entry(&header, &request),
         _ => format!("entry {}", entry.index),
     };
     let size = match outcome {
@@ -110,7 +110,7 @@ pub(super) fn warn_of_entry(
         _ => None,
     };
     let response = size.map_or_else(String::new, |size| format!("size:{size}"));
-    let error = outcome.as_ref().err().map(ToString::to_string);
+    let error = outcome.err().map(ToString::to_string);
     tell(metrics, took, expected, "", &request, &response, error);
 }
 

@@ -1,6 +1,6 @@
-//! Counts what was applied, and names requests, for the metrics. Decides nothing.
+//! Counts applied requests for the metrics.
 
-use quorate_proto::etcdserverpb::{InternalRaftRequest, TxnResponse, response_op::Response};
+use quorate_proto::etcdserverpb::{TxnResponse, response_op::Response};
 
 use crate::apply::{Notice, Outcome, Reply};
 use crate::error::{Error, Refused};
@@ -58,9 +58,9 @@ pub(super) fn applied(
         Reply::Put(_) => operations.puts = 1,
         Reply::DeleteRange(_) => operations.deletes = 1,
         Reply::Txn(txn) => operations.add_txn(txn),
-        Reply::LeaseGrant { ttl, .. } => {
+        Reply::LeaseGrant(granted) => {
             metrics.leases_granted.inc();
-            metrics.lease_ttl.observe(*ttl as f64);
+            metrics.lease_ttl.observe(granted.ttl as f64);
         }
         _ => {}
     }
@@ -89,42 +89,6 @@ pub(super) fn succeeded(outcome: &Outcome) -> bool {
     }
 }
 
-/// The name of a request's kind, as etcd labels it.
-pub(super) fn kind(request: &InternalRaftRequest) -> &'static str {
-    let kinds = [
-        (request.range.is_some(), "Range"),
-        (request.put.is_some(), "Put"),
-        (request.delete_range.is_some(), "DeleteRange"),
-        (request.txn.is_some(), "Txn"),
-        (request.compaction.is_some(), "Compaction"),
-        (request.lease_grant.is_some(), "LeaseGrant"),
-        (request.lease_revoke.is_some(), "LeaseRevoke"),
-        (request.lease_checkpoint.is_some(), "LeaseCheckpoint"),
-        (request.alarm.is_some(), "Alarm"),
-        (request.authenticate.is_some(), "Authenticate"),
-        (request.auth_enable.is_some(), "AuthEnable"),
-        (request.auth_disable.is_some(), "AuthDisable"),
-        (request.auth_status.is_some(), "AuthStatus"),
-        (request.auth_user_add.is_some(), "AuthUserAdd"),
-        (request.auth_user_delete.is_some(), "AuthUserDelete"),
-        (request.auth_user_change_password.is_some(), "AuthUserChangePassword"),
-        (request.auth_user_grant_role.is_some(), "AuthUserGrantRole"),
-        (request.auth_user_get.is_some(), "AuthUserGet"),
-        (request.auth_user_revoke_role.is_some(), "AuthUserRevokeRole"),
-        (request.auth_role_add.is_some(), "AuthRoleAdd"),
-        (request.auth_role_grant_permission.is_some(), "AuthRoleGrantPermission"),
-        (request.auth_role_get.is_some(), "AuthRoleGet"),
-        (request.auth_role_revoke_permission.is_some(), "AuthRoleRevokePermission"),
-        (request.auth_role_delete.is_some(), "AuthRoleDelete"),
-        (request.auth_user_list.is_some(), "AuthUserList"),
-        (request.auth_role_list.is_some(), "AuthRoleList"),
-        (request.cluster_version_set.is_some(), "ClusterVersionSet"),
-        (request.downgrade_info_set.is_some(), "DowngradeInfoSet"),
-        (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
-    ];
-    kinds.iter().find(|(is, _)| *is).map_or("Unknown", |(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_was_compacted_already_is_a_success() {
-        assert!(succeeded(&Ok((Reply::Done, None))));
+        assert!(succeeded(&Ok((Reply::Nothing, None))));
         assert!(succeeded(&Err(Refused::Compacted.into())));
         assert!(!succeeded(&Err(Refused::LeaseNotFound.into())));
     }
@@ -160,7 +124,7 @@ mod tests {
         let metrics = Metrics::new();
         let revoked = Notice::LeaseRevoked(crate::types::LeaseId(7));
         let gone = Changed::of(2);
-        applied(&metrics, &Reply::Done, Some(&revoked), &gone);
+        applied(&metrics, &Reply::LeaseRevoke(Default::default()), Some(&revoked), &gone);
         assert_eq!((metrics.leases_revoked.get(), metrics.deletes.get()), (1, 2));
     }
 }
