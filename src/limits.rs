@@ -25,6 +25,9 @@ pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 /// Work of hashing a password, and what it may be set to (`--bcrypt-cost`).
 pub const BCRYPT_COST: u32 = 10;
 pub const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+/// Passwords that are hashed or compared at the same time, and calls of one user that may wait for it.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+pub const PASSWORDS_WAITING_MAX: usize = 256;
 
 /// Log entries kept in memory below the applied index for followers that lag
 /// (`--snapshot-catchup-entries`).

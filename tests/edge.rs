@@ -17,9 +17,10 @@ use quorate::env::tokio::env;
 use quorate::member::Options as MemberOptions;
 use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseLeasesRequest, PutRequest, PutResponse, RangeRequest, RequestOp,
-    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DeleteRangeRequest,
+    DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
     downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
     watch_request::RequestUnion,
@@ -207,6 +208,74 @@ async fn keep_alives_tell_what_became_of_a_lease() {
     let leases = lease.lease_leases(LeaseLeasesRequest {}).await.expect("listed").into_inner();
     let ids: Vec<i64> = leases.leases.iter().map(|lease| lease.id).collect();
     assert_eq!(ids, [4, 2, 1, 3], "soonest to end first");
+}
+
+/// A watch from that revision on must not miss the deletion, whatever others write meanwhile.
+#[tokio::test]
+async fn a_revocations_answer_has_the_revision_of_its_own_deletion() {
+    let world = World::new(|_| {}).await;
+    let writers: Vec<_> = (0..6)
+        .map(|_| {
+            let mut kv = world.kv();
+            tokio::spawn(async move {
+                loop {
+                    kv.put(put(1)).await.expect("it is put");
+                }
+            })
+        })
+        .collect();
+    let (mut kv, mut lease) = (world.kv(), world.lease());
+    for _ in 0..30 {
+        let grant = LeaseGrantRequest { ttl: 60, id: 0 };
+        let id = lease.lease_grant(grant).await.expect("it is granted").into_inner().id;
+        let key = Bytes::from_static(b"leased");
+        let leased = PutRequest { key: key.clone(), lease: id, ..PutRequest::default() };
+        kv.put(leased).await.expect("it is put");
+        let revoked = lease.lease_revoke(LeaseRevokeRequest { id }).await.expect("it is revoked");
+        let gone_at = revoked.into_inner().header.expect("a header").revision;
+        let mut there = Vec::new();
+        for revision in [gone_at - 1, gone_at] {
+            let read = RangeRequest { key: key.clone(), revision, ..RangeRequest::default() };
+            there.push(kv.range(read).await.expect("it is read").into_inner().count);
+        }
+        assert_eq!(there, [1, 0], "before and at revision {gone_at}");
+    }
+    writers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// The flag was forgotten, or a disk is not mounted: an empty store would serve as a new cluster.
+#[tokio::test]
+async fn a_used_data_directory_without_its_log_is_not_begun_anew() {
+    let (dir, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let port = "127.0.0.1:0".parse().expect("an address");
+    let start = |wal_dir: Option<std::path::PathBuf>| {
+        let mut member = MemberOptions::single("edge", dir.path(), port);
+        member.wal_segment_bytes = 8 << 20;
+        member.wal_dir = wal_dir;
+        Server::start(env(), Options::new(member, vec![port]))
+    };
+    let apart = logs.path().join("wal");
+    start(Some(apart.clone())).await.expect("it starts").shutdown().await;
+    let refused = start(None).await.err().expect("it is refused").to_string();
+    let wanted = format!("whose log was in {}, and there is no log in", apart.display());
+    assert!(refused.contains(&wanted) && refused.contains("--wal-dir"), "{refused}");
+    start(Some(apart.clone())).await.expect("it goes on").shutdown().await;
+    std::fs::remove_dir_all(&apart).expect("it can be removed");
+    let refused = start(Some(apart)).await.err().expect("it is refused").to_string();
+    assert!(refused.contains("its log is gone"), "{refused}");
+}
+
+/// Names are keys of buckets: a longer one would be in no snapshot.
+#[tokio::test]
+async fn names_that_no_snapshot_can_hold_are_refused() {
+    let world = World::new(|_| {}).await;
+    let mut auth = AuthClient::new(world.channel.clone());
+    let add = |bytes: usize| AuthRoleAddRequest { name: "r".repeat(bytes) };
+    auth.role_add(add(32_768)).await.expect("it is added");
+    let too_large = (Code::InvalidArgument, "etcdserver: request is too large".to_owned());
+    assert_eq!(refusal(auth.role_add(add(32_769)).await), too_large);
+    let user = AuthUserAddRequest { name: "u".repeat(32_769), ..AuthUserAddRequest::default() };
+    assert_eq!(refusal(auth.user_add(user).await), too_large);
 }
 
 #[tokio::test]

@@ -44,6 +44,6 @@ mod tests;
 
 pub use cursor::Iter;
 pub use database::Database;
-pub use format::Corrupt;
+pub use format::{Corrupt, KEY_BYTES_MAX};
 pub use seal::{Seal, Sealed, check_seal, seal};
 pub use writer::{Emit, Plan, Scan, Source, plan};

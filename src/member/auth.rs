@@ -4,13 +4,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_proto::etcdserverpb::{
-    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
-    AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse,
-    AuthRoleListRequest, AuthRoleRevokePermissionRequest, AuthStatusRequest, AuthUserAddRequest,
-    AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse,
-    AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest,
-    AuthUserRevokeRoleRequest, AuthenticateRequest, AuthenticateResponse,
-    InternalAuthenticateRequest,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleAddResponse,
+    AuthRoleDeleteRequest, AuthRoleGetRequest, AuthRoleGrantPermissionRequest,
+    AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
+    AuthStatusRequest, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest,
+    AuthUserChangePasswordResponse, AuthUserDeleteRequest, AuthUserGetRequest,
+    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest, AuthenticateRequest,
+    AuthenticateResponse, InternalAuthenticateRequest,
 };
 use tracing::{debug, info};
 
@@ -19,6 +19,7 @@ use super::caller::Caller;
 use super::propose::Origin;
 use crate::apply::Ask;
 use crate::apply::request::Login;
+use crate::bbolt;
 use crate::error::{Error, Refused};
 
 /// bcrypt looks at no more of a password; etcd refuses longer ones.
@@ -48,7 +49,6 @@ proposed! {
     user_delete: AuthUserDeleteRequest;
     user_grant_role: AuthUserGrantRoleRequest;
     user_revoke_role: AuthUserRevokeRoleRequest;
-    role_add: AuthRoleAddRequest;
     role_get: AuthRoleGetRequest;
     role_list: AuthRoleListRequest;
     role_delete: AuthRoleDeleteRequest;
@@ -64,11 +64,21 @@ impl Member {
         self.propose_for(caller, Box::new(request)).await
     }
 
+    pub async fn role_add(
+        &self,
+        caller: &Caller,
+        request: AuthRoleAddRequest,
+    ) -> Result<AuthRoleAddResponse, Error> {
+        check_name(&request.name)?;
+        self.propose_for(caller, request).await
+    }
+
     pub async fn user_add(
         &self,
         caller: &Caller,
         mut request: AuthUserAddRequest,
     ) -> Result<AuthUserAddResponse, Error> {
+        check_name(&request.name)?;
         let password = std::mem::take(&mut request.password);
         if !request.options.is_some_and(|options| options.no_password) {
             request.hashed_password = self.hash_password(password).await?;
@@ -125,7 +135,8 @@ impl Member {
         let mut salt = [0; 16];
         self.0.env.rt.fill_random(&mut salt);
         let hash = move || bcrypt::hash_with_salt(password, cost, salt);
-        let hash = self.0.env.blocking("hash password", hash).await;
+        // New passwords share one turn: they are an administrator's.
+        let hash = self.0.passwords.work(&self.0.env, "", hash).await?;
         let hash = hash.expect("the cost was validated and the salt is of its size");
         Ok(STANDARD.encode(hash.format_for_version(bcrypt::Version::TwoA)))
     }
@@ -134,19 +145,24 @@ impl Member {
         &self,
         request: &AuthenticateRequest,
         hash: bytes::Bytes,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         let password = request.password.clone();
         let compare = move || {
             let hash = std::str::from_utf8(&hash).ok()?;
             bcrypt::verify(password, hash).ok()
         };
-        match self.0.env.blocking("compare password", compare).await {
+        match self.0.passwords.work(&self.0.env, &request.name, compare).await? {
             Some(true) => Ok(()),
-            // A hash that is none is no password's, as in etcd.
+            // A stored hash that is none matches no password, as in etcd.
             _ => {
                 info!(user = %request.name, "invalid password");
-                Err(Refused::AuthFailed)
+                Err(Refused::AuthFailed.into())
             }
         }
     }
+}
+
+/// Refuses a name that no snapshot could hold: names are keys there.
+fn check_name(name: &str) -> Result<(), Refused> {
+    if name.len() > bbolt::KEY_BYTES_MAX { Err(Refused::RequestTooLarge) } else { Ok(()) }
 }

@@ -17,6 +17,8 @@ use super::hashes::Hashes;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::links::{Links, LocalMember, Outgoing, parse_version};
+use super::owner::{Found, Owner};
+use super::passwords::Passwords;
 use super::quota::{self, Quota};
 use super::signals::Signals;
 use super::tokens::Tokens;
@@ -46,13 +48,13 @@ enum Plan {
     Restart,
     /// Nothing is there and a cluster exists elsewhere.
     Join,
-    /// A state without the log it came from.
+    /// A directory that was used before, without its log.
     Orphan,
 }
 
-/// The table: is there a log, has the state anything applied, how does the cluster begin.
-fn decide(log: bool, applied: bool, state: InitialState) -> Plan {
-    match (log, applied, state) {
+/// The table: is there a log, was the directory used before, how does the cluster begin.
+fn decide(log: bool, used: bool, state: InitialState) -> Plan {
+    match (log, used, state) {
         (true, _, _) => Plan::Restart,
         (false, true, _) => Plan::Orphan,
         (false, false, InitialState::New) => Plan::Bootstrap,
@@ -150,6 +152,7 @@ impl Member {
             hashes,
             signals,
             tokens,
+            passwords: Passwords::new(),
             metrics,
             _lock: lock,
         }));
@@ -210,7 +213,10 @@ impl Ground {
         let (disk, wal_dir) = (env.disk.clone(), options.wal_dir());
         let log = env.blocking("look for a log", move || Wal::exists(&*disk, &wal_dir)).await;
         let log = log.map_err(|e| Fatal::new("looking for a log", e))?;
-        let plan = decide(log, store.applied() > Index(0), options.initial_state);
+        let (disk, chosen) = (env.disk.clone(), options.clone());
+        let owner = env.blocking("look for an owner", move || Owner::find(&*disk, &chosen)).await?;
+        let used = owner.is_something() || store.applied() > Index(0);
+        let plan = decide(log, used, options.initial_state);
         let joining = match plan {
             Plan::Join => Some(join::find(env, options).await?),
             Plan::Bootstrap => {
@@ -221,29 +227,37 @@ impl Ground {
             Plan::Restart | Plan::Orphan => None,
         };
         let (disk, chosen) = (env.disk.clone(), options.clone());
-        env.blocking("open log", move || Self::on(plan, joining, &disk, &chosen, lock, store)).await
+        env.blocking("open log", move || {
+            let ground = Self::on(plan, joining, &owner, &disk, &chosen, lock, store)?;
+            let (member, cluster) = (ground.id, ground.cluster);
+            Owner { member, cluster, wal_dir: chosen.wal_dir() }.record(&*disk, &chosen)?;
+            Ok(ground)
+        })
+        .await
     }
 
     /// Does what follows from what the log and the state say. Blocks.
     fn on(
         plan: Plan,
         joining: Option<Joining>,
+        owner: &Found,
         disk: &Arc<dyn Disk>,
         options: &Options,
         lock: Box<dyn Lock>,
         store: Store,
     ) -> Result<Self, Fatal> {
         match plan {
-            Plan::Restart => Self::restart(disk, options, lock, store),
+            Plan::Restart => {
+                let ground = Self::restart(disk, options, lock, store)?;
+                check_owner(owner, &ground, options)?;
+                Ok(ground)
+            }
             Plan::Bootstrap => Self::bootstrap(disk, options, lock, store),
             Plan::Join => {
                 let joining = joining.expect("the peers were asked when this was planned");
                 Self::join(disk, options, joining, lock, store)
             }
-            Plan::Orphan => Err(Fatal::new(
-                format!("data directory {}", options.data_dir.display()),
-                "there is a state but no log; the log directory is missing or another one was meant",
-            )),
+            Plan::Orphan => Err(orphan(owner, options)),
         }
     }
 
@@ -313,8 +327,7 @@ impl Ground {
     ) -> Result<Self, Fatal> {
         let dir = options.wal_dir();
         let received = Wal::snapshots(&**disk, &dir, wal_options(options))?;
-        if let Some(newest) = received.last().filter(|mark| mark.index > store.applied().0) {
-            // A leader's snapshot was accepted, and its installation did not come to its end.
+        if let Some(newest) = not_installed(&received, store.applied()) {
             let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
             info!(path = %path.display(), "installing a snapshot that was received before");
             snapshot::install(&**disk, &store, &path, Index(newest.index))?;
@@ -362,6 +375,53 @@ impl Ground {
         }
         Ok(Self { lock, store, id, cluster, start })
     }
+}
+
+/// The leader's snapshot that was accepted and whose installation did not come to its end. It need not be
+/// the last mark in the log: while it was received, a flush of the old state may have been marked behind
+/// it.
+fn not_installed(marks: &[walpb::Snapshot], applied: Index) -> Option<&walpb::Snapshot> {
+    let newest = marks.iter().max_by_key(|mark| mark.index);
+    newest.filter(|mark| mark.index > applied.0)
+}
+
+/// The refusal of a directory without its log.
+fn orphan(owner: &Found, options: &Options) -> Fatal {
+    let what = format!("data directory {}", options.data_dir.display());
+    let here = options.wal_dir();
+    let why = match owner {
+        Found::Owner(Owner { member, cluster, wal_dir }) if *wal_dir != here => format!(
+            "it belongs to member {member} of cluster {cluster}, whose log was in {}, and there is no log in {}: is --wal-dir missing or wrong?",
+            wal_dir.display(),
+            here.display()
+        ),
+        Found::Owner(Owner { member, cluster, .. }) => format!(
+            "it belongs to member {member} of cluster {cluster}, and its log is gone from {}; a member that has lost its log must be removed and added again, with an empty data directory",
+            here.display()
+        ),
+        Found::Unreadable | Found::Nothing => format!(
+            "there is a state but no log in {}; the log directory is missing or another one was meant",
+            here.display()
+        ),
+    };
+    Fatal::new(what, why)
+}
+
+/// The log must be that of the member whose state it is.
+fn check_owner(owner: &Found, ground: &Ground, options: &Options) -> Result<(), Fatal> {
+    let Found::Owner(Owner { member, cluster, .. }) = owner else { return Ok(()) };
+    if (*member, *cluster) == (ground.id, ground.cluster) {
+        return Ok(());
+    }
+    Err(Fatal::new(
+        format!("log in {}", options.wal_dir().display()),
+        format!(
+            "it is that of member {} of cluster {}, but data directory {} belongs to member {member} of cluster {cluster}",
+            ground.id,
+            ground.cluster,
+            options.data_dir.display()
+        ),
+    ))
 }
 
 /// What stands in the table of members must allow this one to go on.
@@ -447,16 +507,29 @@ fn wal_options(options: &Options) -> wal::Options {
 mod tests {
     use super::*;
 
-    /// Every combination has its row; a log always wins, a state without a log never starts.
+    /// Every combination has its row; a log always wins, a used directory without a log never starts.
     #[test]
     fn the_start_table_is_complete() {
         for state in [InitialState::New, InitialState::Existing] {
-            for applied in [false, true] {
-                assert_eq!(decide(true, applied, state), Plan::Restart);
+            for used in [false, true] {
+                assert_eq!(decide(true, used, state), Plan::Restart);
             }
             assert_eq!(decide(false, true, state), Plan::Orphan);
         }
         assert_eq!(decide(false, false, InitialState::New), Plan::Bootstrap);
         assert_eq!(decide(false, false, InitialState::Existing), Plan::Join);
+    }
+
+    #[test]
+    fn a_flush_marked_behind_a_received_snapshot_does_not_hide_it() {
+        let mark = |index| walpb::Snapshot { index, ..walpb::Snapshot::default() };
+        let found = |marks: &[u64], applied| {
+            let marks: Vec<_> = marks.iter().copied().map(mark).collect();
+            not_installed(&marks, Index(applied)).map(|mark| mark.index)
+        };
+        assert_eq!(found(&[100, 9], 9), Some(100));
+        assert_eq!(found(&[9, 100], 9), Some(100));
+        assert_eq!(found(&[100, 9], 100), None);
+        assert_eq!(found(&[], 0), None);
     }
 }

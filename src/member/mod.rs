@@ -46,7 +46,9 @@ mod leases;
 mod links;
 pub mod loggable;
 pub mod options;
+mod owner;
 mod pace;
+mod passwords;
 mod propose;
 mod quota;
 mod ranges;
@@ -89,6 +91,7 @@ use budget::Budget;
 use hashes::Hashes;
 use identity::RequestIds;
 use links::Links;
+use passwords::Passwords;
 use propose::Waiter;
 use signals::Signals;
 use tokens::Tokens;
@@ -114,6 +117,7 @@ struct Inner {
     hashes: Hashes,
     signals: Arc<Signals>,
     tokens: Arc<Tokens>,
+    passwords: Passwords,
     metrics: Arc<Metrics>,
     proposals: Admission,
     /// Places of clients' reads that wait for an index.
