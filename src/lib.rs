@@ -48,9 +48,9 @@
 //! | command line | [`config`] flags, variables, validation |
 //! | the whole | [`server`] |
 //! | edge | [`grpc`] · [`http`] |
-//! | one member | [`member`] start, propose, apply, reads, clockwork |
+//! | one member | [`member`] start, requests, propose, applier, lessor, upkeep |
 //! | machinery | [`replica`] consensus, the only place that names raft · [`peer`] etcd's peer protocol · [`watch`] hub and sessions |
-//! | commands | [`apply`] one match |
+//! | commands | [`apply`] the commands, and one match that applies them |
 //! | state | [`mvcc`] the key space · [`lease`] · [`auth`] users, roles, permissions |
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
 //! | spans of calls | [`trace`] |

@@ -37,7 +37,7 @@ use crate::swarm::FRESH_MAX;
 
 /// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
 /// once, and that now and then one has to wait.
-pub(crate) const ANSWERS: member::Answers = member::Answers {
+pub(crate) const ANSWERS: member::ResponseMemory = member::ResponseMemory {
     most: 4 << 20,
     counted: 1 << 10,
     inline: 4 << 10,
@@ -310,7 +310,7 @@ impl Cluster {
         member.wal_segment_bytes = self.shape.wal_segment_bytes;
         member.request_bytes_max = self.shape.request_bytes_max;
         member.txn_ops_max = self.shape.txn_ops_max;
-        member.answers = ANSWERS;
+        member.response_memory = ANSWERS;
         member.lease_checkpoint_interval = self.shape.lease_checkpoint;
         member.auto_compaction = self.shape.auto_compaction.map(AutoCompaction::Age);
         if let Some(common) = self.shape.proposals {

@@ -13,7 +13,7 @@ use super::paged::{Held, Listing, Paged};
 use super::slow::{Counted, Watching};
 use super::status::status;
 use crate::error::Error;
-use crate::member::{Answer, Charge, Member};
+use crate::member::{Charge, Member, ReadResponse};
 
 pub struct Kv {
     pub member: Member,
@@ -90,15 +90,15 @@ fn held<T>(message: T, charge: Option<Charge>) -> Response<T> {
 /// Logs the call, and leaves to the gate what comes in pages and what was set aside for an answer.
 fn respond<R: Counted>(
     watching: Watching<R>,
-    answer: Result<Answer<R::Response>, Error>,
+    answer: Result<ReadResponse<R::Response>, Error>,
 ) -> Result<Response<R::Response>, Status>
 where
     R::Response: Default + Listing,
 {
     match answer {
         Err(error) => watching.end(Err(status(error))),
-        Ok(Answer::Whole(message, charge)) => watching.end(Ok(held(message, charge))),
-        Ok(Answer::Paged(frame, pages)) => {
+        Ok(ReadResponse::Whole(message, charge)) => watching.end(Ok(held(message, charge))),
+        Ok(ReadResponse::Paged(frame, pages)) => {
             let bytes = pages.bytes();
             match Paged::new(&frame, pages) {
                 Err(too_large) => watching.end(Err(too_large)),

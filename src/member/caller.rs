@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use quorate_proto::otlp::common::v1::KeyValue;
 
-use super::Member;
-use super::tokens::{Tokens, given_at};
 use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Refused};
 use crate::limits;
+use crate::member::Member;
+use crate::member::tokens::{Tokens, given_at};
 use crate::trace::Span;
 
 /// What a caller shows of itself.
@@ -50,7 +50,7 @@ impl Caller {
     }
 
     /// The same in a part of what is done for it, which is over when what is returned is dropped.
-    pub(super) fn within(
+    pub(in crate::member) fn within(
         &self,
         part: &'static str,
         attributes: impl FnOnce() -> Vec<KeyValue>,
@@ -100,14 +100,14 @@ impl Member {
     }
 
     /// Who the caller is; nobody when it says nothing, or when nobody judges.
-    pub(super) async fn identify(&self, caller: &Caller) -> Result<Principal, Error> {
+    pub(in crate::member) async fn identify(&self, caller: &Caller) -> Result<Principal, Error> {
         self.hear_of(caller).await?;
         Ok(self.identify_now(caller)?)
     }
 
     /// Waits until this member has applied the login that gave the caller its token. A token that no
     /// login gave is not waited for longer than a request may take.
-    pub(super) async fn hear_of(&self, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::member) async fn hear_of(&self, caller: &Caller) -> Result<(), Error> {
         let (Some(token), Tokens::Simple(_)) = (&caller.token, &*self.0.tokens) else {
             return Ok(());
         };
@@ -128,7 +128,7 @@ impl Member {
     }
 
     /// As [`Self::identify`], by what this member knows now.
-    pub(super) fn identify_now(&self, caller: &Caller) -> Result<Principal, Refused> {
+    pub(in crate::member) fn identify_now(&self, caller: &Caller) -> Result<Principal, Refused> {
         let auth = self.auth();
         if caller.internal {
             return Ok(auth.root());

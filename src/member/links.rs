@@ -15,13 +15,15 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::Message;
 
-use super::downgrade::UNDECIDED_VERSION;
-use super::{Caller, ETCD_VERSION, Inner, Member, Options, join, snapshot};
 use crate::apply::membership::MemberRecord;
 use crate::auth::Rule;
 use crate::codec;
 use crate::env::BoxFuture;
 use crate::error::{Error, Fatal, Removed, Unavailable};
+use crate::member::requests::UNDECIDED_VERSION;
+use crate::member::snapshot;
+use crate::member::start::members_at;
+use crate::member::{Caller, ETCD_VERSION, Inner, Member, Options};
 use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody};
 use crate::replica;
 use crate::tls::{self, Acceptor};
@@ -36,7 +38,7 @@ const PROMOTE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Where raft's messages go; the transport is put in once the member it serves exists.
 #[derive(Default)]
-pub(super) struct Outgoing(OnceLock<peer::Transport>);
+pub(in crate::member) struct Outgoing(OnceLock<peer::Transport>);
 
 impl replica::Transport for Outgoing {
     fn send(&self, messages: Vec<Message>) {
@@ -48,7 +50,7 @@ impl replica::Transport for Outgoing {
 }
 
 /// A member's way to the others.
-pub(super) struct Links {
+pub(in crate::member) struct Links {
     outgoing: Arc<Outgoing>,
 }
 
@@ -196,7 +198,7 @@ impl Links {
 impl Member {
     /// The lowest `major.minor.0` that all members speak; etcd's lowest while one has not answered and
     /// none is decided; `None` while one has not answered and one is.
-    pub(super) async fn lowest_version(&self) -> Option<String> {
+    pub(in crate::member) async fn lowest_version(&self) -> Option<String> {
         let members = self.members();
         let others = members.members.values().filter(|m| m.id != self.id().0);
         let asked = join_all(others.map(|m| self.version_of(m.peer_urls.clone()))).await;
@@ -213,7 +215,7 @@ impl Member {
 
     /// Whether a majority of the voters that remain knows that this member was removed, and so needs its
     /// vote no more.
-    pub(super) async fn is_let_go(&self) -> bool {
+    pub(in crate::member) async fn is_let_go(&self) -> bool {
         let members = self.members();
         let voters: Vec<_> = members.members.values().filter(|m| !m.is_learner).collect();
         let asked = voters.iter().map(|voter| self.is_removed_at(&voter.peer_urls));
@@ -224,7 +226,7 @@ impl Member {
     async fn is_removed_at(&self, urls: &[String]) -> bool {
         let client = self.0.links.transport().client();
         for url in urls {
-            if let Ok((_, members)) = join::told(client, url, CALL_TIMEOUT).await {
+            if let Ok((_, members)) = members_at(client, url, CALL_TIMEOUT).await {
                 return members.iter().all(|member| member.id != self.id().0);
             }
         }
@@ -256,17 +258,17 @@ impl Member {
 }
 
 /// How long connecting to a peer may take.
-pub(super) fn dial_timeout(options: &Options) -> Duration {
+pub(in crate::member) fn dial_timeout(options: &Options) -> Duration {
     DIAL_TIMEOUT + options.election_timeout
 }
 
-pub(super) fn parse_version(text: &str) -> Option<(u64, u64)> {
+pub(in crate::member) fn parse_version(text: &str) -> Option<(u64, u64)> {
     let mut parts = text.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Tells the transport of members that come, move and go.
-pub(super) async fn follow_members(member: Member) {
+pub(in crate::member) async fn follow_members(member: Member) {
     let mut changes = member.0.signals.members.subscribe();
     let mut known: Vec<(MemberId, Vec<String>)> = Vec::new();
     loop {
@@ -296,7 +298,7 @@ pub(super) async fn follow_members(member: Member) {
 }
 
 /// The member as its peers see it. Weak, because the member owns the transport that owns this.
-pub(super) struct LocalMember(Weak<Inner>);
+pub(in crate::member) struct LocalMember(Weak<Inner>);
 
 impl LocalMember {
     pub fn new(member: &Arc<Inner>) -> Self {
@@ -307,7 +309,7 @@ impl LocalMember {
         self.0.upgrade().map(Member)
     }
 
-    /// Answers with the member, or that it has stopped.
+    /// ResponseMemory with the member, or that it has stopped.
     fn ask<T, F>(&self, ask: impl FnOnce(Member) -> F) -> BoxFuture<'static, Result<T, Error>>
     where
         T: Send + 'static,

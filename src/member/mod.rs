@@ -5,7 +5,7 @@
 //! ```text
 //! requests -> propose -> replica ... committed -> applier -> store, hub, signals -> answer
 //! requests -> linearizable (read index, applied) -> a view of the store
-//! clockwork -> propose                                  what a member does by itself
+//! lessor, upkeep -> propose                             what a member does by itself
 //! links: replica <-> peers
 //! ```
 //!
@@ -14,53 +14,23 @@
 //! * A write is answered after its batch is visible, so the answer's revision can be read.
 //! * Nothing here panics on what a client or a peer sends.
 //!
-//! Reading order: [`options`], [`identity`], [`first`] (what a new cluster begins with), `boot` (how a
-//! start is decided), `join` (how a member
-//! finds the cluster that it joins), `alone` (how it leaves all others behind), `admission`, `propose`,
-//! `applier`, `caller` (on whose behalf), `requests` (what the edge calls), `ranges`, `budget`, `leases`,
-//! `auth`, [`tokens`], [`jwt`], `reconfigure` (membership), `downgrade`, `clock`, `pace`, `checkpoint` and
-//! `clockwork`, `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `snapshot`,
-//! `links`, `signals` (what the tasks tell each other), `tally` (what is counted of applied entries),
-//! `slow` (what took too long), [`loggable`] (how that is told) and `spans` (what a trace is told).
+//! Reading order: [`options`], [`start`] (how a start is decided), this file, `propose` (how a command gets
+//! into the log), `applier` (what happens when it is committed), `requests` (what clients ask for), `caller`
+//! (on whose behalf) and [`tokens`], `lessor` (when leases end), `upkeep` (what a member does by itself),
+//! `links` (the other members), `snapshot`, `signals` (what the tasks share).
 
-mod admission;
-mod alone;
 mod applier;
-mod auth;
-mod batch;
-mod boot;
-mod budget;
 mod caller;
-mod checkpoint;
-mod clock;
-mod clockwork;
-pub mod compactor;
-mod corruption;
-mod downgrade;
-pub mod first;
-mod hashes;
-pub mod identity;
-mod join;
-pub mod jwt;
-mod leases;
+mod lessor;
 mod links;
-pub mod loggable;
 pub mod options;
-mod owner;
-mod pace;
-mod passwords;
 mod propose;
-mod quota;
-mod ranges;
-mod reconfigure;
 mod requests;
 mod signals;
-mod slow;
 mod snapshot;
-mod spans;
-mod stall;
-mod tally;
+pub mod start;
 pub mod tokens;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,10 +39,12 @@ use std::time::Duration;
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
 
-pub use budget::Charge;
 pub use caller::Caller;
-pub use options::{Answers, InitialState, Options, Proposals};
-pub use ranges::{Answer, Chunks, Pages};
+pub use options::{InitialState, Options, Proposals, ResponseMemory};
+pub use requests::{Charge, Chunks, Pages, ReadResponse, loggable};
+pub use start::{first, identity};
+pub use tokens::jwt;
+pub use upkeep::compactor;
 
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
@@ -86,15 +58,14 @@ use crate::plant;
 use crate::replica::{Replica, Status};
 use crate::types::{ClusterId, MemberId, Revision};
 use crate::watch::{self, HubHandle};
-use admission::Admission;
-use budget::Budget;
-use hashes::Hashes;
 use identity::RequestIds;
+use lessor::Lessor;
 use links::Links;
-use passwords::Passwords;
-use propose::Waiter;
+use propose::{Admission, Waiter};
+use requests::Budget;
 use signals::Signals;
-use tokens::Tokens;
+use tokens::{Passwords, Tokens};
+use upkeep::Hashes;
 
 /// The etcd release whose behaviour this server has, and the cluster version it can take part in.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -116,14 +87,15 @@ struct Inner {
     hub: HubHandle,
     hashes: Hashes,
     signals: Arc<Signals>,
+    lessor: Arc<Lessor>,
     tokens: Arc<Tokens>,
     passwords: Passwords,
     metrics: Arc<Metrics>,
     proposals: Admission,
     /// Places of clients' reads that wait for an index.
     readers: Semaphore,
-    /// For answers of ranges under way.
-    answers: Budget,
+    /// Memory for answers of ranges under way.
+    response_memory: Budget,
     /// Keeps a second process off the data directory.
     _lock: Box<dyn Lock>,
 }
@@ -160,7 +132,7 @@ impl Member {
 
     /// Bytes that are set aside for answers of ranges under way.
     pub fn answer_bytes(&self) -> usize {
-        self.0.answers.taken()
+        self.0.response_memory.taken()
     }
 
     pub fn watch_counters(&self) -> &watch::Counters {
@@ -294,7 +266,7 @@ impl Member {
         }
     }
 
-    /// Completes the header that apply left with a revision only, or none.
+    /// Completes the header of a read, which has a revision only.
     fn complete(&self, header: Option<ResponseHeader>) -> Option<ResponseHeader> {
         let revision = header.map_or(0, |header| header.revision);
         let revision = if revision > 0 { Revision(revision) } else { self.0.store.revision() };

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::compactor::AutoCompaction;
-use super::tokens::TokenKind;
 use crate::engine;
 use crate::limits;
+use crate::member::tokens::TokenKind;
+use crate::member::upkeep::compactor::AutoCompaction;
 use crate::mvcc;
 use crate::peer;
 use crate::tls::{self, Listen};
@@ -49,7 +49,7 @@ pub struct Options {
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
     pub proposals: Proposals,
-    pub answers: Answers,
+    pub response_memory: ResponseMemory,
     /// Bytes of live data above which writes are refused; `None` for no bound.
     pub quota_bytes: Option<u64>,
     /// Compare with the peers before serving (feature gate `InitialCorruptCheck`).
@@ -104,7 +104,7 @@ impl Default for Proposals {
 
 /// What answers of ranges may take in memory, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answers {
+pub struct ResponseMemory {
     /// All together, those below `counted` aside.
     pub most: usize,
     pub counted: usize,
@@ -116,7 +116,7 @@ pub struct Answers {
     pub sorted: usize,
 }
 
-impl Default for Answers {
+impl Default for ResponseMemory {
     fn default() -> Self {
         Self {
             most: limits::ANSWER_BYTES_MAX,
@@ -128,7 +128,7 @@ impl Default for Answers {
     }
 }
 
-impl Answers {
+impl ResponseMemory {
     /// What one in pages takes: a page as it was read, as it was encoded, and twice that on its way
     /// through the connection.
     pub fn paged(&self) -> usize {
@@ -176,7 +176,7 @@ impl Options {
             request_bytes_max: limits::REQUEST_BYTES_MAX,
             txn_ops_max: limits::TXN_OPS_MAX,
             proposals: Proposals::default(),
-            answers: Answers::default(),
+            response_memory: ResponseMemory::default(),
             quota_bytes: Some(limits::QUOTA_BYTES),
             initial_corrupt_check: false,
             corrupt_check_time: Duration::ZERO,

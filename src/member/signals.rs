@@ -2,22 +2,20 @@
 //! decisions.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
-use super::clock::LeaseClock;
-use super::quota::Level;
 use crate::apply::alarm::Alarms;
 use crate::apply::membership::Membership;
 use crate::auth::Auth;
 use crate::error::Fatal;
 use crate::latest;
-use crate::types::{Index, LeaseId};
+use crate::member::upkeep::Level;
+use crate::types::Index;
 
-pub(super) struct Signals {
+pub(in crate::member) struct Signals {
     pub applied: latest::Sender<Index>,
     pub members: latest::Sender<Arc<Membership>>,
     pub alarms: latest::Sender<Arc<Alarms>>,
@@ -30,8 +28,6 @@ pub(super) struct Signals {
     pub space: latest::Sender<Level>,
     /// The alarm about space that stands in this member's name is its own.
     own_alarm: AtomicBool,
-    clock: Mutex<LeaseClock>,
-    revoked: Notify,
     elected: Mutex<Option<Instant>>,
     fatal: Mutex<Option<Fatal>>,
     failed: Notify,
@@ -49,8 +45,6 @@ impl Signals {
             removed: latest::Sender::new(false),
             space: latest::Sender::new(Level::Room),
             own_alarm: AtomicBool::new(false),
-            clock: Mutex::default(),
-            revoked: Notify::new(),
             elected: Mutex::default(),
             fatal: Mutex::default(),
             failed: Notify::new(),
@@ -68,34 +62,6 @@ impl Signals {
     /// Publishes how full the store is, if that has changed.
     pub fn publish_space(&self, level: Level) {
         self.space.send_if_modified(|before| std::mem::replace(before, level) != level);
-    }
-
-    pub fn clock(&self) -> MutexGuard<'_, LeaseClock> {
-        self.clock.lock().expect("nobody panics with the clock in hand")
-    }
-
-    /// A lease is gone: its time does not matter any more.
-    pub fn revoke(&self, id: LeaseId) {
-        self.clock().revoke(id);
-        self.revoked.notify_waiters();
-    }
-
-    /// Puts another clock into the place of the one there is. What was replaced may be large.
-    pub fn replace_clock(&self, next: LeaseClock) {
-        let old = self.clock().replace(next);
-        self.revoked.notify_waiters();
-        drop(old);
-    }
-
-    /// Checkpoints that were on their way have come to the log, or may have.
-    pub fn checkpointed(&self, ids: Vec<LeaseId>) {
-        self.clock().checkpointed(ids);
-        self.revoked.notify_waiters();
-    }
-
-    /// Ready when a lease has gone or was checkpointed, or the clock has ended, after this call.
-    pub fn clock_changed(&self) -> Notified<'_> {
-        self.revoked.notified()
     }
 
     pub fn leader_elected(&self, now: Instant) {

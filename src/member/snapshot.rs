@@ -49,7 +49,7 @@ type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
 
 /// Who a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum For {
+pub(in crate::member) enum For {
     /// Another member: the bare database.
     Member,
     /// A backup: the database, then its SHA-256 as a piece of its own.
@@ -58,7 +58,11 @@ pub(super) enum For {
 
 /// The state as it is now, position and configuration included. The file is made while it is read,
 /// in bounded memory.
-pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<SnapshotBody> {
+pub(in crate::member) async fn source(
+    env: &Env,
+    store: &Store,
+    whom: For,
+) -> io::Result<SnapshotBody> {
     let torn = plant::BACKUP_NOT_OF_ONE_MOMENT.is_planted() && whom == For::Backup;
     let earlier = torn.then(|| store.view());
     if torn {
@@ -104,7 +108,7 @@ pub(super) async fn source(env: &Env, store: &Store, whom: For) -> io::Result<Sn
 
 /// Replaces the state by the file's and removes the file. Interrupted, it leaves an empty state and
 /// the file, and the next start begins again.
-pub(super) fn install(
+pub(in crate::member) fn install(
     disk: &dyn Disk,
     store: &Store,
     path: &Path,

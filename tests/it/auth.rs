@@ -319,7 +319,7 @@ fn a_simple_token_ends_with_its_time_its_user_and_its_password() {
 
 #[test]
 fn signed_tokens_are_known_to_all_who_have_the_key_and_end_with_a_change() {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/member/testdata/jwt");
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/member/tokens/testdata/jwt");
     let option = |method, private: &str, public: &str| {
         let key = |kind, name: &str| match name {
             "" => String::new(),

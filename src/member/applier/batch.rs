@@ -1,0 +1,231 @@
+//! A batch of committed entries in four steps: each is carried out, all are committed at once, what changed
+//! is published, and the proposers are answered. An answer's header is made when its entry is carried out:
+//! afterwards the revision may be that of another entry.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::ResponseHeader;
+use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState, Entry};
+use tracing::info;
+
+use super::{Applier, tally};
+use crate::apply::planted::{Circumstances, request_at};
+use crate::apply::{Command, Notice, Outcome, Reply, StateMachine, position};
+use crate::error::{Error, Fatal, Refused};
+use crate::member::propose::{Applied, Waiter};
+use crate::member::requests::slow;
+use crate::metrics::observe;
+use crate::mvcc::{Changed, Store, Write};
+use crate::plant;
+use crate::replica::Committed;
+use crate::types::{Index, Revision, Term};
+use crate::watch::Publication;
+
+/// A batch on its way into the store.
+pub(in crate::member) struct Batch<'a> {
+    write: Write<'a>,
+    effects: Effects,
+    /// Applied before this batch.
+    applied: Index,
+    /// The member's term, for headers.
+    raft_term: Term,
+}
+
+/// What a batch leaves to do once it is committed.
+#[derive(Default)]
+pub(in crate::member) struct Effects {
+    answers: Vec<(Waiter, Result<Applied, Error>)>,
+    notices: Vec<(Index, Notice)>,
+    /// Whether the configuration was changed, be it only in what consensus knows.
+    reconfigured: bool,
+    publications: Publications,
+}
+
+/// What watchers are to receive, in order.
+#[derive(Default)]
+struct Publications {
+    /// Publications, and the keys between which a large entry behind them has changed others.
+    cut: Vec<(Vec<Publication>, Revision, (Bytes, Bytes))>,
+    last: Vec<Publication>,
+}
+
+impl<'a> Batch<'a> {
+    pub fn begin(applier: &Applier, store: &'a Store, entries: usize) -> Self {
+        let effects = Effects { answers: Vec::with_capacity(entries), ..Effects::default() };
+        Self {
+            write: store.begin().with_events_max(applier.hub.bounds().events_bytes),
+            effects,
+            applied: store.applied(),
+            raft_term: applier.replica.status().borrow().term,
+        }
+    }
+
+    /// Carries out one entry.
+    pub async fn apply(
+        &mut self,
+        applier: &mut Applier,
+        Committed { entry, reply }: Committed<Waiter>,
+    ) -> Result<(), Fatal> {
+        let started = applier.env.now();
+        let (index, term) = position(&entry);
+        assert!(index > self.applied, "entry {index} was applied before");
+        self.write.start_entry(index, term);
+        applier.term = term;
+        let is_abandoned = reply.as_ref().is_some_and(Waiter::is_abandoned);
+        if is_abandoned || reply.is_none() {
+            self.write.unheard();
+        }
+        let mut kind = None;
+        let outcome: Outcome = match Command::decode(&entry)? {
+            Command::Nothing => Ok((Reply::Nothing, None)),
+            Command::Request(header, request) => {
+                let at = || Circumstances {
+                    index,
+                    applied: self.applied,
+                    member: applier.member,
+                    is_first: applier.machine.members.members.keys().next()
+                        == Some(&applier.member),
+                    is_abandoned,
+                };
+                match request_at(at, request) {
+                    Some(request) => {
+                        kind = Some(request.kind());
+                        applier.machine.apply(&mut self.write, header, request)?
+                    }
+                    None => Ok((Reply::Nothing, None)),
+                }
+            }
+            Command::Change(change) => self.reconfigure(applier, change).await?,
+        };
+        let changed = self.write.take_changed();
+        if let Ok((reply, notice)) = &outcome {
+            tally::applied(&applier.metrics, reply, notice.as_ref(), &changed);
+        }
+        self.observe(applier, &entry, kind, started, &outcome);
+        let revision = self.write.revision();
+        self.effects.publications.add(revision, changed);
+        let outcome = outcome.map(|(reply, notice)| {
+            self.effects.notices.extend(notice.map(|notice| (index, notice)));
+            reply
+        });
+        if let Some(waiter) = reply {
+            let header = self.header(applier);
+            let answer = outcome.map(|reply| Applied { reply, header });
+            self.effects.answers.push((waiter, answer));
+        }
+        Ok(())
+    }
+
+    /// Writes the batch; from now on it can be read.
+    pub fn commit(self, applier: &mut Applier) -> Result<Effects, Fatal> {
+        let compacted = applier.store.compact_revision();
+        let began = applier.env.now();
+        self.write.commit()?;
+        observe(&applier.metrics.commit_seconds, applier.env.now() - began);
+        let store = &applier.store;
+        if let Some(hashes) =
+            applier.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
+        {
+            // Of this very moment: the first deletion comes after it.
+            hashes.compute(&applier.env, &applier.signals, store.view(), compacted);
+        }
+        Ok(self.effects)
+    }
+
+    /// The header of an answer to the entry that was carried out last.
+    fn header(&self, applier: &Applier) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: applier.cluster.0,
+            member_id: applier.member.0,
+            revision: self.write.revision().0,
+            raft_term: self.raft_term.0,
+        }
+    }
+
+    /// Changes the member table, and then the configuration: consensus takes the change if the table did,
+    /// and one that changes nothing if not.
+    async fn reconfigure(
+        &mut self,
+        applier: &mut Applier,
+        change: ConfChange,
+    ) -> Result<Outcome, Fatal> {
+        let refused = applier.machine.change(&mut self.write, &change).err();
+        applier.conf_state = agree(applier, change, refused).await;
+        StateMachine::remember_conf_state(&mut self.write, &applier.conf_state);
+        self.effects.reconfigured = true;
+        Ok(match refused {
+            Some(refused) => Err(refused.into()),
+            None => Ok((Reply::Members(applier.machine.members.list()), Some(Notice::Members))),
+        })
+    }
+
+    /// Counts and, where it took long, logs an entry.
+    fn observe(
+        &self,
+        applier: &mut Applier,
+        entry: &Entry,
+        kind: Option<&'static str>,
+        started: Instant,
+        outcome: &Outcome,
+    ) {
+        let took = applier.env.now() - started;
+        if let Some(kind) = kind {
+            let done = tally::succeeded(outcome);
+            applier.apply_seconds.observe(&applier.metrics, kind, done, took);
+        }
+        if took > applier.warning {
+            let outcome = outcome.as_ref().map(|(reply, _)| reply);
+            slow::warn_of_entry(&applier.metrics, took, applier.warning, entry, outcome);
+        }
+    }
+}
+
+impl Effects {
+    /// Publishes what changed: to the member's tasks, to watchers, and the applied index to everybody.
+    pub async fn publish(&mut self, applier: &Applier) {
+        applier.notify(std::mem::take(&mut self.notices), self.reconfigured);
+        let Publications { cut, last } = std::mem::take(&mut self.publications);
+        for (publications, revision, (first, last)) in cut {
+            applier.publish(publications).await;
+            applier.hub.pass(revision, first, last).await;
+        }
+        applier.publish(last).await;
+        let applied = applier.store.applied();
+        applier.replica.applied(applied, applier.term);
+        applier.signals.applied.send_replace(applied);
+    }
+
+    /// ResponseMemory the proposers that wait here.
+    pub fn answer(self) {
+        for (waiter, answer) in self.answers {
+            waiter.answer(answer);
+        }
+    }
+}
+
+impl Publications {
+    fn add(&mut self, revision: Revision, changed: Changed) {
+        if !changed.events.is_empty() {
+            self.last.push(Publication { revision, events: changed.events.into() });
+        } else if let Some(between) = changed.between {
+            self.cut.push((std::mem::take(&mut self.last), revision, between));
+        }
+    }
+}
+
+/// The configuration after `change`.
+async fn agree(applier: &Applier, change: ConfChange, refused: Option<Refused>) -> ConfState {
+    let ghost =
+        plant::GHOST_VOTER.is_planted() && change.r#type() == ConfChangeType::ConfChangeRemoveNode;
+    let change = match refused {
+        None if ghost => ConfChange { node_id: 0, ..change },
+        Some(refused) => {
+            info!(?change, %refused, "configuration change refused");
+            ConfChange { node_id: 0, ..change }
+        }
+        None => change,
+    };
+    let state = applier.replica.apply_conf_change(change).await;
+    state.unwrap_or_else(|| applier.conf_state.clone())
+}

@@ -1,0 +1,193 @@
+//! Requests about keys: puts, deletions, txns, compactions and watches. Ranges are in `ranges`.
+
+use std::sync::Arc;
+
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RequestOp, TxnRequest, TxnResponse, WatchRequest, request_op::Request as Op,
+};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::{Charge, ReadResponse, spans};
+use crate::auth::{Auth, Principal};
+use crate::error::{Error, Refused};
+use crate::limits;
+use crate::member::propose::Origin;
+use crate::member::{Caller, Member};
+use crate::mvcc::{self, View};
+use crate::watch;
+
+/// What etcd counts for a put besides key and value.
+const PUT_OVERHEAD_BYTES: u64 = 256;
+
+impl Member {
+    pub async fn put(&self, caller: &Caller, request: PutRequest) -> Result<PutResponse, Error> {
+        self.check_quota(put_cost(&request)).await?;
+        mvcc::check_put(&request)?;
+        let caller = &*caller.within(spans::PUT, || spans::put(&request));
+        self.propose_for(caller, request).await
+    }
+
+    /// With what was set aside for the answer, which must be held until it is sent: the states before
+    /// it may be many.
+    pub async fn delete_range(
+        &self,
+        caller: &Caller,
+        request: DeleteRangeRequest,
+    ) -> Result<(DeleteRangeResponse, Option<Charge>), Error> {
+        mvcc::check_delete_range(&request)?;
+        let caller = &*caller.within(spans::DELETE_RANGE, || spans::delete_range(&request));
+        let charge = if request.prev_kv {
+            let op = RequestOp { request: Some(Op::RequestDeleteRange(request.clone())) };
+            let alone = TxnRequest { success: vec![op], ..TxnRequest::default() };
+            self.charge_for_reads(caller, &alone).await?
+        } else {
+            None
+        };
+        Ok((self.propose_for(caller, request).await?, charge))
+    }
+
+    /// Carries out a txn; what is large of its answer comes in pages if it only reads.
+    pub async fn txn_answer(
+        &self,
+        caller: &Caller,
+        request: TxnRequest,
+    ) -> Result<ReadResponse<TxnResponse>, Error> {
+        self.check_quota(txn_cost(&request)).await?;
+        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let caller = &*caller.within(spans::TXN, || spans::txn(&request));
+        if !mvcc::is_read_only(&request) {
+            let charge = self.charge_for_reads(caller, &request).await?;
+            return Ok(ReadResponse::Whole(self.propose_for(caller, request).await?, charge));
+        }
+        let started = self.0.env.now();
+        let logged = request.clone();
+        let mut outcome = self.read_only_txn(caller, request).await;
+        self.observe_request("ReadonlyTxn", started, outcome.is_ok());
+        self.warn_of_txn(started, &logged, &outcome);
+        if let Ok(ReadResponse::Whole(response, _) | ReadResponse::Paged(response, _)) =
+            &mut outcome
+        {
+            response.header = self.complete(response.header);
+        }
+        outcome
+    }
+
+    /// As [`Self::txn_answer`], for a txn that writes, reads little and is this member's own.
+    pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
+        self.check_quota(txn_cost(&request)).await?;
+        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let caller = &*caller.within(spans::TXN, || spans::txn(&request));
+        self.propose_for(caller, request).await
+    }
+
+    pub async fn compact(
+        &self,
+        caller: &Caller,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse, Error> {
+        let caller = &*caller.within(spans::COMPACT, || spans::compact(&request));
+        let physical = request.physical;
+        let response = self.propose(Origin::permitted(caller), request).await?;
+        while physical && self.0.store.compaction_pending() && !self.is_stopping() {
+            self.0.env.sleep(limits::COMPACTION_POLL).await;
+        }
+        Ok(response)
+    }
+
+    /// Runs one client's watch stream until its answers find no reader.
+    pub async fn watch(
+        &self,
+        caller: Caller,
+        requests: impl Stream<Item = WatchRequest> + Send + Unpin + 'static,
+        responses: mpsc::Sender<Result<watch::Response, Error>>,
+    ) {
+        // The login that the stream's token came from; each watch is judged when it is created.
+        let _ = self.hear_of(&caller).await;
+        let (member, judge) = (self.clone(), self.clone());
+        let span = caller.span().cloned();
+        let options = watch::Options {
+            span: span.map(|span| watch::Traced { span, attributes: spans::watch }),
+            allow: Some(Arc::new(move |key: &[u8], range_end: &[u8]| {
+                judge.may_watch(&caller, key, range_end).map_err(cancel_reason)
+            })),
+            progress_interval: self.0.options.watch_progress_interval,
+            fragment_bytes: self.0.options.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
+            ..watch::Options::new(Arc::new(move || member.header()))
+        };
+        let history = Arc::new(self.0.store.clone());
+        let (env, hub) = (self.0.env.clone(), self.0.hub.clone());
+        watch::run(env, hub, history, requests, responses, options).await;
+    }
+
+    fn may_watch(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
+        let who = self.identify_now(caller)?;
+        self.auth().may_read(&who, key, range_end)
+    }
+
+    /// As [`Self::read`], if the state still is the one that the judgement was made for. The state's
+    /// own revision is asked: what a reader sees and what it was judged by may not be of two moments.
+    pub(in crate::member) async fn read_as_judged<T: Send + 'static>(
+        &self,
+        large: bool,
+        judged: Option<u64>,
+        read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.read(large, move |view| match judged {
+            Some(revision) if Auth::revision_in(view)? != revision => {
+                Ok(Err(Refused::AuthOldRevision))
+            }
+            _ => read(view),
+        })
+        .await
+    }
+
+    /// Reads the present state: on this thread when that is quick, where blocking is allowed when not.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        large: bool,
+        read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let view = self.0.store.view();
+        let outcome = if large {
+            self.0.env.blocking("read", move || read(&view)).await
+        } else {
+            read(&view)
+        };
+        Ok(self.fatal_stops(outcome)??)
+    }
+}
+
+/// The auth revision that a read must find in the state; `None` when nothing was judged.
+pub(in crate::member) fn judged_at(caller: &Caller, who: &Principal) -> Option<u64> {
+    (!caller.is_internal() && who.revision != 0).then_some(who.revision)
+}
+
+/// Why a watch is not created, as etcd words it: the status, written out. All but a few refusals are
+/// told as a denial.
+fn cancel_reason(refused: Refused) -> String {
+    let told = match refused {
+        Refused::InvalidAuthToken | Refused::AuthOldRevision | Refused::UserEmpty => refused,
+        _ => Refused::PermissionDenied,
+    };
+    format!("rpc error: code = {:?} desc = {}", told.code(), told.text())
+}
+
+fn put_cost(put: &PutRequest) -> u64 {
+    PUT_OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
+}
+
+/// The dearer of the two branches, nested txns counted.
+fn txn_cost(txn: &TxnRequest) -> u64 {
+    let branch = |ops: &[RequestOp]| ops.iter().map(op_cost).sum::<u64>();
+    branch(&txn.success).max(branch(&txn.failure))
+}
+
+fn op_cost(op: &RequestOp) -> u64 {
+    match &op.request {
+        Some(Op::RequestPut(put)) => put_cost(put),
+        Some(Op::RequestTxn(txn)) => txn_cost(txn),
+        _ => 0,
+    }
+}

@@ -1,0 +1,330 @@
+//! How a member without a log finds the cluster that it is to join: it asks the peers that it was told
+//! of who belongs to the cluster, and finds itself among them by its peer URLs. A peer that lags may not
+//! know yet that a member at these URLs was removed and another one added, so it is asked first to make
+//! sure that it is up to date, and is believed without that only when nobody can. One that is to begin a
+//! cluster asks whether it has done so before: a member that has lost its log must not come back under
+//! its old id, whose votes and acknowledgements it has forgotten. Asks only; nothing is written here
+//! (etcd 3.7, `bootstrapExistingClusterNoWAL`, `isMemberBootstrapped`).
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tracing::{info, warn};
+use url::Url;
+
+use crate::member::links::{dial_timeout, parse_version};
+use crate::member::{CLUSTER_VERSION, Options};
+
+use crate::apply::membership::MemberRecord;
+use crate::env::Env;
+use crate::error::Fatal;
+use crate::limits;
+use crate::peer::{Client, MIN_CLUSTER_VERSION};
+use crate::types::{ClusterId, MemberId};
+
+/// For one peer to tell who the members are.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// As much while a cluster begins, when most peers are not there yet.
+const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For all peers to say whether a downgrade is under way; those without a leader cannot.
+const DOWNGRADE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often peers are asked whether they are up to date before they are believed without, and the
+/// time between.
+const CONFIRM_ROUNDS: usize = 3;
+const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who this member is in the cluster that it joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::member) struct Joining {
+    pub id: MemberId,
+    pub cluster: ClusterId,
+}
+
+/// Asks the peers in `--initial-cluster`.
+pub(in crate::member) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal> {
+    let failed = |why: String| Fatal::new("initial-cluster-state existing", why);
+    let client = Client::new(env.clone(), dial_timeout(options), &options.peer_tls);
+    let Found { id, cluster, members } = match confirmed(env, &client, options).await {
+        Some(found) => found.map_err(failed)?,
+        // So it is where the cluster waits for this very member, to have a quorum again.
+        None => agreed(&client, options).await.map_err(failed)?,
+    };
+    let limit = limits::request_timeout(options.election_timeout);
+    if !is_compatible(&client, &members, id, limit).await {
+        return Err(failed("incompatible with current running cluster".into()));
+    }
+    if members.iter().filter(|member| member.is_learner).count() > options.learners_max {
+        return Err(failed("membership: too many learner members in cluster".into()));
+    }
+    Ok(Joining { id, cluster })
+}
+
+/// Refuses to begin a cluster that knows member `own` as one that has started.
+pub(in crate::member) async fn refuse_again(
+    env: &Env,
+    options: &Options,
+    own: MemberId,
+) -> Result<(), Fatal> {
+    let client = Client::new(env.clone(), BEGINNING_TIMEOUT, &options.peer_tls);
+    let started = |member: &MemberRecord| member.id == own.0 && !member.client_urls.is_empty();
+    for url in peer_urls(options) {
+        let Ok((_, members)) = members_at(&client, url, BEGINNING_TIMEOUT).await else { continue };
+        if members.iter().any(started) {
+            let why = format!("member {own} has already been bootstrapped");
+            return Err(Fatal::new("initial-cluster-state new", why));
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// What peers tell a member of the cluster that it joins.
+struct Found {
+    id: MemberId,
+    cluster: ClusterId,
+    members: Vec<MemberRecord>,
+}
+
+impl Found {
+    /// Finds this member among the members.
+    fn new(
+        options: &Options,
+        cluster: ClusterId,
+        members: Vec<MemberRecord>,
+    ) -> Result<Self, String> {
+        let id = own_id(options, &members).map_err(|why| {
+            format!("error validating peerURLs of cluster {cluster} {members:?}: {why}")
+        })?;
+        Ok(Self { id, cluster, members })
+    }
+}
+
+/// What a peer says that knows itself up to date; none when there is no such peer.
+async fn confirmed(env: &Env, client: &Client, options: &Options) -> Option<Result<Found, String>> {
+    let limit = options.election_timeout * 2;
+    let ask = |url| async move {
+        // Peers answer this by a linearizable read.
+        let asked = client.downgrade_enabled(url, limit).await;
+        asked.map_err(|error| error.to_string())?;
+        members_at(client, url, MEMBERS_TIMEOUT).await
+    };
+    for round in 0..CONFIRM_ROUNDS {
+        if round > 0 {
+            env.sleep(CONFIRM_PAUSE).await;
+        }
+        let urls = peer_urls(options);
+        let answers = join_all(urls.iter().map(|url| ask(url))).await;
+        for (url, answer) in urls.into_iter().zip(answers) {
+            match answer {
+                Ok((cluster, members)) => return Some(Found::new(options, cluster, members)),
+                Err(error) => info!(%url, error, "peer does not know itself up to date"),
+            }
+        }
+    }
+    None
+}
+
+/// What at least half of the other voters say, none of whom knows itself up to date.
+async fn agreed(client: &Client, options: &Options) -> Result<Found, String> {
+    let urls = peer_urls(options);
+    let answers = join_all(urls.iter().map(|url| members_at(client, url, MEMBERS_TIMEOUT))).await;
+    let mut seen: Vec<(Found, usize)> = Vec::new();
+    let mut misfit = None;
+    for (url, answer) in urls.into_iter().zip(answers) {
+        let (cluster, members) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                info!(%url, error, "failed to get cluster response");
+                continue;
+            }
+        };
+        match Found::new(options, cluster, members) {
+            Ok(found) => {
+                let same = |one: &Found| (one.id, one.cluster) == (found.id, found.cluster);
+                match seen.iter_mut().find(|(one, _)| same(one)) {
+                    Some((_, count)) => *count += 1,
+                    None => seen.push((found, 1)),
+                }
+            }
+            Err(error) => misfit = Some(error),
+        }
+    }
+    let is_enough = |(found, count): &(Found, usize)| {
+        let voters = found.members.iter().filter(|one| !one.is_learner && one.id != found.id.0);
+        count * 2 >= voters.count()
+    };
+    let unknown = "cannot fetch cluster info from peer urls: could not retrieve cluster information \
+                   from the given URLs";
+    let found = seen.into_iter().find(is_enough).map(|(found, _)| found);
+    found.ok_or_else(|| misfit.unwrap_or_else(|| unknown.into()))
+}
+
+/// The other members' URLs, in one order.
+fn peer_urls(options: &Options) -> Vec<&String> {
+    let others = options.initial_cluster.iter().filter(|(name, _)| *name != options.name);
+    let mut urls: Vec<_> = others.flat_map(|(_, urls)| urls).collect();
+    urls.sort();
+    urls
+}
+
+/// The members of the cluster as the peer at `url` knows them.
+pub(in crate::member) async fn members_at(
+    client: &Client,
+    url: &str,
+    limit: Duration,
+) -> Result<(ClusterId, Vec<MemberRecord>), String> {
+    let (cluster, json) = client.members(url, limit).await.map_err(|error| error.to_string())?;
+    let members: Vec<MemberRecord> =
+        serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+    match members.is_empty() {
+        true => Err("failed to get raft cluster member(s) from the given URLs".into()),
+        false => Ok((cluster, members)),
+    }
+}
+
+/// Matches the configured members with those that there are; each must be one of the others.
+fn own_id(options: &Options, members: &[MemberRecord]) -> Result<MemberId, String> {
+    let configured = &options.initial_cluster;
+    if members.len() != configured.len() {
+        return Err("member count is unequal".into());
+    }
+    let mut own = None;
+    for member in members {
+        let found = configured.iter().find(|(_, urls)| same_places(urls, &member.peer_urls));
+        let Some((name, _)) = found else {
+            let MemberRecord { id, peer_urls, .. } = member;
+            let id = MemberId(*id);
+            return Err(format!(
+                "PeerURLs: no match found for existing member ({id}, {peer_urls:?})"
+            ));
+        };
+        if *name == options.name {
+            own = Some(MemberId(member.id));
+        }
+    }
+    own.ok_or_else(|| format!("couldn't find local name {:?} among the members", options.name))
+}
+
+/// Whether two lists of URLs lead to the same places, as far as that can be told without a resolver.
+fn same_places(one: &[String], other: &[String]) -> bool {
+    let places = |urls: &[String]| {
+        let mut places: Vec<_> = urls.iter().map(|url| place(url)).collect();
+        places.sort();
+        places
+    };
+    places(one) == places(other)
+}
+
+/// A URL with `localhost` as the address for which it stands.
+fn place(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return text.into() };
+    if url.host_str() == Some("localhost") && url.set_host(Some("127.0.0.1")).is_err() {
+        return text.into();
+    }
+    url.into()
+}
+
+/// Whether some member says that the cluster has a version that this one speaks, and none that it has
+/// another: a member may be down while this one joins.
+async fn is_compatible(
+    client: &Client,
+    members: &[MemberRecord],
+    own: MemberId,
+    limit: Duration,
+) -> bool {
+    let speaks = match is_downgrading(client, members, own, limit).await {
+        // Only those may join that the cluster is lowered from.
+        true => (one_more(CLUSTER_VERSION), one_more(CLUSTER_VERSION)),
+        false => (minor(MIN_CLUSTER_VERSION), minor(CLUSTER_VERSION)),
+    };
+    let mut ok = false;
+    for member in members.iter().filter(|member| member.id != own.0) {
+        let Some(version) = cluster_version(client, &member.peer_urls, limit).await else {
+            continue;
+        };
+        let told = minor(&version);
+        if told.is_none() {
+            continue;
+        }
+        if told < speaks.0 || told > speaks.1 {
+            warn!(member = %MemberId(member.id), version, "cluster version is not compatible");
+            return false;
+        }
+        ok = true;
+    }
+    ok
+}
+
+/// Whether the cluster is being lowered to the release before, as the first peer that knows says.
+async fn is_downgrading(
+    client: &Client,
+    members: &[MemberRecord],
+    own: MemberId,
+    limit: Duration,
+) -> bool {
+    let others = members.iter().filter(|member| member.id != own.0);
+    let urls = others.flat_map(|member| &member.peer_urls);
+    let limit = limit.min(DOWNGRADE_TIMEOUT);
+    let answers = join_all(urls.map(|url| client.downgrade_enabled(url, limit))).await;
+    answers.into_iter().find_map(Result::ok).unwrap_or(false)
+}
+
+/// The cluster's version as the member at `urls` knows it. Where none is decided, which may need this
+/// very member, the member's own counts.
+async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> Option<String> {
+    for url in urls {
+        match client.get(url, "/version", limit).await {
+            Ok(answer) => {
+                let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+                let version = |of: &str| json.get(of)?.as_str().map(str::to_owned);
+                let decided = version("etcdcluster").filter(|told| minor(told).is_some());
+                return decided.or_else(|| version("etcdserver"));
+            }
+            Err(error) => warn!(%url, %error, "failed to reach the peer URL"),
+        }
+    }
+    None
+}
+
+fn one_more(version: &str) -> Option<(u64, u64)> {
+    minor(version).map(|(major, minor)| (major, minor + 1))
+}
+
+fn minor(version: &str) -> Option<(u64, u64)> {
+    parse_version(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(cluster: &[(&str, &str)]) -> Options {
+        let address = ([127, 0, 0, 1], 2380).into();
+        let list = |(name, url): &(&str, &str)| ((*name).to_owned(), vec![(*url).to_owned()]);
+        Options {
+            initial_cluster: cluster.iter().map(list).collect(),
+            ..Options::single("b", "/data", address)
+        }
+    }
+
+    fn member(id: u64, url: &str) -> MemberRecord {
+        MemberRecord { id, peer_urls: vec![url.into()], ..MemberRecord::default() }
+    }
+
+    #[test]
+    fn a_member_finds_itself_by_its_urls() {
+        let members = [member(1, "http://x:1"), member(2, "http://localhost:2")];
+        let id = |cluster: &[(&str, &str)]| own_id(&options(cluster), &members);
+        assert_eq!(id(&[("a", "http://x:1"), ("b", "http://127.0.0.1:2")]), Ok(MemberId(2)));
+        assert_eq!(
+            id(&[("b", "http://127.0.0.1:2")]).expect_err("too few"),
+            "member count is unequal"
+        );
+        assert_eq!(
+            id(&[("a", "http://y:1"), ("b", "http://127.0.0.1:2")]).expect_err("unknown"),
+            "PeerURLs: no match found for existing member (1, [\"http://x:1\"])"
+        );
+    }
+}

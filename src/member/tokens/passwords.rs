@@ -1,0 +1,163 @@
+//! The places for work on passwords. bcrypt is slow by design, so whoever can call `Authenticate` can ask
+//! for any amount of it: only so much is done at the same time, what waits for it stands in no other
+//! queue, and leaves it when the call ends.
+//!
+//! The users take turns: wrong passwords for one user do not keep another from logging in.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::env::Env;
+use crate::error::Unavailable;
+use crate::limits::{PASSWORDS_AT_ONCE, PASSWORDS_WAITING_MAX};
+
+pub(in crate::member) struct Passwords {
+    places: Arc<Semaphore>,
+    /// Of each user for whom there is work, the turns and the room to wait for one. One user's work may
+    /// take all places, but does not wait for them in front of another's.
+    users: Mutex<BTreeMap<String, Arc<User>>>,
+}
+
+struct User {
+    turn: Arc<Semaphore>,
+    room: Semaphore,
+}
+
+/// A user's place in the table, given back when the last holder goes.
+struct Entry<'a> {
+    passwords: &'a Passwords,
+    name: &'a str,
+    user: Arc<User>,
+}
+
+impl Passwords {
+    pub fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)), users: Mutex::default() }
+    }
+
+    /// Does `work` on a password of `user`, in its turn. Work that has begun ends in its place even when
+    /// the caller goes.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        env: &Env,
+        user: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let entry = self.entry(user);
+        let held = {
+            let _room = entry.user.room.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
+            let turn = acquire(&entry.user.turn).await;
+            (acquire(&self.places).await, turn)
+        };
+        let done = env.blocking("password", move || {
+            let done = work();
+            drop(held);
+            done
+        });
+        Ok(done.await)
+    }
+
+    fn entry<'a>(&'a self, name: &'a str) -> Entry<'a> {
+        let mut users = self.users();
+        let user = users.entry(name.to_owned()).or_insert_with(|| {
+            let turn = Arc::new(Semaphore::new(PASSWORDS_AT_ONCE));
+            Arc::new(User { turn, room: Semaphore::new(PASSWORDS_WAITING_MAX) })
+        });
+        Entry { passwords: self, name, user: user.clone() }
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeMap<String, Arc<User>>> {
+        self.users.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        let mut users = self.passwords.users();
+        // The table's and this one.
+        if Arc::strong_count(&self.user) == 2 {
+            users.remove(self.name);
+        }
+    }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    semaphore.clone().acquire_owned().await.expect("it is never closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::env::tokio::env;
+
+    /// Work that has begun and ends when the sender is dropped.
+    fn busy(passwords: &Arc<Passwords>, env: &Env, user: &'static str) -> mpsc::Sender<()> {
+        let (end, wait) = mpsc::channel::<()>();
+        let (passwords, inner) = (passwords.clone(), env.clone());
+        let work = async move {
+            let _ = passwords.work(&inner, user, move || wait.recv()).await;
+        };
+        env.spawn("work", work);
+        end
+    }
+
+    /// Lets the spawned tasks go as far as they can.
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_for_one_user_leaves_a_place_for_another() {
+        let (passwords, env) = (Arc::new(Passwords::new()), env());
+        let mut flood: Vec<_> = (0..10).map(|_| busy(&passwords, &env, "ann")).collect();
+        settle().await;
+        assert_eq!(passwords.places.available_permits(), 0);
+        let mut bob = Box::pin(passwords.work(&env, "bob", || 7));
+        assert!((&mut bob).now_or_never().is_none());
+        flood.remove(0);
+        assert_eq!(bob.await, Ok(7), "before the rest of the flood");
+        drop(flood);
+        assert_eq!(passwords.work(&env, "ann", || 8).await, Ok(8));
+        assert!(passwords.users().is_empty(), "no user is remembered without work");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_leaves_the_queue() {
+        let (passwords, env) = (Arc::new(Passwords::new()), env());
+        let running: Vec<_> =
+            (0..PASSWORDS_AT_ONCE).map(|_| busy(&passwords, &env, "ann")).collect();
+        settle().await;
+        let mut waits = Box::pin(passwords.work(&env, "ann", || panic!("the caller has gone")));
+        assert!((&mut waits).now_or_never().is_none());
+        drop(waits);
+        drop(running);
+        assert_eq!(passwords.work(&env, "ann", || 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_finds_the_queue_full_is_refused() {
+        let (passwords, env) = (Arc::new(Passwords::new()), env());
+        let running: Vec<_> =
+            (0..PASSWORDS_AT_ONCE).map(|_| busy(&passwords, &env, "ann")).collect();
+        settle().await;
+        let queue: Vec<_> = (0..PASSWORDS_WAITING_MAX)
+            .map(|_| {
+                let mut waits = Box::pin(passwords.work(&env, "ann", || 0));
+                assert!((&mut waits).now_or_never().is_none());
+                waits
+            })
+            .collect();
+        let refused = passwords.work(&env, "ann", || 0).await;
+        assert_eq!(refused, Err(Unavailable::TooManyRequests));
+        drop(queue);
+        drop(running);
+        assert_eq!(passwords.work(&env, "ann", || 1).await, Ok(1));
+    }
+}
