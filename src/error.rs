@@ -2,7 +2,7 @@
 //! an error happens.
 //!
 //! * [`Refused`]: the request cannot be done as asked; deterministic when apply makes it.
-//! * [`Unavailable`]: not now, or not here; says whether the effect is unknown.
+//! * [`Unavailable`]: not now, or not here; the effect of a write may be unknown.
 //! * [`Fatal`]: the disk, corruption or a broken invariant; the process stops, with context.
 //!
 //! `?` never turns one kind into another: [`Error`] keeps the first two apart and [`Fatal`] is not
@@ -136,7 +136,7 @@ table! {
 }
 
 table! {
-    /// Not now, or not here. [`Unavailable::effect_unknown`] tells whether a write may still happen.
+    /// Not now, or not here; a write may still happen.
     Unavailable {
         NoLeader: Unavailable, "etcdserver: no leader";
         LeaderChanged: Unavailable, "etcdserver: leader changed";
@@ -153,13 +153,6 @@ table! {
         WatchCanceled: Cancelled, "etcdserver: watch canceled";
         Canceled: Cancelled, "etcdserver: request canceled";
         DeadlineExceeded: DeadlineExceeded, "context deadline exceeded";
-    }
-}
-
-impl Unavailable {
-    /// Whether a write answered so may have happened, or may still happen.
-    pub fn effect_unknown(self) -> bool {
-        !matches!(self, Self::NoLeader | Self::TooManyRequests | Self::NotPrimaryLessor)
     }
 }
 

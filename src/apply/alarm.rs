@@ -1,5 +1,4 @@
-//! Alarms as replicated state: which member complains of what. Raising and clearing are decided
-//! elsewhere; here they are only remembered.
+//! Alarms as replicated state: which member has raised which. Raising and clearing are decided elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +12,7 @@ use crate::error::Fatal;
 use crate::mvcc::{Store, Write};
 use crate::types::MemberId;
 
-/// The alarms that stand, as `(member, type)`; the rows of etcd's bucket `alarm`.
+/// The active alarms, as `(member, type)`: the rows of etcd's bucket `alarm`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alarms(BTreeSet<(MemberId, i32)>);
 

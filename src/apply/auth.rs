@@ -31,7 +31,7 @@ impl StateMachine {
     pub(super) fn permitted(
         &self,
         write: &Write<'_>,
-        who: &Principal,
+        principal: &Principal,
         request: &Request,
     ) -> mvcc::Outcome<()> {
         let auth = &self.auth;
@@ -40,11 +40,11 @@ impl StateMachine {
         }
         let attached = |lease| write.attached(lease);
         match request {
-            Request::Put(put) => auth.may_put(who, put, &attached),
-            Request::Txn(txn) => auth.may_txn(who, txn, &attached),
-            Request::Range(range) => Ok(auth.may_read(who, &range.key, &range.range_end)),
-            Request::DeleteRange(delete) => Ok(auth.may_delete(who, delete)),
-            Request::LeaseRevoke(revoke) => auth.may_end_lease(who, revoke.id, &attached),
+            Request::Put(put) => auth.may_put(principal, put, &attached),
+            Request::Txn(txn) => auth.may_txn(principal, txn, &attached),
+            Request::Range(range) => Ok(auth.may_read(principal, &range.key, &range.range_end)),
+            Request::DeleteRange(delete) => Ok(auth.may_delete(principal, delete)),
+            Request::LeaseRevoke(revoke) => auth.may_end_lease(principal, revoke.id, &attached),
             Request::AuthEnable(_)
             | Request::AuthDisable(_)
             | Request::AuthUserAdd(_)
@@ -57,9 +57,9 @@ impl StateMachine {
             | Request::AuthRoleDelete(_)
             | Request::AuthRoleGrantPermission(_)
             | Request::AuthRoleRevokePermission(_)
-            | Request::AuthRoleList(_) => Ok(auth.is_admin(who)),
-            Request::AuthUserGet(get) => Ok(auth.may_see_user(who, &get.name)),
-            Request::AuthRoleGet(get) => Ok(auth.may_see_role(who, &get.role)),
+            | Request::AuthRoleList(_) => Ok(auth.is_admin(principal)),
+            Request::AuthUserGet(get) => Ok(auth.may_see_user(principal, &get.name)),
+            Request::AuthRoleGet(get) => Ok(auth.may_see_role(principal, &get.role)),
             // Judged by the rule of the RPC.
             Request::Compaction(_)
             | Request::LeaseGrant(_)

@@ -1,6 +1,6 @@
-//! The replicated member table: who belongs to the cluster, who never may again, and the cluster
-//! version. Pure state in etcd's buckets; which members consensus counts is the replica's matter, and
-//! whether it is wise to ask for a change is judged where it is asked for.
+//! The replicated member table: the members of the cluster, the removed ids, and the cluster version. Pure
+//! state in etcd's buckets. Which members consensus counts is the replica's matter; whether a change is
+//! advisable is checked before it is proposed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
-    /// A member that has not started has told nobody its name.
+    /// A member publishes its name when it starts.
     pub fn is_started(&self) -> bool {
         !self.name.is_empty()
     }
@@ -46,7 +46,7 @@ impl MemberRecord {
     }
 }
 
-/// The context of a change that adds: a member, and whether it is a learner that becomes a voter.
+/// The context of a change that adds a member or, with `is_promote`, makes a learner a voter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeContext {
     #[serde(flatten)]
@@ -60,11 +60,11 @@ fn null_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Er
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
-/// The table, small enough to be copied whole to whoever wants to read it.
+/// The table, small enough to be copied whole to its readers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
     pub members: BTreeMap<MemberId, MemberRecord>,
-    /// Ids that were removed; they never return.
+    /// Removed ids, which are never reused.
     pub removed: BTreeSet<MemberId>,
     /// `major.minor.0`, once the cluster has agreed on one.
     pub cluster_version: Option<String>,
@@ -104,7 +104,7 @@ impl Membership {
         Ok(table)
     }
 
-    /// Those whose votes count.
+    /// The voting members.
     pub fn voters(&self) -> impl Iterator<Item = &MemberRecord> {
         self.members.values().filter(|member| !member.is_learner)
     }
@@ -119,7 +119,7 @@ impl Membership {
     }
 
     /// Carries out a committed configuration change. `Refused` leaves the table as it was, and the
-    /// caller must then give consensus a change of nobody.
+    /// caller must then apply a change of node 0 to the configuration.
     pub fn apply(&mut self, write: &mut Write<'_>, change: &ConfChange) -> Result<(), Refused> {
         let id = MemberId(change.node_id);
         if self.removed.contains(&id) {
@@ -141,8 +141,8 @@ impl Membership {
         }
     }
 
-    /// A member tells its name and client URLs. Unknown and removed members are passed over, as a
-    /// member may be removed while its own announcement is in the log.
+    /// Stores a member's name and client URLs. Unknown and removed members are skipped: a member may be
+    /// removed while its own announcement is in the log.
     pub fn publish(
         &mut self,
         write: &mut Write<'_>,
@@ -163,7 +163,7 @@ impl Membership {
         self.cluster_version = Some(version);
     }
 
-    /// The cluster is to be lowered to this version, or, if there is none, to stay as it is.
+    /// Sets or, with `None`, cancels the target of a downgrade.
     pub fn set_downgrade(&mut self, write: &mut Write<'_>, target: Option<String>) {
         let (enabled, stored) = (target.is_some(), target.clone().unwrap_or_default());
         write.put_raw(Cf::Cluster, DOWNGRADE, &json(&StoredDowngrade { target: stored, enabled }));
@@ -199,8 +199,7 @@ impl Membership {
         Ok(())
     }
 
-    /// The last voter stays: without one nothing is ever committed again, and no member could carry
-    /// this change out.
+    /// The last voter cannot be removed: without one nothing is ever committed again.
     fn remove(&mut self, write: &mut Write<'_>, id: MemberId) -> Result<(), Refused> {
         if !self.members.contains_key(&id) {
             return Err(Refused::MemberNotFound);

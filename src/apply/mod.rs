@@ -6,8 +6,8 @@
 //! * Every entry moves the applied index, also one that is refused or does nothing, and in the same
 //!   batch as its effects: it is never applied twice, and never half.
 //! * A refusal changes nothing.
-//! * A command is judged before it compiles: what it weighs, touches, needs and answers is asked by
-//!   matches without a wildcard.
+//! * Everything that has to be decided about a command is decided by a match without a wildcard: a new
+//!   command does not compile before.
 //!
 //! Reading order: [`request`] (the commands), this file, `auth`, [`membership`], [`alarm`], [`planted`].
 
@@ -101,7 +101,7 @@ impl Command {
 pub type Outcome = Result<(Reply, Option<Notice>), Error>;
 
 impl StateMachine {
-    /// Takes the state as `store` has it.
+    /// Loads the state from `store`.
     pub fn load(store: &Store) -> Result<Self, Fatal> {
         Ok(Self {
             store: store.clone(),
@@ -116,13 +116,13 @@ impl StateMachine {
         })
     }
 
-    /// Shorter leases are raised to this at apply: another member's proposal may carry less.
+    /// Raises shorter leases to this at apply: another member's proposal may carry less.
     #[must_use]
     pub fn with_lease_ttl_min(self, ttl_min_s: i64) -> Self {
         Self { leases: self.leases.with_ttl_min(ttl_min_s), ..self }
     }
 
-    /// No change makes more members learners than this.
+    /// Bounds the number of learners.
     #[must_use]
     pub fn with_learners_max(mut self, learners_max: usize) -> Self {
         self.members.learners_max = learners_max;
@@ -254,13 +254,13 @@ impl StateMachine {
         })
     }
 
-    /// Carries out a configuration change on the member table. A refusal means that consensus must
-    /// be given a change of nobody.
+    /// Carries out a configuration change on the member table. After a refusal a change of node 0 must
+    /// be applied to the configuration.
     pub fn change(&mut self, write: &mut Write<'_>, change: &ConfChange) -> Result<(), Refused> {
         self.members.apply(write, change)
     }
 
-    /// Writes what consensus needs to know at the next start, in etcd's form (bucket `meta`).
+    /// Writes the configuration for the next start, in etcd's form (bucket `meta`).
     pub fn remember_conf_state(write: &mut Write<'_>, state: &ConfState) {
         if plant::CONF_STATE_LEFT_OUT.is_planted() {
             return;
@@ -269,7 +269,7 @@ impl StateMachine {
         write.put_raw(Cf::Meta, &key, &value);
     }
 
-    /// How the configuration stands in bucket `meta`.
+    /// The row of the configuration in bucket `meta`.
     pub fn conf_state_row(state: &ConfState) -> (Bytes, Bytes) {
         let stored =
             StoredConfState { voters: state.voters.clone(), learners: state.learners.clone() };
@@ -300,7 +300,7 @@ impl StateMachine {
     }
 }
 
-/// Where an entry stands, for [`Write::start_entry`].
+/// The position of an entry, for [`Write::start_entry`].
 pub fn position(entry: &Entry) -> (Index, Term) {
     (Index(entry.index), Term(entry.term))
 }

@@ -1,6 +1,6 @@
 //! The commands of the log: one enum, converted from and to etcd's `InternalRaftRequest` here and nowhere
 //! else, and everything that has to be judged of a command besides carrying it out. Every judgement is a
-//! `match` without a wildcard: a new row in the table of [`commands`] does not compile until it is judged.
+//! `match` without a wildcard: a new row in the table of `commands!` does not compile until it is judged.
 //!
 //! The wire form is that of the generated message: the command's field and the header, in the order of
 //! their numbers. It is written and read here without that message, which has room for all commands at

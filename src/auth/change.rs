@@ -1,5 +1,5 @@
 //! The requests that change the tables, with etcd's refusals in etcd's order (3.7,
-//! `server/auth/store.go`). Whether the asker may ask is judged before. A refusal changes nothing.
+//! `server/auth/store.go`). Permissions are checked before. A refusal changes nothing.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::mvcc::Write;
 use crate::plant;
 
 impl Auth {
-    /// Switches judging on; does nothing when it is on.
+    /// Enables authentication; does nothing when it is enabled.
     pub fn enable(&mut self, write: &mut Write<'_>) -> Result<(), Refused> {
         if self.enabled {
             return Ok(());
@@ -34,7 +34,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Switches judging off; does nothing when it is off. Tells whether it was on.
+    /// Disables authentication; does nothing when it is disabled. Returns whether it was enabled.
     pub fn disable(&mut self, write: &mut Write<'_>) -> bool {
         let was = std::mem::replace(&mut self.enabled, false);
         if was {
@@ -97,8 +97,7 @@ impl Auth {
         Ok(())
     }
 
-    /// The root role can be granted without being there. A role that the user has is granted again
-    /// without a change.
+    /// Grants a role. The root role need not exist; granting a role again changes nothing.
     pub fn user_grant_role(
         &mut self,
         write: &mut Write<'_>,
@@ -150,7 +149,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Deletes a role and takes it from all who have it.
+    /// Deletes a role and revokes it from all users that have it.
     pub fn role_delete(&mut self, write: &mut Write<'_>, name: &str) -> Result<(), Refused> {
         if self.enabled && name == ROOT {
             return Err(Refused::InvalidAuthMgmt);
@@ -208,7 +207,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Whether the user had it.
+    /// Revokes a role from a user; returns whether the user had it.
     fn take_role(&mut self, write: &mut Write<'_>, name: &str, mut user: User, role: &str) -> bool {
         let before = user.roles.len();
         user.roles.retain(|it| it != role);

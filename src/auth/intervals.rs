@@ -151,7 +151,7 @@ mod tests {
             if inside.is_empty() {
                 prop_assert_eq!(covered, union.contains(&begin));
             } else {
-                // Only all keys tell whether an open range is covered; the last one must be open too.
+                // An open range is covered only if the last interval is open too.
                 let open = end.is_some() || grants.iter().any(|(_, end)| end[..] == [0]);
                 let all = inside.iter().all(|key| grants.iter().any(|grant| holds(grant, key)));
                 prop_assert_eq!(covered, all && open, "{:?}", inside);

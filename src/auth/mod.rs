@@ -1,5 +1,5 @@
-//! Users, roles and what they may do, as replicated state: pure, no clock, no random numbers. Passwords
-//! arrive hashed, tokens arrive as names; both are the matter of the member that is asked.
+//! Users, roles and permissions as replicated state: pure, no clock, no random numbers. Passwords arrive
+//! hashed and tokens as user names; both are handled by the member that the client is connected to.
 //!
 //! The tables in memory repeat etcd's buckets (3.7, `server/storage/schema/auth*.go`) and change in the
 //! batch of the entry that changes them:
@@ -12,15 +12,15 @@
 //! | `authRoles` | role name | `authpb.Role` |
 //!
 //! Invariants:
-//! * Every change of users, roles and permissions, and switching off, moves the revision by one;
-//!   switching on does not.
-//! * A judgement is made for a [`Principal`] at a revision. One made at an older revision than the
-//!   present is refused, so that a proposal is carried out by the rules it was let in by, or not.
+//! * Every change of users, roles and permissions, and disabling authentication, increments the revision;
+//!   enabling does not.
+//! * A permission is checked for a [`Principal`] at a revision. An older revision than the present one is
+//!   refused, so that a proposal is applied under the rules under which it was admitted, or not at all.
 //! * Roles of a user and permissions of a role are sorted; the root role permits everything and need
 //!   not exist as a role.
 //!
-//! Reading order: this file (the tables), [`intervals`], `permit` (who may do what), `change` (the
-//! requests that change the tables), [`rules`] (what each RPC asks for).
+//! Reading order: this file (the tables), [`intervals`], `permit` (permission checks), `change` (the requests
+//! that change the tables), [`rules`] (what each RPC requires).
 
 mod change;
 mod intervals;
@@ -44,23 +44,23 @@ use intervals::Intervals;
 
 pub use rules::{Rule, rule};
 
-/// The user and the role that may do everything.
+/// The user and the role with all permissions.
 pub const ROOT: &str = "root";
 
 const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
-/// Of a store in which nothing of this was ever changed.
+/// The revision of a store whose tables were never changed.
 const FIRST_REVISION: u64 = 1;
 
-/// Who asks, and at which auth revision that was found out. The default is nobody.
+/// A user, and the auth revision at which it was authenticated. The default is no user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
     pub user: String,
-    /// 0 for nobody.
+    /// 0 for no user.
     pub revision: u64,
 }
 
-/// What a user's roles permit together.
+/// The permissions of all roles of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Permitted {
     read: Intervals,
@@ -128,17 +128,17 @@ impl Auth {
         self.revision
     }
 
-    /// The member itself, at work on its own behalf.
+    /// The principal of the member's own proposals.
     pub fn root(&self) -> Principal {
         self.principal(ROOT)
     }
 
-    /// A user who has just proved who it is.
+    /// A user that has just been authenticated.
     pub fn principal(&self, user: &str) -> Principal {
         Principal { user: user.into(), revision: self.revision }
     }
 
-    /// What a password of `user` is compared with: a bcrypt hash. With etcd's refusals.
+    /// The bcrypt hash of a user's password, with etcd's refusals.
     pub fn password_hash(&self, user: &str) -> Result<Bytes, Refused> {
         if !self.enabled {
             return Err(Refused::AuthNotEnabled);
@@ -150,7 +150,7 @@ impl Auth {
         }
     }
 
-    /// Whether a user whose password was found right may have a token.
+    /// Whether a user whose password was correct may be given a token.
     pub fn authenticate(&self, user: &str) -> Result<(), Refused> {
         if !self.enabled {
             return Err(Refused::AuthNotEnabled);
@@ -187,7 +187,7 @@ impl Auth {
         self.roles.keys().cloned().collect()
     }
 
-    /// Works out what every user may do.
+    /// Recomputes the permissions of all users.
     fn refresh(&mut self) {
         let permitted = |user: &User| Arc::new(self.permitted_to(user));
         let rows = self.users.iter().map(|(name, user)| (name.clone(), permitted(user)));
@@ -207,7 +207,7 @@ impl Auth {
     }
 }
 
-/// A user who is known by its certificate only has none.
+/// Users that authenticate by certificate only have none.
 fn has_password(user: &User) -> bool {
     !user.options.is_some_and(|options| options.no_password)
 }

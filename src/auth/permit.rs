@@ -1,5 +1,4 @@
-//! Who may do what. Judges requests by the keys they speak of, in etcd's order of checks, so that the
-//! refusal is the same too (3.7, `server/etcdserver/apply/auth.go`, `server/auth/store.go`). Changes
+//! Permission checks of requests by their keys, in etcd's order, so that the refusal is the same too (3.7, `server/etcdserver/apply/auth.go`, `server/auth/store.go`). Changes
 //! nothing.
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use crate::types::LeaseId;
 /// The keys attached to a lease; none when there is no such lease.
 pub type Attached<'a> = dyn Fn(LeaseId) -> Result<Vec<Bytes>, Fatal> + 'a;
 
-/// Unwraps a judgement, or passes the refusal on.
+/// Continues after a granted permission, or returns the refusal.
 macro_rules! permit {
     ($judged:expr) => {
         if let Err(refused) = $judged {
@@ -26,39 +25,39 @@ macro_rules! permit {
 }
 
 impl Auth {
-    /// Whether `who` is somebody at all.
-    pub fn is_user(&self, who: &Principal) -> Result<(), Refused> {
-        if self.enabled && who.user.is_empty() {
+    /// Whether `principal` names a user.
+    pub fn is_user(&self, principal: &Principal) -> Result<(), Refused> {
+        if self.enabled && principal.user.is_empty() {
             return Err(Refused::UserEmpty);
         }
         Ok(())
     }
 
-    /// Whether `who` has the root role. At whatever revision: as in etcd.
-    pub fn is_admin(&self, who: &Principal) -> Result<(), Refused> {
+    /// Whether `principal` has the root role; as in etcd, the revision does not matter.
+    pub fn is_admin(&self, principal: &Principal) -> Result<(), Refused> {
         if !self.enabled {
             return Ok(());
         }
-        self.is_user(who)?;
-        let user = self.users.get(&who.user).ok_or(Refused::UserNotFound)?;
+        self.is_user(principal)?;
+        let user = self.users.get(&principal.user).ok_or(Refused::UserNotFound)?;
         match user.roles.iter().any(|role| role == ROOT) {
             true => Ok(()),
             false => Err(Refused::PermissionDenied),
         }
     }
 
-    /// Whether `who` may be told of a user: an admin, or the user itself.
-    pub fn may_see_user(&self, who: &Principal, user: &str) -> Result<(), Refused> {
-        self.is_admin(who).or_else(|refused| match who.user == user {
+    /// Whether `principal` may read a user: an admin, or the user itself.
+    pub fn may_see_user(&self, principal: &Principal, user: &str) -> Result<(), Refused> {
+        self.is_admin(principal).or_else(|refused| match principal.user == user {
             true => Ok(()),
             false => Err(refused),
         })
     }
 
-    /// Whether `who` may be told of a role: an admin, or whoever has it.
-    pub fn may_see_role(&self, who: &Principal, role: &str) -> Result<(), Refused> {
-        self.is_admin(who).or_else(|refused| {
-            let own = self.users.get(&who.user);
+    /// Whether `principal` may read a role: an admin, or a user that has it.
+    pub fn may_see_role(&self, principal: &Principal, role: &str) -> Result<(), Refused> {
+        self.is_admin(principal).or_else(|refused| {
+            let own = self.users.get(&principal.user);
             match own.is_some_and(|own| own.roles.iter().any(|it| it == role)) {
                 true => Ok(()),
                 false => Err(refused),
@@ -66,48 +65,62 @@ impl Auth {
         })
     }
 
-    pub fn may_read(&self, who: &Principal, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
-        self.may(who, key, range_end, |permitted| &permitted.read)
+    pub fn may_read(
+        &self,
+        principal: &Principal,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> Result<(), Refused> {
+        self.may(principal, key, range_end, |permitted| &permitted.read)
     }
 
-    pub fn may_write(&self, who: &Principal, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
-        self.may(who, key, range_end, |permitted| &permitted.write)
+    pub fn may_write(
+        &self,
+        principal: &Principal,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> Result<(), Refused> {
+        self.may(principal, key, range_end, |permitted| &permitted.write)
     }
 
-    /// A lease may be attached to, or ended, by whoever may write all keys attached to it.
+    /// Attaching to a lease and revoking it take the permission to write all keys attached to it.
     pub fn may_end_lease(
         &self,
-        who: &Principal,
+        principal: &Principal,
         lease: i64,
         attached: &Attached<'_>,
     ) -> Outcome<()> {
-        if lease == 0 || self.is_admin(who).is_ok() {
+        if lease == 0 || self.is_admin(principal).is_ok() {
             return Ok(Ok(()));
         }
         for key in attached(LeaseId(lease))? {
-            permit!(self.may_write(who, &key, b""));
+            permit!(self.may_write(principal, &key, b""));
         }
         Ok(Ok(()))
     }
 
     pub fn may_put(
         &self,
-        who: &Principal,
+        principal: &Principal,
         put: &PutRequest,
         attached: &Attached<'_>,
     ) -> Outcome<()> {
-        permit!(self.may_write(who, &put.key, b""));
-        permit!(self.may_end_lease(who, put.lease, attached)?);
+        permit!(self.may_write(principal, &put.key, b""));
+        permit!(self.may_end_lease(principal, put.lease, attached)?);
         if put.prev_kv {
-            permit!(self.may_read(who, &put.key, b""));
+            permit!(self.may_read(principal, &put.key, b""));
         }
         Ok(Ok(()))
     }
 
-    pub fn may_delete(&self, who: &Principal, delete: &DeleteRangeRequest) -> Result<(), Refused> {
-        self.may_write(who, &delete.key, &delete.range_end)?;
+    pub fn may_delete(
+        &self,
+        principal: &Principal,
+        delete: &DeleteRangeRequest,
+    ) -> Result<(), Refused> {
+        self.may_write(principal, &delete.key, &delete.range_end)?;
         if delete.prev_kv {
-            self.may_read(who, &delete.key, &delete.range_end)?;
+            self.may_read(principal, &delete.key, &delete.range_end)?;
         }
         Ok(())
     }
@@ -115,33 +128,40 @@ impl Auth {
     /// Both branches count, whichever is taken, and so do the txns among their operations.
     pub fn may_txn(
         &self,
-        who: &Principal,
+        principal: &Principal,
         txn: &TxnRequest,
         attached: &Attached<'_>,
     ) -> Outcome<()> {
         for compare in &txn.compare {
-            permit!(self.may_read(who, &compare.key, &compare.range_end));
+            permit!(self.may_read(principal, &compare.key, &compare.range_end));
         }
         for op in txn.success.iter().chain(&txn.failure) {
-            permit!(self.may_op(who, op, attached)?);
+            permit!(self.may_op(principal, op, attached)?);
         }
         Ok(Ok(()))
     }
 
-    fn may_op(&self, who: &Principal, op: &RequestOp, attached: &Attached<'_>) -> Outcome<()> {
+    fn may_op(
+        &self,
+        principal: &Principal,
+        op: &RequestOp,
+        attached: &Attached<'_>,
+    ) -> Outcome<()> {
         match &op.request {
-            Some(Op::RequestRange(range)) => Ok(self.may_read(who, &range.key, &range.range_end)),
-            Some(Op::RequestPut(put)) => self.may_put(who, put, attached),
-            Some(Op::RequestDeleteRange(delete)) => Ok(self.may_delete(who, delete)),
+            Some(Op::RequestRange(range)) => {
+                Ok(self.may_read(principal, &range.key, &range.range_end))
+            }
+            Some(Op::RequestPut(put)) => self.may_put(principal, put, attached),
+            Some(Op::RequestDeleteRange(delete)) => Ok(self.may_delete(principal, delete)),
             Some(Op::RequestTxn(_)) if plant::NESTED_TXN_UNJUDGED.is_planted() => Ok(Ok(())),
-            Some(Op::RequestTxn(txn)) => self.may_txn(who, txn, attached),
+            Some(Op::RequestTxn(txn)) => self.may_txn(principal, txn, attached),
             None => Ok(Ok(())),
         }
     }
 
     fn may(
         &self,
-        who: &Principal,
+        principal: &Principal,
         key: &[u8],
         range_end: &[u8],
         granted: impl Fn(&Permitted) -> &super::Intervals,
@@ -149,19 +169,19 @@ impl Auth {
         if !self.enabled {
             return Ok(());
         }
-        if who.revision == 0 {
+        if principal.revision == 0 {
             return Err(Refused::UserEmpty);
         }
-        if who.revision < self.revision {
-            // Planted: what was let in by other permissions needs no judgement any more.
+        if principal.revision < self.revision {
+            // Planted fault: a proposal admitted under older permissions is not checked again.
             let accepted = plant::OLD_AUTH_REVISION_ACCEPTED.is_planted();
             return accepted.then_some(()).ok_or(Refused::AuthOldRevision);
         }
-        let user = self.users.get(&who.user).ok_or(Refused::PermissionDenied)?;
+        let user = self.users.get(&principal.user).ok_or(Refused::PermissionDenied)?;
         if user.roles.iter().any(|role| role == ROOT) {
             return Ok(());
         }
-        let permitted = self.permitted.get(&who.user).ok_or(Refused::PermissionDenied)?;
+        let permitted = self.permitted.get(&principal.user).ok_or(Refused::PermissionDenied)?;
         let granted = granted(permitted);
         let is = match range_end {
             [] => granted.contains(key),

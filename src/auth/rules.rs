@@ -1,17 +1,17 @@
-//! What each RPC asks of its caller: one row a method, every method. A method without a row is not
-//! served. Which methods there are is told by the protos; a test compares.
+//! The permission that each RPC requires: one row per method. A method without a row is not served. A test
+//! compares the rows with the protos.
 
-/// What must be known of the caller before a call is carried out.
+/// What a call requires of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Nothing: whoever has not yet proved who it is must be able to.
+    /// Nothing: the call is needed to authenticate.
     Anyone,
-    /// That it is some user.
+    /// An authenticated user.
     User,
-    /// That it has the root role.
+    /// The root role.
     Root,
-    /// It depends on what is asked for, and is judged where that is carried out: by keys when read and
-    /// when applied, by the lease's keys, by the user or role that is asked about.
+    /// Depends on the request, and is checked where that is carried out: by keys when reading and applying,
+    /// by the keys of a lease, by the requested user or role.
     Content,
 }
 
@@ -56,7 +56,7 @@ pub const RULES: &[(&str, Methods)] = &[
     (
         "etcdserverpb.Maintenance",
         &[
-            // Any user may look at alarms.
+            // Any user may list alarms.
             ("Alarm", Content),
             ("Status", User),
             ("Defragment", Root),
@@ -70,7 +70,7 @@ pub const RULES: &[(&str, Methods)] = &[
     (
         "etcdserverpb.Auth",
         &[
-            // Judged when applied: by the tables as they are then.
+            // Checked at apply, by the tables as they are then.
             ("AuthEnable", Content),
             ("AuthDisable", Content),
             ("UserAdd", Content),
@@ -90,7 +90,7 @@ pub const RULES: &[(&str, Methods)] = &[
             ("Authenticate", Anyone),
         ],
     ),
-    // Made of calls of the services above, on behalf of the same caller.
+    // Composed of calls to the services above, on behalf of the same caller.
     ("v3lockpb.Lock", &[("Lock", Content), ("Unlock", Content)]),
     (
         "v3electionpb.Election",

@@ -1,5 +1,5 @@
 //! The tables over a real store: what each request does, what it is refused for, what a restart finds,
-//! and who may do what, also against a naive model under random work.
+//! and permission checks, also against a naive model under random work.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,7 +199,7 @@ fn a_restart_finds_everything_and_the_bytes_are_etcds() {
     let stored = |cf, key: &[u8]| view.get(cf, key).expect("works").expect("is there");
     assert_eq!(&stored(Cf::Auth, b"authEnabled")[..], &[1]);
     assert_eq!(&stored(Cf::Auth, b"authRevision")[..], &[0, 0, 0, 0, 0, 0, 0, 7]);
-    // As etcd 3.5 has it: name, hash, roles, options that say nothing.
+    // As etcd 3.5 has it: name, hash, roles, empty options.
     let ann = b"\x0a\x03ann\x12\x0bhash of ann\x1a\x06reader\x22\x00";
     assert_eq!(&stored(Cf::AuthUsers, b"ann")[..], ann);
     let reader = b"\x0a\x06reader\x12\x08\x08\x02\x12\x01k\x1a\x01l";
@@ -568,11 +568,11 @@ proptest! {
             };
             prop_assert_eq!(model.apply(change), done, "change {}: {:?}", at, change);
             for user in USERS {
-                let who = it.auth.principal(user);
+                let principal = it.auth.principal(user);
                 for key in ["a", "b", "c", "d", "e", "f", "ab", "cz"] {
-                    let read = it.auth.may_read(&who, key.as_bytes(), b"").is_ok();
+                    let read = it.auth.may_read(&principal, key.as_bytes(), b"").is_ok();
                     prop_assert_eq!(read, model.may(user, key, Type::Write), "{} reads {}", user, key);
-                    let write = it.auth.may_write(&who, key.as_bytes(), b"").is_ok();
+                    let write = it.auth.may_write(&principal, key.as_bytes(), b"").is_ok();
                     prop_assert_eq!(write, model.may(user, key, Type::Read), "{} writes {}", user, key);
                 }
             }

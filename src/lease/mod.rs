@@ -1,5 +1,5 @@
-//! Leases as replicated state: which exist, how long they last, which keys hang on them. No clock:
-//! when a lease expires is decided by the leader, who then proposes to revoke it.
+//! Leases as replicated state: which exist, their times to live, the keys attached to them. No clock:
+//! the leader decides when a lease has expired, and proposes to revoke it.
 //!
 //! The table in memory repeats the bucket `lease` (etcd's: id as big-endian i64 ->
 //! `leasepb.Lease`); which keys are attached stands in the engine only. Both change in the batch of the
@@ -26,7 +26,7 @@ use crate::types::LeaseId;
 pub struct Lease {
     /// What was granted.
     pub ttl_s: i64,
-    /// What was left at the last checkpoint; 0 when there is none.
+    /// Remaining time at the last checkpoint; 0 without one.
     pub remaining_s: i64,
 }
 
@@ -55,7 +55,7 @@ impl Leases {
         Self { ttl_min_s, ..self }
     }
 
-    /// Grants a lease and tells its effective time to live.
+    /// Grants a lease and returns its effective time to live.
     pub fn grant(
         &mut self,
         write: &mut Write<'_>,
@@ -91,7 +91,7 @@ impl Leases {
         Ok(Ok(()))
     }
 
-    /// Notes how much is left of some leases. Leases that ended meanwhile are passed over.
+    /// Stores the remaining time of some leases. Leases that ended meanwhile are skipped.
     pub fn checkpoint(&mut self, write: &mut Write<'_>, checkpoints: &[LeaseCheckpoint]) {
         for checkpoint in checkpoints {
             let id = LeaseId(checkpoint.id);

@@ -1,5 +1,5 @@
-//! On whose behalf a request is made: from what a client shows to who it is, and whether that is enough
-//! for the RPC it calls. What keys it may touch is judged where they are touched.
+//! The caller of a request: from a client's credentials to its user, and whether that user may call an RPC.
+//! Permissions on keys are checked where the keys are read or written.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::member::Member;
 use crate::member::tokens::{Tokens, given_at};
 use crate::trace::Span;
 
-/// What a caller shows of itself.
+/// The credentials of a caller.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     token: Option<Arc<str>>,
     common_name: Option<Arc<str>>,
     internal: bool,
-    /// What is being done for it, if that is traced.
+    /// The span of the call, if it is traced.
     span: Option<Span>,
 }
 
 impl Caller {
-    /// A client with the token and the name in its certificate, where it has them. The name must have
-    /// been verified. A token that is there counts alone, also when it is wrong.
+    /// A client with its token and the verified common name of its certificate. A token takes precedence, even
+    /// an invalid one.
     pub fn client(token: Option<&str>, common_name: Option<&str>) -> Self {
         Self {
             token: token.map(Arc::from),
@@ -35,12 +35,12 @@ impl Caller {
         }
     }
 
-    /// The member itself: it may do everything.
+    /// The member itself, which has all permissions.
     pub fn internal() -> Self {
         Self { internal: true, ..Self::default() }
     }
 
-    /// The same, whose call is traced.
+    /// The same caller with a traced call.
     pub fn traced(self, span: Span) -> Self {
         Self { span: Some(span), ..self }
     }
@@ -49,7 +49,7 @@ impl Caller {
         self.span.as_ref()
     }
 
-    /// The same in a part of what is done for it, which is over when what is returned is dropped.
+    /// The same caller within a child span, which ends when the returned value is dropped.
     pub(in crate::member) fn within(
         &self,
         part: &'static str,
@@ -63,7 +63,7 @@ impl Caller {
         }
     }
 
-    /// Whether it shows nothing.
+    /// Whether it has no credentials.
     pub fn is_nobody(&self) -> bool {
         !self.internal && self.token.is_none() && self.common_name.is_none()
     }
@@ -72,42 +72,42 @@ impl Caller {
         self.internal
     }
 
-    /// To be shown to another member.
+    /// The token, to be forwarded to another member.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 }
 
 impl Member {
-    /// Whether `caller` may make a call of this rule. What depends on the content of the call is let
-    /// through here.
+    /// Whether `caller` may make a call with this rule. Calls whose permission depends on their content pass
+    /// here.
     pub async fn permit(&self, caller: &Caller, rule: Rule) -> Result<(), Error> {
         if matches!(rule, Rule::Anyone | Rule::Content) || !self.auth().is_enabled() {
             return Ok(());
         }
-        let who = self.identify(caller).await?;
+        let principal = self.identify(caller).await?;
         let auth = self.auth();
         match rule {
-            Rule::Root => auth.is_admin(&who)?,
-            _ => auth.is_user(&who)?,
+            Rule::Root => auth.is_admin(&principal)?,
+            _ => auth.is_user(&principal)?,
         }
         Ok(())
     }
 
-    /// The tables as this member has applied them.
+    /// The auth tables as of the applied index.
     pub fn auth(&self) -> Arc<Auth> {
         self.0.signals.auth.borrow().clone()
     }
 
-    /// Who the caller is; nobody when it says nothing, or when nobody judges.
+    /// The caller's user; no user without credentials, or when authentication is disabled.
     pub(in crate::member) async fn identify(&self, caller: &Caller) -> Result<Principal, Error> {
-        self.hear_of(caller).await?;
+        self.await_login(caller).await?;
         Ok(self.identify_now(caller)?)
     }
 
-    /// Waits until this member has applied the login that gave the caller its token. A token that no
-    /// login gave is not waited for longer than a request may take.
-    pub(in crate::member) async fn hear_of(&self, caller: &Caller) -> Result<(), Error> {
+    /// Waits until this member has applied the login that issued the caller's token, at most as long as a
+    /// request may take.
+    pub(in crate::member) async fn await_login(&self, caller: &Caller) -> Result<(), Error> {
         let (Some(token), Tokens::Simple(_)) = (&caller.token, &*self.0.tokens) else {
             return Ok(());
         };
@@ -127,7 +127,7 @@ impl Member {
         }
     }
 
-    /// As [`Self::identify`], by what this member knows now.
+    /// As [`Self::identify`], without waiting.
     pub(in crate::member) fn identify_now(&self, caller: &Caller) -> Result<Principal, Refused> {
         let auth = self.auth();
         if caller.internal {
@@ -137,14 +137,14 @@ impl Member {
             return Ok(Principal::default());
         }
         if let Some(token) = &caller.token {
-            let who = match &*self.0.tokens {
+            let principal = match &*self.0.tokens {
                 Tokens::Simple(simple) => {
                     simple.holder(self.0.env.now(), token).map(|user| auth.principal(&user))
                 }
                 Tokens::Jwt(jwt) => jwt.verify(token, self.0.env.wall()),
                 Tokens::None => None,
             };
-            return who.ok_or(Refused::InvalidAuthToken);
+            return principal.ok_or(Refused::InvalidAuthToken);
         }
         Ok(caller.common_name.as_ref().map_or_else(Principal::default, |cn| auth.principal(cn)))
     }

@@ -1,5 +1,5 @@
-//! Between consensus and the peers: what raft sends goes out through the peer transport, what peers
-//! send comes in to raft, and the calls that members make to each other beside raft.
+//! Connects consensus with the peers: outgoing and incoming raft messages, and the calls between members
+//! beside raft.
 
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
@@ -42,14 +42,14 @@ pub(in crate::member) struct Outgoing(OnceLock<peer::Transport>);
 
 impl replica::Transport for Outgoing {
     fn send(&self, messages: Vec<Message>) {
-        // Before the transport is there messages are lost, as any message may be.
+        // Messages are dropped before the transport exists.
         if let Some(transport) = self.0.get() {
             transport.send(messages);
         }
     }
 }
 
-/// A member's way to the others.
+/// The connections to the other members.
 pub(in crate::member) struct Links {
     outgoing: Arc<Outgoing>,
 }
@@ -132,7 +132,7 @@ impl Links {
         self.transport().stop();
     }
 
-    /// A keep-alive at the leader; `None` when it could not be asked or is none.
+    /// Forwards a keep-alive to the leader; `None` when it was not reached or does not lead.
     pub async fn renew_at(&self, leader: MemberId, id: LeaseId) -> Option<Result<i64, Error>> {
         let body = codec::encode(&LeaseKeepAliveRequest { id: id.0 });
         let answer = self.call(leader, "/leases", body).await?;
@@ -213,8 +213,8 @@ impl Member {
         Some(format!("{}.{}.0", lowest.0, lowest.1))
     }
 
-    /// Whether a majority of the voters that remain knows that this member was removed, and so needs its
-    /// vote no more.
+    /// Whether a majority of the remaining voters has applied this member's removal, and so no longer needs its
+    /// vote.
     pub(in crate::member) async fn is_let_go(&self) -> bool {
         let members = self.members();
         let voters: Vec<_> = members.members.values().filter(|m| !m.is_learner).collect();
@@ -267,7 +267,7 @@ pub(in crate::member) fn parse_version(text: &str) -> Option<(u64, u64)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Tells the transport of members that come, move and go.
+/// Updates the transport when members are added, updated and removed.
 pub(in crate::member) async fn follow_members(member: Member) {
     let mut changes = member.0.signals.members.subscribe();
     let mut known: Vec<(MemberId, Vec<String>)> = Vec::new();

@@ -1,6 +1,5 @@
-//! One running member: the only place that knows consensus, the state machine, watch and peers
-//! together. The edge calls the methods of [`Member`]; everything else here is how a member starts
-//! and what its tasks do.
+//! One running member: the only module that combines consensus, the state machine, watch and peers. The edge
+//! calls the methods of [`Member`]; the rest is its start and its tasks.
 //!
 //! ```text
 //! requests -> propose -> replica ... committed -> applier -> store, hub, signals -> answer
@@ -11,13 +10,14 @@
 //!
 //! Invariants:
 //! * The applier is the only writer of the state, at work and at recovery.
-//! * A write is answered after its batch is visible, so the answer's revision can be read.
+//! * A write is answered after its batch is visible, so the answer's revision can be read; the header of the
+//!   answer is made when its entry is applied.
 //! * Nothing here panics on what a client or a peer sends.
 //!
 //! Reading order: [`options`], [`start`] (how a start is decided), this file, `propose` (how a command gets
-//! into the log), `applier` (what happens when it is committed), `requests` (what clients ask for), `caller`
-//! (on whose behalf) and [`tokens`], `lessor` (when leases end), `upkeep` (what a member does by itself),
-//! `links` (the other members), `snapshot`, `signals` (what the tasks share).
+//! into the log), `applier` (committed entries), `requests` (the client API), `caller` and [`tokens`]
+//! (authentication), `lessor` (when leases end), `upkeep` (periodic work), `links` (the other members),
+//! `snapshot`, `signals` (state shared by the tasks).
 
 mod applier;
 mod caller;
@@ -92,9 +92,9 @@ struct Inner {
     passwords: Passwords,
     metrics: Arc<Metrics>,
     proposals: Admission,
-    /// Places of clients' reads that wait for an index.
+    /// Bounds the client reads that wait for a read index.
     readers: Semaphore,
-    /// Memory for answers of ranges under way.
+    /// Memory for range responses in flight.
     response_memory: Budget,
     /// Keeps a second process off the data directory.
     _lock: Box<dyn Lock>,
@@ -125,12 +125,12 @@ impl Member {
         &self.0.store
     }
 
-    /// Proposals of this member that wait for an answer, and their bytes.
+    /// Pending proposals of this member, and their bytes.
     pub fn proposals_pending(&self) -> (usize, usize) {
         self.0.proposals.taken()
     }
 
-    /// Bytes that are set aside for answers of ranges under way.
+    /// Bytes reserved for range responses in flight.
     pub fn answer_bytes(&self) -> usize {
         self.0.response_memory.taken()
     }
@@ -139,7 +139,7 @@ impl Member {
         self.0.hub.counters()
     }
 
-    /// The other members, whether messages get through to each, and figures about it.
+    /// The other members, whether each is reachable, and statistics.
     pub fn peers(&self) -> Vec<(MemberId, bool, Arc<peer::Stats>)> {
         self.0.links.figures()
     }
@@ -158,12 +158,12 @@ impl Member {
         self.0.options.unary_warning
     }
 
-    /// Where consensus stands, as this member knows it.
+    /// The status of consensus on this member.
     pub fn raft(&self) -> Status {
         self.0.replica.status().borrow().clone()
     }
 
-    /// How far each member's log has come, as this one knows if it leads.
+    /// The matched index of each member, if this one leads.
     pub async fn progress(&self) -> BTreeMap<MemberId, u64> {
         let mut progress = BTreeMap::new();
         for id in self.members().members.keys() {
@@ -194,16 +194,16 @@ impl Member {
         self.members().cluster_version.clone()
     }
 
-    /// Whether the server is on its way down.
+    /// Whether the server is shutting down.
     pub fn is_stopping(&self) -> bool {
         *self.0.signals.stopping.borrow()
     }
 
-    /// Ready when the cluster knows this member's name and client URLs, which takes a leader.
+    /// Ready when this member's name and client URLs are published in the cluster, which takes a leader.
     pub async fn ready(&self) -> Result<(), Fatal> {
         let mut ready = self.0.signals.ready.subscribe();
         tokio::select! {
-            biased; // A member that cannot go on will never be ready.
+            biased; // A member that has failed will never be ready.
             fatal = self.fatal() => Err(fatal),
             _ = ready.wait_for(|ready| *ready) => Ok(()),
         }
@@ -214,7 +214,7 @@ impl Member {
         self.0.signals.fatal().await
     }
 
-    /// Announces the end: streams are told, health turns.
+    /// Announces the shutdown: streams end, health checks fail.
     pub fn stopping(&self) {
         self.0.signals.stopping.send_replace(true);
     }
@@ -226,12 +226,12 @@ impl Member {
         self.0.links.shutdown();
     }
 
-    /// Ready when a client's stream must end: the server stops, or, if the client asked for it, no
-    /// leader has been known for three election timeouts.
+    /// Ready when a client's stream must end: the server stops, or, for a client that requires a leader, none
+    /// has been known for three election timeouts.
     pub async fn cut_off(&self, needs_leader: bool) -> Error {
         let mut stopping = self.0.signals.stopping.subscribe();
         tokio::select! {
-            biased; // The end of the server is the stronger reason.
+            biased; // The shutdown takes precedence.
             _ = stopping.wait_for(|stopping| *stopping) => Unavailable::Stopped.into(),
             () = self.leader_lost(), if needs_leader => Unavailable::NoLeader.into(),
         }
@@ -273,8 +273,8 @@ impl Member {
         Some(self.header_at(revision))
     }
 
-    /// As [`Self::linearizable`], for a client's read of keys: so many wait at a time that there is room
-    /// for what keeps the cluster alive.
+    /// As [`Self::linearizable`], for a client's read of keys. Their number is bounded, which leaves room for
+    /// the cluster's own reads.
     async fn linearizable_for_client(&self) -> Result<(), Error> {
         let _place = self.0.readers.try_acquire().map_err(|_| Unavailable::TooManyRequests)?;
         self.linearizable().await

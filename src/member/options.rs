@@ -1,4 +1,4 @@
-//! What a member is started with. Already validated; where it comes from is not known here.
+//! The options of a member, validated.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,17 +20,17 @@ pub struct Options {
     /// Where the log lies; `None` for `data_dir/member/wal`.
     pub wal_dir: Option<PathBuf>,
     pub listen_peer: Vec<Listen>,
-    /// For listening, and for connecting to members whose URLs ask for TLS.
+    /// For listening, and for connecting to members with https URLs.
     pub peer_tls: tls::Settings,
     pub peer_patience: peer::Patience,
-    /// What the other members and clients are told.
+    /// Published to the other members and to clients.
     pub advertise_peer_urls: Vec<String>,
     pub advertise_client_urls: Vec<String>,
     /// `(name, peer URLs)` of every initial member, this one among them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
     pub initial_cluster_token: String,
     pub initial_state: InitialState,
-    /// Begin a cluster of this member alone, with the state and the log that it has.
+    /// Begin a cluster of this member alone, with its present state and log.
     pub force_new_cluster: bool,
     /// Refuse changes of the membership that would endanger the quorum.
     pub strict_reconfig_check: bool,
@@ -59,8 +59,7 @@ pub struct Options {
     /// Fingerprint compactions, and compare them as leader (feature gate `CompactHashCheck`).
     pub compact_hash_check: bool,
     pub compact_hash_check_time: Duration,
-    /// Between two entries that say how much is left of a lease (feature gate `LeaseCheckpoint`);
-    /// `None` for no such entries.
+    /// Between two checkpoints of a lease (feature gate `LeaseCheckpoint`); `None` for no checkpoints.
     pub lease_checkpoint_interval: Option<Duration>,
     /// Name, stage and state of etcd's feature gates, for the metric.
     pub feature_gates: Vec<(&'static str, &'static str, bool)>,
@@ -81,8 +80,7 @@ pub struct Options {
     pub engine: engine::Options,
 }
 
-/// How many proposals of a member may wait for an answer, and how many bytes, with what is kept of both
-/// for what the cluster lives on.
+/// Bounds on pending proposals, in number and bytes, and the part of both that is reserved for vital ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposals {
     pub number: usize,
@@ -102,17 +100,17 @@ impl Default for Proposals {
     }
 }
 
-/// What answers of ranges may take in memory, bytes.
+/// Memory for range responses, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseMemory {
-    /// All together, those below `counted` aside.
+    /// All responses together, without those below `counted`.
     pub most: usize,
     pub counted: usize,
-    /// One that is read on the caller's thread.
+    /// The largest response read on the caller's thread.
     pub inline: usize,
-    /// A page of one that is larger.
+    /// A page of a larger response.
     pub page: usize,
-    /// What is set aside for one that must be sorted, and for a txn's.
+    /// Reserved for a response that must be sorted, and for that of a txn.
     pub sorted: usize,
 }
 
@@ -129,13 +127,12 @@ impl Default for ResponseMemory {
 }
 
 impl ResponseMemory {
-    /// What one in pages takes: a page as it was read, as it was encoded, and twice that on its way
-    /// through the connection.
+    /// The memory of a paged response: a page as read, as encoded, and twice that in the connection.
     pub fn paged(&self) -> usize {
         4 * self.page
     }
 
-    /// What there is of so many bytes for a page and for sorting.
+    /// The shares of so many bytes for a page and for sorting.
     pub fn share(&self, bytes: usize) -> mvcc::Share {
         mvcc::Share { page: self.page, sort: bytes.saturating_sub(self.paged()) }
     }
@@ -205,7 +202,7 @@ impl Options {
         self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
     }
 
-    /// Where a received database lies until it is installed.
+    /// Where a received snapshot is stored until it is installed.
     pub fn snap_dir(&self) -> PathBuf {
         self.member_dir().join("snap")
     }

@@ -1,5 +1,4 @@
-//! What a member's tasks tell each other and the edge: latest values and one-time events. No
-//! decisions.
+//! State that a member's tasks share with each other and with the edge: latest values and one-time events.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,11 +21,11 @@ pub(in crate::member) struct Signals {
     pub auth: latest::Sender<Arc<Auth>>,
     pub stopping: latest::Sender<bool>,
     pub ready: latest::Sender<bool>,
-    /// This member has carried out its own removal.
+    /// This member has applied its own removal.
     pub removed: latest::Sender<bool>,
-    /// How full the store is; stays at the first where there is no quota.
+    /// How full the store is; never changes without a quota.
     pub space: latest::Sender<Level>,
-    /// The alarm about space that stands in this member's name is its own.
+    /// Whether this member raised the alarm NOSPACE in its name itself.
     own_alarm: AtomicBool,
     elected: Mutex<Option<Instant>>,
     fatal: Mutex<Option<Fatal>>,
@@ -65,25 +64,27 @@ impl Signals {
     }
 
     pub fn leader_elected(&self, now: Instant) {
-        *self.elected.lock().expect("nobody panics with it in hand") = Some(now);
+        *self.elected.lock().expect("nothing panics while it holds the lock") = Some(now);
     }
 
-    /// When the present leader was elected, as far as this member saw it.
+    /// When this member learned of the present leader.
     pub fn led_since(&self) -> Option<Instant> {
-        *self.elected.lock().expect("nobody panics with it in hand")
+        *self.elected.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// Reports that the member cannot go on. The first report counts.
+    /// Reports that the member must stop. The first report counts.
     pub fn stop_with(&self, fatal: Fatal) {
-        self.fatal.lock().expect("nobody panics with it in hand").get_or_insert(fatal);
+        self.fatal.lock().expect("nothing panics while it holds the lock").get_or_insert(fatal);
         self.failed.notify_one();
     }
 
-    /// Waits for a report; it is handed out once.
+    /// Waits for a report, which is returned once.
     pub async fn fatal(&self) -> Fatal {
         loop {
             let failed = self.failed.notified();
-            if let Some(fatal) = self.fatal.lock().expect("nobody panics with it in hand").take() {
+            if let Some(fatal) =
+                self.fatal.lock().expect("nothing panics while it holds the lock").take()
+            {
                 return fatal;
             }
             failed.await;

@@ -1,5 +1,5 @@
-//! Whole databases on their way between members: the state as a bbolt file, streamed out of a view
-//! and taken in again. The bytes of the format are [`crate::bbolt`]'s matter.
+//! Snapshots: the state as a bbolt file, streamed out of a view and installed again. The format itself is in
+//! [`crate::bbolt`].
 
 use std::io;
 use std::path::Path;
@@ -26,7 +26,7 @@ type Pair = (Cf, Bytes, Bytes);
 /// etcd's buckets in a view, as the input of a bbolt file.
 struct Buckets {
     view: View,
-    /// The same one, unless a fault is planted.
+    /// The same view, unless a fault is planted.
     leases: View,
 }
 
@@ -44,10 +44,10 @@ impl bbolt::Source for Buckets {
     }
 }
 
-/// What goes out: the pieces of a file, in order.
+/// The pieces of a file, in order.
 type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
 
-/// Who a file is for.
+/// The receiver of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::member) enum For {
     /// Another member: the bare database.
@@ -56,8 +56,8 @@ pub(in crate::member) enum For {
     Backup,
 }
 
-/// The state as it is now, position and configuration included. The file is made while it is read,
-/// in bounded memory.
+/// The present state, with its position and configuration. The file is built while it is read, in bounded
+/// memory.
 pub(in crate::member) async fn source(
     env: &Env,
     store: &Store,
@@ -106,8 +106,8 @@ pub(in crate::member) async fn source(
     Ok(SnapshotBody { metadata, data: Bytes::new(), total_bytes, chunks })
 }
 
-/// Replaces the state by the file's and removes the file. Interrupted, it leaves an empty state and
-/// the file, and the next start begins again.
+/// Replaces the state by the file's and removes the file. An interruption leaves an empty state and the file,
+/// and the next start installs it again.
 pub(in crate::member) fn install(
     disk: &dyn Disk,
     store: &Store,

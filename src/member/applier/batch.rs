@@ -1,6 +1,6 @@
-//! A batch of committed entries in four steps: each is carried out, all are committed at once, what changed
-//! is published, and the proposers are answered. An answer's header is made when its entry is carried out:
-//! afterwards the revision may be that of another entry.
+//! A batch of committed entries in four steps: apply each, commit all at once, publish the changes, answer the
+//! proposers. The header of an answer is made when its entry is applied: later the store's revision may be
+//! that of another entry.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::replica::Committed;
 use crate::types::{Index, Revision, Term};
 use crate::watch::Publication;
 
-/// A batch on its way into the store.
+/// An open batch.
 pub(in crate::member) struct Batch<'a> {
     write: Write<'a>,
     effects: Effects,
@@ -32,20 +32,20 @@ pub(in crate::member) struct Batch<'a> {
     raft_term: Term,
 }
 
-/// What a batch leaves to do once it is committed.
+/// What remains to be done after the commit.
 #[derive(Default)]
 pub(in crate::member) struct Effects {
     answers: Vec<(Waiter, Result<Applied, Error>)>,
     notices: Vec<(Index, Notice)>,
-    /// Whether the configuration was changed, be it only in what consensus knows.
+    /// Whether a configuration change was applied, accepted or not.
     reconfigured: bool,
     publications: Publications,
 }
 
-/// What watchers are to receive, in order.
+/// What is to be published to watchers, in order.
 #[derive(Default)]
 struct Publications {
-    /// Publications, and the keys between which a large entry behind them has changed others.
+    /// Publications, then a large entry, of which only the range of changed keys is published.
     cut: Vec<(Vec<Publication>, Revision, (Bytes, Bytes))>,
     last: Vec<Publication>,
 }
@@ -61,7 +61,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Carries out one entry.
+    /// Applies one entry.
     pub async fn apply(
         &mut self,
         applier: &mut Applier,
@@ -117,7 +117,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Writes the batch; from now on it can be read.
+    /// Commits the batch, which makes it visible.
     pub fn commit(self, applier: &mut Applier) -> Result<Effects, Fatal> {
         let compacted = applier.store.compact_revision();
         let began = applier.env.now();
@@ -127,13 +127,13 @@ impl<'a> Batch<'a> {
         if let Some(hashes) =
             applier.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
         {
-            // Of this very moment: the first deletion comes after it.
+            // Taken before the first deletion.
             hashes.compute(&applier.env, &applier.signals, store.view(), compacted);
         }
         Ok(self.effects)
     }
 
-    /// The header of an answer to the entry that was carried out last.
+    /// The header of the answer to the last applied entry.
     fn header(&self, applier: &Applier) -> ResponseHeader {
         ResponseHeader {
             cluster_id: applier.cluster.0,
@@ -143,8 +143,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Changes the member table, and then the configuration: consensus takes the change if the table did,
-    /// and one that changes nothing if not.
+    /// Changes the member table, then the configuration. A refused change is applied to the configuration as a
+    /// change of node 0, which does nothing.
     async fn reconfigure(
         &mut self,
         applier: &mut Applier,
@@ -160,7 +160,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Counts and, where it took long, logs an entry.
+    /// Counts an entry, and logs a slow one.
     fn observe(
         &self,
         applier: &mut Applier,
@@ -182,7 +182,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Effects {
-    /// Publishes what changed: to the member's tasks, to watchers, and the applied index to everybody.
+    /// Publishes the changes to the member's tasks and to watchers, then the applied index.
     pub async fn publish(&mut self, applier: &Applier) {
         applier.notify(std::mem::take(&mut self.notices), self.reconfigured);
         let Publications { cut, last } = std::mem::take(&mut self.publications);

@@ -1,5 +1,6 @@
-//! The task that owns the state: takes committed entries, carries them out in one batch, then tells
-//! whoever must know. It is the same task at work and at recovery; it talks to nobody who waits for it.
+//! The task that owns the state: applies committed entries in batches ([`batch`]), compacts, flushes and
+//! installs snapshots. It is the same task at work and at recovery. It never waits for a task that waits for
+//! it.
 
 mod batch;
 mod tally;
@@ -41,7 +42,7 @@ pub(in crate::member) struct Applier {
     pub signals: Arc<Signals>,
     pub lessor: Arc<Lessor>,
     pub tokens: Arc<Tokens>,
-    /// Logins up to here were committed before this start: their tokens ended with the process.
+    /// Logins up to this index were committed before this start: their tokens ended with the process.
     pub known_commit: Index,
     pub metrics: Arc<Metrics>,
     pub apply_seconds: ApplySeconds,
@@ -50,11 +51,11 @@ pub(in crate::member) struct Applier {
     pub term: Term,
     pub lease_ttl_min_s: i64,
     pub learners_max: usize,
-    /// What live bytes are compared with.
+    /// Bounds on live bytes.
     pub quota: Option<Quota>,
-    /// Where the fingerprints of compactions go, if anybody wants them.
+    /// Keeps the fingerprints of compactions; `None` when they are not computed.
     pub hashes: Option<Hashes>,
-    /// Whose state this is.
+    /// The member that this state belongs to.
     pub member: MemberId,
     pub cluster: ClusterId,
     /// The state is flushed when this many entries were applied since the last time.
@@ -70,7 +71,7 @@ pub(in crate::member) struct Applier {
     pub flushed: Index,
 }
 
-/// A flush under way, and what the log may forget once it is done.
+/// A flush under way, and the position up to which it lets the log be cut.
 struct Flush {
     done: BoxFuture<'static, Result<(), Fatal>>,
     index: Index,
@@ -120,7 +121,7 @@ impl Applier {
         }
     }
 
-    /// One step of the compaction under way; whether there are more.
+    /// Runs one step of the compaction under way; returns whether more are needed.
     fn compact(&mut self, changes_max: usize) -> Result<bool, Fatal> {
         let began = self.env.now();
         let step = self.store.compact_step(changes_max)?;
@@ -184,7 +185,7 @@ impl Applier {
         }
     }
 
-    /// Simple tokens are in no bucket: this is how they come and go, on every member alike.
+    /// Adds and removes simple tokens, which are stored in no bucket, in the same way on every member.
     fn change_tokens(&self, now: Instant, notice: Notice) {
         let Tokens::Simple(tokens) = &*self.tokens else { return };
         match notice {
@@ -235,7 +236,7 @@ impl Applier {
         }
     }
 
-    /// What was applied when the flush began is safe without the log now.
+    /// Lets the log be cut up to the index of a finished flush.
     async fn flushed(&mut self, flush: Flush) {
         debug!(index = %flush.index, "state flushed");
         self.flushed = flush.index;
@@ -243,7 +244,7 @@ impl Applier {
         self.replica.checkpoint(flush.index, flush.term, flush.conf_state, keep_from).await;
     }
 
-    /// Replaces the state by the one a leader has sent.
+    /// Replaces the state by a snapshot received from a leader.
     async fn install(&mut self, metadata: SnapshotMetadata) -> Result<(), Fatal> {
         let index = Index(metadata.index);
         let (store, path) = (self.store.clone(), peer::snapshot_path(&self.snap_dir, index));
@@ -261,7 +262,7 @@ impl Applier {
         self.term = Term(metadata.term);
         self.flushed = index;
         self.publish_members();
-        // Logins, changed passwords and deleted users were passed over: none of the tokens is sure.
+        // Logins, changed passwords and deleted users were skipped, so no token can be trusted.
         self.change_tokens(self.env.now(), Notice::TokensEnd);
         self.publish_auth();
         self.signals.alarms.send_replace(Arc::new(self.machine.alarms.clone()));
@@ -273,7 +274,7 @@ impl Applier {
     }
 }
 
-/// Waits for the flush under way; for ever when there is none.
+/// Waits for the flush under way; forever without one.
 async fn finished(flush: &mut Option<Flush>) -> Result<Flush, Fatal> {
     match flush {
         None => std::future::pending().await,

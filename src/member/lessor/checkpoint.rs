@@ -1,7 +1,7 @@
-//! Checkpoints: as leader, writes down now and then how much is left of long leases, so that a leader
-//! after it, or a restart of all members, does not give them their full time again (etcd 3.7,
-//! `lease/lessor.go`, feature gate `LeaseCheckpoint`). A renewal takes back what was written down before
-//! it is answered: otherwise a new leader would end a lease that its holder was promised.
+//! Checkpoints: the leader periodically proposes the remaining time of long leases, so that the next leader,
+//! or a restart of all members, does not give them their full time again (etcd 3.7, `lease/lessor.go`, feature
+//! gate `LeaseCheckpoint`). A renewal resets the checkpoint before it is answered: otherwise a new leader
+//! would end a lease earlier than its holder was promised.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::member::Member;
 use crate::member::propose::Origin;
 use crate::types::{LeaseId, Term};
 
-/// Between two looks, as etcd has it.
+/// Between two rounds, as in etcd.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Writes down what is due for as long as the member runs.
+/// Proposes due checkpoints for as long as the member runs.
 pub(super) async fn run(member: Member) {
     while !member.is_stopping() {
         member.0.env.sleep(PAUSE).await;
-        // One batch after the other: each waits until the log has taken the one before.
+        // One batch at a time: each waits until the one before has been applied.
         while !member.is_stopping() && member.checkpoint_due().await {}
     }
 }
 
 impl Member {
-    /// Writes one batch down; tells whether there may be more to do at once.
+    /// Proposes one batch; returns whether more may be due.
     async fn checkpoint_due(&self) -> bool {
         let (term, due) = {
             let mut clock = self.0.lessor.clock();
@@ -39,7 +39,7 @@ impl Member {
         }
         let (count, ids): (_, Vec<_>) = (due.len(), due.iter().map(|c| LeaseId(c.id)).collect());
         let written = self.propose_checkpoints(due, term).await;
-        // One that failed may still come to be.
+        // A proposal that failed may still be committed.
         self.0.lessor.checkpointed(ids);
         match written {
             Ok(()) => self.metrics().lease_checkpoints.inc_by(count as u64),
@@ -48,7 +48,7 @@ impl Member {
         count == LEASE_CHECKPOINTS_MAX
     }
 
-    /// Makes the log forget that less than a lease's full time is left.
+    /// Resets the checkpoint of a lease to its full time.
     pub(in crate::member) async fn take_back_checkpoint(
         &self,
         id: LeaseId,

@@ -1,9 +1,9 @@
-//! When leases end, and when what is left of them is to be written down. Lives in the leader's memory
-//! only: a new leader begins with what was written down last, or with the full time. Pure arithmetic over
-//! instants handed in; who asks and what follows is [`super::expiry`] and [`super::checkpoint`].
+//! The deadlines of leases and of their checkpoints. Kept in the leader's memory only: a new leader begins with
+//! the last checkpoint, or with the full time. Pure arithmetic over the given instants; its callers are
+//! [`super::expiry`] and [`super::checkpoint`].
 //!
-//! Whatever others wait for is done in steps that do not grow with the number of leases: a leader's clock
-//! is made beside the one in use ([`LeaseClock::leading`]) and takes its place at once.
+//! No step under the lock grows with the number of leases: a leader's clock is built beside the one in use
+//! ([`LeaseClock::leading`]) and replaces it at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use quorate_proto::etcdserverpb::LeaseCheckpoint;
 use crate::plant;
 use crate::types::{LeaseId, Term};
 
-/// The deadlines of all leases in one leader's term; empty on everyone else.
+/// The deadlines of all leases in one leader's term; empty on other members.
 #[derive(Debug, Default)]
 pub struct LeaseClock {
     /// The term these deadlines hold in; `None` while this member does not lead.
@@ -25,7 +25,7 @@ pub struct LeaseClock {
     order: BTreeSet<(Instant, LeaseId)>,
     /// By the time of the next checkpoint, soonest first.
     checkpoints: BTreeSet<(Instant, LeaseId)>,
-    /// What became of leases since another clock began to be made: granted for so long, or gone.
+    /// Changes since another clock began to be built: granted with a time to live, or revoked.
     changes: Option<BTreeMap<LeaseId, Option<(Instant, Duration)>>>,
 }
 
@@ -38,26 +38,26 @@ struct Timed {
     mark: Mark,
 }
 
-/// What the log says of the time that is left.
+/// The checkpoint in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
-    /// Nothing: a new leader gives the full time.
+    /// None: a new leader gives the full time.
     None,
-    /// Something is on its way there.
+    /// Proposed.
     Sent,
     Kept,
 }
 
-/// What came of a renewal.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// For so long.
+    /// Renewed, with this time to live.
     Done(Duration),
-    /// There is no such lease, or it is over.
+    /// There is no such lease, or it has expired.
     Over,
-    /// The log says that less is left; that must be taken back first, or a new leader would believe it.
+    /// There is a checkpoint, which must be reset first, or a new leader would use it.
     Checkpointed,
-    /// It is about to say so: nothing can be taken back that is not there.
+    /// A checkpoint has been proposed and cannot be reset before it is applied.
     Checkpointing,
 }
 
@@ -81,13 +81,12 @@ impl LeaseClock {
         clock
     }
 
-    /// From now on notes what becomes of leases, for the clock that [`Self::replace`] will bring.
+    /// Records changes from now on, for the clock that [`Self::replace`] will bring.
     pub fn expect_another(&mut self) {
         self.changes = Some(BTreeMap::new());
     }
 
-    /// Puts `next`, which knows all leases as they were after [`Self::expect_another`], into the place of
-    /// this one, which is returned.
+    /// Replaces this clock by `next`, which has all leases as of [`Self::expect_another`]; returns the old one.
     pub fn replace(&mut self, mut next: Self) -> Self {
         for (id, change) in self.changes.take().unwrap_or_default() {
             match change {
@@ -120,7 +119,7 @@ impl LeaseClock {
         self.remove(id);
     }
 
-    /// Gives the lease its full time again, unless something has to be done before.
+    /// Gives the lease its full time again, unless a checkpoint has to be reset first.
     pub fn renew(&mut self, now: Instant, id: LeaseId) -> Renewal {
         let Some(timed) = self.leases.get(&id).copied().filter(|timed| timed.deadline > now) else {
             return Renewal::Over;
@@ -138,7 +137,7 @@ impl LeaseClock {
         Renewal::Done(timed.ttl)
     }
 
-    /// Time left, zero when it is over; `None` for an unknown lease.
+    /// Remaining time, zero when it has expired; `None` for an unknown lease.
     pub fn remaining(&self, now: Instant, id: LeaseId) -> Option<Duration> {
         Some(self.leases.get(&id)?.deadline.saturating_duration_since(now))
     }
@@ -148,7 +147,7 @@ impl LeaseClock {
         self.leases.get(&id).map(|timed| timed.deadline)
     }
 
-    /// Leases that are over, soonest first, at most `max`.
+    /// Expired leases, earliest first, at most `max`.
     pub fn expired(&self, now: Instant, max: usize) -> Vec<LeaseId> {
         if plant::LEASE_NEVER_ENDS.is_planted() {
             return Vec::new();
@@ -162,8 +161,8 @@ impl LeaseClock {
         self.order.first().map(|(deadline, _)| *deadline)
     }
 
-    /// What is left of leases whose checkpoint is due, in seconds, rounded up; at most `max` are looked
-    /// at, and they count as on their way to the log until [`Self::checkpointed`] says otherwise.
+    /// The remaining time of leases whose checkpoint is due, in seconds, rounded up. At most `max` are examined;
+    /// they count as proposed until [`Self::checkpointed`].
     pub fn due(&mut self, now: Instant, max: usize) -> Vec<LeaseCheckpoint> {
         let due = self.checkpoints.iter().take_while(|(at, _)| *at <= now).take(max);
         let due: Vec<LeaseId> = due.map(|(_, id)| *id).collect();
@@ -174,7 +173,7 @@ impl LeaseClock {
         let timed = *self.leases.get(&id)?;
         let left = timed.deadline.saturating_duration_since(now);
         let left_s = left.as_millis().div_ceil(1000);
-        // A lease that was just renewed, or is about to end, needs none.
+        // A lease that was just renewed, or is about to expire, needs none.
         let needed = left_s > 0 && left_s < u128::from(timed.ttl.as_secs());
         let mark = if needed { Mark::Sent } else { timed.mark };
         self.set(now, id, Timed { mark, checkpoint: None, ..timed });
@@ -182,7 +181,7 @@ impl LeaseClock {
         needed.then_some(LeaseCheckpoint { id: id.0, remaining_ttl })
     }
 
-    /// Checkpoints that were on their way are in the log now, or may be.
+    /// Proposed checkpoints have been applied, or may have been.
     pub fn checkpointed(&mut self, ids: impl IntoIterator<Item = LeaseId>) {
         for id in ids {
             if let Some(timed) = self.leases.get_mut(&id) {
@@ -191,15 +190,15 @@ impl LeaseClock {
         }
     }
 
-    /// The log does not say any more that less than the full time is left.
+    /// The checkpoint of a lease was reset.
     pub fn taken_back(&mut self, id: LeaseId) {
         if let Some(timed) = self.leases.get_mut(&id).filter(|timed| timed.mark == Mark::Kept) {
             timed.mark = Mark::None;
         }
     }
 
-    /// Stores a lease's times. A checkpoint that was planned stays; where there is none, one is, if
-    /// enough time is left for it.
+    /// Stores a lease's times. A planned checkpoint is kept; without one, one is planned if enough time
+    /// remains.
     fn set(&mut self, now: Instant, id: LeaseId, mut timed: Timed) {
         self.remove(id);
         let left = timed.deadline.saturating_duration_since(now);
@@ -278,7 +277,7 @@ mod tests {
 
     /// As etcd: none before the interval is over, none for leases that are shorter, one an interval.
     #[test]
-    fn what_is_left_is_written_down_now_and_then() {
+    fn checkpoints_are_due_once_an_interval() {
         let now = Instant::now();
         let leases = [(LeaseId(1), 4 * S, 4 * S), (LeaseId(2), 20 * S, 20 * S)];
         let mut clock = LeaseClock::leading(Term(2), now, leases, Duration::ZERO, Some(5 * S));
@@ -291,9 +290,9 @@ mod tests {
         assert_eq!(due(&mut clock, now + 19 * S), [], "less than an interval is left");
     }
 
-    /// A new leader would end a lease by what the log says, whatever this one has promised since.
+    /// A new leader would end a lease by its checkpoint, whatever the old one has promised since.
     #[test]
-    fn a_renewal_takes_back_what_was_written_down() {
+    fn a_renewal_waits_until_the_checkpoint_is_reset() {
         let now = Instant::now();
         let leases = [(LeaseId(2), 20 * S, 20 * S)];
         let mut clock = LeaseClock::leading(Term(2), now, leases, Duration::ZERO, Some(5 * S));
@@ -307,11 +306,11 @@ mod tests {
         let inherited = [(LeaseId(2), 3 * S, 20 * S)];
         let mut clock = LeaseClock::leading(Term(3), now, inherited, S, None);
         assert_eq!(clock.remaining(now, LeaseId(2)), Some(4 * S));
-        assert_eq!(clock.renew(now, LeaseId(2)), Renewal::Checkpointed, "by whoever led before");
+        assert_eq!(clock.renew(now, LeaseId(2)), Renewal::Checkpointed, "by an earlier leader");
     }
 
     #[test]
-    fn nothing_is_missed_while_a_clock_is_made() {
+    fn changes_during_the_construction_of_a_clock_are_kept() {
         let now = Instant::now();
         let mut clock = LeaseClock::default();
         clock.expect_another();
@@ -324,9 +323,9 @@ mod tests {
         assert_eq!(clock.term(), Some(Term(2)));
     }
 
-    /// The longest step is what others wait for; it does not depend on how many leases end together.
+    /// The length of a step does not depend on how many leases expire together.
     #[test]
-    fn leases_that_end_together_end_in_steps_of_bounded_length() {
+    fn leases_that_expire_together_are_revoked_in_steps_of_bounded_length() {
         const LEASES: i64 = 100_000;
         let now = Instant::now();
         let leases = (1..=LEASES).map(|id| (LeaseId(id), S, S));

@@ -1,4 +1,4 @@
-//! Starts and stops the lease clock as leadership comes and goes, and revokes the leases that are over.
+//! Starts and stops the lease clock with leadership, and revokes expired leases.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::plant;
 use crate::replica::Role;
 use crate::types::{LeaseId, Term};
 
-/// The longest time between two looks at the leases.
+/// The longest time between two checks for expired leases.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Keeps the time of leases while this member leads, and ends those that are over.
+/// Runs the lease clock while this member leads, and revokes expired leases.
 pub(super) async fn run(member: Member) {
     let env = &member.0.env;
     let mut status = member.0.replica.status();
@@ -45,22 +45,21 @@ pub(super) async fn run(member: Member) {
         }
         let wake = next.filter(|at| *at > now).map_or(now + PAUSE, |at| at.min(now + PAUSE));
         tokio::select! {
-            biased; // A change of leadership decides whether there is anything to wait for.
+            biased; // A change of leadership stops or starts the clock.
             Ok(()) = status.changed() => {}
             () = env.sleep_until(wake) => {}
         }
     }
 }
 
-/// Revokes a lease that is over, but only in the term in which that was found: a leader that lost its
-/// place while it slept must not end what its successor has prolonged. The entry's own raft term says
-/// under which leadership it was decided.
+/// Revokes an expired lease, but only in the term in which it was found expired: a leader that was deposed
+/// while it slept must not revoke a lease that its successor has renewed.
 async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     let revoke = LeaseRevokeRequest { id: id.0 };
-    // In root's name, whether permissions are on or not: they may be by the time it is applied.
-    let who = member.auth().root();
+    // As root, even if authentication is disabled: it may be enabled by the time the entry is applied.
+    let principal = member.auth().root();
     let term = Some(term).filter(|_| !plant::STALE_LEADER_REVOKES.is_planted());
-    match member.propose(Origin { who, term, ..Origin::own() }, revoke).await {
+    match member.propose(Origin { principal, term, ..Origin::own() }, revoke).await {
         Ok(_) => {
             debug!(lease = %id, "lease expired");
             member.metrics().leases_expired.inc();
@@ -77,7 +76,7 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
     }
 }
 
-/// Starts or stops the clock of leases as leadership comes and goes.
+/// Starts or stops the lease clock when leadership has changed.
 async fn follow_leadership(member: &Member) {
     let raft = member.raft();
     let lessor = &member.0.lessor;
@@ -90,12 +89,12 @@ async fn follow_leadership(member: &Member) {
     if lessor.clock().term() == Some(raft.term) {
         return;
     }
-    // All earlier leaders' entries are applied once a read index of our own term is.
+    // Once a read index of this term is applied, so are all entries of earlier leaders.
     if member.linearizable().await.is_err() || member.raft().term != raft.term {
         return;
     }
-    // No grant falls between the view and the clock: the applier tells the clock of a grant after the
-    // grant has become visible.
+    // No grant is missed between the view and the clock: the applier adds a grant to the clock after it has
+    // become visible.
     lessor.clock().expect_another();
     let (view, now) = (member.0.store.view(), member.0.env.now());
     let (term, options) = (raft.term, &member.0.options);
@@ -106,12 +105,12 @@ async fn follow_leadership(member: &Member) {
         member.0.signals.stop_with(fatal);
         LeaseClock::default()
     });
-    // The next one is made for the next term.
+    // A clock for an older term is discarded.
     let current = made.term() == Some(member.raft().term);
     lessor.replace(if current { made } else { LeaseClock::default() });
 }
 
-/// A leader's clock of the leases that are stored.
+/// The lease clock of a leader, with the stored leases.
 fn leading(
     term: Term,
     now: Instant,

@@ -1,10 +1,10 @@
 //! The lessor: when leases end. The time of leases is kept in the leader's memory only; what is replicated
-//! of them is [`crate::lease`]. A lease that is over is revoked by a proposal of the leader, in exactly the
-//! term in which that was found.
+//! of them is [`crate::lease`]. The leader proposes to revoke an expired lease, in exactly the term in which
+//! it was found expired.
 //!
-//! Reading order: this file (what the tasks share), `clock` (deadlines and checkpoints, pure arithmetic),
-//! `expiry` (starts the clock with leadership, revokes what is over), `pace` (how many at a time),
-//! `checkpoint` (what is left of long leases is written down), `requests` (what clients ask for).
+//! Reading order: this file (shared state), `clock` (deadlines, pure arithmetic), `expiry` (starts the clock
+//! with leadership, revokes expired leases), `pace` (how many at a time), `checkpoint` (the remaining time of
+//! long leases is replicated), `requests` (the client API).
 
 mod checkpoint;
 mod clock;

@@ -1,12 +1,12 @@
-//! How many expired leases are revoked at a time. No rate is fixed: while the log takes them quickly
-//! there are more, when it does not there are fewer, so that what clients ask for never waits behind
-//! more than one round of them. No clock: how long a round took is handed in.
+//! How many expired leases are revoked at a time. No rate is fixed: the number grows while rounds are quick
+//! and shrinks when they are not, so that client requests never wait behind more than one round. No clock:
+//! the duration of a round is a parameter.
 
 use std::time::Duration;
 
 use crate::limits::{LEASE_REVOKES_MAX, LEASE_REVOKES_MIN};
 
-/// A round that took longer was too much at once.
+/// After a longer round the number shrinks.
 const SLOW: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -21,12 +21,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// How many the next round may have.
+    /// The size of the next round.
     pub fn at_once(&self) -> usize {
         self.at_once
     }
 
-    /// A round of so many is over; `all` of them were revoked.
+    /// A round of `count` has ended, in which every lease was revoked, or not (`all`).
     pub fn went(&mut self, count: usize, took: Duration, all: bool) {
         self.at_once = if !all || took > SLOW {
             (self.at_once / 2).max(LEASE_REVOKES_MIN)
@@ -43,11 +43,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pace_follows_the_log() {
+    fn the_number_of_revocations_follows_the_duration_of_rounds() {
         let mut pace = Pace::default();
         let quick = Duration::from_millis(5);
         pace.went(3, quick, true);
-        assert_eq!(pace.at_once(), LEASE_REVOKES_MIN, "there were no more");
+        assert_eq!(pace.at_once(), LEASE_REVOKES_MIN, "the round was not full");
         for _ in 0..20 {
             pace.went(pace.at_once(), quick, true);
         }

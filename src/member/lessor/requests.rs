@@ -1,5 +1,5 @@
-//! Lease requests. Granting and revoking go through the log; keep-alives and remaining times are
-//! answered from the leader's clock, wherever the client asks.
+//! Lease requests. Grants and revocations go through the log; keep-alives and remaining times are answered
+//! from the leader's clock, which other members forward them to.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use crate::plant;
 use crate::replica::Role;
 use crate::types::{LeaseId, MemberId, Term};
 
-/// What etcd counts for a lease.
+/// The cost of a lease against the quota, as in etcd.
 const LEASE_COST_BYTES: u64 = 64;
-/// Pause before asking again who leads.
+/// Pause before a request is forwarded again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 impl Member {
@@ -36,7 +36,7 @@ impl Member {
         if grant.ttl > limits::LEASE_TTL_MAX_S {
             return Err(Refused::LeaseTtlTooLarge.into());
         }
-        // Chosen here, not at apply: every member must come to the same.
+        // Chosen here, not at apply, which must have the same result on every member.
         let id =
             if grant.id == 0 { (self.0.ids.next() & (i64::MAX as u64)) as i64 } else { grant.id };
         let grant = LeaseGrantRequest { id, ttl: grant.ttl };
@@ -55,7 +55,7 @@ impl Member {
         self.propose_for(caller, revoke).await
     }
 
-    /// Gives a lease its full time again; seconds, 0 when there is no such lease any more.
+    /// Renews a lease; returns its time to live in seconds, 0 when the lease no longer exists.
     pub async fn keep_alive(&self, caller: &Caller, id: LeaseId) -> Result<i64, Error> {
         let caller = &*caller.within(spans::LEASE_RENEW, || spans::lease(id.0));
         self.judge_lease(caller, id, Auth::may_write).await?;
@@ -79,20 +79,20 @@ impl Member {
                 |leader| self.0.links.time_to_live_at(leader, request),
             )
             .await?;
-        // A key may have been attached that the caller must not know of.
+        // A key may have been attached that the caller may not read.
         if judged.is_some_and(|revision| revision != self.auth().revision()) {
             return Err(Refused::AuthOldRevision.into());
         }
-        let who = self.identify(caller).await?;
+        let principal = self.identify(caller).await?;
         for key in response.keys.iter().filter(|_| judged.is_some()) {
-            self.auth().may_read(&who, key, b"")?;
+            self.auth().may_read(&principal, key, b"")?;
         }
         response.header = Some(self.header());
         Ok(response)
     }
 
-    /// Whether `caller` may touch a lease: by the keys attached to it. Tells the auth revision of the
-    /// judgement; `None` when there was nothing to judge.
+    /// Checks the permission on a lease, by the keys attached to it. Returns the auth revision of the check;
+    /// `None` when no check was needed.
     async fn judge_lease(
         &self,
         caller: &Caller,
@@ -102,28 +102,32 @@ impl Member {
         if caller.is_internal() || !self.auth().is_enabled() {
             return Ok(None);
         }
-        let who = self.identify(caller).await?;
-        self.auth().is_user(&who)?;
-        if self.auth().is_admin(&who).is_ok() {
+        let principal = self.identify(caller).await?;
+        self.auth().is_user(&principal)?;
+        if self.auth().is_admin(&principal).is_ok() {
             return Ok(None);
         }
-        // What hangs on the lease now, not what did when this member was last up to date.
+        // The keys attached now, not those of a stale state.
         self.linearizable().await?;
         let auth = self.auth();
         for key in self.fatal_stops(self.0.store.view().attached(id))? {
-            may(&auth, &who, &key, b"")?;
+            may(&auth, &principal, &key, b"")?;
         }
-        Ok(Some(who.revision))
+        Ok(Some(principal.revision))
     }
 
-    fn may_list(&self, who: &Principal, leases: &[Lease]) -> Result<Result<(), Refused>, Fatal> {
+    fn may_list(
+        &self,
+        principal: &Principal,
+        leases: &[Lease],
+    ) -> Result<Result<(), Refused>, Fatal> {
         let (auth, view) = (self.auth(), self.0.store.view());
-        if auth.is_admin(who).is_ok() {
+        if auth.is_admin(principal).is_ok() {
             return Ok(Ok(()));
         }
         for lease in leases {
             for key in view.attached(LeaseId(lease.id))? {
-                if let Err(refused) = auth.may_read(who, &key, b"") {
+                if let Err(refused) = auth.may_read(principal, &key, b"") {
                     return Ok(Err(refused));
                 }
             }
@@ -131,12 +135,12 @@ impl Member {
         Ok(Ok(()))
     }
 
-    /// All leases, by this member's own knowledge; the leader's soonest to end first.
+    /// All leases in this member's state; on the leader in the order of their deadlines.
     pub async fn lease_leases(&self, caller: &Caller) -> Result<LeaseLeasesResponse, Error> {
-        let who = self.identify(caller).await?;
-        self.auth().is_user(&who)?;
+        let principal = self.identify(caller).await?;
+        self.auth().is_user(&principal)?;
         let mut leases = self.fatal_stops(self.stored_leases())?;
-        self.fatal_stops(self.may_list(&who, &leases))??;
+        self.fatal_stops(self.may_list(&principal, &leases))??;
         let clock = self.0.lessor.clock();
         leases.sort_by_cached_key(|lease| {
             let deadline = clock.deadline(LeaseId(lease.id));
@@ -147,9 +151,9 @@ impl Member {
         Ok(LeaseLeasesResponse { header: Some(self.header()), leases })
     }
 
-    /// Renews on this member's clock if it is the leader's, confirmed by a quorum after the call came
-    /// in: a leader that was replaced while it slept must not promise time that its successor does
-    /// not give. `None` when this member does not keep the time.
+    /// Renews on this member's clock if it leads, confirmed by a quorum after the call arrived: a leader that was
+    /// deposed while it slept must not promise time that its successor does not grant. `None` when this member
+    /// does not lead.
     pub(in crate::member) async fn renew_here(&self, id: LeaseId) -> Option<Result<i64, Error>> {
         let term = self.0.lessor.clock().term()?;
         let confirmed = async {
@@ -160,7 +164,7 @@ impl Member {
             }
         };
         match confirmed.await {
-            // The client shall ask another member.
+            // The client tries another member.
             Err(Error::Unavailable(Unavailable::Timeout)) => {
                 return Some(Err(Unavailable::NotPrimaryLessor.into()));
             }
@@ -176,9 +180,8 @@ impl Member {
         Some(Ok(ttl.as_secs() as i64))
     }
 
-    /// Renews on the clock of `term`; zero when there is no such lease any more, `None` when the term
-    /// is over. A lease that is over but not revoked yet may still outlive this leader, so what
-    /// becomes of it is waited for.
+    /// Renews on the clock of `term`; zero when the lease no longer exists, `None` when the term has ended. An
+    /// expired lease that is not yet revoked may survive this leader, so its fate is awaited.
     async fn renew_in(&self, term: Term, id: LeaseId) -> Option<Duration> {
         loop {
             let changed = self.0.lessor.changed();
@@ -198,7 +201,7 @@ impl Member {
                 }
             };
             match take_back {
-                // Whoever asks asks again, another leader if there is one.
+                // On failure the caller tries again, at another leader if there is one.
                 Some(()) => self.take_back_checkpoint(id, term).await.ok()?,
                 None => changed.await,
             }
@@ -247,7 +250,7 @@ impl Member {
         lease::list(&self.0.store.view())
     }
 
-    /// Asks the leader, which may be this member, until one answers or the time is up.
+    /// Forwards a request to the leader, which may be this member, until it is answered or times out.
     async fn at_leader<T, H, R>(
         &self,
         here: impl Fn() -> H,
@@ -281,7 +284,7 @@ impl Member {
         }
     }
 
-    /// A failure of the store stops the process; the client is told that the server stops.
+    /// Stops the process after a failure of the store; the client receives that the server stops.
     pub(in crate::member) fn fatal_stops<T>(&self, outcome: Result<T, Fatal>) -> Result<T, Error> {
         outcome.map_err(|fatal| {
             self.0.signals.stop_with(fatal);

@@ -1,5 +1,5 @@
-//! Who may propose now: how many proposals of this member wait for an answer, and how many bytes they
-//! have. What keeps a cluster alive has places of its own, which a flood of writes cannot take.
+//! Bounds the pending proposals of this member, in number and bytes. Vital proposals have a reserve, which a
+//! flood of client requests cannot use.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -14,7 +14,7 @@ pub struct Admission {
     reserve: Places,
 }
 
-/// So many proposals of so many bytes together.
+/// Bounds of one class of proposals.
 struct Places {
     number: Semaphore,
     bytes: Semaphore,
@@ -36,7 +36,7 @@ impl Admission {
         }
     }
 
-    /// A place for a proposal of so many bytes, if there is one.
+    /// A place for a proposal of so many bytes, if one is free.
     pub fn enter(&self, weight: Weight, bytes: usize) -> Result<Place<'_>, Unavailable> {
         let place = self.common.enter(bytes).or_else(|| match weight {
             Weight::Common => None,
@@ -46,7 +46,7 @@ impl Admission {
         place.ok_or(Unavailable::TooManyRequests)
     }
 
-    /// Proposals that wait for an answer, and their bytes.
+    /// Pending proposals, and their bytes.
     pub fn taken(&self) -> (usize, usize) {
         let (common, reserve) = (self.common.taken(), self.reserve.taken());
         (common.0 + reserve.0, common.1 + reserve.1)
@@ -61,7 +61,7 @@ impl Places {
 
     fn enter(&self, bytes: usize) -> Option<Place<'_>> {
         let number = self.number.try_acquire().ok()?;
-        // What is larger than all there is may go alone.
+        // A proposal above the bound is admitted alone.
         let bytes = u32::try_from(bytes.min(self.most.1)).unwrap_or(u32::MAX);
         let bytes = self.bytes.try_acquire_many(bytes).ok()?;
         Some(Place { _number: number, _bytes: bytes })

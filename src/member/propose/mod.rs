@@ -1,6 +1,5 @@
-//! How a command gets into the log: it is given an id and encoded, waits for a place among the proposals
-//! of this member, goes to the replica and is answered once it was applied here. A member's own proposals
-//! take the same way.
+//! How a command gets into the log: it is given an id, encoded, admitted, passed to the replica, and answered
+//! once it was applied on this member. A member's own proposals take the same way.
 
 mod admission;
 
@@ -27,19 +26,18 @@ use crate::types::{MemberId, Term};
 
 pub(in crate::member) use admission::Admission;
 
-/// What a proposer waits for: the reply to a command that was carried out, and the header that belongs to
-/// it.
+/// The reply to an applied command, and its header.
 #[derive(Debug)]
 pub struct Applied {
     pub reply: Reply,
     pub header: ResponseHeader,
 }
 
-/// Where one proposer waits.
+/// The waiting end of one proposal.
 pub struct Waiter(oneshot::Sender<Result<Applied, Error>>);
 
 impl Waiter {
-    /// Hands the answer over, if the proposer still waits.
+    /// Sends the answer, if the proposer still waits.
     pub fn answer(self, outcome: Result<Applied, Error>) {
         let _ = self.0.send(outcome);
     }
@@ -74,11 +72,11 @@ impl Drop for Failure<'_> {
     }
 }
 
-/// On whose behalf something is proposed, and on which condition.
+/// The origin of a proposal, and its condition.
 #[derive(Default)]
 pub(in crate::member) struct Origin<'a> {
-    /// Apply judges by it.
-    pub who: Principal,
+    /// Apply checks the permissions of this user.
+    pub principal: Principal,
     /// Whether it is the member's own proposal.
     pub own: bool,
     /// Appended only if this member leads in exactly this term.
@@ -97,7 +95,7 @@ impl<'a> Origin<'a> {
         Self { term: Some(term), ..Self::own() }
     }
 
-    /// A client whose right was judged before: apply judges nothing.
+    /// A client whose permission was checked before.
     pub fn permitted(caller: &'a Caller) -> Self {
         Self { span: caller.span(), ..Self::default() }
     }
@@ -114,14 +112,14 @@ struct Proposal<'a> {
 }
 
 impl Member {
-    /// Proposes what a client asks for: apply judges by the name and the auth revision that go with it.
+    /// Proposes a client's command: apply checks the permission of its user, at its auth revision.
     pub(in crate::member) async fn propose_for<A: Ask + Into<Request>>(
         &self,
         caller: &Caller,
         message: A,
     ) -> Result<A::Answer, Error> {
-        let who = self.identify(caller).await?;
-        let origin = Origin { who, span: caller.span(), ..Origin::default() };
+        let principal = self.identify(caller).await?;
+        let origin = Origin { principal, span: caller.span(), ..Origin::default() };
         self.propose(origin, message).await
     }
 
@@ -160,9 +158,10 @@ impl Member {
         origin: Origin<'a>,
         request: Request,
     ) -> Result<(&'static str, Proposal<'a>), Refused> {
-        let Origin { who, own, term, span } = origin;
+        let Origin { principal, own, term, span } = origin;
         let id = self.0.ids.next();
-        let header = RequestHeader { id, username: who.user, auth_revision: who.revision };
+        let header =
+            RequestHeader { id, username: principal.user, auth_revision: principal.revision };
         let data = request.encode(&header);
         if data.len() > self.0.options.request_bytes_max {
             return Err(Refused::RequestTooLarge);
@@ -171,7 +170,7 @@ impl Member {
         Ok((request.kind(), Proposal { id, data, kind, weight, term, span }))
     }
 
-    /// Hands a proposal to the replica and waits until it has been applied here.
+    /// Passes a proposal to the replica and waits until it has been applied here.
     async fn enqueue(&self, proposal: Proposal<'_>) -> Result<Applied, Error> {
         let Proposal { id, data, kind, weight, term: only_in_term, span } = proposal;
         let _place = self.0.proposals.enter(weight, data.len())?;
@@ -203,8 +202,8 @@ impl Member {
         outcome
     }
 
-    /// The typed answer. Another reply than that to the proposal means that two proposals had one id: the
-    /// member cannot go on.
+    /// The typed answer. The reply to another command would mean that two proposals had the same id, so the
+    /// member stops.
     fn answer<A: Ask>(&self, applied: Applied) -> Result<A::Answer, Error> {
         let Applied { reply, header } = applied;
         let answer = A::answer(reply, header).map_err(|other| {
@@ -213,14 +212,14 @@ impl Member {
         self.fatal_stops(answer)
     }
 
-    /// Counts a request that has been answered.
+    /// Records the duration of a request.
     pub(in crate::member) fn observe_request(&self, kind: &str, started: Instant, success: bool) {
         let labels = [kind, truth(success)];
         let histogram = self.0.metrics.request_seconds.with_label_values(&labels);
         observe(&histogram, self.0.env.now() - started);
     }
 
-    /// Why a request may have run out of time, as far as this member can tell.
+    /// The likely reason of a timeout.
     fn timeout_reason(&self, started: Instant) -> Unavailable {
         let election = self.0.options.election_timeout;
         if self
@@ -250,7 +249,7 @@ impl Member {
         reached > all / 2
     }
 
-    /// What a retry loop of a member's own proposals pauses.
+    /// Pause of retry loops of a member's own proposals.
     pub(in crate::member) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 }
 

@@ -1,5 +1,5 @@
-//! Logging in, users and roles. What is slow or random about passwords and tokens is done here, at the
-//! member that was asked; what is decided is decided at apply.
+//! Logins, users and roles. The slow and random parts, password hashes and tokens, are computed here by the
+//! proposer; the decisions are made at apply.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,10 +22,10 @@ use crate::member::Member;
 use crate::member::caller::Caller;
 use crate::member::propose::Origin;
 
-/// bcrypt looks at no more of a password; etcd refuses longer ones.
+/// bcrypt ignores the rest of a password; etcd refuses longer ones.
 const PASSWORD_BYTES_MAX: usize = 72;
 
-/// Requests that are proposed as they are: apply judges, carries out and answers them.
+/// Requests that are proposed unchanged.
 macro_rules! proposed {
     ($($name:ident: $request:ty;)*) => {
         impl Member {
@@ -98,8 +98,8 @@ impl Member {
         self.propose_for(caller, request).await
     }
 
-    /// Compares the password and gives out a token. The password may be changed while it is compared,
-    /// which the auth revision tells: then it is compared again. It never gets to the log.
+    /// Compares the password and issues a token. If the auth revision has changed meanwhile, the password may
+    /// have too, so it is compared again. Passwords never get into the log.
     pub async fn authenticate(
         &self,
         request: AuthenticateRequest,
@@ -135,7 +135,7 @@ impl Member {
         let mut salt = [0; 16];
         self.0.env.rt.fill_random(&mut salt);
         let hash = move || bcrypt::hash_with_salt(password, cost, salt);
-        // New passwords share one turn: they are an administrator's.
+        // New passwords share one queue: only administrators set them.
         let hash = self.0.passwords.work(&self.0.env, "", hash).await?;
         let hash = hash.expect("the cost was validated and the salt is of its size");
         Ok(STANDARD.encode(hash.format_for_version(bcrypt::Version::TwoA)))
@@ -162,7 +162,7 @@ impl Member {
     }
 }
 
-/// Refuses a name that no snapshot could hold: names are keys there.
+/// Refuses a name that is too long for a key of a snapshot.
 fn check_name(name: &str) -> Result<(), Refused> {
     if name.len() > bbolt::KEY_BYTES_MAX { Err(Refused::RequestTooLarge) } else { Ok(()) }
 }

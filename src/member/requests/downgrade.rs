@@ -1,7 +1,7 @@
-//! Lowering the cluster's version, so that members of the release before can join: etcd's three actions
-//! and their answers (3.7, `etcdserver/v3_server.go`, `etcdserver/version`). That a downgrade is under way
-//! is replicated state; the leader then lowers the version ([`crate::member::upkeep`]), and a downgrade that
-//! was cancelled lets it rise again.
+//! Downgrades of the cluster's version, so that members of the previous release can join: etcd's three
+//! actions and their answers (3.7, `etcdserver/v3_server.go`, `etcdserver/version`). The target is replicated
+//! state; the leader then lowers the version ([`crate::member::upkeep`]), and raises it again after a
+//! cancellation.
 //!
 //! etcd's leader ends a downgrade by itself when all members are of the lower release. A member of this
 //! one never leads such a cluster.
@@ -19,7 +19,7 @@ use crate::member::{CLUSTER_VERSION, Member};
 use crate::error::{Error, Refused};
 use crate::plant;
 
-/// etcd's version of a cluster of which not all members have been heard of.
+/// etcd's version of a cluster as long as not all members have reported theirs.
 pub(in crate::member) const UNDECIDED_VERSION: &str = "3.0.0";
 
 /// `major.minor` of a release.
@@ -39,7 +39,7 @@ impl Member {
                 self.set_downgrade(Some(target)).await?;
                 info!(target = text(target), "downgrade enabled");
             }
-            // As in etcd the client is not told when there is nothing to cancel.
+            // As in etcd, it is no error when there is nothing to cancel.
             DowngradeAction::Cancel => {
                 if let Err(error) = self.cancel_downgrade().await {
                     warn!(%error, "failed to cancel downgrade");
@@ -51,7 +51,7 @@ impl Member {
         Ok(DowngradeResponse { header: Some(self.header()), version })
     }
 
-    /// As `Status` tells it.
+    /// For the response to `Status`.
     pub(in crate::member) fn downgrade_info(&self) -> DowngradeInfo {
         let target = self.members().downgrade.clone();
         DowngradeInfo { enabled: target.is_some(), target_version: target.unwrap_or_default() }
@@ -80,7 +80,7 @@ impl Member {
         if self.cluster_version().is_none() {
             return Err(Refused::ClusterVersionUnavailable.into());
         }
-        // What this member knows of downgrades may be old.
+        // This member's state may be stale.
         self.linearizable().await?;
         let decided = self.cluster_version().as_deref().and_then(parse_version);
         if decided.and_then(one_lower) != Some(target) {

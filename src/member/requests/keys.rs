@@ -29,8 +29,8 @@ impl Member {
         self.propose_for(caller, request).await
     }
 
-    /// With what was set aside for the answer, which must be held until it is sent: the states before
-    /// it may be many.
+    /// Returns the response and the memory reserved for it, to be held until it is sent: the previous
+    /// key-values may be many.
     pub async fn delete_range(
         &self,
         caller: &Caller,
@@ -48,7 +48,7 @@ impl Member {
         Ok((self.propose_for(caller, request).await?, charge))
     }
 
-    /// Carries out a txn; what is large of its answer comes in pages if it only reads.
+    /// Carries out a txn; large lists of keys of a read-only one are returned in pages.
     pub async fn txn_answer(
         &self,
         caller: &Caller,
@@ -74,7 +74,7 @@ impl Member {
         outcome
     }
 
-    /// As [`Self::txn_answer`], for a txn that writes, reads little and is this member's own.
+    /// As [`Self::txn_answer`], for the member's own txns, which write and read little.
     pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
@@ -96,15 +96,15 @@ impl Member {
         Ok(response)
     }
 
-    /// Runs one client's watch stream until its answers find no reader.
+    /// Runs one client's watch stream until its receiver is gone.
     pub async fn watch(
         &self,
         caller: Caller,
         requests: impl Stream<Item = WatchRequest> + Send + Unpin + 'static,
         responses: mpsc::Sender<Result<watch::Response, Error>>,
     ) {
-        // The login that the stream's token came from; each watch is judged when it is created.
-        let _ = self.hear_of(&caller).await;
+        // The login that issued the stream's token; permissions are checked when a watch is created.
+        let _ = self.await_login(&caller).await;
         let (member, judge) = (self.clone(), self.clone());
         let span = caller.span().cloned();
         let options = watch::Options {
@@ -122,12 +122,12 @@ impl Member {
     }
 
     fn may_watch(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
-        let who = self.identify_now(caller)?;
-        self.auth().may_read(&who, key, range_end)
+        let principal = self.identify_now(caller)?;
+        self.auth().may_read(&principal, key, range_end)
     }
 
-    /// As [`Self::read`], if the state still is the one that the judgement was made for. The state's
-    /// own revision is asked: what a reader sees and what it was judged by may not be of two moments.
+    /// As [`Self::read`], if the auth revision is still the one that the permission was checked at. The view's
+    /// own revision is compared: the data and the permissions must be of one moment.
     pub(in crate::member) async fn read_as_judged<T: Send + 'static>(
         &self,
         large: bool,
@@ -143,7 +143,7 @@ impl Member {
         .await
     }
 
-    /// Reads the present state: on this thread when that is quick, where blocking is allowed when not.
+    /// Reads the present state: on this thread, or, if `large`, where blocking is allowed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         large: bool,
@@ -159,13 +159,13 @@ impl Member {
     }
 }
 
-/// The auth revision that a read must find in the state; `None` when nothing was judged.
-pub(in crate::member) fn judged_at(caller: &Caller, who: &Principal) -> Option<u64> {
-    (!caller.is_internal() && who.revision != 0).then_some(who.revision)
+/// The auth revision that a read must find in the state; `None` when no permission was checked.
+pub(in crate::member) fn judged_at(caller: &Caller, principal: &Principal) -> Option<u64> {
+    (!caller.is_internal() && principal.revision != 0).then_some(principal.revision)
 }
 
-/// Why a watch is not created, as etcd words it: the status, written out. All but a few refusals are
-/// told as a denial.
+/// The reason for which a watch is not created, as etcd words it: the status as text. Most refusals are
+/// reported as a denial.
 fn cancel_reason(refused: Refused) -> String {
     let told = match refused {
         Refused::InvalidAuthToken | Refused::AuthOldRevision | Refused::UserEmpty => refused,
@@ -178,7 +178,7 @@ fn put_cost(put: &PutRequest) -> u64 {
     PUT_OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
 }
 
-/// The dearer of the two branches, nested txns counted.
+/// The cost of the more expensive branch, nested txns included.
 fn txn_cost(txn: &TxnRequest) -> u64 {
     let branch = |ops: &[RequestOp]| ops.iter().map(op_cost).sum::<u64>();
     branch(&txn.success).max(branch(&txn.failure))

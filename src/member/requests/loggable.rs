@@ -1,5 +1,5 @@
-//! Requests as log lines show them, as etcd does: protobuf's text form without line breaks, the size of a
-//! value in place of the value, no password. Only what people need to find out who asked for too much.
+//! Requests as text for log lines, as in etcd: protobuf's text form without line breaks, with the size of a
+//! value instead of the value, and without passwords.
 
 use std::fmt::Write as _;
 
@@ -127,7 +127,7 @@ fn compare(compare: &Compare) -> String {
         .name("target", compare.target, compare.target().as_str_name())
         .bytes("key", &compare.key);
     let text = match &compare.target_union {
-        // One that is there is shown, also when it is nothing.
+        // A field of a oneof is shown even if it is zero.
         Some(TargetUnion::Version(version)) => text.always("version", *version),
         Some(TargetUnion::CreateRevision(revision)) => text.always("create_revision", *revision),
         Some(TargetUnion::ModRevision(revision)) => text.always("mod_revision", *revision),
@@ -142,7 +142,7 @@ fn size(value: &[u8]) -> i64 {
     i64::try_from(value.len()).unwrap_or(i64::MAX)
 }
 
-/// Fields, separated by spaces; those that are nothing are left out. Writing to a string does not fail.
+/// Fields, separated by spaces, without default values. Writing to a string does not fail.
 #[derive(Default)]
 struct Text(String);
 

@@ -1,4 +1,4 @@
-//! Requests about a member and its store as a whole: alarms, fingerprints, backups, leadership, status.
+//! Requests about a member as a whole: alarms, hashes, backups, leadership, status.
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::replica::Role;
 use crate::types::{MemberId, Revision};
 
 impl Member {
-    /// Any user may look at the alarms; raising and clearing them takes the root role.
+    /// Any user may list the alarms; raising and clearing them takes the root role.
     pub async fn alarm(
         &self,
         caller: &Caller,
@@ -54,7 +54,7 @@ impl Member {
         Ok(HashResponse { header: Some(self.header()), hash })
     }
 
-    /// How many keys there are; `None` when the store cannot be read.
+    /// The number of keys; `None` when the store cannot be read.
     pub fn keys(&self) -> Option<i64> {
         let all = RangeRequest {
             key: bytes::Bytes::from_static(b"\0"),
@@ -65,14 +65,14 @@ impl Member {
         Some(self.0.store.view().range(&all).ok()?.ok()?.count)
     }
 
-    /// A backup of this member's state: a bbolt file and its hash, as `etcdctl snapshot save` keeps it.
-    /// Tells the size of the database, bytes, and its pieces; the hash is the last one.
+    /// A backup of this member's state: a bbolt file and its hash, as stored by `etcdctl snapshot save`. Returns
+    /// the size of the database in bytes, and its pieces; the last piece is the hash.
     pub async fn backup(&self) -> io::Result<(u64, mpsc::Receiver<io::Result<Bytes>>)> {
         let body = snapshot::source(&self.0.env, &self.0.store, snapshot::For::Backup).await?;
         Ok((body.total_bytes.unwrap_or(0), body.chunks))
     }
 
-    /// Hands leadership to another voter, and waits until it has it.
+    /// Transfers leadership to another voter, and waits until it leads.
     pub async fn move_leader(&self, to: MemberId) -> Result<(), Error> {
         let raft = self.raft();
         if raft.role != Role::Leader {

@@ -1,10 +1,9 @@
-//! What clients ask for, from a decoded message to a complete answer. The edge calls these methods of
-//! [`Member`](super::Member).
+//! The client API, from a decoded message to a complete response: methods of [`Member`](super::Member).
 //!
-//! Reading order: `keys`, `ranges` (reads, and the memory that their answers take), `budget` and `stall` (who
-//! may hold that memory, and for how long), `auth` (logins, users, roles), `reconfigure` (membership),
-//! `downgrade`, `maintenance`, `slow` (what took too long), [`loggable`] (how requests are logged) and `spans`
-//! (how they are traced). Requests about leases are in the lessor.
+//! Reading order: `keys`, `ranges` (reads, and the memory of their responses), `budget` and `stall` (bounds on
+//! that memory), `auth` (logins, users, roles), `reconfigure` (membership), `downgrade`, `maintenance`, `slow`
+//! (warnings), [`loggable`] (requests in log lines) and `spans` (requests in traces). The requests about leases
+//! are in the lessor.
 
 mod auth;
 mod budget;

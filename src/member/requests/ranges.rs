@@ -1,5 +1,5 @@
-//! Ranges, whole, as streams and in txns that only read: the read index, the permission, the state to
-//! read from, and the memory that their answers take.
+//! Ranges, whole, as streams and in read-only txns: the read index, the permission, the state to read from, and
+//! the memory of the responses.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -56,8 +56,7 @@ impl Member {
         Ok(self.completed(response))
     }
 
-    /// As [`Self::range`], for clients: what their answers take together is bounded, and a large one
-    /// comes in pages.
+    /// As [`Self::range`], for clients: the memory of all responses is bounded, and a large response is paged.
     pub async fn range_answer(
         &self,
         caller: &Caller,
@@ -129,7 +128,7 @@ impl Member {
         observe(&histogram, self.0.env.now() - began);
     }
 
-    /// A txn that only reads, for clients: as [`Self::range_answer`].
+    /// A read-only txn of a client; see [`Self::range_answer`].
     pub(in crate::member) async fn read_only_txn(
         &self,
         caller: &Caller,
@@ -138,11 +137,11 @@ impl Member {
         if !mvcc::is_serializable(&request) {
             self.linearizable_for_client().await?;
         }
-        let who = self.identify(caller).await?;
-        // It puts nothing, so no lease's keys are asked for.
+        let principal = self.identify(caller).await?;
+        // Without a put, no lease is looked up.
         let no_lease = |_| Ok(Vec::new());
-        self.fatal_stops(self.auth().may_txn(&who, &request, &no_lease))??;
-        let answer = self.txn_as_judged(request, judged_at(caller, &who)).await?;
+        self.fatal_stops(self.auth().may_txn(&principal, &request, &no_lease))??;
+        let answer = self.txn_as_judged(request, judged_at(caller, &principal)).await?;
         let (ReadResponse::Whole(response, _) | ReadResponse::Paged(response, _)) = &answer;
         read_only_txn(&self.0.metrics, response);
         Ok(answer)
@@ -179,7 +178,7 @@ impl Member {
         Ok(ReadResponse::Paged(response, self.pages(pages, 2 * bytes, charge)))
     }
 
-    /// Pages, with what is still needed of their charge: `besides` bytes are held apart from them.
+    /// Pages, with their charge reduced to what they need; `besides` bytes are held apart from them.
     fn pages(&self, pages: Vec<(usize, mvcc::Pages)>, besides: usize, charge: Charge) -> Pages {
         let mut charge = charge;
         let held: usize = pages.iter().map(|(_, pages)| pages.held()).sum();
@@ -190,9 +189,8 @@ impl Member {
         Pages { member: self.clone(), lists, held }
     }
 
-    /// Sets aside what a txn that writes will have read, or will tell of what was before it, when it is
-    /// answered, if that is much. What it finds then may be more: nobody can refuse it any more when the
-    /// log has it.
+    /// Reserves memory for what a writing txn reads and for previous key-values in its response, if that is
+    /// much. It may read more when it is applied, but cannot be refused any more once it is in the log.
     pub(in crate::member) async fn charge_for_reads(
         &self,
         caller: &Caller,
@@ -201,10 +199,10 @@ impl Member {
         if !mvcc::reads_much(request) || plant::TXN_NOT_WEIGHED.is_planted() {
             return Ok(None);
         }
-        let who = self.identify(caller).await?;
+        let principal = self.identify(caller).await?;
         let no_lease = |_| Ok(Vec::new());
-        if self.fatal_stops(self.auth().may_txn(&who, request, &no_lease))?.is_err() {
-            // It is judged again when it is applied.
+        if self.fatal_stops(self.auth().may_txn(&principal, request, &no_lease))?.is_err() {
+            // The permission is checked again at apply.
             return Ok(None);
         }
         let ResponseMemory { most, counted, .. } = self.0.options.response_memory;
@@ -218,7 +216,7 @@ impl Member {
         }
     }
 
-    /// Read at once; none when it turns out to be large, or when there is no room for what it takes.
+    /// Reads at once; `None` when the response turns out to be large, or does not fit into memory.
     async fn small_answer(
         &self,
         request: &RangeRequest,
@@ -237,8 +235,7 @@ impl Member {
         Ok(charge.map(|charge| self.whole(response, charge)))
     }
 
-    /// An answer with what was set aside for it, as far as that is needed: it is there as it was read and
-    /// as it is sent.
+    /// A response with its charge reduced to what it needs: it exists as read and as sent.
     fn whole(&self, response: RangeResponse, mut charge: Charge) -> ReadResponse<RangeResponse> {
         let bytes = bytes_of(&response);
         charge.shrink(2 * bytes);
@@ -246,7 +243,7 @@ impl Member {
         ReadResponse::Whole(self.completed(response), charge)
     }
 
-    /// Sets bytes aside, when there are some.
+    /// Reserves bytes, waiting until they are free.
     async fn charge(&self, bytes: usize) -> Result<Charge, Error> {
         let limit = limits::request_timeout(self.0.options.election_timeout);
         let charge = self.0.env.timeout(limit, self.0.response_memory.take(bytes)).await;
@@ -257,7 +254,7 @@ impl Member {
         RangeResponse { header: self.complete(response.header), ..response }
     }
 
-    /// A range in chunks; nothing is read before the first is asked for.
+    /// A range in chunks; nothing is read before the first call of [`Chunks::next`].
     pub async fn range_stream(
         &self,
         caller: &Caller,
@@ -271,8 +268,8 @@ impl Member {
         Ok(Chunks { member: self.clone(), judged, stream: Some(stream), charge: None, _span: span })
     }
 
-    /// Waits until the state is new enough and asks whether `caller` may read those keys. Tells the auth
-    /// revision that the state must still have when it is read.
+    /// Waits until the state is new enough and checks the permission to read. Returns the auth revision that the
+    /// state must still have when it is read.
     async fn may_range(
         &self,
         caller: &Caller,
@@ -281,9 +278,9 @@ impl Member {
         if !request.serializable {
             self.linearizable_for_client().await?;
         }
-        let who = self.identify(caller).await?;
-        self.auth().may_read(&who, &request.key, &request.range_end)?;
-        Ok(judged_at(caller, &who))
+        let principal = self.identify(caller).await?;
+        self.auth().may_read(&principal, &request.key, &request.range_end)?;
+        Ok(judged_at(caller, &principal))
     }
 }
 
@@ -291,51 +288,50 @@ fn bytes_of(response: &RangeResponse) -> usize {
     response.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
 
-/// Whether it may be more than a few keys.
+/// Whether the response may have more than a few keys.
 fn is_large(request: &RangeRequest) -> bool {
     !request.range_end.is_empty() && !(1..=limits::INLINE_RANGE_KEYS).contains(&request.limit)
 }
 
-/// The bytes that large answers share.
+/// The memory that large responses share.
 pub(in crate::member) fn budget_of(answers: &ResponseMemory) -> Budget {
     let most = u32::try_from(answers.most).unwrap_or(u32::MAX);
     Budget::new(most, limits::ANSWERS_WAITING_MAX)
 }
 
-/// What a client is told.
+/// A response to a client's read.
 pub enum ReadResponse<T> {
-    /// With what was set aside for it, which must be held until it is sent.
+    /// With its reserved memory, to be held until it is sent.
     Whole(T, Option<Charge>),
-    /// Without the keys that come in pages.
+    /// Without the keys that follow in pages.
     Paged(T, Pages),
 }
 
-/// The keys of a large answer; they are read when they are asked for.
+/// The keys of a large response, read page by page.
 pub struct Pages {
     member: Member,
-    /// Of which of a txn's responses they are, 0 for a single range, and what they take in it, as its
-    /// field 2.
+    /// The index of the response within a txn, 0 for a single range, and the bytes of its keys as field 2.
     lists: Vec<(usize, u64)>,
     held: StallGuard<(VecDeque<mvcc::Pages>, Charge)>,
 }
 
 impl Pages {
-    /// Which lists of keys there are, and what each takes, bytes.
+    /// The lists of keys, and the bytes of each.
     pub fn lists(&self) -> &[(usize, u64)] {
         &self.lists
     }
 
-    /// Whether the keys of that response are among them.
+    /// Whether the keys of that response are paged.
     pub fn has(&self, response: usize) -> bool {
         self.lists.iter().any(|(n, _)| *n == response)
     }
 
-    /// What all keys take.
+    /// The bytes of all keys.
     pub fn bytes(&self) -> u64 {
         self.lists.iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// The next keys, none after the last of a list, behind which the next list begins.
+    /// The next keys; none at the end of a list, after which the next list begins.
     pub async fn next(&mut self) -> Result<Vec<KeyValue>, Error> {
         let (mut lists, charge) = self.held.take().ok_or(Unavailable::Canceled)?;
         let member = &self.member;
@@ -353,16 +349,16 @@ impl Pages {
     }
 }
 
-/// The chunks of a RangeStream, each read when it is asked for.
+/// The chunks of a RangeStream, each read on demand.
 pub struct Chunks {
     member: Member,
-    /// The auth revision that every chunk must find: permissions are not asked for again.
+    /// The auth revision that the state must have for every chunk: permissions are checked once.
     judged: Option<u64>,
-    /// None after the last one, or an error.
+    /// `None` after the last chunk, or an error.
     stream: Option<RangeStream>,
-    /// For the chunk that is on its way; a client that takes nothing loses it, but not the stream.
+    /// For the chunk in flight; a client that stalls loses the charge, but not the stream.
     charge: Option<StallGuard<Charge>>,
-    /// It ends with the last chunk, or when nobody wants another.
+    /// Ends with the stream.
     _span: Option<Span>,
 }
 
@@ -370,9 +366,9 @@ impl Chunks {
     /// The next chunk; the last one has a header.
     pub async fn next(&mut self) -> Result<Option<RangeResponse>, Error> {
         let Some(mut stream) = self.stream.take() else { return Ok(None) };
-        // The first has a few keys only.
+        // The first chunk has a few keys only.
         let large = !stream.is_fresh();
-        // The one before is sent when this one is asked for.
+        // The previous chunk has been sent by now.
         self.charge = None;
         let bytes = 2 * stream.bytes_max();
         let charge = self.member.charge(bytes).await?;

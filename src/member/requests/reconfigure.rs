@@ -1,7 +1,7 @@
-//! Changes of the membership: what may be asked for is judged here, at the member that was asked, and
-//! what can be done is decided at apply. One change at a time is consensus' own rule.
+//! Changes of the membership. Whether a change is advisable is checked here, by the proposer; whether it is
+//! possible is decided at apply. Consensus makes one change at a time.
 //!
-//! The judgement is etcd's (3.7, `etcdserver/server.go`, `membership/cluster.go`): with
+//! The checks are etcd's (3.7, `etcdserver/server.go`, `membership/cluster.go`): with
 //! `--strict-reconfig-check` no change is proposed that would leave too few started members for a
 //! quorum, or whose quorum this member cannot be sure to reach.
 
@@ -28,11 +28,11 @@ use crate::types::{Index, MemberId};
 
 /// A member counts as connected when it has been for this long.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
-/// How much of the leader's log a learner must have before it votes: nine tenths.
+/// The part of the leader's log that a learner must have before it votes.
 const READY: (u64, u64) = (9, 10);
-/// How long a leader waits until it has applied what was committed when it was asked.
+/// How long a leader waits until it has applied what was committed when the request arrived.
 const APPLY_PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before the leader is asked again.
+/// Pause before a promotion is forwarded again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 impl Member {
@@ -61,8 +61,7 @@ impl Member {
         })
     }
 
-    /// Removes a member, this one among them. A leader that is to go hands over first, so that nobody
-    /// has to wait for an election.
+    /// Removes a member. A leader that removes itself transfers leadership first, which saves an election.
     pub async fn member_remove(&self, id: MemberId) -> Result<MemberRemoveResponse, Error> {
         self.may_remove(id)?;
         if id == self.id() && self.raft().role == Role::Leader {
@@ -73,7 +72,7 @@ impl Member {
         Ok(MemberRemoveResponse { header, members: infos(&done.members) })
     }
 
-    /// Gives a member other peer URLs, which are not looked at, as in etcd.
+    /// Changes the peer URLs of a member, which are not checked, as in etcd.
     pub async fn member_update(
         &self,
         request: MemberUpdateRequest,
@@ -84,8 +83,8 @@ impl Member {
         Ok(MemberUpdateResponse { header, members: infos(&done.members) })
     }
 
-    /// Makes a learner a voter. Only the leader knows how far a learner has come, so it is asked when
-    /// this member is another one.
+    /// Makes a learner a voter. Only the leader knows the progress of a learner, so other members forward the
+    /// request.
     pub async fn member_promote(
         &self,
         caller: &Caller,
@@ -172,7 +171,7 @@ impl Member {
             warn!(?member, "rejecting member add request; not enough healthy members");
             return Err(Refused::NotEnoughStarted.into());
         }
-        // The new member counts as one that is down.
+        // The new member counts as disconnected.
         if voters.all > 1 && self.connected(&members) < quorum(voters.all + 1) {
             warn!(
                 ?member,
@@ -194,7 +193,7 @@ impl Member {
             warn!(member = %id, "rejecting member remove request; not enough healthy members");
             return Err(Refused::NotEnoughStarted.into());
         }
-        // A member that is down is no part of the quorum that works.
+        // A disconnected member is no part of the active quorum.
         if id != self.id() && self.0.links.active_since(id).is_none() {
             return Ok(());
         }
@@ -236,7 +235,7 @@ impl Member {
         }
     }
 
-    /// Voters that this member has been connected to long enough, itself counted.
+    /// The number of voters that this member has been connected to long enough, itself included.
     fn connected(&self, members: &Membership) -> usize {
         let now = self.0.env.now();
         let connected = |id: MemberId| {
@@ -260,7 +259,7 @@ fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// How many voters there are and how many of them have ever started.
+/// The number of voters, and of those that have ever started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Voters {
     all: usize,
@@ -273,7 +272,7 @@ impl Voters {
         Self { all: members.voters().count(), started }
     }
 
-    /// Whether a voter that has not started may come. The second of all may: so a cluster of one grows.
+    /// Whether a voter that has not started may be added. A second one always may: so a cluster of one grows.
     fn may_grow(self) -> bool {
         (self.all, self.started) == (1, 1) || self.started >= quorum(self.all + 1)
     }
@@ -282,7 +281,7 @@ impl Voters {
         self.started + 1 >= quorum(self.all + 1)
     }
 
-    /// Whether the others can do without `id`, which may be no voter at all.
+    /// Whether the others keep a quorum without `id`, which need not be a voter.
     fn may_lose(self, members: &Membership, id: MemberId) -> bool {
         let goes = members.voters().find(|member| member.id == id.0);
         let all = self.all - usize::from(goes.is_some());

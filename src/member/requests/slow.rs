@@ -1,5 +1,5 @@
-//! What takes too long is logged (`--warning-apply-duration`) and counted, under etcd's name and with
-//! etcd's fields: entries while they are applied, and reads from when they came in to their answer.
+//! Warnings about slow requests (`--warning-apply-duration`), with etcd's text and fields, and their count:
+//! entries from the beginning to the end of apply, reads from their arrival to their response.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::member::{Member, ReadResponse};
 use crate::metrics::Metrics;
 
 impl Member {
-    /// `size` is asked for the number of keys in the answer and for its bytes, but only if it matters.
+    /// `size` returns the number of keys in the response and its bytes; it is called for slow requests only.
     pub(in crate::member) fn warn_of_range<A>(
         &self,
         started: Instant,
@@ -55,7 +55,7 @@ impl Member {
                 });
                 let paged = |n| matches!(answer, ReadResponse::Paged(_, pages) if pages.has(n));
                 let counts = counts.enumerate().map(|(n, range)| {
-                    // Of one in pages, all keys of the range.
+                    // Of a paged response, all keys of the range.
                     let keys = if paged(n) { range.count } else { range.kvs.len() as i64 };
                     format!("range_response_count:{keys}")
                 });
@@ -80,7 +80,15 @@ impl Member {
         response: &str,
         error: Option<String>,
     ) {
-        tell(&self.0.metrics, took, self.0.options.apply_warning, prefix, request, response, error);
+        report(
+            &self.0.metrics,
+            took,
+            self.0.options.apply_warning,
+            prefix,
+            request,
+            response,
+            error,
+        );
     }
 }
 
@@ -90,7 +98,7 @@ pub(in crate::member) fn range_size(response: &RangeResponse) -> (i64, u64) {
     (keys, response.encoded_len() as u64)
 }
 
-/// An entry took `took` to apply, which is more than `expected`.
+/// Logs an entry whose apply took longer than `expected`.
 pub(in crate::member) fn warn_of_entry(
     metrics: &Metrics,
     took: Duration,
@@ -112,10 +120,10 @@ pub(in crate::member) fn warn_of_entry(
     };
     let response = size.map_or_else(String::new, |size| format!("size:{size}"));
     let error = outcome.err().map(ToString::to_string);
-    tell(metrics, took, expected, "", &request, &response, error);
+    report(metrics, took, expected, "", &request, &response, error);
 }
 
-fn tell(
+fn report(
     metrics: &Metrics,
     took: Duration,
     expected: Duration,

@@ -1,5 +1,4 @@
-//! What a request's work is called in a trace, and what is said of it: etcd's names and attributes (3.7,
-//! `server/etcdserver/v3_server.go`). When such work begins and ends is its own matter.
+//! Names and attributes of spans: etcd's (3.7, `server/etcdserver/v3_server.go`).
 
 use quorate_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
@@ -72,9 +71,9 @@ pub(in crate::member) fn lease(id: i64) -> Vec<KeyValue> {
     vec![number("id", id)]
 }
 
-/// Of a watcher, from its beginning to its end.
+/// A watcher, from its creation to its end.
 pub(in crate::member) fn watch(request: &WatchCreateRequest) -> Vec<KeyValue> {
-    // All keys from one on have an end that is none.
+    // An open range has no end here.
     let range_end = Some(&request.range_end[..]).filter(|end| *end != [0]);
     vec![
         text("key", &request.key),
@@ -86,7 +85,7 @@ pub(in crate::member) fn watch(request: &WatchCreateRequest) -> Vec<KeyValue> {
     ]
 }
 
-/// The first that is not empty; a txn within has none.
+/// The first key that is not empty; nested txns have none.
 fn first_key(ops: &[RequestOp]) -> &[u8] {
     let keys = ops.iter().filter_map(|op| match op.request.as_ref()? {
         Op::RequestPut(put) => Some(&put.key[..]),
@@ -111,7 +110,7 @@ fn kind(op: &Op) -> &'static str {
     }
 }
 
-/// Of the first put; -1 when there is no put.
+/// The lease of the first put; -1 without a put.
 fn first_lease(ops: &[RequestOp]) -> i64 {
     let leases = ops.iter().filter_map(|op| match op.request.as_ref()? {
         Op::RequestPut(put) => Some(put.lease),

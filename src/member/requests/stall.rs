@@ -1,4 +1,4 @@
-//! What is held for a client between two of its steps, and let go when it takes none for too long.
+//! A value that is held for a client between two of its calls, and dropped when the client stalls.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use crate::env::{Abort, Env};
 
-/// Something that is held.
+/// A held value.
 pub struct StallGuard<T> {
     shared: Arc<Shared<T>>,
     watchman: Box<dyn Abort>,
 }
 
 struct Shared<T> {
-    /// None while it is in use, and after it was let go.
+    /// `None` while it is in use, and after it was dropped.
     held: Mutex<Option<T>>,
     steps: AtomicU64,
 }
 
 impl<T: Send + 'static> StallGuard<T> {
-    /// Lets go of `value` when it is not taken within `patience`.
+    /// Drops `value` when it is not taken within `patience`.
     pub fn new(env: &Env, value: T, patience: Duration) -> Self {
         let shared = Arc::new(Shared { held: Mutex::new(Some(value)), steps: AtomicU64::new(0) });
         let watchman = env.spawn("stall", watch(env.clone(), shared.clone(), patience));
         Self { shared, watchman }
     }
 
-    /// Takes it, to be put back.
+    /// Takes the value, to be put back.
     pub fn take(&self) -> Option<T> {
         self.shared.steps.fetch_add(1, Relaxed);
         self.shared.lock().take()
@@ -41,7 +41,7 @@ impl<T: Send + 'static> StallGuard<T> {
 impl<T> Drop for StallGuard<T> {
     fn drop(&mut self) {
         self.watchman.abort();
-        // The watchman may be let go of later.
+        // The aborted watchman may live on for a while.
         drop(self.shared.lock().take());
     }
 }
@@ -58,7 +58,9 @@ async fn watch<T>(env: Env, shared: Arc<Shared<T>>, patience: Duration) {
         env.sleep(patience).await;
         let still = shared.steps.load(Relaxed) == before;
         if still && let Some(held) = shared.lock().take() {
-            tracing::info!("a client takes nothing of its answer; what was held for it is let go");
+            tracing::info!(
+                "a client reads nothing of its response; what was held for it is released"
+            );
             drop(held);
             return;
         }

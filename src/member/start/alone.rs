@@ -1,5 +1,5 @@
-//! `--force-new-cluster`: a member whose cluster has lost its quorum for good goes on alone, with the
-//! state and the log that it has. The others are removed by entries that count as committed, so that
+//! `--force-new-cluster`: a member whose cluster has lost its quorum permanently goes on alone, with its present
+//! state and log. The others are removed by entries that count as committed, so that
 //! everything that follows is what follows from any removal (etcd 3.7, `bootstrapWALFromSnapshot`).
 //!
 //! Unlike etcd it keeps the end of its log that it does not know to be committed: commit indexes are
@@ -18,8 +18,8 @@ use crate::replica::Start;
 use crate::types::{Index, MemberId};
 use crate::wal::Save;
 
-/// Takes the whole log in `start` for committed, and adds the removal of everybody else. `start` holds
-/// the configuration at `applied`.
+/// Treats the whole log in `start` as committed, and appends the removal of all other members. `start` holds the
+/// configuration at `applied`.
 pub(in crate::member) fn force(
     own: MemberId,
     applied: Index,
@@ -50,7 +50,7 @@ pub(in crate::member) fn force(
     Ok(())
 }
 
-/// What leaves `own` as the only member, a voter.
+/// The changes after which `own` is the only member, and a voter.
 fn changes(own: MemberId, applied: Index, start: &Start) -> Result<Vec<ConfChange>, Fatal> {
     let mut voters: BTreeSet<u64> = start.conf_state.voters.iter().copied().collect();
     let mut learners: BTreeSet<u64> = start.conf_state.learners.iter().copied().collect();
@@ -75,7 +75,7 @@ fn changes(own: MemberId, applied: Index, start: &Start) -> Result<Vec<ConfChang
     if !votes && !learns {
         return Err(Fatal::new("--force-new-cluster", "this member is not in its cluster"));
     }
-    // It votes before the last other voter goes: a cluster is never without one.
+    // Promoted before the last other voter is removed: a cluster is never without a voter.
     let promotion = learns.then(|| promote_change(own));
     let others = voters.into_iter().chain(learners).filter(|id| *id != own.0);
     Ok(promotion.into_iter().chain(others.map(|id| remove_change(MemberId(id)))).collect())

@@ -1,5 +1,5 @@
-//! How a member starts: what is found on disk decides, by one table, whether it begins a cluster or
-//! goes on where it was. After that everything is the same: the log's entries go through the applier.
+//! The start of a member: a table decides, by what is found on disk, whether it begins a cluster, joins one or
+//! restarts. The rest is the same for all: the entries of the log go through the applier.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,14 +38,14 @@ use crate::types::{ClusterId, Index, MemberId, Term};
 use crate::wal::{self, Save, Wal};
 use crate::watch;
 
-/// What a start finds and what follows from it.
+/// How to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
-    /// Nothing is there: begin a cluster with the other initial members.
+    /// Nothing was found: begin a cluster with the other initial members.
     Bootstrap,
-    /// A log is there: go on, whatever the flags say of an initial cluster.
+    /// There is a log: go on, whatever the flags about the initial cluster.
     Restart,
-    /// Nothing is there and a cluster exists elsewhere.
+    /// Nothing was found, and the cluster exists.
     Join,
     /// A directory that was used before, without its log.
     Orphan,
@@ -61,7 +61,7 @@ fn decide(log: bool, used: bool, state: InitialState) -> Plan {
     }
 }
 
-/// Everything that came from the disk, ready to run.
+/// The state recovered from disk.
 struct Ground {
     lock: Box<dyn Lock>,
     store: Store,
@@ -71,8 +71,8 @@ struct Ground {
 }
 
 impl Member {
-    /// Opens the data directory and starts the member's tasks. It takes part from now on;
-    /// [`Member::ready`] says when the cluster has taken notice.
+    /// Opens the data directory and starts the member's tasks. [`Member::ready`] is ready when the member is
+    /// published in its cluster.
     pub async fn start(env: Env, options: Options) -> Result<Self, Fatal> {
         let Ground { lock, store, id, cluster, start } = Ground::open(&env, &options).await?;
         let lease_ttl_min_s = options.lease_ttl_min_s();
@@ -220,7 +220,7 @@ impl Ground {
         .await
     }
 
-    /// Does what follows from what the log and the state say. Blocks.
+    /// Carries out the plan. Blocks.
     fn on(
         plan: Plan,
         joining: Option<Joining>,
@@ -258,8 +258,8 @@ impl Ground {
         Self::begin(first, wal, lock, store)
     }
 
-    /// Makes an empty log under the id that the cluster has given. Who the members are comes with the
-    /// leader's entries or snapshot, as everything else.
+    /// Creates an empty log with the id that the cluster has assigned. The members, like all other state, come
+    /// with the leader's entries or snapshot.
     fn join(
         disk: &Arc<dyn Disk>,
         options: &Options,
@@ -281,7 +281,7 @@ impl Ground {
         Ok(Self { lock, store, id, cluster, start })
     }
 
-    /// Writes the first entries into a log that holds none.
+    /// Writes the first entries into an empty log.
     fn begin(
         first: NewCluster,
         mut wal: Wal,
@@ -345,7 +345,7 @@ impl Ground {
             ));
         }
         let mut hard_state = recovered.hard_state;
-        // A commit index alone is not synced, so the state may be ahead of it.
+        // A commit index alone is not synced, so the applied index may be higher.
         hard_state.commit = hard_state.commit.max(applied.0).min(last);
         let mut start = replica::Start {
             hard_state,
@@ -361,9 +361,8 @@ impl Ground {
     }
 }
 
-/// The leader's snapshot that was accepted and whose installation did not come to its end. It need not be
-/// the last mark in the log: while it was received, a flush of the old state may have been marked behind
-/// it.
+/// A leader's snapshot that was accepted and whose installation was interrupted. It need not be the last mark in
+/// the log: a flush of the old state may have been marked after it.
 fn not_installed(marks: &[walpb::Snapshot], applied: Index) -> Option<&walpb::Snapshot> {
     let newest = marks.iter().max_by_key(|mark| mark.index);
     newest.filter(|mark| mark.index > applied.0)
@@ -408,7 +407,7 @@ fn check_owner(owner: &Found, ground: &Ground, options: &Options) -> Result<(), 
     ))
 }
 
-/// What stands in the table of members must allow this one to go on.
+/// Checks that the member table allows this member to go on.
 fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> Result<(), Fatal> {
     let members = &machine.members;
     if members.removed.contains(&id) {
@@ -426,8 +425,8 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     Ok(())
 }
 
-/// The cluster of the options, with this member in it. The names are not in the log: a member tells
-/// its own when it has started.
+/// The cluster of the options, with this member in it. The names are not in the log: a member publishes its own
+/// when it has started.
 fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
     let (name, token) = (&options.name, &options.initial_cluster_token);
     let cluster = NewCluster::new(name, &options.initial_cluster, token).ok_or_else(|| {
@@ -437,7 +436,7 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
     Ok(cluster.unnamed())
 }
 
-/// Makes the folders, takes the lock and clears what an interrupted transfer left.
+/// Creates the folders, takes the lock and removes what an interrupted transfer left.
 fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     for dir in [options.member_dir(), options.snap_dir()] {
         let failed = |e| Fatal::new(format!("creating {}", dir.display()), e);
@@ -467,15 +466,15 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     Ok(lock)
 }
 
-/// Syncs the folders above `dir`, each of which names the next: a log that is durable in a folder
-/// that is not would be gone after a power cut. Also those that were there: a start before this one may
-/// have made them and been killed before it synced.
+/// Syncs the folders above `dir`, each of which names the next: a durable log in a folder that is not durable
+/// would be lost after a power cut. Existing folders are synced too: an earlier start may have created them and
+/// been killed before it synced.
 fn make_durable(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
     for folder in dir.ancestors().skip(1) {
         let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match disk.sync_dir(here) {
             Ok(()) => {}
-            // Folders far above may belong to somebody else; they were there before us.
+            // Folders far above may belong to another user; they existed before.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
             Err(error) => return Err(error),
         }

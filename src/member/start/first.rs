@@ -1,4 +1,4 @@
-//! What a cluster begins with: its members, their ids and the first entries of the log, the same on every
+//! The beginning of a cluster: its members, their ids and the first entries of the log, the same on every
 //! member. Writes nothing.
 
 use bytes::Bytes;
@@ -9,13 +9,13 @@ use super::identity::{cluster_id, member_id};
 use crate::apply::membership::{MemberRecord, add_change};
 use crate::types::{ClusterId, MemberId};
 
-/// A cluster that is to begin, as one of its members sees it.
+/// A new cluster, from the view of one of its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCluster {
-    /// Of the member whose view this is.
+    /// The member whose view this is.
     pub id: MemberId,
     pub cluster: ClusterId,
-    /// All of them, by id.
+    /// All members, by id.
     pub members: Vec<MemberRecord>,
 }
 
@@ -35,14 +35,14 @@ impl NewCluster {
         Some(Self { id, cluster, members })
     }
 
-    /// The same cluster, before its members have told their names.
+    /// The same cluster, before its members have published their names.
     #[must_use]
     pub fn unnamed(mut self) -> Self {
         self.members.iter_mut().for_each(|member| member.name.clear());
         self
     }
 
-    /// etcd's first entries: one configuration change a member, in the order of ids.
+    /// etcd's first entries: one configuration change per member, in the order of ids.
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |(index, member)| Entry {
             r#type: EntryType::EntryConfChange as i32,
@@ -57,7 +57,7 @@ impl NewCluster {
         self.members.iter().map(|member| member.id).collect()
     }
 
-    /// The configuration that the first entries make.
+    /// The configuration after the first entries.
     pub fn conf_state(&self) -> ConfState {
         ConfState { voters: self.voters(), ..ConfState::default() }
     }

@@ -1,10 +1,10 @@
-//! How a member without a log finds the cluster that it is to join: it asks the peers that it was told
-//! of who belongs to the cluster, and finds itself among them by its peer URLs. A peer that lags may not
-//! know yet that a member at these URLs was removed and another one added, so it is asked first to make
-//! sure that it is up to date, and is believed without that only when nobody can. One that is to begin a
-//! cluster asks whether it has done so before: a member that has lost its log must not come back under
-//! its old id, whose votes and acknowledgements it has forgotten. Asks only; nothing is written here
-//! (etcd 3.7, `bootstrapExistingClusterNoWAL`, `isMemberBootstrapped`).
+//! How a member without a log finds the cluster that it is to join: it requests the list of members from the
+//! configured peers, and finds itself in it by its peer URLs. A peer that lags may not have applied yet that a
+//! member at these URLs was removed and another one added, so a peer has to confirm first that it is up to
+//! date; a list is used without that only when no peer can. A member that is to begin a cluster checks whether
+//! it has done so before: a member that has lost its log must not return under its old id, whose votes and
+//! acknowledgements are lost. Writes nothing (etcd 3.7, `bootstrapExistingClusterNoWAL`,
+//! `isMemberBootstrapped`).
 
 use std::time::Duration;
 
@@ -22,33 +22,32 @@ use crate::limits;
 use crate::peer::{Client, MIN_CLUSTER_VERSION};
 use crate::types::{ClusterId, MemberId};
 
-/// For one peer to tell who the members are.
+/// For the list of members from one peer.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// As much while a cluster begins, when most peers are not there yet.
+/// The same while a cluster begins, when most peers are not up yet.
 const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For all peers to say whether a downgrade is under way; those without a leader cannot.
+/// For the state of a downgrade from all peers; those without a leader cannot answer.
 const DOWNGRADE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often peers are asked whether they are up to date before they are believed without, and the
-/// time between.
+/// Rounds in which the peers may confirm that they are up to date, and the pause between them.
 const CONFIRM_ROUNDS: usize = 3;
 const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 
-/// Who this member is in the cluster that it joins.
+/// The id of this member in the cluster that it joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::member) struct Joining {
     pub id: MemberId,
     pub cluster: ClusterId,
 }
 
-/// Asks the peers in `--initial-cluster`.
+/// Finds the cluster through the peers in `--initial-cluster`.
 pub(in crate::member) async fn find(env: &Env, options: &Options) -> Result<Joining, Fatal> {
     let failed = |why: String| Fatal::new("initial-cluster-state existing", why);
     let client = Client::new(env.clone(), dial_timeout(options), &options.peer_tls);
     let Found { id, cluster, members } = match confirmed(env, &client, options).await {
         Some(found) => found.map_err(failed)?,
-        // So it is where the cluster waits for this very member, to have a quorum again.
+        // For example where the cluster needs this very member for a quorum.
         None => agreed(&client, options).await.map_err(failed)?,
     };
     let limit = limits::request_timeout(options.election_timeout);
@@ -61,7 +60,7 @@ pub(in crate::member) async fn find(env: &Env, options: &Options) -> Result<Join
     Ok(Joining { id, cluster })
 }
 
-/// Refuses to begin a cluster that knows member `own` as one that has started.
+/// Refuses to begin a cluster in which member `own` has already started.
 pub(in crate::member) async fn refuse_again(
     env: &Env,
     options: &Options,
@@ -80,7 +79,7 @@ pub(in crate::member) async fn refuse_again(
     Ok(())
 }
 
-/// What peers tell a member of the cluster that it joins.
+/// The cluster as reported by peers.
 struct Found {
     id: MemberId,
     cluster: ClusterId,
@@ -101,7 +100,7 @@ impl Found {
     }
 }
 
-/// What a peer says that knows itself up to date; none when there is no such peer.
+/// The report of a peer that is up to date; `None` without such a peer.
 async fn confirmed(env: &Env, client: &Client, options: &Options) -> Option<Result<Found, String>> {
     let limit = options.election_timeout * 2;
     let ask = |url| async move {
@@ -126,7 +125,7 @@ async fn confirmed(env: &Env, client: &Client, options: &Options) -> Option<Resu
     None
 }
 
-/// What at least half of the other voters say, none of whom knows itself up to date.
+/// The report of at least half of the other voters, none of which could confirm that it is up to date.
 async fn agreed(client: &Client, options: &Options) -> Result<Found, String> {
     let urls = peer_urls(options);
     let answers = join_all(urls.iter().map(|url| members_at(client, url, MEMBERS_TIMEOUT))).await;
@@ -207,7 +206,7 @@ fn own_id(options: &Options, members: &[MemberRecord]) -> Result<MemberId, Strin
     own.ok_or_else(|| format!("couldn't find local name {:?} among the members", options.name))
 }
 
-/// Whether two lists of URLs lead to the same places, as far as that can be told without a resolver.
+/// Whether two lists of URLs lead to the same addresses, without a resolver.
 fn same_places(one: &[String], other: &[String]) -> bool {
     let places = |urls: &[String]| {
         let mut places: Vec<_> = urls.iter().map(|url| place(url)).collect();
@@ -226,8 +225,8 @@ fn place(text: &str) -> String {
     url.into()
 }
 
-/// Whether some member says that the cluster has a version that this one speaks, and none that it has
-/// another: a member may be down while this one joins.
+/// Whether at least one member reports a compatible cluster version, and none another: members may be down while
+/// this one joins.
 async fn is_compatible(
     client: &Client,
     members: &[MemberRecord],
@@ -235,7 +234,7 @@ async fn is_compatible(
     limit: Duration,
 ) -> bool {
     let speaks = match is_downgrading(client, members, own, limit).await {
-        // Only those may join that the cluster is lowered from.
+        // Only members of the higher release may join during a downgrade.
         true => (one_more(CLUSTER_VERSION), one_more(CLUSTER_VERSION)),
         false => (minor(MIN_CLUSTER_VERSION), minor(CLUSTER_VERSION)),
     };
@@ -244,11 +243,11 @@ async fn is_compatible(
         let Some(version) = cluster_version(client, &member.peer_urls, limit).await else {
             continue;
         };
-        let told = minor(&version);
-        if told.is_none() {
+        let reported = minor(&version);
+        if reported.is_none() {
             continue;
         }
-        if told < speaks.0 || told > speaks.1 {
+        if reported < speaks.0 || reported > speaks.1 {
             warn!(member = %MemberId(member.id), version, "cluster version is not compatible");
             return false;
         }
@@ -257,7 +256,7 @@ async fn is_compatible(
     ok
 }
 
-/// Whether the cluster is being lowered to the release before, as the first peer that knows says.
+/// Whether a downgrade is under way, by the first peer that answers.
 async fn is_downgrading(
     client: &Client,
     members: &[MemberRecord],
@@ -279,7 +278,7 @@ async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> O
             Ok(answer) => {
                 let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
                 let version = |of: &str| json.get(of)?.as_str().map(str::to_owned);
-                let decided = version("etcdcluster").filter(|told| minor(told).is_some());
+                let decided = version("etcdcluster").filter(|version| minor(version).is_some());
                 return decided.or_else(|| version("etcdserver"));
             }
             Err(error) => warn!(%url, %error, "failed to reach the peer URL"),

@@ -1,9 +1,8 @@
-//! How a member starts: what is found on disk decides, by one table, whether it begins a cluster, joins one
-//! or goes on where it was.
+//! The start of a member: it begins a cluster, joins one or restarts, by what is found on disk.
 //!
-//! Reading order: [`identity`] (ids), [`first`] (what a new cluster begins with), `owner` (whose data
-//! directory it is), `boot` (the table, and the start itself), `join` (how a member finds the cluster that it
-//! joins), `alone` (how it goes on without all others).
+//! Reading order: [`identity`] (ids), [`first`] (the beginning of a cluster), `owner` (the owner of a data
+//! directory), `boot` (the decision, and the start itself), `join` (how a member finds the cluster that it
+//! joins), `alone` (`--force-new-cluster`).
 
 mod alone;
 mod boot;

@@ -1,6 +1,6 @@
-//! Whose data directory it is: a file beside the store, written as soon as there is a log, that names the
-//! member and the folder of its log. A directory that has it and no log is never begun anew: the log lies
-//! elsewhere, or is lost with entries that were acknowledged.
+//! The owner of a data directory: a file beside the store, written once there is a log, that names the member
+//! and the folder of its log. With this file and without a log, a start is refused: the log is elsewhere, or is
+//! lost together with acknowledged entries.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::error::Fatal;
 use crate::member::Options;
 use crate::types::{ClusterId, MemberId};
 
-/// What the file says. Without it the directory was never used, or by a release that did not write it.
+/// The content of the file. Without it the directory was never used, or by a release that did not write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::member) struct Owner {
     pub member: MemberId,
@@ -17,11 +17,11 @@ pub(in crate::member) struct Owner {
     pub wal_dir: PathBuf,
 }
 
-/// What was found of the file.
+/// The result of reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::member) enum Found {
     Nothing,
-    /// It cannot be read any more; that it is there says that there was a log.
+    /// The file does not parse; its existence proves that there was a log.
     Unreadable,
     Owner(Owner),
 }
@@ -51,7 +51,7 @@ impl Owner {
         read().map_err(|e: std::io::Error| Fatal::new(format!("reading {}", path.display()), e))
     }
 
-    /// Writes the file, unless it says so already.
+    /// Writes the file, unless it has this content already.
     pub fn record(&self, disk: &dyn Disk, options: &Options) -> Result<(), Fatal> {
         if Self::find(disk, options)? == Found::Owner(self.clone()) {
             return Ok(());
@@ -77,7 +77,7 @@ impl Owner {
     }
 }
 
-/// A path is no longer than this.
+/// The file is not read beyond this.
 const BYTES_MAX: usize = 8 << 10;
 
 fn parse(bytes: &[u8]) -> Option<Owner> {

@@ -1,6 +1,5 @@
-//! Signed tokens (RFC 7519) with the claims that etcd puts in: `username`, `revision`, `exp`. A token
-//! carries the auth revision of its login, so that any change of users and roles ends it. Decides
-//! nothing but whether a signature is right and its time is not over.
+//! Signed tokens (RFC 7519) with etcd's claims: `username`, `revision`, `exp`. A token carries the auth revision
+//! of its login, so any change of users and roles invalidates it. Checks the signature and the time only.
 //!
 //! Keys are PEM: private ones PKCS#8, PKCS#1 or SEC1, public ones SubjectPublicKeyInfo or PKCS#1. Of HS*
 //! the private key is the file's bytes, as in etcd. Certificates in the place of public keys are not
@@ -27,7 +26,7 @@ use crate::auth::Principal;
 use crate::env::{Disk, Env, Open, Runtime};
 use crate::error::{Fatal, Refused};
 
-/// What `--auth-token=jwt,...` says.
+/// The options of `--auth-token=jwt,...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtOptions {
     pub method: Method,
@@ -67,7 +66,7 @@ pub(in crate::member) struct Jwt {
     ttl: Duration,
 }
 
-/// etcd's text for options that cannot be followed.
+/// etcd's text for invalid options.
 pub const INVALID_OPTIONS: &str = "auth: invalid auth options";
 const MISSING_KEY: &str = "auth: missing key data";
 const KEY_MISMATCH: &str = "auth: public and private keys don't match";
@@ -83,7 +82,7 @@ impl Jwt {
                 let context = format!("--auth-token: {INVALID_OPTIONS}: {}", path.display());
                 Fatal::new(context, error)
             })?;
-            // etcd takes an empty file for no key.
+            // etcd treats an empty file as no key.
             Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
         };
         let (public, private) = (read(&options.public_key)?, read(&options.private_key)?);
@@ -105,7 +104,7 @@ impl Jwt {
         Ok(token)
     }
 
-    /// Who holds a token that is right at `now`.
+    /// The user of a token that is valid at `now`.
     pub fn verify(&self, token: &str, now: SystemTime) -> Option<Principal> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -113,7 +112,7 @@ impl Jwt {
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
         };
         let (header, claims) = (part(header)?, part(claims)?);
-        // The method is ours to choose, not the token's.
+        // The method is that of the options, not that of the token.
         if header.get("alg")?.as_str()? != self.method.name() {
             return None;
         }
@@ -362,7 +361,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The environment's random numbers for those who sign.
+/// The environment's random numbers, for signing.
 struct Random(Arc<dyn Runtime>);
 
 impl RngCore for Random {

@@ -1,10 +1,10 @@
-//! Tokens: what a client that has logged in shows with its further calls. Simple ones are names that
-//! all members remember for a while; signed ones ([`crate::member::tokens::jwt`]) tell by themselves. Who may do what is
+//! Tokens, which authenticate the calls of a client after its login. Simple ones are stored by all members for
+//! a limited time; signed ones ([`jwt`]) are verified by their signature. Permissions are
 //! not known here.
 //!
-//! A simple token is etcd's `<16 random letters>.<index>`, the index being that of the log entry which
-//! gave it out: a member that has not applied so far waits until it has. Each use prolongs it at the
-//! member that was asked, and there only. None survives a restart.
+//! A simple token is etcd's `<16 random letters>.<index>`, where the index is that of the log entry of the
+//! login: a member that has not applied that entry waits until it has. Each use prolongs the token on the member
+//! that receives the call. No token survives a restart.
 
 pub mod jwt;
 mod passwords;
@@ -20,14 +20,14 @@ use jwt::{Jwt, JwtOptions};
 
 pub(in crate::member) use passwords::Passwords;
 
-/// How clients show that they have logged in (`--auth-token`).
+/// The kind of tokens (`--auth-token`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     Simple {
         ttl: Duration,
     },
     Jwt(JwtOptions),
-    /// Not at all: nobody can log in, and certificates are the only names.
+    /// No logins: users authenticate by certificate only.
     None,
 }
 
@@ -38,7 +38,7 @@ pub(in crate::member) enum Tokens {
 }
 
 impl Tokens {
-    /// Reads the keys, where there are any.
+    /// Reads the keys of signed tokens.
     pub async fn open(env: &Env, kind: &TokenKind) -> Result<Self, Fatal> {
         Ok(match kind {
             TokenKind::Simple { ttl } => Self::Simple(Simple::new(*ttl)),
@@ -51,7 +51,7 @@ impl Tokens {
         })
     }
 
-    /// What the entry of a login carries to become its token; empty when it does not.
+    /// The random part of a simple token, for the entry of a login; empty for signed tokens.
     pub fn draw(&self, env: &Env) -> String {
         match self {
             Self::Simple(_) => draw_letters(env),
@@ -59,7 +59,7 @@ impl Tokens {
         }
     }
 
-    /// The token of a login that was carried out: the one it got there, or one signed now.
+    /// The token of an applied login: that of its entry, or one signed now.
     pub fn issue(
         &self,
         env: &Env,
@@ -75,7 +75,7 @@ impl Tokens {
     }
 }
 
-/// The tokens that this member remembers.
+/// The simple tokens of this member.
 pub(in crate::member) struct Simple {
     ttl: Duration,
     table: Mutex<Table>,
@@ -92,11 +92,11 @@ struct Holder {
     until: Instant,
 }
 
-/// How often those that are over are looked for, as in etcd.
+/// How often expired tokens are removed, as in etcd.
 const SWEEP: Duration = Duration::from_secs(1);
-/// When `--auth-token-ttl` is 0.
+/// Used when `--auth-token-ttl` is 0.
 const TTL_DEFAULT: Duration = Duration::from_secs(300);
-/// What a clock can be asked to add.
+/// Longer times do not fit into an `Instant`.
 const TTL_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Simple {
@@ -114,7 +114,7 @@ impl Simple {
         table.tokens.insert(token, Holder { user, until: now + self.ttl });
     }
 
-    /// Whose token it is; from now on it lasts its full time again.
+    /// The user of a token, whose time to live begins again.
     pub fn holder(&self, now: Instant, token: &str) -> Option<String> {
         let mut table = self.table();
         let holder = table.tokens.get_mut(token).filter(|holder| now < holder.until)?;
@@ -131,14 +131,14 @@ impl Simple {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("nobody panics with the tokens in hand")
+        self.table.lock().expect("nothing panics while it holds the tokens")
     }
 }
 
-/// The entry that gave a simple token out; `None` when it is none.
+/// The index of the login that issued a simple token; `None` for other tokens.
 pub(in crate::member) fn given_at(token: &str) -> Option<Index> {
     let (letters, index) = token.split_once('.')?;
-    // No sign, no second dot: etcd's parser takes digits only.
+    // No sign, no second dot: etcd's parser accepts digits only.
     let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
     (digits && !letters.contains('.')).then(|| index.parse().ok().map(Index)).flatten()
 }

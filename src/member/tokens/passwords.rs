@@ -1,8 +1,8 @@
-//! The places for work on passwords. bcrypt is slow by design, so whoever can call `Authenticate` can ask
-//! for any amount of it: only so much is done at the same time, what waits for it stands in no other
-//! queue, and leaves it when the call ends.
+//! The queue of password hashes. bcrypt is slow by design and any client can call `Authenticate`, so the number
+//! of concurrent hashes is bounded, calls wait for them in a queue of their own, and a call that ends leaves
+//! the queue.
 //!
-//! The users take turns: wrong passwords for one user do not keep another from logging in.
+//! The queue is fair between users: wrong passwords for one user do not delay the login of another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,8 +15,8 @@ use crate::limits::{PASSWORDS_AT_ONCE, PASSWORDS_WAITING_MAX};
 
 pub(in crate::member) struct Passwords {
     places: Arc<Semaphore>,
-    /// Of each user for whom there is work, the turns and the room to wait for one. One user's work may
-    /// take all places, but does not wait for them in front of another's.
+    /// The queue of each user with pending work. One user may use all places, but not queue for them ahead of
+    /// another user.
     users: Mutex<BTreeMap<String, Arc<User>>>,
 }
 
@@ -25,7 +25,7 @@ struct User {
     room: Semaphore,
 }
 
-/// A user's place in the table, given back when the last holder goes.
+/// A reference to a user in the table, which the last one removes.
 struct Entry<'a> {
     passwords: &'a Passwords,
     name: &'a str,
@@ -37,8 +37,8 @@ impl Passwords {
         Self { places: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)), users: Mutex::default() }
     }
 
-    /// Does `work` on a password of `user`, in its turn. Work that has begun ends in its place even when
-    /// the caller goes.
+    /// Runs `work` on a password of `user` when a place is free. Work that has begun keeps its place until it
+    /// ends, even when the call is cancelled.
     pub async fn work<T: Send + 'static>(
         &self,
         env: &Env,
@@ -76,7 +76,7 @@ impl Passwords {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut users = self.passwords.users();
-        // The table's and this one.
+        // That of the table and this one.
         if Arc::strong_count(&self.user) == 2 {
             users.remove(self.name);
         }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::env::tokio::env;
 
-    /// Work that has begun and ends when the sender is dropped.
+    /// Begins work that ends when the returned sender is dropped.
     fn busy(passwords: &Arc<Passwords>, env: &Env, user: &'static str) -> mpsc::Sender<()> {
         let (end, wait) = mpsc::channel::<()>();
         let (passwords, inner) = (passwords.clone(), env.clone());
@@ -106,7 +106,7 @@ mod tests {
         end
     }
 
-    /// Lets the spawned tasks go as far as they can.
+    /// Lets the spawned tasks run until they wait.
     async fn settle() {
         for _ in 0..20 {
             tokio::task::yield_now().await;

@@ -1,6 +1,5 @@
-//! Auto-compaction: the leader proposes to forget old revisions, by age or by number, in etcd's rhythm
-//! (3.7, `server/etcdserver/api/v3compactor`). What is proposed when is decided here without a clock;
-//! how the store forgets is not.
+//! Auto-compaction: the leader proposes compactions by age or by number of revisions, at etcd's intervals (3.7,
+//! `server/etcdserver/api/v3compactor`). The decisions are made without a clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,22 +14,22 @@ use crate::plant;
 use crate::replica::Role;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// How often a retention by number is looked at.
+/// How often a retention by number is checked.
 const COUNT_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// Looks within one interval of a retention by age.
+/// Checks within one interval of a retention by age.
 const LOOKS: u32 = 10;
 
-/// What is kept of the past, if not all of it.
+/// The retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AutoCompaction {
-    /// The revisions of this time.
+    /// Keeps the revisions of this period.
     Age(Duration),
-    /// So many revisions.
+    /// Keeps so many revisions.
     Count(i64),
 }
 
-/// Looks and compacts for as long as the member runs. Every member looks, so that a new leader knows
-/// the past.
+/// Observes revisions and compacts for as long as the member runs. Every member observes, so that a new leader
+/// has the history of revisions.
 pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
     let mut compactor = Compactor::new(mode, member.0.env.now());
     while !member.is_stopping() {
@@ -53,11 +52,10 @@ pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
     }
 }
 
-/// What has been seen and what was compacted last.
+/// Observed revisions, and the last compaction.
 struct Compactor {
     mode: AutoCompaction,
-    /// By age: the revision at each look, the oldest first; full when the first is as old as what is
-    /// kept.
+    /// By age: the revision at each check, the oldest first; complete when the first is as old as the retention.
     seen: VecDeque<i64>,
     last: i64,
     since: Instant,

@@ -1,11 +1,11 @@
-//! Whether all members have the same history: etcd's three checks (3.7, `etcdserver/corrupt.go`). Before
-//! a member that has data serves, it compares itself with its peers; a leader compares all now and then,
-//! at its own revision or at compactions. Members whose fingerprint is not that of the majority are
-//! accused by an alarm; where there is no majority, nobody knows whose data are right, and the alarm
-//! names member 0. What the alarm refuses is decided by apply.
+//! Corruption checks: etcd's three comparisons of history between members (3.7, `etcdserver/corrupt.go`). A
+//! member with data compares itself with its peers before it serves; a leader compares all members
+//! periodically, at its own revision or at compactions. An alarm is raised for members whose hash is not that
+//! of the majority; without a majority the correct data are unknown, and the alarm names member 0. Apply
+//! decides what the alarm refuses.
 //!
-//! Fingerprints are compared only at one revision *and* one compaction: what is left of history depends
-//! on both.
+//! Hashes are compared only at the same revision *and* the same compaction: the retained history depends on
+//! both.
 
 use std::collections::BTreeMap;
 
@@ -29,11 +29,11 @@ use crate::plant;
 use crate::replica::Role;
 use crate::types::{ClusterId, MemberId, Revision};
 
-/// A member's fingerprint: how far compacted, and what it is.
+/// A member's compact revision and hash.
 type Print = (Revision, u32);
 
-/// Compares this member's history with that of its peers before it takes part. The error is why it must
-/// not: its history is not that of a peer that has compacted as much.
+/// Compares this member's history with that of its peers before it takes part. Fails when it differs from that
+/// of a peer with the same compact revision.
 pub(in crate::member) async fn check_first(
     env: &Env,
     options: &Options,
@@ -108,12 +108,12 @@ pub(in crate::member) async fn check_compactions(member: Member) {
     }
 }
 
-/// What the comparison of one compaction came to.
+/// The result of the comparison at one compaction.
 enum Outcome {
-    /// All members have it, and the same.
+    /// All members have the same hash.
     Same,
     Differ,
-    /// Some could not be asked, or have compacted in other steps.
+    /// Some did not answer, or have compacted at other revisions.
     Partly,
 }
 
@@ -121,7 +121,7 @@ impl Member {
     async fn check_now(&self) -> Result<(), Error> {
         let own = self.own_hash().await?;
         let told = self.ask_peers(own.hash_revision).await;
-        // From here on this member has whatever a peer can have told of.
+        // From here on this member's state includes everything that a peer reported.
         self.linearizable().await?;
         let (later, now) = (self.own_hash().await?, self.0.store.revision());
         let mut accused = Vec::new();
@@ -168,7 +168,7 @@ impl Member {
         outcome
     }
 
-    /// The fingerprint at the present revision.
+    /// The hash at the present revision.
     async fn own_hash(&self) -> Result<HashKv, Error> {
         let view = self.0.store.view();
         let hash = self.0.env.blocking("hash", move || view.hash_kv(0)).await;
@@ -185,7 +185,7 @@ impl Member {
         peers.ask(revision).await
     }
 
-    /// Raises the alarm in each one's name, where it does not stand already.
+    /// Raises the alarm for each member, unless it is active.
     async fn accuse(&self, check: &str, accused: Vec<MemberId>) {
         let result = if accused.is_empty() { "same" } else { "differ" };
         self.metrics().corruption_checks.with_label_values(&[check, result]).inc();
@@ -206,10 +206,10 @@ impl Member {
     }
 }
 
-/// What one peer has said.
+/// The response of one peer.
 type Told = (MemberId, Result<HashKvResponse, CallError>);
 
-/// Whom to ask, and how.
+/// The peers, and how to reach them.
 struct Peers<'a> {
     client: &'a Client,
     cluster: ClusterId,
@@ -242,8 +242,8 @@ fn print(told: &HashKvResponse) -> Print {
     (Revision(told.compact_revision), told.hash)
 }
 
-/// Those that differ from the majority of `members` among the ones that have compacted as `judge` has;
-/// member 0 when they differ and there is no majority.
+/// The members that differ from the majority of `members`, among those with the same compact revision as
+/// `judge`; member 0 when they differ and there is no majority.
 fn differing(judge: MemberId, prints: &BTreeMap<MemberId, Print>, members: usize) -> Vec<MemberId> {
     let Some((compacted, _)) = prints.get(&judge) else { return Vec::new() };
     let any = plant::HASHES_OF_OTHER_COMPACTIONS_COMPARED.is_planted();
@@ -287,15 +287,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_majority_it_is_nobody_in_particular() {
+    fn without_a_majority_member_0_is_named() {
         assert_eq!(accused(&[(1, 5, 7), (2, 5, 8)], 2), [0]);
         assert_eq!(accused(&[(1, 5, 7), (2, 5, 8), (3, 5, 9)], 3), [0]);
         assert_eq!(accused(&[(1, 5, 7), (2, 5, 7), (3, 5, 8)], 5), [0], "two of five");
     }
 
     #[test]
-    fn only_what_can_be_compared_is() {
-        assert!(accused(&[(1, 5, 7)], 3).is_empty(), "nobody answered");
+    fn only_hashes_at_the_same_compaction_are_compared() {
+        assert!(accused(&[(1, 5, 7)], 3).is_empty(), "no peer answered");
         assert!(accused(&[(1, 5, 7), (2, 4, 8), (3, 6, 9)], 3).is_empty(), "other compactions");
         assert_eq!(accused(&[(1, 5, 7), (2, 4, 8), (3, 5, 9)], 3), [0]);
     }

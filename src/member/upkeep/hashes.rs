@@ -1,7 +1,7 @@
-//! Fingerprints of the last compactions, each of the history up to a compaction as it was before its
-//! deletions began. Every member comes to the same ones at the same places of the log, whenever it is
-//! asked, so that they can be compared long after. They are computed beside the applier, from a
-//! snapshot, and only where they are asked for: each reads the whole history.
+//! Hashes of the last compactions, each over the history up to a compaction as it was before its deletions
+//! began. Every member computes the same ones at the same positions of the log, so they can be compared at any
+//! later time. They are computed beside the applier, from a snapshot, and only if enabled: each reads the whole
+//! history.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,8 @@ struct Inner {
 }
 
 impl Hashes {
-    /// Begins to compute the fingerprint of the compaction that `view` is the first one to have; the
-    /// one before it was at `before`. A compaction that comes while another one is at it is passed over.
+    /// Begins to compute the hash of a compaction, of which `view` is the first to include it; the previous one
+    /// was at `before`. Skipped while another computation runs.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
         if self.0.busy.swap(true, Ordering::AcqRel) {
             return;
@@ -44,20 +44,20 @@ impl Hashes {
         });
     }
 
-    /// The fingerprint of the compaction at exactly this revision.
+    /// The hash of the compaction at exactly this revision.
     pub fn at(&self, revision: Revision) -> Option<HashKv> {
         self.list().into_iter().find(|hash| hash.hash_revision == revision)
     }
 
     /// The newest first.
     pub fn list(&self) -> Vec<HashKv> {
-        let kept = self.0.kept.lock().expect("nobody panics with it in hand");
+        let kept = self.0.kept.lock().expect("nothing panics while it holds the lock");
         kept.iter().rev().copied().collect()
     }
 
-    /// What was computed of a state that has been replaced.
+    /// Forgets the hashes of a state that was replaced.
     pub fn clear(&self) {
-        self.0.kept.lock().expect("nobody panics with it in hand").clear();
+        self.0.kept.lock().expect("nothing panics while it holds the lock").clear();
     }
 
     fn keep(&self, hash: HashKv) {
@@ -67,7 +67,7 @@ impl Hashes {
             compact_revision = hash.compact_revision.0,
             "storing new hash"
         );
-        let mut kept = self.0.kept.lock().expect("nobody panics with it in hand");
+        let mut kept = self.0.kept.lock().expect("nothing panics while it holds the lock");
         kept.push(hash);
         kept.sort_unstable_by_key(|hash| hash.hash_revision);
         let more = kept.len().saturating_sub(COMPACTION_HASHES);

@@ -1,6 +1,5 @@
-//! What a member does by itself because time passed or the cluster changed. Each is a proposal like any
-//! other; the decisions are small and the state they change is changed by apply. Leases are the lessor's
-//! matter.
+//! What a member does by itself because time has passed or the cluster has changed. Each action is a proposal
+//! like any other. Leases are the lessor's matter.
 //!
 //! Reading order: this file (the member's announcement of itself, the cluster's version, the end of a removed
 //! member), `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?).
@@ -31,12 +30,12 @@ use crate::plant;
 use crate::replica::Role;
 use crate::types::MemberId;
 
-/// Between a member's own removal and its end, as etcd has it, and between two looks whether it is
-/// still needed.
+/// Between a member's own removal and its stop, as in etcd, and between two checks whether its vote is still
+/// needed.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
-/// How long a removed member waits for others to let it go.
+/// How long a removed member waits until its vote is no longer needed.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How often a leader looks whether the cluster's version can rise.
+/// How often a leader checks the cluster version.
 const VERSION_PAUSE: Duration = Duration::from_secs(4);
 /// The same while none is decided.
 const FIRST_VERSION_PAUSE: Duration = Duration::from_millis(500);
@@ -62,10 +61,9 @@ pub(in crate::member) fn start(member: &Member) {
     }
 }
 
-/// Proposes this member's name and client URLs until the cluster has taken them. A member that joins
-/// may hear of that by a leader's snapshot, which answers no proposals. What it has heard may as well
-/// be an old entry of its own log, from before it was started again: only the leader's word for its
-/// being up to date makes it serve.
+/// Proposes this member's name and client URLs until they are applied. A joining member may learn of that from a
+/// leader's snapshot, which answers no proposals. An equal row may also come from an old entry of its own log,
+/// from before a restart: the member serves only after a linearizable read has confirmed that it is up to date.
 async fn publish(member: Member) {
     let options = &member.0.options;
     let request = ClusterMemberAttrSetRequest {
@@ -84,7 +82,7 @@ async fn publish(member: Member) {
     };
     while !member.is_stopping() {
         let published = tokio::select! {
-            biased; // The answer is the usual way to know.
+            biased; // The answer is the usual case.
             answer = member.propose(Origin::own(), request.clone()) => answer.map(drop),
             Ok(()) = renewed(&mut members, is_known) => member.linearizable().await,
         };
@@ -102,7 +100,7 @@ async fn publish(member: Member) {
     }
 }
 
-/// Waits until the table has changed and is as wanted.
+/// Waits until the table has changed and fulfils a condition.
 async fn renewed(
     members: &mut latest::Receiver<Arc<Membership>>,
     wanted: impl Fn(&Arc<Membership>) -> bool,
@@ -111,10 +109,10 @@ async fn renewed(
     members.wait_for(wanted).await
 }
 
-/// Ends this member some time after it has carried out its own removal, so that whoever asked for it
-/// hears the answer and the others learn of the commit. A member that has the entry and does not know of
-/// the commit, for it was down, still counts this one's vote: of two members the other could never serve
-/// again. So this one goes on voting until a majority of those that remain has let it go.
+/// Stops this member some time after it has applied its own removal, so that the client is answered and the
+/// others learn of the commit. A member that has the entry but not its commit, because it was down, still needs
+/// this one's vote: of two members the other could never serve again. So this one goes on voting until a
+/// majority of the remaining voters has applied the removal.
 async fn end_when_removed(member: Member) {
     let mut removed = member.0.signals.removed.subscribe();
     if removed.wait_for(|removed| *removed).await.is_err() {
@@ -132,7 +130,7 @@ async fn end_when_removed(member: Member) {
     member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
 }
 
-/// Tracks when a leader was elected, for the text of timeouts.
+/// Records when a leader was elected, for the text of timeouts.
 async fn watch_leader(member: Member) {
     let mut status = member.0.replica.status();
     let mut last = MemberId::NONE;
@@ -147,9 +145,8 @@ async fn watch_leader(member: Member) {
     }
 }
 
-/// As leader, proposes the version that all members can speak, or the one that the cluster is being
-/// lowered to: at once when it begins to lead, because
-/// a member can join only where one is decided.
+/// As leader, proposes the highest version that all members support, or the target of a downgrade. Runs at once
+/// when leadership begins, because members can join only after a version was decided.
 async fn cluster_version(member: Member) {
     let mut status = member.0.replica.status();
     while !member.is_stopping() {
@@ -166,7 +163,7 @@ async fn cluster_version(member: Member) {
         let pause =
             if member.cluster_version().is_some() { VERSION_PAUSE } else { FIRST_VERSION_PAUSE };
         tokio::select! {
-            biased; // What is new comes before what is looked at now and then.
+            biased; // A change of role comes before the periodic check.
             Ok(()) = status.wait_for(|now| now.role != raft.role) => {}
             () = member.0.env.sleep(pause) => {}
         }

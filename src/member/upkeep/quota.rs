@@ -1,10 +1,9 @@
-//! How full this member is. When its live bytes pass the quota it raises the alarm that makes every
-//! member refuse to grow; when they are well below it again it clears its alarm, which etcd leaves to an
-//! operator. Both are proposals through the front door; what an alarm refuses is decided by apply.
+//! The quota. When live bytes pass it, the member raises the alarm NOSPACE, under which apply refuses to grow;
+//! when they are well below again it clears its alarm, which etcd leaves to an operator.
 //!
-//! As etcd's, the quota is looked at twice: before a request is proposed, by what it may cost, and after
-//! it was applied, because requests that were let in together may pass the quota together. What was
-//! applied is answered as applied; etcd tells its client then that there was no space.
+//! As in etcd, the quota is checked twice: before a request is proposed, by its cost, and after it was applied,
+//! because requests that were admitted together may pass the quota together. An applied request is answered as
+//! applied, where etcd answers that there was no space.
 
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, alarm_request::AlarmAction,
@@ -18,9 +17,9 @@ use crate::error::{Error, Refused};
 use crate::plant;
 use crate::replica::Role;
 
-/// What etcd counts for a put besides key and value: a txn costs so much more than its request says.
+/// The cost of a put besides key and value, as in etcd.
 const PUT_OVERHEAD_BYTES: u64 = 256;
-/// Of the quota, what must be free before the alarm goes.
+/// The part of the quota that must be free before the alarm is cleared.
 const FREE_SHARE: u64 = 10;
 
 /// Bounds on live bytes.
@@ -31,19 +30,19 @@ pub(in crate::member) struct Quota {
     room: u64,
 }
 
-/// Where live bytes stand.
+/// The level of live bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::member) enum Level {
     /// Any request fits.
     Room,
-    /// What stands stands: an alarm is neither raised nor cleared.
+    /// An alarm is neither raised nor cleared.
     Tight,
     Full,
 }
 
 impl Quota {
-    /// `None` when there is no bound. There is room when the dearest request fits and a share of the
-    /// quota is free, so that an alarm that was cleared is not raised by the next request.
+    /// `None` without a bound. There is room when the most expensive request fits and a share of the quota is
+    /// free, so that the next request does not raise the alarm again.
     pub fn new(options: &Options) -> Option<Self> {
         let bytes = options.quota_bytes?;
         let dearest = options.request_bytes_max as u64
@@ -66,19 +65,19 @@ impl Quota {
 pub(in crate::member) async fn run(member: Member) {
     let signals = &member.0.signals;
     let (mut space, mut alarms) = (signals.space.subscribe(), signals.alarms.subscribe());
-    // The others are as full as the leader, as a rule: one alarm is enough.
+    // As a rule the other members are as full as the leader: one alarm is enough.
     let mut waited = false;
     while !member.is_stopping() {
         let level = *space.borrow_and_update();
         let wanted = member.wanted(level, &alarms.borrow_and_update());
         let Some(action) = wanted else {
             waited = false;
-            let told = tokio::select! {
-                biased; // Neither goes first for a reason.
-                told = space.changed() => told,
-                told = alarms.changed() => told,
+            let changed = tokio::select! {
+                biased; // The order does not matter.
+                changed = space.changed() => changed,
+                changed = alarms.changed() => changed,
             };
-            if told.is_err() {
+            if changed.is_err() {
                 return;
             }
             continue;
@@ -102,7 +101,7 @@ pub(in crate::member) async fn run(member: Member) {
 }
 
 impl Member {
-    /// Refuses what would pass the quota, and raises the alarm that makes every member refuse.
+    /// Refuses a request that would pass the quota, and raises the alarm.
     pub(in crate::member) async fn check_quota(&self, cost: u64) -> Result<(), Error> {
         let Some(quota) = self.0.options.quota_bytes.filter(|_| cost > 0) else { return Ok(()) };
         if self.0.store.live_bytes() + cost < quota || plant::QUOTA_NOT_ENFORCED.is_planted() {
@@ -115,12 +114,12 @@ impl Member {
         Err(Refused::NoSpace.into())
     }
 
-    /// What this member has to do about its alarm. An alarm that somebody else raised in its name, while
-    /// it ran, is left to whoever did.
+    /// The action on this member's alarm. An alarm that another party raised in its name while it ran is left
+    /// alone.
     fn wanted(&self, level: Level, alarms: &crate::apply::alarm::Alarms) -> Option<AlarmAction> {
         let own = alarms.raised_by(self.id(), AlarmType::Nospace);
         if own && !*self.0.signals.ready.borrow() {
-            // From the time before this start.
+            // Raised before this start.
             self.0.signals.own_alarm(true);
         }
         match level {
