@@ -11,9 +11,11 @@
     reason = "a program is of the real world"
 )]
 
+mod heap;
 mod logs;
 mod notify;
 mod process;
+mod profile;
 mod profiler;
 mod proxy;
 
@@ -228,7 +230,7 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
         warn!("discovery token is ignored since cluster already initialized; valid logs are found");
     }
     let mut options = config.server_options();
-    options.process = process::described(config.pprof).await;
+    options.process = process::described(config.pprof);
     let starting = Server::start(env, options);
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.

@@ -25,14 +25,16 @@ pub fn raise_file_limit() {
     }
 }
 
-/// This process as its pages below `/debug` show it. From now on memory is noted, `if_profiled`.
-pub async fn described(if_profiled: bool) -> quorate::http::vars::Process {
+/// This process as its pages below `/debug` show it. Samples allocations from now on `if_profiled`.
+pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     let mut profiler: Option<Arc<dyn quorate::http::pprof::Profiler>> = None;
     if if_profiled {
-        profiler = Some(Arc::new(Profiler::start().await));
+        profiler = Some(Arc::new(Profiler::start()));
     }
+    let words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     quorate::http::vars::Process {
-        command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
+        command_line: words,
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         profiler,
     }

@@ -52,7 +52,7 @@ async fn run(command: &Command) -> Result<(), String> {
             Command::Grpc(options) => {
                 let options = grpc::Options {
                     host_name: host_name(),
-                    process: process::described(options.pprof).await,
+                    process: process::described(options.pprof),
                     ..(**options).clone()
                 };
                 let _proxy = Proxy::start(&env(), options).await?;
