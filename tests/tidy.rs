@@ -2,6 +2,9 @@
 //! sizes and first lines. Each rule is a function from a file to complaints, and each has a test in
 //! which it complains. What clippy can check is left to it (`.clippy.toml`).
 
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
+
 use std::fs;
 use std::path::Path;
 

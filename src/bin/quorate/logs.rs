@@ -198,7 +198,7 @@ impl Rotated {
     /// calendars is taken for one that stands at their beginning.
     fn time(&self, at: SystemTime) -> String {
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
+        at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
     }
 
     /// What the names of files put aside begin and end with.
