@@ -12,7 +12,7 @@
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`file`] (the
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
-//! rules), `discovery` (other ways to find the members), [`without_effect`] (flags for what is not
+//! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not
 //! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`]
 //! (what the server is started with), [`help`] (texts), [`pflag`] (the syntax of the tools' and
 //! sub-commands' flags).
@@ -26,6 +26,7 @@ pub(crate) mod go;
 pub mod help;
 pub mod log;
 pub(crate) mod pflag;
+pub mod secrets;
 mod security;
 mod server;
 mod tokens;
@@ -275,10 +276,13 @@ fn read_variables(
                     let value = go::quote(value);
                     ConfigError::Invalid(format!("invalid value {value} for {variable}: {why}"))
                 })?;
-                notices.push(Notice::UsedVariable { name: variable.clone(), value: value.clone() });
+                let value = secrets::variable(variable, value);
+                notices.push(Notice::UsedVariable { name: variable.clone(), value });
             }
-            _ => notices
-                .push(Notice::UnknownVariable { name: variable.clone(), value: value.clone() }),
+            _ => {
+                let value = secrets::variable(variable, value);
+                notices.push(Notice::UnknownVariable { name: variable.clone(), value });
+            }
         }
     }
     Ok(())

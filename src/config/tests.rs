@@ -580,6 +580,40 @@ fn certificates_are_made_where_none_are_given() {
 }
 
 #[test]
+fn a_made_certificate_without_a_check_of_clients_is_noticed() {
+    let ignored = |flags: &str| {
+        let line = format!("--name a --auto-tls --peer-auto-tls {SECURE_CLIENTS} {SECURE_PEERS}");
+        let (_, notices) = run(&format!("{line} {flags}"), &[]).expect("valid");
+        notices.into_iter().find_map(|notice| match notice {
+            Notice::IgnoredSecurity { what, .. } => Some(what),
+            _ => None,
+        })
+    };
+    assert_eq!(ignored(""), None);
+    for flags in ["--client-cert-auth", "--trusted-ca-file ca.pem"] {
+        let what = ignored(flags).expect("a notice");
+        assert!(what.starts_with("ignoring --client-cert-auth and --trusted-ca-file"), "{what}");
+    }
+    let what = ignored("--peer-client-cert-auth").expect("a notice");
+    assert!(what.starts_with("ignoring --peer-client-cert-auth"), "{what}");
+}
+
+#[test]
+fn notices_of_variables_hide_secrets() {
+    let variables = [("ETCD_DISCOVERY_PASSWORD", "x"), ("ETCD_ROOT_PASSWORD", "y")];
+    let (_, notices) = run("--name a", &variables).expect("valid");
+    let shown = |name: &str| {
+        notices.iter().find_map(|notice| match notice {
+            Notice::UsedVariable { name: used, value } if used == name => Some(value.as_str()),
+            Notice::UnknownVariable { name: unknown, value } if unknown == name => Some(value),
+            _ => None,
+        })
+    };
+    assert_eq!(shown("ETCD_DISCOVERY_PASSWORD"), Some("***"));
+    assert_eq!(shown("ETCD_ROOT_PASSWORD"), Some("***"));
+}
+
+#[test]
 fn a_scheme_that_ignores_certificates_is_noticed() {
     let line = "--cert-file c --key-file k --client-cert-auth --peer-client-cert-auth";
     let (_, notices) = run(line, &[]).expect("valid");

@@ -39,6 +39,7 @@ mod procfs;
 mod proxy;
 mod recipes;
 mod restore;
+mod shipped;
 mod srv;
 mod tls;
 mod tracing;

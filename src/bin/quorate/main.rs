@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
-use quorate::config::{self, Command, Config, ConfigError, Notice, help};
+use quorate::config::{self, Command, Config, ConfigError, Notice, help, secrets};
 use quorate::discovery;
 use quorate::error::Fatal;
 use quorate::server::Server;
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
             let version = env!("CARGO_PKG_VERSION");
-            info!(version, etcd_version = help::ETCD_VERSION, args = ?arguments, "starting");
+            info!(version, etcd_version = help::ETCD_VERSION, args = ?secrets::hide(&arguments), "starting");
             notices.iter().for_each(log_notice);
             run(&config)
         }

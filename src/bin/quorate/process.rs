@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, IntGauge, Opts};
+use quorate::config::secrets;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
@@ -34,7 +35,7 @@ pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     let words: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     quorate::http::vars::Process {
-        command_line: words,
+        command_line: secrets::hide(&words),
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         profiler,
     }

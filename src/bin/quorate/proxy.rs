@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use quorate::config::log::Settings;
+use quorate::config::secrets;
 use quorate::env::tokio::env;
 use quorate::proxy::gateway::Gateway;
 use quorate::proxy::grpc::{self, Proxy};
@@ -24,7 +25,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         log.level = Level::DEBUG;
     }
     log_to(&log).expect("standard error needs no opening");
-    info!(args = ?arguments, "Running: ");
+    info!(args = ?secrets::hide(arguments), "Running: ");
     match block_on(run(&command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(text)) => fail(&text),
