@@ -13,8 +13,8 @@
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
 //! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not
-//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`]
-//! (what the server is started with), [`help`] (texts), [`pflag`] (the syntax of the tools' and
+//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`help`]
+//! (texts), [`pflag`] (the syntax of the tools' and
 //! sub-commands' flags).
 
 pub mod cluster;
@@ -28,7 +28,6 @@ pub mod log;
 pub(crate) mod pflag;
 pub mod secrets;
 mod security;
-mod server;
 mod tokens;
 pub mod urls;
 mod validate;

@@ -215,9 +215,9 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
 /// Runs a server until it is told to stop.
 async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
-    let env = config.machine().env();
+    let env = config.machine.env();
     let mut config = config.clone();
-    if !has_log(&config.wal_dir()) {
+    if !has_log(&config.server.member.wal_dir()) {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
         tokio::select! {
             biased; // Members may wait long for each other.
