@@ -1,8 +1,8 @@
 //! The three kinds of failure and the one table of gRPC codes and texts. Nothing here decides when
 //! an error happens.
 //!
-//! * [`Refused`]: the request cannot be done as asked; deterministic when apply makes it.
-//! * [`Unavailable`]: not now, or not here; says whether the effect is unknown.
+//! * [`Refused`]: the request cannot be done as it is; deterministic when apply makes it.
+//! * [`Unavailable`]: not now, or not here; shows whether the effect is unknown.
 //! * [`Fatal`]: the disk, corruption or a broken invariant; the process stops, with context.
 //!
 //! `?` never turns one kind into another: [`Error`] keeps the first two apart and [`Fatal`] is not
@@ -71,7 +71,7 @@ macro_rules! table {
 }
 
 table! {
-    /// The request cannot be done as asked; asking again gives the same answer until the state changes.
+    /// The request cannot be done as it is; a retry gets the same answer until the state changes.
     Refused {
         EmptyKey: InvalidArgument, "etcdserver: key is not provided";
         KeyNotFound: InvalidArgument, "etcdserver: key not found";
@@ -136,7 +136,7 @@ table! {
 }
 
 table! {
-    /// Not now, or not here. [`Unavailable::effect_unknown`] tells whether a write may still happen.
+    /// Not now, or not here. [`Unavailable::effect_unknown`] shows whether a write may still happen.
     Unavailable {
         NoLeader: Unavailable, "etcdserver: no leader";
         LeaderChanged: Unavailable, "etcdserver: leader changed";

@@ -2,8 +2,8 @@
 //! many servers run in one process under the simulator. No clock: durations are handed in.
 //!
 //! Only what is really counted has a row. The fields of [`Metrics`] are fed by the layer that sees the
-//! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`] when
-//! the page is asked for.
+//! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`]
+//! at every scrape.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,7 +22,7 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
-            /// Only there when it is asked for.
+            /// Only there when it is enabled.
             grpc_seconds: OnceLock<HistogramVec>,
             $($(#[$doc])* pub $field: metrics!(@type $kind),)*
         }

@@ -103,7 +103,7 @@ const FUNCTION_LINES_MAX: usize = 120;
 const LONG_FILES: &[&str] = &[];
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
-/// Names that say nothing.
+/// Names without a meaning.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "manager", "misc"];
 
 const FOLDERS: &[&str] = &["src", "sim", "proto", "fuzz", "tests"];
@@ -191,7 +191,7 @@ fn complaints(source: &Source) -> Vec<String> {
     rules.iter().flat_map(|rule| rule(source)).chain(ignored_tests(source)).collect()
 }
 
-/// STYLE: the first line says what the file is and what it does not do.
+/// STYLE: the first line describes what the file is and what it does not do.
 fn first_line(source: &Source) -> Vec<String> {
     match source.text.starts_with("//! ") {
         true => Vec::new(),
@@ -314,7 +314,7 @@ fn one_world(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// STYLE: `select!` is `biased;`, and a comment says why in this order.
+/// STYLE: `select!` is `biased;`, and a comment gives the reason for the order.
 fn biased_selects(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     each(&source.tokens, &mut |tokens, at| {

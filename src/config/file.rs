@@ -98,7 +98,7 @@ pub(super) fn read(text: &str) -> Result<Values, ConfigError> {
             set(&mut values, flag, &path, node)?;
         }
     }
-    // No flag says this.
+    // There is no flag for it.
     let names = get(&document, CLIENT[0]).and_then(|client| get(client, "allowed-cn"));
     if let Some(names) = names.and_then(Value::as_array) {
         let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
@@ -166,7 +166,7 @@ fn literal(flag: &Flag, path: &str, node: &Value) -> Result<String, ConfigError>
         }
         (_, node) => return Err(mismatch(kind(node), path, flag)),
     };
-    // Go cannot tell these from keys that are not there.
+    // To Go these are the same as absent keys.
     match (flag.name, text.as_str()) {
         ("initial-cluster-state", "") => Ok("new".into()),
         ("self-signed-cert-validity", "0") => Ok("1".into()),

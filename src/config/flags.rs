@@ -74,7 +74,7 @@ impl Flag {
         self.takes() == Takes::Bool
     }
 
-    /// An error says what is wrong with the value.
+    /// An error describes what is wrong with the value.
     pub(crate) fn set(&self, values: &mut Values, value: &str) -> Result<(), String> {
         match self.kind {
             Kind::Served { set, .. } => set(values, value)?,
@@ -144,7 +144,7 @@ macro_rules! served {
     };
 }
 
-/// Stores what a literal says, or passes on why it is none.
+/// Stores the value of a literal, or passes on why it is none.
 macro_rules! set {
     ($($field:ident).+, $read:expr) => {
         |values, text| {

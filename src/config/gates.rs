@@ -51,7 +51,7 @@ const GATES: &[Gate] = &[
 /// These switch all gates of their stage that are not named themselves.
 const ALL: &[(&str, Stage)] = &[("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
 
-/// What was said about gates.
+/// The gates as given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gates(BTreeMap<&'static str, bool>);
 

@@ -103,7 +103,7 @@ fn gos_syntax_is_read() {
     );
     assert_eq!(invalid("--pre-vote false"), "\"false\" is not a valid flag");
     assert_eq!(invalid("-- --name"), "\"--name\" is not a valid flag");
-    // Commands are no flags; who starts the program looks for them first.
+    // Commands are no flags; the program looks for them first.
     assert_eq!(invalid("gateway start"), "\"gateway\" is not a valid flag");
 }
 

@@ -263,7 +263,7 @@ fn local_address(values: &Values) -> Option<IpAddr> {
     reachable.next().filter(|_| values.gates.is_on("SetMemberLocalAddr"))
 }
 
-/// Zero asks for the default.
+/// Zero stands for the default.
 fn or<T: Default + PartialEq>(value: T, default: T) -> T {
     if value == T::default() { default } else { value }
 }
@@ -307,7 +307,7 @@ fn keep_alive(values: &Values) -> (Duration, Duration) {
     if says { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
 }
 
-/// What is traced, if anything. As in etcd, what is said about it is not looked at unless it is on.
+/// What is traced, if anything. As in etcd, the flags about it are not checked unless it is on.
 fn tracing(values: &Values) -> Result<Option<trace::Settings>, ConfigError> {
     if !values.tracing {
         return Ok(None);
@@ -321,7 +321,7 @@ fn tracing(values: &Values) -> Result<Option<trace::Settings>, ConfigError> {
         rate @ 0..=1_000_000 => rate as u32,
         _ => return invalid("tracing sampling rate must be less than 1000000"),
     };
-    // etcd would start, and then reach nobody.
+    // etcd would start and never reach a collector.
     let why = match Target::parse(&values.tracing_address) {
         Ok(Target { secure: Some(true), .. }) => Some("TLS is not spoken".into()),
         Ok(_) => None,
@@ -463,7 +463,7 @@ fn default_names(values: &mut Values, notices: &mut Vec<Notice>) {
 }
 
 /// etcd replaces a default advertised URL by the machine's address when the member listens on every
-/// interface. What address others can reach is not guessed here; the operator is told.
+/// interface. The address that others can reach is not guessed here, but a notice is logged.
 fn localhost_notices(
     values: &Values,
     listen_peer: &[Listen],

@@ -1,4 +1,4 @@
-//! Users, roles and permissions from outside: what each RPC asks of its caller, tokens that end, signed
+//! Users, roles and permissions from outside: what each RPC requires of its caller, tokens that end, signed
 //! tokens, and three members that know the same whatever happens to one. The commands of etcdctl are
 //! compared with a real etcd's in `tests/conformance`.
 
@@ -69,7 +69,7 @@ fn refused(etcdctl: &Etcdctl, line: &str, text: &str) {
     assert!(output.stderr.contains(text), "{line}: {text:?} expected: {output:?}");
 }
 
-/// Root, and Ann who reads and writes below `ann/`.
+/// Root, and Ann with read and write permission below `ann/`.
 fn set_up(etcdctl: &Etcdctl) {
     for line in [
         "user add root:rootpw",
@@ -137,7 +137,7 @@ impl Calls {
                 Ok(data) => bytes.put(data),
                 Err(frame) => trailers = frame.into_trailers().expect("the end"),
             }
-            // A watch does not end: its first answer tells.
+            // A watch does not end: its first answer decides.
             if method.ends_with("/Watch") && bytes.len() > 5 {
                 break;
             }
@@ -156,7 +156,7 @@ impl Calls {
     }
 }
 
-/// What is asked of the methods whose rule is their content: keys, leases and records that are not
+/// The requests to the methods whose rule is their content: keys, leases and records that are not
 /// Ann's.
 fn sample(method: &str) -> Vec<u8> {
     let key = Bytes::from_static(b"k");
@@ -255,7 +255,7 @@ async fn judge(calls: &mut Calls, method: &str, rule: Rule, ann: &str) {
     let [nobody, stranger, of_ann] = &texts;
     let is = |text: &str, wanted: &str| text.contains(wanted);
     match (method, rule) {
-        // Says nothing when it cannot go on, as etcd's.
+        // Closes without an error when it cannot go on, as etcd's.
         ("v3electionpb.Election/Observe", _) => {
             assert!(ann.messages.is_empty(), "{method} tells Ann of a leader");
         }

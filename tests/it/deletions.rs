@@ -1,4 +1,4 @@
-//! Deletions of very many keys: what they take of the server's memory. `QUORATE_DELETE_KEYS` says how
+//! Deletions of very many keys: what they take of the server's memory. `QUORATE_DELETE_KEYS` sets how
 //! many; a million takes a few minutes:
 //!
 //! ```sh
@@ -25,7 +25,7 @@ const SMALL_BYTES: usize = 256;
 /// Keys in one txn.
 const TOGETHER: usize = 128;
 /// What a deleted key may take while it is deleted: its tombstones in the batch and in the memory
-/// tables. Nothing of its value, or of events that nobody watches.
+/// tables. Nothing of its value, or of events without a watcher.
 const KEY_BYTES_MAX: u64 = 1_200;
 /// What else may happen meanwhile.
 const EXTRA: u64 = 64 << 20;

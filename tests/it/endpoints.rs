@@ -1,5 +1,5 @@
 //! HTTP on the client port, as far as it cannot be compared with an old etcd: addresses for HTTP only, what a
-//! process tells about itself. What can be is in `tests/conformance`.
+//! process shows of itself. What can be is in `tests/conformance`.
 
 use serde_json::Value;
 

@@ -184,7 +184,7 @@ fn in_order(line: &str) -> Vec<(String, Value)> {
     pairs
 }
 
-/// What takes longer than the limit is a warning, with who asked.
+/// What takes longer than the limit is a warning, with the caller.
 #[test]
 fn slow_requests_are_told() {
     let dir = scratch();
@@ -236,7 +236,7 @@ fn every_way_to_ask_is_told() {
     assert!(told("\"response count\":5,\"response size\":1536"), "{output}");
 }
 
-/// A client that pings without end is told why it is sent away, one that keeps to the measure is not.
+/// A client that pings without end is sent away with a reason, one that keeps to the measure is not.
 #[test]
 fn clients_that_ping_too_often_are_sent_away() {
     for kind in kinds() {
@@ -316,7 +316,7 @@ impl Wire {
 }
 
 /// Three members that know nothing but where to meet find each other at a real etcd; a fourth is too
-/// late, and one without a cluster's size has nobody to wait for.
+/// late, and one without a cluster's size waits for none.
 #[test]
 fn members_meet_at_an_etcd() {
     let dir = scratch();
@@ -347,7 +347,7 @@ fn members_meet_at_an_etcd() {
         assert_eq!(late.wait_exit().code(), Some(1), "{}", late.output());
         assert!(late.output().contains(why), "{}", late.output());
     }
-    // Who has a log needs nobody to meet.
+    // A member with a log needs no discovery.
     service.kill();
     members[1].restart();
     assert!(members[1].has_logged("discovery token is ignored since cluster already initialized"));

@@ -196,7 +196,7 @@ async fn member_of(at: &Server, server: &Server) -> Member {
     members.into_iter().find(|member| member.peer_urls.contains(&url)).expect("it is a member")
 }
 
-/// Asks again until it is done: members must have been connected for a while, learners catch up.
+/// Repeats the call until it is done: members must have been connected for a while, learners catch up.
 async fn until_done<F: Future<Output = Result<(), Status>>>(mut call: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while let Err(status) = call().await {

@@ -1,5 +1,5 @@
 //! The same as in [`overload`](super::overload) over JSON: large ranges by several clients at once, and
-//! watch streams that nobody reads.
+//! watch streams that are not read.
 
 use std::time::Instant;
 

@@ -425,7 +425,7 @@ fn messages_are_bounded_in_both_directions() {
     assert_eq!(alike(&seen[0]), alike(&seen[1]));
 }
 
-/// It is told of one member, gets to know the others, and does without the first.
+/// It starts with one member, learns of the others, and does without the first.
 #[test]
 fn a_proxy_outlives_the_member_that_it_was_told_of() {
     let dir = scratch();
@@ -447,7 +447,7 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
                     grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"}";
         metric(&server.client_url(), "/metrics", name).unwrap_or_default()
     };
-    // Whoever is asked; once the answer has come, that may be another one.
+    // Of any member; once the answer has come, that may be another one.
     let often = || cluster.servers.iter().map(asked).sum::<f64>() > 1.0;
     wait_for("a question for the members", often);
     cluster.servers[0].kill();
@@ -456,7 +456,7 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
     assert_eq!(etcdctl.run(&["get", "k", "--consistency=s"], "").stdout, "k\n2\n");
 }
 
-/// A cluster that was restored is behind what its proxy has told. Reads are refused as long as it is; a
+/// A cluster that was restored is behind the answers of its proxy. Reads are refused as long as it is; a
 /// write is done, and once.
 #[test]
 fn a_txn_that_writes_is_asked_for_once() {
@@ -543,7 +543,7 @@ fn both_ends_are_secured() {
     let health = page.run(&["/health", "--http1.1", "--cacert", &ca_file]).stdout;
     assert_eq!(health, "{\"health\":\"true\",\"reason\":\"\"}");
 
-    // Who connects for others must not be somebody.
+    // A certificate for the calls of others must not name a user.
     let named = [file("cert", &cert.cert), file("key", &cert.key), arguments[0].to_owned()];
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     let (_named, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &[server.client_url()], &named);

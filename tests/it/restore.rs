@@ -107,7 +107,7 @@ struct Told {
     record: Vec<String>,
 }
 
-/// Starts a member, lets it live, saves a backup and says what was to be seen.
+/// Starts a member, lets it live, saves a backup and returns what was to be seen.
 fn told_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
     let mut server = Server::single(kind.clone(), &dir.join("old"), &[]);
     server.start();

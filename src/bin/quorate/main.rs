@@ -3,7 +3,7 @@
 //!
 //! Exit codes: 0 after `--help`, `--version`, an orderly stop by SIGTERM or SIGINT and the removal of
 //! the member from its cluster; 2 for a command line that does not parse; 1 for a configuration that
-//! cannot be served and for every failure at work, with one line at level error that says why; killed
+//! cannot be served and for every failure at work, with one line at level error that has the reason; killed
 //! by SIGABRT after a panic.
 #![allow(
     clippy::disallowed_methods,
@@ -38,12 +38,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::logs::Outputs;
 
-/// It can tell who holds memory, and gives back what a large answer took.
+/// It records which code holds memory, and returns what a large answer took.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The allocator's settings, under the name by which it looks for them: it may be asked later to note
-/// where memory is allocated, half a megabyte apart, as Go does.
+/// The allocator's settings, under the name by which it looks for them: sampling can be switched on
+/// later, of an allocation in half a megabyte, as in Go.
 #[unsafe(export_name = "malloc_conf")]
 pub static ALLOCATOR_SETTINGS: &[u8] =
     b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true\0";
@@ -212,7 +212,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
     Ok(result)
 }
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a signal stops it.
 async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
     let env = config.machine.env();

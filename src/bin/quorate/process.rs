@@ -1,4 +1,4 @@
-//! What the operating system says about this process, under the names that every Prometheus client
+//! The operating system's figures about this process, under the names that every Prometheus client
 //! library uses, and etcd's two for file descriptors. Linux only: elsewhere the page lacks them.
 
 use std::fs;
@@ -54,7 +54,7 @@ pub fn lock_memory() -> std::io::Result<()> {
     Ok(mlockall(pages)?)
 }
 
-/// Reads `/proc` whenever the metrics are asked for.
+/// Reads `/proc` at every scrape of the metrics.
 pub struct Process {
     cpu_seconds: Counter,
     start_seconds: IntGauge,

@@ -38,7 +38,7 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal stops it.
 async fn run(command: &Command) -> Result<(), String> {
     let mut stop = Stop::new().map_err(|error| format!("waiting for signals: {error}"))?;
     let serving = async {
