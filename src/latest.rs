@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_learns_that_nobody_listens() {
+    fn a_sender_learns_that_all_receivers_are_gone() {
         let (sender, receiver) = channel(());
         let mut context = Context::from_waker(Waker::noop());
         let mut closed = pin!(sender.closed());

@@ -182,7 +182,7 @@ async fn a_watch_ends_at_its_deadline_and_at_what_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn keep_alives_tell_what_became_of_a_lease() {
+async fn keep_alives_show_the_fate_of_a_lease() {
     let world = World::new(|_| {}).await;
     let mut lease = world.lease();
     for (id, ttl) in [(3, 500), (2, 100), (1, 300)] {

@@ -51,7 +51,7 @@ pub(super) struct Given {
 
 impl Given {
     /// Whether the initial cluster is found by other means than its flag.
-    pub fn is_asked_for(&self) -> bool {
+    pub fn is_given(&self) -> bool {
         !self.endpoints.is_empty() || !self.domain.is_empty()
     }
 

@@ -335,8 +335,8 @@ mod tests {
         assert_eq!(config.compact_hash_check_time, Duration::from_secs(2));
         assert!(config.compact_hash_check && config.lease_checkpoint);
         assert!(!config.initial_corrupt_check);
-        let (config, _) =
-            run("--config-file c.yml", "cors: ''\nhost-whitelist: ''\n").expect("nothing is said");
+        let (config, _) = run("--config-file c.yml", "cors: ''\nhost-whitelist: ''\n")
+            .expect("both may be empty");
         assert!(config.access.origins.contains("*") && config.access.hosts.contains("*"));
         assert_eq!(
             invalid("compact-hash-check-time: 0"),

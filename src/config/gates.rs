@@ -85,7 +85,7 @@ impl Gates {
 
     pub fn is_on(&self, name: &str) -> bool {
         let gate = GATES.iter().find(|gate| gate.name == name);
-        let gate = gate.expect("only gates that there are are asked for");
+        let gate = gate.expect("only known gates are looked up");
         self.0.get(gate.name).copied().unwrap_or(gate.default)
     }
 

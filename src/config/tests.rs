@@ -156,7 +156,7 @@ fn variables_stand_for_flags() {
 }
 
 #[test]
-fn profiles_are_there_when_asked_for_and_when_all_is_logged() {
+fn profiles_are_served_when_enabled_and_at_level_debug() {
     let serves = |line| config(line).pprof;
     assert!(serves("--enable-pprof") && serves("--log-level debug"));
     assert!(!serves("") && !serves("--enable-pprof=false"));
@@ -197,14 +197,14 @@ fn members_meet_at_another_etcd() {
     let line = "--name m1 --discovery-token tok --discovery-endpoints http://b:1,http://a:1 \
                 --discovery-user ann --discovery-password secret --discovery-dial-timeout 1s";
     let found = config(line);
-    let discovery = found.discovery.expect("it is asked for");
+    let discovery = found.discovery.expect("it is given");
     assert_eq!(discovery.endpoints, ["http://a:1", "http://b:1"]);
     assert_eq!(discovery.user, Some(("ann".into(), "secret".into())));
     assert_eq!((discovery.dial_timeout, discovery.tls), (Duration::from_secs(1), None));
     assert_eq!(found.initial_cluster.to_string(), "m1=http://localhost:2380");
     assert_eq!(found.server.member.initial_cluster_token, "tok");
     let secure = "--discovery-token t --discovery-endpoints a:1 --discovery-cacert ca.pem";
-    let tls = config(secure).discovery.expect("it is asked for").tls.expect("it is secured");
+    let tls = config(secure).discovery.expect("it is given").tls.expect("it is secured");
     assert_eq!(tls.trusted_ca_file.to_str(), Some("ca.pem"));
     assert_eq!(config("").discovery, None);
 }
@@ -222,7 +222,7 @@ fn members_are_named_by_dns() {
 }
 
 #[test]
-fn flags_without_effect_are_checked_and_told() {
+fn flags_without_effect_are_checked_and_noticed() {
     assert!(without_effect::is_consistent());
     let line = "--max-snapshots 7 --max-wals 9 --backend-batch-limit 5 --backend-batch-interval -1s \
                 --backend-bbolt-freelist-type array --v2-deprecation gone,write-only \
@@ -278,7 +278,7 @@ fn what_is_traced_is_checked_when_anything_is() {
 }
 
 #[test]
-fn the_machine_is_told_what_to_do_differently() {
+fn flags_about_sockets_and_syncs_set_the_machine() {
     assert_eq!(config("").machine, Machine::default());
     assert!(config("--socket-reuse-port --socket-reuse-address").machine.reuse_port);
     let (unsafe_config, notices) = run("--unsafe-no-fsync", &[]).expect("a valid line");
@@ -305,7 +305,7 @@ fn peers_have_five_seconds_at_least() {
 }
 
 #[test]
-fn more_than_etcd_recommends_is_told() {
+fn more_than_etcd_recommends_is_noticed() {
     let (_, notices) = run("--max-request-bytes 20000000", &[]).expect("a valid line");
     assert!(notices.contains(&Notice::LargeRequests(20_000_000)));
     let (_, notices) = run("--quota-backend-bytes 9000000000", &[]).expect("a valid line");
@@ -313,7 +313,7 @@ fn more_than_etcd_recommends_is_told() {
 }
 
 #[test]
-fn logins_are_remembered_as_asked() {
+fn tokens_and_hashes_follow_their_flags() {
     let ttl = Duration::from_secs(300);
     assert_eq!(config("").server.member.tokens, TokenKind::Simple { ttl });
     assert_eq!(config("").server.member.bcrypt_cost, 10);
@@ -670,7 +670,7 @@ fn http_has_addresses_of_its_own_if_wanted() {
 }
 
 #[test]
-fn who_may_use_http_is_said_by_name() {
+fn origins_and_hosts_of_http_are_lists() {
     let access = |line: &str| config(line).server.access;
     let all = access("");
     assert_eq!((all.origins.len(), all.hosts.len()), (1, 1));

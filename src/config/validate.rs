@@ -96,7 +96,7 @@ pub(super) fn command_line(
     {
         values.advertise_client.clear();
     }
-    let discovers = values.discovery.is_asked_for() || !values.discovery.suffix.is_empty();
+    let discovers = values.discovery.is_given() || !values.discovery.suffix.is_empty();
     if discovers && !values.given.contains("initial-cluster") {
         values.initial_cluster.clear();
     }
@@ -106,7 +106,7 @@ pub(super) fn command_line(
 /// The rules of a configuration file.
 pub(super) fn file(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
     let default = flags::defaults().initial_cluster;
-    if values.discovery.is_asked_for() && values.initial_cluster == default {
+    if values.discovery.is_given() && values.initial_cluster == default {
         values.initial_cluster.clear();
     }
     validate(values, notices)

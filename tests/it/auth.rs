@@ -213,7 +213,7 @@ fn sample(method: &str) -> Vec<u8> {
 const LEASE: i64 = 0x77;
 
 #[test]
-fn every_rpc_asks_for_what_its_rule_says() {
+fn every_rpc_requires_the_permission_of_its_rule() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &[CHEAP]);
     server.start();
@@ -225,7 +225,7 @@ fn every_rpc_asks_for_what_its_rule_says() {
         let grant = quorate_proto::etcdserverpb::LeaseGrantRequest { ttl: 600, id: LEASE };
         calls.call("etcdserverpb.Lease/LeaseGrant", None, &grant.encode_to_vec()).await;
         let put = PutRequest { key: "k".into(), lease: LEASE, ..Default::default() };
-        client.kv.put(put).await.expect("nobody judges yet");
+        client.kv.put(put).await.expect("auth is not enabled yet");
         set_up(&tool);
         let ann = log_in(&endpoint, "ann", "annpw").await;
         let mut judged = BTreeSet::new();
@@ -318,7 +318,7 @@ fn a_simple_token_ends_with_its_time_its_user_and_its_password() {
 }
 
 #[test]
-fn signed_tokens_are_known_to_all_who_have_the_key_and_end_with_a_change() {
+fn signed_tokens_hold_on_every_member_with_the_key_and_end_with_a_change() {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/member/testdata/jwt");
     let option = |method, private: &str, public: &str| {
         let key = |kind, name: &str| match name {

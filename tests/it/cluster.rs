@@ -107,7 +107,7 @@ async fn leader(cluster: &Cluster) -> usize {
     loop {
         for (i, server) in cluster.servers.iter().enumerate() {
             let mut client = Client::connect(&server.endpoint()).await;
-            let status = client.status().await.expect("a member that is ready tells its status");
+            let status = client.status().await.expect("a member that is ready has a status");
             if status.header.is_some_and(|header| header.member_id == status.leader) {
                 return i;
             }

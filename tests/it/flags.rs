@@ -186,7 +186,7 @@ fn in_order(line: &str) -> Vec<(String, Value)> {
 
 /// What takes longer than the limit is a warning, with the caller.
 #[test]
-fn slow_requests_are_told() {
+fn slow_requests_are_logged() {
     let dir = scratch();
     let flags = ["--warning-unary-request-duration=1ns", "--warning-apply-duration=1ns"];
     let mut server = Server::single(Kind::Quorate, dir.path(), &flags);
@@ -212,7 +212,7 @@ fn slow_requests_are_told() {
 
 /// So are calls of the JSON gateway, and answers that are read while they are sent.
 #[test]
-fn every_way_to_ask_is_told() {
+fn every_kind_of_slow_call_is_logged() {
     let dir = scratch();
     let flags = ["--warning-unary-request-duration=1ns", "--warning-apply-duration=1ns"];
     let mut server = Server::single(Kind::Quorate, dir.path(), &flags);
@@ -273,7 +273,7 @@ fn clients_that_ping_too_often_are_sent_away() {
 }
 
 #[test]
-fn a_connection_has_as_many_streams_as_the_flag_says() {
+fn a_connection_has_as_many_streams_as_its_flag_allows() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &["--max-concurrent-streams=7"]);
     server.start();

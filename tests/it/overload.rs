@@ -192,7 +192,7 @@ pub const STALLED_BYTES_MAX: u64 = 2 << 20;
 const WRITES_EXTRA: u64 = 128 << 20;
 
 #[test]
-fn watchers_that_read_nothing_cost_little_and_nobody_else() {
+fn watchers_that_read_nothing_cost_little_and_delay_no_other() {
     const BEFORE: usize = (32 << 20) / VALUE_BYTES;
     const AFTER: usize = (64 << 20) / VALUE_BYTES;
     let (_dir, server) = Server::serving();

@@ -75,7 +75,7 @@ fn profiles_are_taken_one_at_a_time() {
 }
 
 #[test]
-fn profiles_are_not_there_unless_they_are_asked_for() {
+fn profiles_are_not_served_unless_enabled() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &[]);
     server.start();

@@ -157,7 +157,7 @@ fn our_own_tool_speaks_tls() {
 }
 
 #[test]
-fn clients_must_prove_who_they_are() {
+fn clients_must_show_a_certificate() {
     let mut world = World::new(&["--client-cert-auth"]);
     let crl = world.dir.path().join("revoked.crl");
     let (alice, bob) = (world.client("alice", 2), world.client("bob", 3));
@@ -230,7 +230,7 @@ fn certificates_are_replaced_without_a_restart() {
 }
 
 #[test]
-fn versions_and_suites_are_those_asked_for() {
+fn versions_and_suites_are_those_of_the_flags() {
     if !has_openssl() {
         return;
     }

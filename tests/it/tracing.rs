@@ -224,7 +224,7 @@ async fn a_callers_trace_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_and_failures_are_told() {
+async fn streams_and_failures_are_exported() {
     let mut collector = Collector::start().await;
     let (_dir, mut server) = started(&collector.flags(0));
     let channel = Channel::connect_within(&server.endpoint(), PATIENCE).await.expect("it serves");
@@ -304,7 +304,7 @@ async fn a_share_of_the_others_is_traced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_collector_that_is_not_there() {
+async fn a_missing_collector_delays_nothing() {
     let address = format!("127.0.0.1:{}", free_port());
     let (_dir, mut server) = started(&flags(&address, 1_000_000));
     let mut client = Client::connect(&server.endpoint()).await;
@@ -317,7 +317,7 @@ async fn nobody_waits_for_a_collector_that_is_not_there() {
     assert!(page.contains("quorate_spans_dropped_total{reason=\"queue\"}"), "{page}");
     let began = Instant::now();
     assert!(server.terminate().success(), "it ends well");
-    assert!(began.elapsed() < Duration::from_secs(10), "it waits for nobody");
+    assert!(began.elapsed() < Duration::from_secs(10), "it waits for no collector");
 }
 
 /// etcd 3.5 knows traces as an experiment, with the names of its day.

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_told_length_and_priority() {
+    fn journal_entries_have_length_and_priority() {
         let entry = journal_entry(b"{}\n", Level::WARN);
         let wanted = b"PRIORITY=4\nSYSLOG_IDENTIFIER=quorate\nMESSAGE\n\x02\0\0\0\0\0\0\0{}\n";
         assert_eq!(entry, wanted);

@@ -143,7 +143,7 @@ fn log_notice(notice: &Notice) {
         }
         Notice::RaisedTimeout(flag) => info!("{flag} increased to minimum value: 5s"),
         Notice::NoSync => {
-            warn!("nothing is made durable: a power cut will lose what clients were told is kept")
+            warn!("nothing is made durable: a power cut will lose acknowledged writes")
         }
         Notice::LargeRequests(bytes) => warn!(
             max_request_bytes = bytes,
