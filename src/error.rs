@@ -2,7 +2,7 @@
 //! an error happens.
 //!
 //! * [`Refused`]: the request cannot be done as it is; deterministic when apply makes it.
-//! * [`Unavailable`]: not now, or not here; shows whether the effect is unknown.
+//! * [`Unavailable`]: not now, or not here; the effect may be unknown.
 //! * [`Fatal`]: the disk, corruption or a broken invariant; the process stops, with context.
 //!
 //! `?` never turns one kind into another: [`Error`] keeps the first two apart and [`Fatal`] is not
@@ -136,7 +136,8 @@ table! {
 }
 
 table! {
-    /// Not now, or not here. [`Unavailable::effect_unknown`] shows whether a write may still happen.
+    /// Not now, or not here. Only after `NoLeader`, `TooManyRequests` and `NotPrimaryLessor` it is known that
+    /// a write did not happen.
     Unavailable {
         NoLeader: Unavailable, "etcdserver: no leader";
         LeaderChanged: Unavailable, "etcdserver: leader changed";
@@ -153,13 +154,6 @@ table! {
         WatchCanceled: Cancelled, "etcdserver: watch canceled";
         Canceled: Cancelled, "etcdserver: request canceled";
         DeadlineExceeded: DeadlineExceeded, "context deadline exceeded";
-    }
-}
-
-impl Unavailable {
-    /// Whether a write answered so may have happened, or may still happen.
-    pub fn effect_unknown(self) -> bool {
-        !matches!(self, Self::NoLeader | Self::TooManyRequests | Self::NotPrimaryLessor)
     }
 }
 
