@@ -71,7 +71,7 @@ macro_rules! table {
 }
 
 table! {
-    /// The request cannot be done as asked; asking again gives the same answer until the state changes.
+    /// The request cannot be done as it is; a retry gets the same answer until the state changes.
     Refused {
         EmptyKey: InvalidArgument, "etcdserver: key is not provided";
         KeyNotFound: InvalidArgument, "etcdserver: key not found";
@@ -136,7 +136,8 @@ table! {
 }
 
 table! {
-    /// Not now, or not here; a write may still happen.
+    /// Not now, or not here. Only after `NoLeader`, `TooManyRequests` and `NotPrimaryLessor` it is known that
+    /// a write did not happen.
     Unavailable {
         NoLeader: Unavailable, "etcdserver: no leader";
         LeaderChanged: Unavailable, "etcdserver: leader changed";

@@ -86,7 +86,7 @@ impl<T> Sender<T> {
         before
     }
 
-    /// Changes the value in place; wakes those who wait if `modify` says so, and returns what it says.
+    /// Changes the value in place; wakes the waiters if `modify` returns true, and returns the same.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let mut state = self.0.state.write().expect("nothing panics while it holds the lock");
         let modified = modify(&mut state.value);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_learns_that_nobody_listens() {
+    fn a_sender_learns_that_all_receivers_are_gone() {
         let (sender, receiver) = channel(());
         let mut context = Context::from_waker(Waker::noop());
         let mut closed = pin!(sender.closed());

@@ -61,7 +61,7 @@ pub const WAITING_BYTES_MAX: usize = 64 << 20;
 /// leases, health and membership.
 pub const READERS_MAX: usize = 65_536;
 pub const READERS_RESERVED: usize = 4_096;
-/// A read index that has not come is asked for again.
+/// After this time a missing read index is requested again.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
 /// Entries kept in memory for followers that lag, bytes; fewer entries are kept when they are large.
 pub const CATCHUP_BYTES_MAX: usize = 128 << 20;
@@ -181,12 +181,11 @@ pub const COMPACT_HASH_CHECK_TIME: Duration = Duration::from_secs(60);
 /// Expired leases revoked at the same time, at first and when the log is slow, and at most.
 pub const LEASE_REVOKES_MIN: usize = 16;
 pub const LEASE_REVOKES_MAX: usize = 512;
-/// Leases of which one log entry says how much is left.
+/// Leases whose remaining time one log entry records.
 pub const LEASE_CHECKPOINTS_MAX: usize = 1_000;
 /// Between two such entries about one lease.
 pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// What the events of one entry take above which they are not kept for watchers, who read them from
-/// history.
+/// Events of one entry that take more bytes are not kept for watchers, which read them from history.
 pub const EVENTS_BYTES_MAX: usize = 16 << 20;
 /// Publications that wait for the watch hub.
 pub const HUB_INBOX: usize = 1_024;
@@ -221,8 +220,8 @@ pub const PROXY_CACHE_ANSWERS: usize = 2_048;
 pub const PROXY_CACHE_BYTES: usize = 64 << 20;
 /// Responses that wait for one watch stream of a proxy.
 pub const PROXY_WATCH_INBOX: usize = 1_024;
-/// What a watch stream gets to take the next response when others wait for the same one, and when
-/// nobody else does; then it is ended.
+/// The time that a watch stream has to take the next response, where others wait for the same one and
+/// where none does; then it is ended.
 pub const PROXY_WATCH_PATIENCE_SHARED: Duration = Duration::from_millis(50);
 pub const PROXY_WATCH_PATIENCE: Duration = Duration::from_secs(10);
 /// The largest request that a proxy takes: what gRPC's Go library lets a server receive.

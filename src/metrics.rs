@@ -2,8 +2,8 @@
 //! many servers run in one process under the simulator. No clock: durations are handed in.
 //!
 //! Only what is really counted has a row. The fields of [`Metrics`] are fed by the layer that sees the
-//! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`] when
-//! the page is asked for.
+//! event; what is a state rather than an event, or is counted elsewhere, is read into a [`Row`]
+//! at every scrape.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,7 +22,7 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
-            /// Only there when it is asked for.
+            /// Only there when it is enabled.
             grpc_seconds: OnceLock<HistogramVec>,
             $($(#[$doc])* pub $field: metrics!(@type $kind),)*
         }
@@ -60,7 +60,7 @@ macro_rules! metrics {
 
 metrics! {
     leader_changes: counter (), "etcd_server_leader_changes_seen_total",
-        "Times that a leader was seen who had not been it before.";
+        "Times that the leader changed.";
     proposals_failed: counter (), "etcd_server_proposals_failed_total",
         "Proposals of this member that were not answered in time.";
     health_success: counter (), "etcd_server_health_success", "/health answered healthy.";
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_read_when_asked_stand_in_their_order() {
+    fn rows_read_at_a_scrape_stand_in_their_order() {
         let metrics = Metrics::new();
         let process = Row::counter("a_total", "Of the process.").value(0.5);
         let mut sent = Row::counter("etcd_peer_total", "To members.");

@@ -40,7 +40,7 @@ position!(
     LeaseId(i64), "{:016x}"
 );
 position!(
-    /// A member's identifier, as etcd computes it; 0 means "nobody". Printed in hex without padding.
+    /// A member's identifier, as etcd computes it; 0 stands for no member. Printed in hex without padding.
     MemberId(u64), "{:x}"
 );
 position!(
@@ -65,6 +65,6 @@ impl Revision {
 }
 
 impl MemberId {
-    /// Nobody: no leader, no vote.
+    /// No member: no leader, no vote.
     pub const NONE: Self = Self(0);
 }

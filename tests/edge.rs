@@ -183,7 +183,7 @@ async fn a_watch_ends_at_its_deadline_and_at_what_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn keep_alives_tell_what_became_of_a_lease() {
+async fn keep_alives_show_the_fate_of_a_lease() {
     let world = World::new(|_| {}).await;
     let mut lease = world.lease();
     for (id, ttl) in [(3, 500), (2, 100), (1, 300)] {
@@ -306,7 +306,7 @@ async fn what_a_txns_txns_write_counts_against_the_quota() {
     assert_eq!(refusal(kv.txn(nested(4_500)).await), full);
 }
 
-/// etcd waits for an operator who defragments and disarms.
+/// etcd waits until an operator defragments and disarms.
 #[tokio::test]
 async fn a_full_store_that_was_emptied_takes_writes_again_by_itself() {
     let world = World::new(|member| {
@@ -377,7 +377,7 @@ async fn a_downgrade_is_begun_and_cancelled_in_etcds_words() {
     wait_for(&world, "/version", &version("3.7.0")).await;
 }
 
-/// Asks until the answer has this in it.
+/// Repeats the call until the answer contains this.
 async fn wait_for(world: &World, path: &str, wanted: &str) {
     let answered = async { while !world.get(path).await.contains(wanted) {} };
     tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no {wanted}"));

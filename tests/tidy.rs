@@ -1,6 +1,9 @@
-//! The repository's rules, checked on every file: layers, fences around crates, doors to the world,
+//! The repository's rules, checked on every file: layers, fences around crates, ways to the outside world,
 //! sizes and first lines. Each rule is a function from a file to complaints, and each has a test in
 //! which it complains. What clippy can check is left to it (`.clippy.toml`).
+
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
 
 use std::fs;
 use std::path::Path;
@@ -64,8 +67,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hmac", &["member"]),
 ];
 
-/// Paths to the world that only `src/env`, `src/bin` and tests may take, and what to take instead.
-const DOORS: &[(&[&str], &str)] = &[
+/// Paths to the outside world that only `src/env`, `src/bin` and tests may take, and what to take instead.
+const WORLD: &[(&[&str], &str)] = &[
     (&["tokio", "spawn"], "Env::spawn"),
     (&["tokio", "task"], "Env::spawn, Env::blocking"),
     (&["tokio", "time"], "Env::sleep, Env::timeout"),
@@ -91,8 +94,8 @@ const DOORS: &[(&[&str], &str)] = &[
 const CLOCKS: &[(&[&str], &str)] =
     &[(&["Instant", "now"], "Env::now"), (&["SystemTime", "now"], "Env::wall")];
 
-/// Where a rule about doors and clocks has to give way, and why.
-const DOOR_EXCEPTIONS: &[(&str, &str)] = &[];
+/// Files for which a rule about the world and clocks has to give way, and why.
+const WORLD_EXCEPTIONS: &[(&str, &str)] = &[];
 
 const FILE_LINES_MAX: usize = 900;
 const FUNCTION_LINES_MAX: usize = 120;
@@ -100,7 +103,7 @@ const FUNCTION_LINES_MAX: usize = 120;
 const LONG_FILES: &[&str] = &[];
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
-/// Names that say nothing.
+/// Names without a meaning.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "manager", "misc"];
 
 const FOLDERS: &[&str] = &["src", "sim", "proto", "fuzz", "tests"];
@@ -181,14 +184,14 @@ fn complaints(source: &Source) -> Vec<String> {
         function_size,
         layers,
         fences,
-        doors,
+        outside_world,
         one_world,
         biased_selects,
     ];
     rules.iter().flat_map(|rule| rule(source)).chain(ignored_tests(source)).collect()
 }
 
-/// STYLE: the first line says what the file is and what it does not do.
+/// STYLE: the first line describes what the file is and what it does not do.
 fn first_line(source: &Source) -> Vec<String> {
     match source.text.starts_with("//! ") {
         true => Vec::new(),
@@ -273,9 +276,9 @@ fn fences(source: &Source) -> Vec<String> {
     complaints
 }
 
-fn doors(source: &Source) -> Vec<String> {
+fn outside_world(source: &Source) -> Vec<String> {
     let inside = source.module().is_none_or(|module| matches!(module, "env" | "bin"));
-    if inside || DOOR_EXCEPTIONS.iter().any(|(path, _)| *path == source.path) {
+    if inside || WORLD_EXCEPTIONS.iter().any(|(path, _)| *path == source.path) {
         return Vec::new();
     }
     let mut complaints = Vec::new();
@@ -284,10 +287,10 @@ fn doors(source: &Source) -> Vec<String> {
         if segments.starts_with(&["std", "env", "consts"]) {
             continue;
         }
-        let door = DOORS.iter().find(|(door, _)| segments.starts_with(door));
+        let world = WORLD.iter().find(|(path, _)| segments.starts_with(path));
         let clock = CLOCKS.iter().find(|(clock, _)| segments.ends_with(clock));
-        if let Some((_, instead)) = door.or(clock) {
-            let what = format!("`{}` is behind a door: use {instead}", segments.join("::"));
+        if let Some((_, instead)) = world.or(clock) {
+            let what = format!("`{}` is of the outside world: use {instead}", segments.join("::"));
             complaints.push(source.complain(path.line, what));
         }
     }
@@ -311,7 +314,7 @@ fn one_world(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// STYLE: `select!` is `biased;`, and a comment says why in this order.
+/// STYLE: `select!` is `biased;`, and a comment gives the reason for the order.
 fn biased_selects(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     each(&source.tokens, &mut |tokens, at| {
@@ -372,11 +375,11 @@ fn stale_exceptions(files: &[Source]) -> Vec<String> {
     let files_stale = LONG_FILES.iter().filter(|path| !long(path)).map(ToString::to_string);
     let functions_stale =
         LONG_FUNCTIONS.iter().filter(|entry| !long_function(entry)).map(|e| format!("{e:?}"));
-    let doors_stale =
-        DOOR_EXCEPTIONS.iter().filter(|(path, _)| file(path).is_none()).map(|e| format!("{e:?}"));
+    let world_stale =
+        WORLD_EXCEPTIONS.iter().filter(|(path, _)| file(path).is_none()).map(|e| format!("{e:?}"));
     files_stale
         .chain(functions_stale)
-        .chain(doors_stale)
+        .chain(world_stale)
         .map(|entry| format!("tests/tidy.rs: the exception {entry} is not needed any more"))
         .collect()
 }
@@ -572,7 +575,7 @@ mod bad {
         check(layers, "src/mvcc/mod.rs", "mod tests { use crate::lease::Leases; }", &[]);
         check(layers, "src/mvcc/tests/random.rs", "use crate::lease::Leases;", &[]);
         check(layers, "src/codec.rs", "use super::env::Env;", &["`codec` names `env`"]);
-        // The side door.
+        // The client, beside the rows.
         check(layers, "src/ctl/mod.rs", "use crate::client::Client;", &[]);
         check(layers, "src/member/mod.rs", "use crate::client::Client;", &["names `client`"]);
         check(layers, "src/client/mod.rs", "use crate::mvcc::View;", &["`client` names `mvcc`"]);
@@ -592,21 +595,36 @@ mod bad {
 
     #[test]
     fn ways_out() {
-        check(doors, "src/member/mod.rs", "fn f() { tokio::spawn(x) }", &["use Env::spawn"]);
-        check(doors, "src/member/mod.rs", "use tokio::{net::TcpStream, sync};", &["Env::net"]);
-        check(doors, "src/wal/mod.rs", "use std::{fs, io};", &["use Env::disk"]);
-        check(doors, "src/wal/mod.rs", "use std::net::SocketAddr;", &[]);
         check(
-            doors,
+            outside_world,
+            "src/member/mod.rs",
+            "fn f() { tokio::spawn(x) }",
+            &["use Env::spawn"],
+        );
+        check(
+            outside_world,
+            "src/member/mod.rs",
+            "use tokio::{net::TcpStream, sync};",
+            &["Env::net"],
+        );
+        check(outside_world, "src/wal/mod.rs", "use std::{fs, io};", &["use Env::disk"]);
+        check(outside_world, "src/wal/mod.rs", "use std::net::SocketAddr;", &[]);
+        check(
+            outside_world,
             "src/wal/mod.rs",
             "fn f() { select! { _ = time::Instant::now() => {} } }",
             &["use Env::now"],
         );
-        check(doors, "src/wal/mod.rs", "fn f() { let now = SystemTime::now; }", &["Env::wall"]);
-        check(doors, "src/wal/mod.rs", "mod tests { use std::fs; }", &[]);
-        check(doors, "src/wal/mod.rs", "mod inner { use std::fs; }", &["Env::disk"]);
-        check(doors, "src/env/tokio.rs", "use std::fs;", &[]);
-        check(doors, "src/bin/quorate/main.rs", "use std::fs;", &[]);
+        check(
+            outside_world,
+            "src/wal/mod.rs",
+            "fn f() { let now = SystemTime::now; }",
+            &["Env::wall"],
+        );
+        check(outside_world, "src/wal/mod.rs", "mod tests { use std::fs; }", &[]);
+        check(outside_world, "src/wal/mod.rs", "mod inner { use std::fs; }", &["Env::disk"]);
+        check(outside_world, "src/env/tokio.rs", "use std::fs;", &[]);
+        check(outside_world, "src/bin/quorate/main.rs", "use std::fs;", &[]);
         check(one_world, "src/env/mod.rs", "#[cfg(madsim)] fn f() {}", &["src/env/mod.rs:1:"]);
         check(
             one_world,

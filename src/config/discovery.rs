@@ -50,8 +50,8 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Whether the initial cluster is not what the flag of that name says.
-    pub fn is_asked_for(&self) -> bool {
+    /// Whether the initial cluster is found by other means than its flag.
+    pub fn is_given(&self) -> bool {
         !self.endpoints.is_empty() || !self.domain.is_empty()
     }
 
@@ -219,7 +219,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "discovery-user",
         "",
         set!(discovery.user, text),
-        "Discovery: the user; without --discovery-password nobody is logged in."
+        "Discovery: the user; without --discovery-password there is no login."
     ),
     served!(
         Clustering,

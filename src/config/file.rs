@@ -98,7 +98,7 @@ pub(super) fn read(text: &str) -> Result<Values, ConfigError> {
             set(&mut values, flag, &path, node)?;
         }
     }
-    // No flag says this.
+    // There is no flag for it.
     let names = get(&document, CLIENT[0]).and_then(|client| get(client, "allowed-cn"));
     if let Some(names) = names.and_then(Value::as_array) {
         let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
@@ -166,7 +166,7 @@ fn literal(flag: &Flag, path: &str, node: &Value) -> Result<String, ConfigError>
         }
         (_, node) => return Err(mismatch(kind(node), path, flag)),
     };
-    // Go cannot tell these from keys that are not there.
+    // To Go these are the same as absent keys.
     match (flag.name, text.as_str()) {
         ("initial-cluster-state", "") => Ok("new".into()),
         ("self-signed-cert-validity", "0") => Ok("1".into()),
@@ -335,8 +335,8 @@ mod tests {
         assert_eq!(config.compact_hash_check_time, Duration::from_secs(2));
         assert!(config.compact_hash_check && config.lease_checkpoint);
         assert!(!config.initial_corrupt_check);
-        let (config, _) =
-            run("--config-file c.yml", "cors: ''\nhost-whitelist: ''\n").expect("nothing is said");
+        let (config, _) = run("--config-file c.yml", "cors: ''\nhost-whitelist: ''\n")
+            .expect("both may be empty");
         assert!(config.access.origins.contains("*") && config.access.hosts.contains("*"));
         assert_eq!(
             invalid("compact-hash-check-time: 0"),

@@ -74,7 +74,7 @@ impl Flag {
         self.takes() == Takes::Bool
     }
 
-    /// An error says what is wrong with the value.
+    /// An error describes what is wrong with the value.
     pub(crate) fn set(&self, values: &mut Values, value: &str) -> Result<(), String> {
         match self.kind {
             Kind::Served { set, .. } => set(values, value)?,
@@ -144,7 +144,7 @@ macro_rules! served {
     };
 }
 
-/// Stores what a literal says, or passes on why it is none.
+/// Stores the value of a literal, or passes on why it is none.
 macro_rules! set {
     ($($field:ident).+, $read:expr) => {
         |values, text| {
@@ -332,7 +332,7 @@ const SERVED: &[Flag] = &[
         "initial-advertise-peer-urls",
         "http://localhost:2380",
         set!(advertise_peer, Url::parse_list),
-        "This member's peer URLs, as told to the other members."
+        "This member's peer URLs, as the other members use them."
     ),
     served!(
         Clustering,
@@ -360,7 +360,7 @@ const SERVED: &[Flag] = &[
         "advertise-client-urls",
         "http://localhost:2379",
         set!(advertise_client, Url::parse_list),
-        "This member's client URLs, as told to clients."
+        "This member's client URLs, as clients use them."
     ),
     served!(
         Clustering,
@@ -483,7 +483,7 @@ const SERVED: &[Flag] = &[
         "host-whitelist",
         "*",
         set!(host_whitelist, unique),
-        "Host names by which HTTP without TLS may be asked, separated by commas; '*' for all."
+        "Host names under which HTTP without TLS is served, separated by commas; '*' for all."
     ),
     served!(
         Features,

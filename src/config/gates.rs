@@ -51,7 +51,7 @@ const GATES: &[Gate] = &[
 /// These switch all gates of their stage that are not named themselves.
 const ALL: &[(&str, Stage)] = &[("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
 
-/// What was said about gates.
+/// The gates as given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gates(BTreeMap<&'static str, bool>);
 
@@ -85,7 +85,7 @@ impl Gates {
 
     pub fn is_on(&self, name: &str) -> bool {
         let gate = GATES.iter().find(|gate| gate.name == name);
-        let gate = gate.expect("only gates that there are are asked for");
+        let gate = gate.expect("only known gates are looked up");
         self.0.get(gate.name).copied().unwrap_or(gate.default)
     }
 

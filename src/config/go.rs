@@ -159,7 +159,7 @@ pub(crate) fn bare_uint_as<T: TryFrom<u64>>(text: &str) -> Result<T, Why> {
     })
 }
 
-/// What Go says when a file cannot be opened or read.
+/// Go's text for a file that cannot be opened or read.
 pub(crate) fn file_error(what: &str, path: &str, error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

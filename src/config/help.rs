@@ -29,7 +29,7 @@ pub const USAGE: &str = "Usage:
     Start a proxy that lets clients share what they ask for.
 ";
 
-/// `--version`: etcd's lines first, for those who read them, then ours.
+/// `--version`: etcd's lines first, for programs that read them, then ours.
 pub fn version() -> String {
     format!(
         "etcd Version: {ETCD_VERSION}\nGit SHA: {}\nGo Version: none\nGo OS/Arch: {}/{}\n\

@@ -23,8 +23,7 @@ pub enum Format {
     Console,
 }
 
-/// Where lines go, in the order in which they do: who has seen a line on the terminal finds it in the
-/// file.
+/// Where lines go, in this order: a line that stands on the terminal is in the file already.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Output {
     File(PathBuf),

@@ -12,9 +12,9 @@
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`file`] (the
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
-//! rules), `discovery` (other ways to find the members), [`without_effect`] (flags for what is not
-//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`server`]
-//! (what the server is started with), [`help`] (texts), [`pflag`] (the syntax of the tools' and
+//! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not
+//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`help`]
+//! (texts), [`pflag`] (the syntax of the tools' and
 //! sub-commands' flags).
 
 pub mod cluster;
@@ -26,8 +26,8 @@ pub(crate) mod go;
 pub mod help;
 pub mod log;
 pub(crate) mod pflag;
+pub mod secrets;
 mod security;
-mod server;
 mod tokens;
 pub mod urls;
 mod validate;
@@ -49,7 +49,7 @@ const PREFIX: &str = "ETCD_";
 const CONFIG_FILE: &str = "ETCD_CONFIG_FILE";
 const VERSION: &str = "ETCD_VERSION";
 
-/// What a command line asks for.
+/// The meaning of a command line.
 #[derive(Debug)]
 pub enum Command {
     Run(Box<Config>),
@@ -64,10 +64,10 @@ pub enum ConfigError {
     /// package and etcd do.
     #[error("{0}")]
     Usage(String),
-    /// The configuration contradicts itself or asks for what is not served: exit code 1.
+    /// The configuration contradicts itself or needs what is not served: exit code 1.
     #[error("{0}")]
     Invalid(String),
-    /// The same, told in etcd without a log line around it.
+    /// The same, printed by etcd without a log line around it.
     #[error("{0}")]
     Plain(String),
 }
@@ -90,13 +90,13 @@ pub enum Notice {
     /// The configuration is this file's.
     LoadedFile(String),
     IgnoredFlag(&'static str),
-    /// What etcd says about a flag that it will not have for long.
+    /// etcd's text about a flag that it will drop.
     Deprecated(&'static str),
     WithoutEffect {
         flag: &'static str,
         why: &'static str,
     },
-    /// Less than the least that there is was asked for.
+    /// A value below the minimum was raised to it.
     RaisedTimeout(&'static str),
     /// A power cut may lose what was answered.
     NoSync,
@@ -106,11 +106,11 @@ pub enum Notice {
     LargeQuota(i64),
     DefaultName,
     DefaultDataDir(String),
-    /// The member listens everywhere and tells others to find it at localhost.
+    /// The member listens on every interface but advertises localhost.
     AdvertisesLocalhost(&'static str),
     /// A `--bcrypt-cost` that there is not; the default counts.
     BcryptCost(u64),
-    /// Part of what was said about TLS counts for nothing; the URL is the one concerned.
+    /// Some TLS flags have no effect; `url` is the one concerned.
     IgnoredSecurity {
         what: &'static str,
         url: String,
@@ -197,8 +197,8 @@ struct Values {
     pub given: BTreeSet<&'static str>,
 }
 
-/// Reads the command line (without the program's name) and the process's variables. `read_file` is asked
-/// for the configuration file, if one is named.
+/// Reads the command line (without the program's name) and the process's variables. `read_file` reads
+/// the configuration file, if one is named.
 pub fn parse(
     arguments: &[String],
     variables: &[(String, String)],
@@ -275,10 +275,13 @@ fn read_variables(
                     let value = go::quote(value);
                     ConfigError::Invalid(format!("invalid value {value} for {variable}: {why}"))
                 })?;
-                notices.push(Notice::UsedVariable { name: variable.clone(), value: value.clone() });
+                let value = secrets::variable(variable, value);
+                notices.push(Notice::UsedVariable { name: variable.clone(), value });
             }
-            _ => notices
-                .push(Notice::UnknownVariable { name: variable.clone(), value: value.clone() }),
+            _ => {
+                let value = secrets::variable(variable, value);
+                notices.push(Notice::UnknownVariable { name: variable.clone(), value });
+            }
         }
     }
     Ok(())

@@ -110,7 +110,7 @@ impl Flags {
     }
 }
 
-/// Go's package `strconv` says more than its package `flag` does.
+/// Go's package `strconv` has longer texts than its package `flag`.
 fn check(kind: Kind, value: &str) -> Result<(), String> {
     let (function, checked) = match kind {
         Kind::Text | Kind::List => return Ok(()),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::flags::{Flag, served, set, text};
 use super::urls::Url;
 use super::{Notice, Values, go};
-use crate::tls::Generate;
 use crate::tls::suites::Protocol;
+use crate::tls::{self, Generate};
 
 /// Turns what was given into what is used.
 pub(super) fn settle(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), String> {
@@ -24,6 +24,11 @@ fn settle_peers(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), St
         notices.push(ignored("ignoring peer auto TLS since certs given", None));
     } else if values.peer_auto_tls {
         let urls: Vec<&Url> = urls.iter().collect();
+        notices.extend(checks_clients(tls).then(|| {
+            let what = "ignoring --peer-client-cert-auth and --peer-trusted-ca-file since \
+                        --peer-auto-tls is set: members are not checked";
+            ignored(what, None)
+        }));
         tls.generate = Some(generate(&values.data_dir, "peer", &urls, values.self_signed_years));
         return Ok(());
     }
@@ -59,6 +64,12 @@ fn settle_clients(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), 
     if values.client_auto_tls && tls.has_certificate() {
         notices.push(ignored("ignoring client auto TLS since certs given", None));
     } else if values.client_auto_tls {
+        // As in etcd a generated certificate stands alone; etcd does not mention it.
+        notices.extend(checks_clients(tls).then(|| {
+            let what = "ignoring --client-cert-auth and --trusted-ca-file since --auto-tls is set: \
+                        clients are not checked";
+            ignored(what, None)
+        }));
         tls.generate = Some(generate(&values.data_dir, "client", &urls, values.self_signed_years));
         return Ok(());
     }
@@ -94,6 +105,11 @@ fn settle_clients(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), 
 fn generate(data_dir: &str, side: &str, urls: &[&Url], years: u64) -> Generate {
     let hosts = urls.iter().map(|url| url.host().to_owned()).filter(|host| !host.is_empty());
     Generate { dir: Path::new(data_dir).join("fixtures").join(side), hosts: hosts.collect(), years }
+}
+
+/// Whether a certificate is required of the other side.
+fn checks_clients(tls: &tls::Settings) -> bool {
+    tls.client_cert_auth || !tls.trusted_ca_file.as_os_str().is_empty()
 }
 
 fn ignored(what: &'static str, url: Option<&Url>) -> Notice {

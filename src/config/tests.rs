@@ -7,6 +7,7 @@ use super::flags::Takes;
 use super::*;
 use crate::env::Place;
 use crate::env::tokio::Machine;
+use crate::member::InitialState;
 use crate::member::compactor::AutoCompaction;
 use crate::member::tokens::TokenKind;
 use crate::peer::Patience;
@@ -52,24 +53,27 @@ fn invalid(line: &str) -> String {
 #[test]
 fn no_flags_give_etcds_defaults() {
     let config = config("");
-    assert_eq!(config.name, "default");
-    assert_eq!(config.data_dir.to_str(), Some("default.etcd"));
-    assert_eq!(config.wal_dir().to_str(), Some("default.etcd/member/wal"));
+    assert_eq!(config.server.member.name, "default");
+    assert_eq!(config.server.member.data_dir.to_str(), Some("default.etcd"));
+    assert_eq!(config.server.member.wal_dir().to_str(), Some("default.etcd/member/wal"));
     let local = |port| Listen::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    assert_eq!(config.listen_client, [local(2379)]);
-    assert_eq!(config.listen_peer, [local(2380)]);
-    assert!(!config.client_tls.has_certificate() && !config.peer_tls.has_certificate());
-    assert_eq!(config.advertise_client[0].as_str(), "http://localhost:2379");
+    assert_eq!(config.server.listen_client, [local(2379)]);
+    assert_eq!(config.server.member.listen_peer, [local(2380)]);
+    assert!(
+        !config.server.tls.has_certificate() && !config.server.member.peer_tls.has_certificate()
+    );
+    assert_eq!(config.server.member.advertise_client_urls[0], "http://localhost:2379");
     assert_eq!(config.initial_cluster.to_string(), "default=http://localhost:2380");
-    assert_eq!(config.initial_cluster_token, "etcd-cluster");
-    assert_eq!(config.heartbeat, Duration::from_millis(100));
-    assert_eq!(config.election_timeout, Duration::from_secs(1));
-    assert_eq!(config.quota_bytes, Some(2 << 30));
-    assert_eq!(config.request_bytes_max, 1_572_864);
-    assert_eq!(config.txn_ops_max, 128);
-    assert_eq!(config.concurrent_streams_max, u32::MAX);
-    assert_eq!(config.progress_interval, Duration::from_secs(600));
-    assert!(config.pre_vote && !config.joins_existing);
+    assert_eq!(config.server.member.initial_cluster_token, "etcd-cluster");
+    assert_eq!(config.server.member.heartbeat, Duration::from_millis(100));
+    assert_eq!(config.server.member.election_timeout, Duration::from_secs(1));
+    assert_eq!(config.server.member.quota_bytes, Some(2 << 30));
+    assert_eq!(config.server.member.request_bytes_max, 1_572_864);
+    assert_eq!(config.server.member.txn_ops_max, 128);
+    assert_eq!(config.server.concurrent_streams_max, u32::MAX);
+    assert_eq!(config.server.member.watch_progress_interval, Duration::from_secs(600));
+    assert!(config.server.member.pre_vote);
+    assert_eq!(config.server.member.initial_state, InitialState::New);
     assert_eq!(config.check_first_start(), Ok(()));
 }
 
@@ -77,10 +81,10 @@ fn no_flags_give_etcds_defaults() {
 fn gos_syntax_is_read() {
     let config =
         config("-name a --data-dir=d=e --pre-vote=F --name b --pre-vote -max-txn-ops 0x10");
-    assert_eq!(config.name, "b");
-    assert_eq!(config.data_dir.to_str(), Some("d=e"));
-    assert!(config.pre_vote);
-    assert_eq!(config.txn_ops_max, 16);
+    assert_eq!(config.server.member.name, "b");
+    assert_eq!(config.server.member.data_dir.to_str(), Some("d=e"));
+    assert!(config.server.member.pre_vote);
+    assert_eq!(config.server.member.txn_ops_max, 16);
 
     assert_eq!(usage_error("--nam x"), "flag provided but not defined: -nam");
     assert_eq!(usage_error("--name"), "flag needs an argument: -name");
@@ -99,7 +103,7 @@ fn gos_syntax_is_read() {
     );
     assert_eq!(invalid("--pre-vote false"), "\"false\" is not a valid flag");
     assert_eq!(invalid("-- --name"), "\"--name\" is not a valid flag");
-    // Commands are no flags; who starts the program looks for them first.
+    // Commands are no flags; the program looks for them first.
     assert_eq!(invalid("gateway start"), "\"gateway\" is not a valid flag");
 }
 
@@ -128,13 +132,13 @@ fn variables_stand_for_flags() {
         ("PATH", "/bin"),
     ];
     let (config, notices) = run("--data-dir d", &variables[..3]).expect("valid");
-    assert_eq!(config.name, "v");
-    assert!(!config.pre_vote);
+    assert_eq!(config.server.member.name, "v");
+    assert!(!config.server.member.pre_vote);
     let unknown = Notice::UnknownVariable { name: "ETCD_NO_SUCH".into(), value: "1".into() };
     assert!(notices.contains(&unknown), "{notices:?}");
 
     let (config, notices) = run("", &variables).expect("an empty variable counts as absent");
-    assert_eq!(config.data_dir.to_str(), Some("v.etcd"));
+    assert_eq!(config.server.member.data_dir.to_str(), Some("v.etcd"));
     assert!(notices.contains(&Notice::DefaultDataDir("v.etcd".into())));
 
     let special = ("ETCD_VERSION", "true");
@@ -152,7 +156,7 @@ fn variables_stand_for_flags() {
 }
 
 #[test]
-fn profiles_are_there_when_asked_for_and_when_all_is_logged() {
+fn profiles_are_served_when_enabled_and_at_level_debug() {
     let serves = |line| config(line).pprof;
     assert!(serves("--enable-pprof") && serves("--log-level debug"));
     assert!(!serves("") && !serves("--enable-pprof=false"));
@@ -193,14 +197,14 @@ fn members_meet_at_another_etcd() {
     let line = "--name m1 --discovery-token tok --discovery-endpoints http://b:1,http://a:1 \
                 --discovery-user ann --discovery-password secret --discovery-dial-timeout 1s";
     let found = config(line);
-    let discovery = found.discovery.expect("it is asked for");
+    let discovery = found.discovery.expect("it is given");
     assert_eq!(discovery.endpoints, ["http://a:1", "http://b:1"]);
     assert_eq!(discovery.user, Some(("ann".into(), "secret".into())));
     assert_eq!((discovery.dial_timeout, discovery.tls), (Duration::from_secs(1), None));
     assert_eq!(found.initial_cluster.to_string(), "m1=http://localhost:2380");
-    assert_eq!(found.initial_cluster_token, "tok");
+    assert_eq!(found.server.member.initial_cluster_token, "tok");
     let secure = "--discovery-token t --discovery-endpoints a:1 --discovery-cacert ca.pem";
-    let tls = config(secure).discovery.expect("it is asked for").tls.expect("it is secured");
+    let tls = config(secure).discovery.expect("it is given").tls.expect("it is secured");
     assert_eq!(tls.trusted_ca_file.to_str(), Some("ca.pem"));
     assert_eq!(config("").discovery, None);
 }
@@ -218,7 +222,7 @@ fn members_are_named_by_dns() {
 }
 
 #[test]
-fn flags_without_effect_are_checked_and_told() {
+fn flags_without_effect_are_checked_and_noticed() {
     assert!(without_effect::is_consistent());
     let line = "--max-snapshots 7 --max-wals 9 --backend-batch-limit 5 --backend-batch-interval -1s \
                 --backend-bbolt-freelist-type array --v2-deprecation gone,write-only \
@@ -274,15 +278,15 @@ fn what_is_traced_is_checked_when_anything_is() {
 }
 
 #[test]
-fn the_machine_is_told_what_to_do_differently() {
-    assert_eq!(config("").machine(), Machine::default());
-    assert!(config("--socket-reuse-port --socket-reuse-address").machine().reuse_port);
+fn flags_about_sockets_and_syncs_set_the_machine() {
+    assert_eq!(config("").machine, Machine::default());
+    assert!(config("--socket-reuse-port --socket-reuse-address").machine.reuse_port);
     let (unsafe_config, notices) = run("--unsafe-no-fsync", &[]).expect("a valid line");
-    assert!(unsafe_config.machine().no_sync && notices.contains(&Notice::NoSync));
+    assert!(unsafe_config.machine.no_sync && notices.contains(&Notice::NoSync));
     let peers = "--initial-advertise-peer-urls http://127.0.0.1:1,http://10.0.0.7:1,http://name:1";
-    assert_eq!(config(peers).machine().local_address, None);
+    assert_eq!(config(peers).machine.local_address, None);
     let gate = format!("{peers} --feature-gates SetMemberLocalAddr=true");
-    assert_eq!(config(&gate).machine().local_address, Some([10, 0, 0, 7].into()));
+    assert_eq!(config(&gate).machine.local_address, Some([10, 0, 0, 7].into()));
     let slow = config("--compaction-batch-limit 10 --compaction-sleep-interval 1s");
     let options = slow.server_options().member;
     assert_eq!((options.compaction_step, options.compaction_pause), (10, Duration::from_secs(1)));
@@ -290,18 +294,18 @@ fn the_machine_is_told_what_to_do_differently() {
 
 #[test]
 fn peers_have_five_seconds_at_least() {
-    let patience = |line| config(line).peer_patience;
+    let patience = |line| config(line).server.member.peer_patience;
     assert_eq!(patience(""), Patience::default());
     let (config, notices) = run("--raft-read-timeout 1s --raft-write-timeout 9s", &[])
         .expect("less than the least is raised");
-    assert_eq!(config.peer_patience.read, Duration::from_secs(5));
-    assert_eq!(config.peer_patience.write, Duration::from_secs(9));
+    assert_eq!(config.server.member.peer_patience.read, Duration::from_secs(5));
+    assert_eq!(config.server.member.peer_patience.write, Duration::from_secs(9));
     assert!(notices.contains(&Notice::RaisedTimeout("raft-read-timeout")), "{notices:?}");
     assert!(!notices.contains(&Notice::RaisedTimeout("raft-write-timeout")), "{notices:?}");
 }
 
 #[test]
-fn more_than_etcd_recommends_is_told() {
+fn more_than_etcd_recommends_is_noticed() {
     let (_, notices) = run("--max-request-bytes 20000000", &[]).expect("a valid line");
     assert!(notices.contains(&Notice::LargeRequests(20_000_000)));
     let (_, notices) = run("--quota-backend-bytes 9000000000", &[]).expect("a valid line");
@@ -309,15 +313,15 @@ fn more_than_etcd_recommends_is_told() {
 }
 
 #[test]
-fn logins_are_remembered_as_asked() {
+fn tokens_and_hashes_follow_their_flags() {
     let ttl = Duration::from_secs(300);
-    assert_eq!(config("").tokens, TokenKind::Simple { ttl });
-    assert_eq!(config("").bcrypt_cost, 10);
-    assert_eq!(config("--bcrypt-cost 4 --auth-token-ttl 7").bcrypt_cost, 4);
+    assert_eq!(config("").server.member.tokens, TokenKind::Simple { ttl });
+    assert_eq!(config("").server.member.bcrypt_cost, 10);
+    assert_eq!(config("--bcrypt-cost 4 --auth-token-ttl 7").server.member.bcrypt_cost, 4);
     // As in etcd a cost that there is not is passed over, loudly.
     for cost in [0, 3, 32] {
         let (config, notices) = run(&format!("--bcrypt-cost {cost}"), &[]).expect("no error");
-        assert_eq!(config.bcrypt_cost, 10);
+        assert_eq!(config.server.member.bcrypt_cost, 10);
         assert!(notices.contains(&Notice::BcryptCost(cost)), "{notices:?}");
     }
     assert_eq!(invalid("--auth-token nonsense"), "auth: invalid auth options");
@@ -538,12 +542,12 @@ fn https_needs_certificates() {
         "{SECURE_CLIENTS} {SECURE_PEERS} --cert-file c --key-file k --client-cert-auth \
          --peer-cert-file pc --peer-key-file pk --peer-crl-file r --peer-cert-allowed-cn a,b"
     ));
-    assert!(config.listen_client[0].secure && config.listen_peer[0].secure);
-    assert!(config.client_tls.client_cert_auth && !config.peer_tls.client_cert_auth);
-    assert_eq!(config.client_tls.cert_file.to_str(), Some("c"));
-    assert_eq!(config.peer_tls.crl_file.to_str(), Some("r"));
-    assert_eq!(config.peer_tls.allowed_cns, ["a", "b"]);
-    assert_eq!(config.peer_tls.protocol.min, Some(Version::Tls12));
+    assert!(config.server.listen_client[0].secure && config.server.member.listen_peer[0].secure);
+    assert!(config.server.tls.client_cert_auth && !config.server.member.peer_tls.client_cert_auth);
+    assert_eq!(config.server.tls.cert_file.to_str(), Some("c"));
+    assert_eq!(config.server.member.peer_tls.crl_file.to_str(), Some("r"));
+    assert_eq!(config.server.member.peer_tls.allowed_cns, ["a", "b"]);
+    assert_eq!(config.server.member.peer_tls.protocol.min, Some(Version::Tls12));
 }
 
 #[test]
@@ -567,16 +571,50 @@ fn versions_and_suites_are_checked_first() {
 fn certificates_are_made_where_none_are_given() {
     let line = format!("--name a --auto-tls --peer-auto-tls {SECURE_CLIENTS} {SECURE_PEERS}");
     let made = config(&format!("{line} --self-signed-cert-validity 3"));
-    let client = made.client_tls.generate.expect("made");
+    let client = made.server.tls.generate.expect("made");
     assert_eq!(client.dir.to_str(), Some("a.etcd/fixtures/client"));
     assert_eq!((client.hosts.join(","), client.years), ("127.0.0.1".into(), 3));
-    let peer = made.peer_tls.generate.expect("made");
+    let peer = made.server.member.peer_tls.generate.expect("made");
     assert_eq!(peer.dir.to_str(), Some("a.etcd/fixtures/peer"));
 
     let (given, notices) = run(&format!("{line} --cert-file c --key-file k"), &[]).expect("valid");
-    assert_eq!(given.client_tls.generate, None);
+    assert_eq!(given.server.tls.generate, None);
     let what = "ignoring client auto TLS since certs given";
     assert!(notices.contains(&Notice::IgnoredSecurity { what, url: String::new() }));
+}
+
+#[test]
+fn a_made_certificate_without_a_check_of_clients_is_noticed() {
+    let ignored = |flags: &str| {
+        let line = format!("--name a --auto-tls --peer-auto-tls {SECURE_CLIENTS} {SECURE_PEERS}");
+        let (_, notices) = run(&format!("{line} {flags}"), &[]).expect("valid");
+        notices.into_iter().find_map(|notice| match notice {
+            Notice::IgnoredSecurity { what, .. } => Some(what),
+            _ => None,
+        })
+    };
+    assert_eq!(ignored(""), None);
+    for flags in ["--client-cert-auth", "--trusted-ca-file ca.pem"] {
+        let what = ignored(flags).expect("a notice");
+        assert!(what.starts_with("ignoring --client-cert-auth and --trusted-ca-file"), "{what}");
+    }
+    let what = ignored("--peer-client-cert-auth").expect("a notice");
+    assert!(what.starts_with("ignoring --peer-client-cert-auth"), "{what}");
+}
+
+#[test]
+fn notices_of_variables_hide_secrets() {
+    let variables = [("ETCD_DISCOVERY_PASSWORD", "x"), ("ETCD_ROOT_PASSWORD", "y")];
+    let (_, notices) = run("--name a", &variables).expect("valid");
+    let shown = |name: &str| {
+        notices.iter().find_map(|notice| match notice {
+            Notice::UsedVariable { name: used, value } if used == name => Some(value.as_str()),
+            Notice::UnknownVariable { name: unknown, value } if unknown == name => Some(value),
+            _ => None,
+        })
+    };
+    assert_eq!(shown("ETCD_DISCOVERY_PASSWORD"), Some("***"));
+    assert_eq!(shown("ETCD_ROOT_PASSWORD"), Some("***"));
 }
 
 #[test]
@@ -606,14 +644,15 @@ fn several_schemes_go_together() {
         .collect();
     let wanted = [("127.0.0.1:2", false), ("127.0.0.1:1", true), ("m0:3", false)];
     assert_eq!(found, wanted.map(|(place, secure)| (place.to_owned(), secure)));
-    assert_eq!(config.listen_client[2].place, Place::Unix("m0:3".into()));
-    assert_eq!(config.advertise_client[0].as_str(), "http://127.0.0.1:2");
+    assert_eq!(config.server.listen_client[2].place, Place::Unix("m0:3".into()));
+    assert_eq!(config.server.member.advertise_client_urls[0], "http://127.0.0.1:2");
 }
 
 #[test]
 fn http_has_addresses_of_its_own_if_wanted() {
     let config = config("--listen-client-http-urls http://127.0.0.1:1,http://127.0.0.1:2");
-    let ports: Vec<_> = config.listen_client_http.iter().filter_map(Listen::address).collect();
+    let ports: Vec<_> =
+        config.server.listen_client_http.iter().filter_map(Listen::address).collect();
     assert_eq!(ports.len(), 2);
     assert_eq!(
         invalid("--listen-client-http-urls http://127.0.0.1:1,http://127.0.0.1:2379"),
@@ -626,13 +665,13 @@ fn http_has_addresses_of_its_own_if_wanted() {
          https://127.0.0.1:1 with HTTPS scheme"
     );
     let server = config.server_options();
-    assert_eq!(server.listen_client_http, config.listen_client_http);
+    assert_eq!(server.listen_client_http, config.server.listen_client_http);
     assert!(server.gateway && !server.time_calls);
 }
 
 #[test]
-fn who_may_use_http_is_said_by_name() {
-    let access = |line: &str| config(line).access;
+fn origins_and_hosts_of_http_are_lists() {
+    let access = |line: &str| config(line).server.access;
     let all = access("");
     assert_eq!((all.origins.len(), all.hosts.len()), (1, 1));
     assert!(all.origins.contains("*") && all.hosts.contains("*"));

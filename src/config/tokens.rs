@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn simple_tokens_and_none_are_told_apart() {
+    fn simple_tokens_differ_from_none() {
         let ttl = Duration::from_secs(7);
         assert_eq!(parse("simple", 7), Ok(TokenKind::Simple { ttl }));
         assert_eq!(parse("simple,a=b", 7), Ok(TokenKind::Simple { ttl }));

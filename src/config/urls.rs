@@ -52,7 +52,7 @@ impl Url {
         Ok(Self { text: format!("{scheme}://{authority}"), host: host.into(), port: port.into() })
     }
 
-    /// Anything that names a file; what looks like a port must be one, because Go's parser says so.
+    /// Anything that names a file; what looks like a port must be one, as in Go's parser.
     fn unix(scheme: &str, rest: &str, input: &str) -> Result<Self, String> {
         let text = format!("{scheme}:{rest}");
         let authority = rest.strip_prefix("//").unwrap_or_default();
@@ -95,7 +95,7 @@ impl Url {
         self.text.split(':').next().unwrap_or_default()
     }
 
-    /// Whether the scheme asks for TLS.
+    /// Whether the scheme implies TLS.
     pub fn is_secure(&self) -> bool {
         matches!(self.scheme(), "https" | "unixs")
     }
@@ -128,7 +128,7 @@ impl Url {
         }
     }
 
-    /// Whether both lead to the same place, as far as that can be told without a resolver.
+    /// Whether both lead to the same place, as far as that can be decided without a resolver.
     pub fn same_place(&self, other: &Self) -> bool {
         let (here, there) = (self.address(), other.address());
         let same = here.is_some() && here == there && self.port == other.port;

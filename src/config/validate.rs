@@ -1,6 +1,8 @@
 //! From single values to a [`Config`]: the rules that concern more than one flag, in etcd's order and
 //! with etcd's texts. No files are looked at.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,12 +13,14 @@ use super::discovery::{Discovery, Srv};
 use super::log;
 use super::urls::{Url, join};
 use super::{ConfigError, Notice, Values, discovery, flags, go, security, tokens, without_effect};
+use crate::env::tokio::Machine;
 use crate::http::access::Access;
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
-use crate::member::tokens::TokenKind;
+use crate::member::{self, InitialState};
 use crate::peer::Patience;
-use crate::tls::{self, Listen, Target};
+use crate::server;
+use crate::tls::{Listen, Target};
 use crate::trace;
 
 const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
@@ -29,91 +33,52 @@ const UNARY_WARNING: Duration = Duration::from_millis(300);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A configuration that contradicts neither itself nor what this version serves.
-#[derive(Clone, Debug)]
+/// A configuration that contradicts neither itself nor what this version serves. Each setting is in one
+/// place, most of them where the server wants them.
+#[derive(Clone)]
 pub struct Config {
-    pub name: String,
-    pub data_dir: PathBuf,
-    /// `None` for `data_dir/member/wal`.
-    pub wal_dir: Option<PathBuf>,
-    pub snapshot_count: u64,
-    pub catchup_entries: u64,
-    pub heartbeat: Duration,
-    pub election_timeout: Duration,
-    pub initial_election_tick_advance: bool,
-    pub pre_vote: bool,
-    /// `None` keeps every revision.
-    pub auto_compaction: Option<AutoCompaction>,
-    pub listen_peer: Vec<Listen>,
-    pub listen_client: Vec<Listen>,
-    pub listen_client_http: Vec<Listen>,
-    pub listen_metrics: Vec<Listen>,
-    pub client_tls: tls::Settings,
-    pub peer_tls: tls::Settings,
-    pub peer_patience: Patience,
+    /// What the server is started with. [`Config::server_options`] adds the URLs and members below.
+    pub server: server::Options,
     pub advertise_peer: Vec<Url>,
-    pub advertise_client: Vec<Url>,
+    /// With `discovery` or `srv` this member alone, until the others are found.
     pub initial_cluster: InitialCluster,
-    pub initial_cluster_token: String,
-    /// Where the other first members are found; until then the initial cluster is this member alone.
+    /// The etcd at which the other first members are found.
     pub discovery: Option<Discovery>,
     /// The same, in DNS.
     pub srv: Option<Srv>,
-    /// The member joins a cluster that exists (`--initial-cluster-state=existing`).
-    pub joins_existing: bool,
-    pub force_new_cluster: bool,
-    pub strict_reconfig_check: bool,
-    pub learners_max: usize,
-    /// Live bytes; `None` for no bound.
-    pub quota_bytes: Option<u64>,
-    pub request_bytes_max: usize,
-    pub txn_ops_max: usize,
-    pub concurrent_streams_max: u32,
-    pub keep_alive_interval: Duration,
-    pub keep_alive_timeout: Duration,
-    pub ping_time_min: Duration,
-    pub gateway: bool,
-    pub access: Access,
-    /// `--metrics extensive`.
-    pub time_calls: bool,
-    /// Whether profiles may be asked for.
-    pub pprof: bool,
-    pub progress_interval: Duration,
-    pub tokens: TokenKind,
-    pub bcrypt_cost: u32,
-    pub initial_corrupt_check: bool,
-    /// Zero for never.
-    pub corrupt_check_time: Duration,
-    pub compact_hash_check: bool,
-    pub compact_hash_check_time: Duration,
-    pub lease_checkpoint: bool,
-    pub feature_gates: Vec<(&'static str, &'static str, bool)>,
-    pub unary_warning: Duration,
-    pub apply_warning: Duration,
-    /// Revisions deleted in one step of a compaction, and the time between two.
-    pub compaction_step: usize,
-    pub compaction_pause: Duration,
-    pub reuse_port: bool,
-    /// Peers are connected to from an advertised address.
-    pub set_local_address: bool,
-    pub unsafe_no_fsync: bool,
+    pub machine: Machine,
     pub memory_mlock: bool,
-    /// `None`: nothing is traced.
-    pub tracing: Option<trace::Settings>,
+    /// Whether `/debug/pprof` is served.
+    pub pprof: bool,
     pub log: log::Settings,
 }
 
+/// Names the member; a configuration holds secrets.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("name", &self.server.member.name).finish_non_exhaustive()
+    }
+}
+
 impl Config {
-    pub fn wal_dir(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
+    /// What the server is started with, once the initial cluster is known.
+    pub fn server_options(&self) -> server::Options {
+        let texts = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>();
+        let members = self.initial_cluster.members();
+        let mut options = self.server.clone();
+        options.member.advertise_peer_urls = texts(&self.advertise_peer);
+        options.member.initial_cluster =
+            members.map(|(name, urls)| (name.to_owned(), texts(urls))).collect();
+        options
     }
 
     /// The checks of a member that starts without a log; one that has a log ignores the initial
     /// cluster, as etcd does.
     pub fn check_first_start(&self) -> Result<(), ConfigError> {
-        let checked = match self.joins_existing {
-            true => self.initial_cluster.check_joining(&self.name),
-            false => self.initial_cluster.check_new(&self.name, &self.advertise_peer),
+        let name = &self.server.member.name;
+        let checked = match self.server.member.initial_state {
+            InitialState::Existing => self.initial_cluster.check_joining(name),
+            InitialState::New => self.initial_cluster.check_new(name, &self.advertise_peer),
         };
         checked.map_err(ConfigError::Invalid)
     }
@@ -131,7 +96,7 @@ pub(super) fn command_line(
     {
         values.advertise_client.clear();
     }
-    let discovers = values.discovery.is_asked_for() || !values.discovery.suffix.is_empty();
+    let discovers = values.discovery.is_given() || !values.discovery.suffix.is_empty();
     if discovers && !values.given.contains("initial-cluster") {
         values.initial_cluster.clear();
     }
@@ -141,7 +106,7 @@ pub(super) fn command_line(
 /// The rules of a configuration file.
 pub(super) fn file(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
     let default = flags::defaults().initial_cluster;
-    if values.discovery.is_asked_for() && values.initial_cluster == default {
+    if values.discovery.is_given() && values.initial_cluster == default {
         values.initial_cluster.clear();
     }
     validate(values, notices)
@@ -182,86 +147,123 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         .map_err(|why| invalid(format!("error setting up initial cluster: {why}")))?;
     let tokens = tokens::parse(&values.auth_token, values.auth_token_ttl_s).map_err(invalid)?;
     let bcrypt_cost = bcrypt_cost(values.bcrypt_cost, notices);
-    let (keep_alive_interval, keep_alive_timeout) = keep_alive(&values);
+    let mut member = member(&values)?;
+    member.listen_peer = listen_peer;
+    member.auto_compaction = auto_compaction;
+    member.tokens = tokens;
+    member.bcrypt_cost = bcrypt_cost;
+    if let Some(discovery) = &discovery {
+        member.initial_cluster_token.clone_from(&discovery.token);
+    }
+    let mut server = server::Options::new(member, listen_client);
+    server.listen_client_http = listen_client_http;
+    server.listen_metrics = listen_metrics;
+    server.tracing = tracing;
+    let machine = machine(&values);
+    let pprof = values.pprof || log.level == Level::DEBUG;
+    let memory_mlock = values.memory_mlock;
+    let advertise_peer = std::mem::take(&mut values.advertise_peer);
+    let server = serving(server, values);
     Ok(Config {
-        name: values.name,
-        data_dir: values.data_dir.into(),
-        wal_dir: Some(PathBuf::from(values.wal_dir)).filter(|dir| !dir.as_os_str().is_empty()),
-        snapshot_count: or(values.snapshot_count, limits::SNAPSHOT_COUNT),
-        catchup_entries: values.catchup_entries,
-        heartbeat: Duration::from_millis(values.heartbeat_ms),
-        election_timeout: Duration::from_millis(values.election_ms),
-        initial_election_tick_advance: values.initial_election_tick_advance,
-        pre_vote: values.pre_vote,
-        auto_compaction,
-        listen_peer,
-        listen_client,
-        listen_client_http,
-        listen_metrics,
-        client_tls: values.client_tls,
-        peer_tls: values.peer_tls,
-        peer_patience: Patience {
-            read: values.raft_read_timeout.max(limits::PEER_IO_TIMEOUT),
-            write: values.raft_write_timeout.max(limits::PEER_IO_TIMEOUT),
-        },
-        advertise_peer: values.advertise_peer,
-        advertise_client: values.advertise_client,
+        server,
+        advertise_peer,
         initial_cluster,
-        initial_cluster_token: match &discovery {
-            Some(discovery) => discovery.token.clone(),
-            None => values.initial_cluster_token,
-        },
         discovery,
         srv,
-        joins_existing: values.initial_state == "existing",
-        force_new_cluster: values.force_new_cluster,
-        strict_reconfig_check: values.strict_reconfig_check,
-        learners_max: values.learners_max,
-        quota_bytes: match values.quota_bytes {
-            0 => Some(limits::QUOTA_BYTES),
-            bytes => u64::try_from(bytes).ok(),
-        },
-        request_bytes_max: request_bytes(values.request_bytes_max)?,
-        txn_ops_max: values.txn_ops_max,
-        concurrent_streams_max: values.concurrent_streams_max,
-        keep_alive_interval,
-        keep_alive_timeout,
-        // Nothing said leaves gRPC's own measure in force.
-        ping_time_min: or(values.ping_time_min, GRPC_PING_TIME_MIN),
-        gateway: values.gateway,
-        // As in etcd, no other word is an error.
-        time_calls: values.metrics == "extensive",
-        pprof: values.pprof || log.level == Level::DEBUG,
-        access: Access { origins: values.cors, hosts: values.host_whitelist },
-        progress_interval: match values.progress_interval {
-            Duration::ZERO => PROGRESS_INTERVAL,
-            interval => interval.max(PROGRESS_INTERVAL_MIN),
-        },
-        tokens,
-        bcrypt_cost,
-        initial_corrupt_check: values.gates.is_on("InitialCorruptCheck"),
-        corrupt_check_time: values.corrupt_check_time,
-        compact_hash_check: values.gates.is_on("CompactHashCheck"),
-        compact_hash_check_time: values.compact_hash_check_time,
-        lease_checkpoint: values.gates.is_on("LeaseCheckpoint"),
-        feature_gates: values.gates.list(),
-        unary_warning: or(values.unary_warning, UNARY_WARNING),
-        apply_warning: values.apply_warning,
-        compaction_step: usize::try_from(values.compaction_batch)
-            .ok()
-            .filter(|batch| *batch > 0)
-            .unwrap_or(limits::COMPACT_STEP_REVISIONS),
-        compaction_pause: or(values.compaction_sleep, limits::COMPACT_PAUSE),
-        reuse_port: values.reuse_port,
-        set_local_address: values.gates.is_on("SetMemberLocalAddr"),
-        unsafe_no_fsync: values.unsafe_no_fsync,
-        memory_mlock: values.memory_mlock,
-        tracing,
+        machine,
+        memory_mlock,
+        pprof,
         log,
     })
 }
 
-/// Zero asks for the default.
+/// The settings of the member that stand by themselves.
+fn member(values: &Values) -> Result<member::Options, ConfigError> {
+    let data_dir = PathBuf::from(&values.data_dir);
+    let wal_dir = Some(PathBuf::from(&values.wal_dir));
+    let interval =
+        values.gates.is_on("LeaseCheckpoint").then_some(limits::LEASE_CHECKPOINT_INTERVAL);
+    let batch = usize::try_from(values.compaction_batch).ok().filter(|batch| *batch > 0);
+    Ok(member::Options {
+        wal_dir: wal_dir.filter(|dir| !dir.as_os_str().is_empty()),
+        peer_tls: values.peer_tls.clone(),
+        peer_patience: Patience {
+            read: values.raft_read_timeout.max(limits::PEER_IO_TIMEOUT),
+            write: values.raft_write_timeout.max(limits::PEER_IO_TIMEOUT),
+        },
+        advertise_client_urls: values.advertise_client.iter().map(Url::to_string).collect(),
+        initial_cluster_token: values.initial_cluster_token.clone(),
+        initial_state: match values.initial_state.as_str() {
+            "existing" => InitialState::Existing,
+            _ => InitialState::New,
+        },
+        force_new_cluster: values.force_new_cluster,
+        strict_reconfig_check: values.strict_reconfig_check,
+        learners_max: values.learners_max,
+        heartbeat: Duration::from_millis(values.heartbeat_ms),
+        election_timeout: Duration::from_millis(values.election_ms),
+        pre_vote: values.pre_vote,
+        initial_election_tick_advance: values.initial_election_tick_advance,
+        snapshot_count: or(values.snapshot_count, limits::SNAPSHOT_COUNT),
+        catchup_entries: values.catchup_entries,
+        request_bytes_max: request_bytes(values.request_bytes_max)?,
+        txn_ops_max: values.txn_ops_max,
+        quota_bytes: match values.quota_bytes {
+            0 => Some(limits::QUOTA_BYTES),
+            bytes => u64::try_from(bytes).ok(),
+        },
+        initial_corrupt_check: values.gates.is_on("InitialCorruptCheck"),
+        corrupt_check_time: values.corrupt_check_time,
+        compact_hash_check: values.gates.is_on("CompactHashCheck"),
+        compact_hash_check_time: values.compact_hash_check_time,
+        lease_checkpoint_interval: interval,
+        feature_gates: values.gates.list(),
+        watch_progress_interval: match values.progress_interval {
+            Duration::ZERO => PROGRESS_INTERVAL,
+            interval => interval.max(PROGRESS_INTERVAL_MIN),
+        },
+        apply_warning: values.apply_warning,
+        unary_warning: or(values.unary_warning, UNARY_WARNING),
+        compaction_step: batch.unwrap_or(limits::COMPACT_STEP_REVISIONS),
+        compaction_pause: or(values.compaction_sleep, limits::COMPACT_PAUSE),
+        // Every address and URL of the pattern's is replaced.
+        ..member::Options::single(&values.name, data_dir, ([127, 0, 0, 1], 0).into())
+    })
+}
+
+/// Adds the settings of the client port that stand by themselves.
+fn serving(mut server: server::Options, values: Values) -> server::Options {
+    (server.keep_alive_interval, server.keep_alive_timeout) = keep_alive(&values);
+    server.concurrent_streams_max = values.concurrent_streams_max;
+    // Zero leaves gRPC's own measure in force.
+    server.ping_time_min = or(values.ping_time_min, GRPC_PING_TIME_MIN);
+    server.gateway = values.gateway;
+    // As in etcd, no other word is an error.
+    server.time_calls = values.metrics == "extensive";
+    server.tls = values.client_tls;
+    server.access = Access { origins: values.cors, hosts: values.host_whitelist };
+    server
+}
+
+/// What the interfaces to this machine do differently.
+fn machine(values: &Values) -> Machine {
+    Machine {
+        reuse_port: values.reuse_port,
+        local_address: local_address(values),
+        no_sync: values.unsafe_no_fsync,
+    }
+}
+
+/// The first advertised peer address that others can reach, if the gate for it is on (etcd,
+/// `InferLocalAddr`).
+fn local_address(values: &Values) -> Option<IpAddr> {
+    let addresses = values.advertise_peer.iter().filter_map(|url| url.host().parse().ok());
+    let mut reachable =
+        addresses.filter(|address: &IpAddr| !address.is_loopback() && !address.is_unspecified());
+    reachable.next().filter(|_| values.gates.is_on("SetMemberLocalAddr"))
+}
+
+/// Zero stands for the default.
 fn or<T: Default + PartialEq>(value: T, default: T) -> T {
     if value == T::default() { default } else { value }
 }
@@ -305,7 +307,7 @@ fn keep_alive(values: &Values) -> (Duration, Duration) {
     if says { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
 }
 
-/// What is traced, if anything. As in etcd, what is said about it is not looked at unless it is on.
+/// What is traced, if anything. As in etcd, the flags about it are not checked unless it is on.
 fn tracing(values: &Values) -> Result<Option<trace::Settings>, ConfigError> {
     if !values.tracing {
         return Ok(None);
@@ -319,7 +321,7 @@ fn tracing(values: &Values) -> Result<Option<trace::Settings>, ConfigError> {
         rate @ 0..=1_000_000 => rate as u32,
         _ => return invalid("tracing sampling rate must be less than 1000000"),
     };
-    // etcd would start, and then reach nobody.
+    // etcd would start and never reach a collector.
     let why = match Target::parse(&values.tracing_address) {
         Ok(Target { secure: Some(true), .. }) => Some("TLS is not spoken".into()),
         Ok(_) => None,
@@ -461,7 +463,7 @@ fn default_names(values: &mut Values, notices: &mut Vec<Notice>) {
 }
 
 /// etcd replaces a default advertised URL by the machine's address when the member listens on every
-/// interface. What address others can reach is not guessed here; the operator is told.
+/// interface. The address that others can reach is not guessed here, but a notice is logged.
 fn localhost_notices(
     values: &Values,
     listen_peer: &[Listen],

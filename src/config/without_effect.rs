@@ -1,11 +1,11 @@
 //! Flags that are taken and checked as etcd does and change nothing: what they tune is not there (bbolt,
-//! snapshot files, the store of API v2), or is switched off. A flag whose meaning could matter to
-//! somebody does not belong here; it is served or refused.
+//! snapshot files, the store of API v2), or is switched off. A flag with an effect
+//! that matters does not belong here; it is served or refused.
 
 use super::flags::{Flag, one_of, served, text};
 use super::{Notice, Values, go};
 
-/// What etcd itself says about flags that it will not have for long.
+/// etcd's own texts about flags that it will drop.
 const DEPRECATED: &[(&str, &str)] = &[
     ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
     (
@@ -25,7 +25,7 @@ const REASONS: &[(&str, &str)] = &[
     ("downgrade-check-time", "a downgrade has no end while this member is of the cluster"),
 ];
 
-/// Tells the operator, once for each flag that asks for anything.
+/// One notice for each such flag that was given.
 pub(super) fn notices(values: &Values) -> Vec<Notice> {
     let given = |name: &str| values.given.contains(name);
     let deprecated = DEPRECATED.iter().filter(|(name, _)| given(name));
@@ -41,7 +41,7 @@ fn stage(value: &str) -> Result<(), String> {
     let all = value.split(',').try_for_each(|stage| {
         one_of(STAGES, stage).map(drop).map_err(|why| format!("{why} {}", go::quote(stage)))
     });
-    // A file may say nothing; etcd takes anything there.
+    // A file may leave it empty; etcd takes anything there.
     if value.is_empty() { Ok(()) } else { all }
 }
 

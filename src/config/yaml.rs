@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_told_with_its_line() {
+    fn errors_of_yaml_have_their_line() {
         let error = |text| parse(text).expect_err("no YAML");
         for text in ["a: b: c\n", "a: [b\n", "a: 'b\n"] {
             let text = error(text);

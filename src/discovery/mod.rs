@@ -62,7 +62,7 @@ pub async fn bootstrap(env: &Env, config: &mut Config) -> Result<(), DiscoveryEr
     let Some(settings) = &config.discovery else { return Ok(()) };
     info!("Bootstrapping cluster using v3 discovery.");
     let urls: Vec<_> = config.advertise_peer.iter().map(ToString::to_string).collect();
-    let member = identity::member_id(&urls, &config.initial_cluster_token);
+    let member = identity::member_id(&urls, &config.server.member.initial_cluster_token);
     let found = join(env, settings, member, &config.initial_cluster.to_string()).await?;
     let cluster = InitialCluster::parse(&found).map_err(|_| DiscoveryError::InvalidUrl)?;
     if cluster.has_duplicates() {

@@ -13,6 +13,7 @@ use crate::config::cluster::InitialCluster;
 use crate::config::urls::{Url, join};
 use crate::config::{Config, Srv};
 use crate::env::{Env, Service};
+use crate::member::InitialState;
 use crate::tls::{self, Dialer, Target};
 
 /// For one endpoint whose certificate is looked at.
@@ -20,7 +21,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The cluster that is to be, and what else of the configuration it changes.
 pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Result<(), String> {
-    let found = members(env, srv, &config.name, &config.advertise_peer).await?;
+    let found = members(env, srv, &config.server.member.name, &config.advertise_peer).await?;
     for node in &found {
         info!(node, "got bootstrap from DNS for etcd-server");
     }
@@ -28,8 +29,8 @@ pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Resu
     check(&cluster, config)?;
     let secured = cluster.members().any(|(_, urls)| urls.iter().any(|url| url.scheme() == "https"));
     // Who has no CA of its own believes those who speak for the domain.
-    if secured && config.peer_tls.trusted_ca_file.as_os_str().is_empty() {
-        config.peer_tls.server_name = srv.domain.clone();
+    if secured && config.server.member.peer_tls.trusted_ca_file.as_os_str().is_empty() {
+        config.server.member.peer_tls.server_name = srv.domain.clone();
     }
     config.initial_cluster = cluster;
     Ok(())
@@ -38,14 +39,19 @@ pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Resu
 /// The checks of a list of members that somebody has written, by which place is meant: addresses have
 /// been compared by then, so a name of this member's is as good as its address.
 fn check(cluster: &InitialCluster, config: &Config) -> Result<(), String> {
-    let own = cluster.members().find(|(name, _)| *name == config.name);
+    let own = cluster.members().find(|(name, _)| *name == config.server.member.name);
     let Some((_, listed)) = own else {
-        return Err(format!("cannot find local etcd member {:?} in SRV records", config.name));
+        return Err(format!(
+            "cannot find local etcd member {:?} in SRV records",
+            config.server.member.name
+        ));
     };
-    if !config.joins_existing && listed.len() != config.advertise_peer.len() {
-        return cluster.check_new(&config.name, &config.advertise_peer);
+    if config.server.member.initial_state == InitialState::New
+        && listed.len() != config.advertise_peer.len()
+    {
+        return cluster.check_new(&config.server.member.name, &config.advertise_peer);
     }
-    cluster.check_joining(&config.name)
+    cluster.check_joining(&config.server.member.name)
 }
 
 /// All members as `name=url`. Those that are not this one are called 0, 1 and so on until they say

@@ -1,4 +1,4 @@
-//! Users, roles and permissions from outside: what each RPC asks of its caller, tokens that end, signed
+//! Users, roles and permissions from outside: what each RPC requires of its caller, tokens that end, signed
 //! tokens, and three members that know the same whatever happens to one. The commands of etcdctl are
 //! compared with a real etcd's in `tests/conformance`.
 
@@ -69,7 +69,7 @@ fn refused(etcdctl: &Etcdctl, line: &str, text: &str) {
     assert!(output.stderr.contains(text), "{line}: {text:?} expected: {output:?}");
 }
 
-/// Root, and Ann who reads and writes below `ann/`.
+/// Root, and Ann with read and write permission below `ann/`.
 fn set_up(etcdctl: &Etcdctl) {
     for line in [
         "user add root:rootpw",
@@ -137,7 +137,7 @@ impl Calls {
                 Ok(data) => bytes.put(data),
                 Err(frame) => trailers = frame.into_trailers().expect("the end"),
             }
-            // A watch does not end: its first answer tells.
+            // A watch does not end: its first answer decides.
             if method.ends_with("/Watch") && bytes.len() > 5 {
                 break;
             }
@@ -156,7 +156,7 @@ impl Calls {
     }
 }
 
-/// What is asked of the methods whose rule is their content: keys, leases and records that are not
+/// The requests to the methods whose rule is their content: keys, leases and records that are not
 /// Ann's.
 fn sample(method: &str) -> Vec<u8> {
     let key = Bytes::from_static(b"k");
@@ -213,7 +213,7 @@ fn sample(method: &str) -> Vec<u8> {
 const LEASE: i64 = 0x77;
 
 #[test]
-fn every_rpc_asks_for_what_its_rule_says() {
+fn every_rpc_requires_the_permission_of_its_rule() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &[CHEAP]);
     server.start();
@@ -225,7 +225,7 @@ fn every_rpc_asks_for_what_its_rule_says() {
         let grant = quorate_proto::etcdserverpb::LeaseGrantRequest { ttl: 600, id: LEASE };
         calls.call("etcdserverpb.Lease/LeaseGrant", None, &grant.encode_to_vec()).await;
         let put = PutRequest { key: "k".into(), lease: LEASE, ..Default::default() };
-        client.kv.put(put).await.expect("nobody judges yet");
+        client.kv.put(put).await.expect("auth is not enabled yet");
         set_up(&tool);
         let ann = log_in(&endpoint, "ann", "annpw").await;
         let mut judged = BTreeSet::new();
@@ -255,7 +255,7 @@ async fn judge(calls: &mut Calls, method: &str, rule: Rule, ann: &str) {
     let [nobody, stranger, of_ann] = &texts;
     let is = |text: &str, wanted: &str| text.contains(wanted);
     match (method, rule) {
-        // Says nothing when it cannot go on, as etcd's.
+        // Closes without an error when it cannot go on, as etcd's.
         ("v3electionpb.Election/Observe", _) => {
             assert!(ann.messages.is_empty(), "{method} tells Ann of a leader");
         }
@@ -318,7 +318,7 @@ fn a_simple_token_ends_with_its_time_its_user_and_its_password() {
 }
 
 #[test]
-fn signed_tokens_are_known_to_all_who_have_the_key_and_end_with_a_change() {
+fn signed_tokens_hold_on_every_member_with_the_key_and_end_with_a_change() {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/member/tokens/testdata/jwt");
     let option = |method, private: &str, public: &str| {
         let key = |kind, name: &str| match name {

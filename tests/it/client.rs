@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-/// Longer than a request of etcd may take before it says so itself.
+/// Longer than the timeout of a request in etcd.
 const CALL: Duration = Duration::from_secs(15);
 
 /// A connection; clones share it.
@@ -33,7 +33,7 @@ impl Channel {
         Self::connect_with(endpoint, 4 << 20, 16 << 20).await
     }
 
-    /// With room for so many bytes that nobody has read yet, of one stream and of all.
+    /// With windows of so many unread bytes, of one stream and of all.
     pub async fn connect_with(
         endpoint: &str,
         stream_bytes: u32,

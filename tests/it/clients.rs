@@ -68,7 +68,7 @@ struct Programs {
     rust: String,
 }
 
-/// What `ci/clients` has made, which is asked once; `None`, loudly, where it cannot be had.
+/// What `ci/clients` has made, which runs once; `None`, loudly, where it cannot be had.
 fn programs() -> Option<&'static Programs> {
     static MADE: LazyLock<Option<Programs>> = LazyLock::new(|| {
         let made =

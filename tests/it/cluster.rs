@@ -21,7 +21,7 @@ fn writes_go_on_after_the_leader_is_killed() {
     });
 }
 
-/// A leader that is asked to stop hands over first, so nobody waits for an election timeout.
+/// A leader that stops in an orderly way hands over first, so there is no election timeout.
 #[test]
 fn writes_go_on_at_once_after_the_leader_is_stopped() {
     leader_goes("SIGTERM of the leader", ELECTION / 2, |cluster, leader| {
@@ -107,7 +107,7 @@ async fn leader(cluster: &Cluster) -> usize {
     loop {
         for (i, server) in cluster.servers.iter().enumerate() {
             let mut client = Client::connect(&server.endpoint()).await;
-            let status = client.status().await.expect("a member that is ready tells its status");
+            let status = client.status().await.expect("a member that is ready has a status");
             if status.header.is_some_and(|header| header.member_id == status.leader) {
                 return i;
             }

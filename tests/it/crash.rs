@@ -1,5 +1,5 @@
 //! `kill -9` under load on a real disk, again and again: what was acknowledged is there after every
-//! start, revisions never go back, and what a hash covers has not changed. `QUORATE_CRASH_ROUNDS` says
+//! start, revisions never go back, and what a hash covers has not changed. `QUORATE_CRASH_ROUNDS` sets
 //! how often (default 200; a tenth of that with three members), `QUORATE_CRASH_SEED` repeats the
 //! choices of a run, though not its timing.
 

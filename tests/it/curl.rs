@@ -1,4 +1,4 @@
-//! curl as a client of HTTP: the body on standard output, and on standard error what the head says, in an
+//! curl as a client of HTTP: the body on standard output, and on standard error the fields of the head, in an
 //! order of its own. Heads are not compared where HTTP leaves them to the server.
 
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Deletions of very many keys: what they take of the server's memory. `QUORATE_DELETE_KEYS` says how
+//! Deletions of very many keys: what they take of the server's memory. `QUORATE_DELETE_KEYS` sets how
 //! many; a million takes a few minutes:
 //!
 //! ```sh
@@ -25,7 +25,7 @@ const SMALL_BYTES: usize = 256;
 /// Keys in one txn.
 const TOGETHER: usize = 128;
 /// What a deleted key may take while it is deleted: its tombstones in the batch and in the memory
-/// tables. Nothing of its value, or of events that nobody watches.
+/// tables. Nothing of its value, or of events without a watcher.
 const KEY_BYTES_MAX: u64 = 1_200;
 /// What else may happen meanwhile.
 const EXTRA: u64 = 64 << 20;
@@ -64,7 +64,7 @@ fn a_deletion_of_many_keys_takes_little_for_each() {
 }
 
 #[test]
-fn a_deletion_that_tells_more_than_there_is_room_for_is_refused() {
+fn a_deletion_with_more_previous_values_than_there_is_room_for_is_refused() {
     const KEYS: usize = BYTES / VALUE_BYTES;
     let (_dir, server) = Server::serving();
     let endpoint = server.endpoint();
@@ -82,7 +82,8 @@ fn a_deletion_that_tells_more_than_there_is_room_for_is_refused() {
         let half = DeleteRangeRequest { range_end: key(KEYS / 2), ..all(true) };
         let told = client.delete_range(half).await.expect("there is room for 40 MB").into_inner();
         assert_eq!((told.deleted, told.prev_kvs.len()), (KEYS as i64 / 2, KEYS / 2));
-        let rest = client.delete_range(all(false)).await.expect("nothing is told").into_inner();
+        let rest =
+            client.delete_range(all(false)).await.expect("it returns no values").into_inner();
         assert_eq!((rest.deleted, rest.prev_kvs.len()), ((KEYS - KEYS / 2) as i64, 0));
     });
 }

@@ -1,5 +1,5 @@
 //! HTTP on the client port, as far as it cannot be compared with an old etcd: addresses for HTTP only, what a
-//! process tells about itself. What can be is in `tests/conformance`.
+//! process shows of itself. What can be is in `tests/conformance`.
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn the_gateway_can_be_left_out() {
 }
 
 #[test]
-fn a_process_tells_what_it_is() {
+fn vars_show_the_process_and_raft() {
     let (_dir, server) = started(&[]);
     let answer = Curl::new(server.client_url()).run(&["/debug/vars"]);
     let vars: Value = serde_json::from_str(&answer.stdout).expect("JSON");

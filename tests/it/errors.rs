@@ -232,7 +232,7 @@ fn flip(path: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 0x55], offset).expect("the disk takes a byte");
 }
 
-/// A server on a full disk says so and ends; with room again it has everything it acknowledged.
+/// A server on a full disk logs it and ends; with room again it has everything it acknowledged.
 #[test]
 fn a_full_disk_loses_nothing() {
     let dir = scratch();

@@ -184,9 +184,9 @@ fn in_order(line: &str) -> Vec<(String, Value)> {
     pairs
 }
 
-/// What takes longer than the limit is a warning, with who asked.
+/// What takes longer than the limit is a warning, with the caller.
 #[test]
-fn slow_requests_are_told() {
+fn slow_requests_are_logged() {
     let dir = scratch();
     let flags = ["--warning-unary-request-duration=1ns", "--warning-apply-duration=1ns"];
     let mut server = Server::single(Kind::Quorate, dir.path(), &flags);
@@ -212,7 +212,7 @@ fn slow_requests_are_told() {
 
 /// So are calls of the JSON gateway, and answers that are read while they are sent.
 #[test]
-fn every_way_to_ask_is_told() {
+fn every_kind_of_slow_call_is_logged() {
     let dir = scratch();
     let flags = ["--warning-unary-request-duration=1ns", "--warning-apply-duration=1ns"];
     let mut server = Server::single(Kind::Quorate, dir.path(), &flags);
@@ -236,7 +236,7 @@ fn every_way_to_ask_is_told() {
     assert!(told("\"response count\":5,\"response size\":1536"), "{output}");
 }
 
-/// A client that pings without end is told why it is sent away, one that keeps to the measure is not.
+/// A client that pings without end is sent away with a reason, one that keeps to the measure is not.
 #[test]
 fn clients_that_ping_too_often_are_sent_away() {
     for kind in kinds() {
@@ -273,7 +273,7 @@ fn clients_that_ping_too_often_are_sent_away() {
 }
 
 #[test]
-fn a_connection_has_as_many_streams_as_the_flag_says() {
+fn a_connection_has_as_many_streams_as_its_flag_allows() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &["--max-concurrent-streams=7"]);
     server.start();
@@ -316,7 +316,7 @@ impl Wire {
 }
 
 /// Three members that know nothing but where to meet find each other at a real etcd; a fourth is too
-/// late, and one without a cluster's size has nobody to wait for.
+/// late, and one without a cluster's size waits for none.
 #[test]
 fn members_meet_at_an_etcd() {
     let dir = scratch();
@@ -347,7 +347,7 @@ fn members_meet_at_an_etcd() {
         assert_eq!(late.wait_exit().code(), Some(1), "{}", late.output());
         assert!(late.output().contains(why), "{}", late.output());
     }
-    // Who has a log needs nobody to meet.
+    // A member with a log needs no discovery.
     service.kill();
     members[1].restart();
     assert!(members[1].has_logged("discovery token is ignored since cluster already initialized"));

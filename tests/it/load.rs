@@ -1,5 +1,5 @@
 //! Writers that never stop, and the account of what they were promised. Each writer counts up a key
-//! of its own, so that one number says what must be there: at least the last acknowledged count, at
+//! of its own, so that one number gives what must be there: at least the last acknowledged count, at
 //! most the last one sent. After an error it goes on with another key: a write whose fate is unknown
 //! may still happen, after later ones even.
 

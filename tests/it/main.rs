@@ -21,7 +21,7 @@ mod curl;
 mod deletions;
 mod endpoints;
 mod errors;
-#[allow(dead_code, reason = "the cases of conformance ask for more of it")]
+#[allow(dead_code, reason = "the cases of conformance use more of it")]
 mod etcdctl;
 mod flags;
 mod load;
@@ -33,12 +33,13 @@ mod overload_json;
 mod pki;
 mod pprof;
 mod process;
-#[allow(dead_code, reason = "the benchmark asks for more of it")]
+#[allow(dead_code, reason = "the benchmark uses more of it")]
 #[path = "../bench/procfs.rs"]
 mod procfs;
 mod proxy;
 mod recipes;
 mod restore;
+mod shipped;
 mod srv;
 mod tls;
 mod tracing;

@@ -108,7 +108,7 @@ async fn join(at: &Server, fresh: &mut Server, is_learner: bool) {
 
 async fn learns_but_does_not_serve(learner: &Server) {
     let mut client = Client::connect(&learner.endpoint()).await;
-    let status = client.status().await.expect("a learner tells its status");
+    let status = client.status().await.expect("a learner has a status");
     assert!(status.is_learner);
     let read = RangeRequest { key: "load/".into(), ..Default::default() };
     let stale = RangeRequest { serializable: true, ..read.clone() };
@@ -148,7 +148,7 @@ fn a_member_goes_on_alone_when_it_is_forced_to() {
 }
 
 #[test]
-fn a_member_does_not_join_who_was_not_asked_to() {
+fn a_member_that_was_not_added_does_not_join() {
     let dir = scratch();
     let mut single = Server::single(Kind::subject(), dir.path(), &[]);
     single.start();
@@ -196,7 +196,7 @@ async fn member_of(at: &Server, server: &Server) -> Member {
     members.into_iter().find(|member| member.peer_urls.contains(&url)).expect("it is a member")
 }
 
-/// Asks again until it is done: members must have been connected for a while, learners catch up.
+/// Repeats the call until it is done: members must have been connected for a while, learners catch up.
 async fn until_done<F: Future<Output = Result<(), Status>>>(mut call: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while let Err(status) = call().await {

@@ -1,4 +1,4 @@
-//! A name server of SRV records, and processes that ask it. Which records there are is the test's
+//! A name server of SRV records, and processes that use it. Which records there are is the test's
 //! business; hosts are resolved by the machine.
 
 use std::net::{Ipv4Addr, UdpSocket};
@@ -77,7 +77,7 @@ fn answer(socket: &UdpSocket, records: &[Record]) {
             *packet.rcode_mut() = RCODE::NameError;
         }
         let answer = packet.build_bytes_vec().expect("it fits");
-        // Who asked may have gone.
+        // The client may have gone.
         let _ = socket.send_to(&answer, from);
     }
 }

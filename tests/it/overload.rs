@@ -1,5 +1,5 @@
 //! Large ranges by several clients at once, in any order and in txns: every byte of every answer comes,
-//! and the server's memory stays where it was. `QUORATE_RANGE_BYTES` says how much there is to read; a gigabyte takes a minute
+//! and the server's memory stays where it was. `QUORATE_RANGE_BYTES` sets how much there is to read; a gigabyte takes a minute
 //! or two:
 //!
 //! ```sh
@@ -41,7 +41,7 @@ pub const BYTES: usize = 80 << 20;
 /// What all answers together may take in the server's memory.
 pub const EXTRA_MAX: u64 = 256 << 20;
 
-/// A call that asks for all keys.
+/// A call for all keys.
 #[derive(Clone)]
 struct Ask {
     name: &'static str,
@@ -130,7 +130,7 @@ fn large_ranges_take_little_memory() {
                 mb(peak),
                 mb(extra)
             ));
-            // Less than one answer at a time would take, where that says more.
+            // Less than one answer at a time would take, where that is more.
             let most = EXTRA_MAX.min(2 * bytes as u64);
             assert!(extra < most, "{name}: {} MB more than {} MB", mb(extra), mb(before));
         }
@@ -192,7 +192,7 @@ pub const STALLED_BYTES_MAX: u64 = 2 << 20;
 const WRITES_EXTRA: u64 = 128 << 20;
 
 #[test]
-fn watchers_that_read_nothing_cost_little_and_nobody_else() {
+fn watchers_that_read_nothing_cost_little_and_delay_no_other() {
     const BEFORE: usize = (32 << 20) / VALUE_BYTES;
     const AFTER: usize = (64 << 20) / VALUE_BYTES;
     let (_dir, server) = Server::serving();
@@ -207,7 +207,7 @@ fn watchers_that_read_nothing_cost_little_and_nobody_else() {
             stalled.push(watch(&endpoint, 64 << 10, from).await);
         }
         let mut reader = watch(&endpoint, 4 << 20, 0).await;
-        // The present begins here for those that asked for it.
+        // Live events begin here.
         let began = BEFORE as i64 + 2;
         let all = AFTER as i64 + began;
         let reading = async {
@@ -237,8 +237,7 @@ fn watchers_that_read_nothing_cost_little_and_nobody_else() {
     });
 }
 
-/// A watch stream of its own connection, which takes so many bytes that nobody reads; it watches all
-/// keys.
+/// A watch stream of its own connection, with a window of so many unread bytes; it watches all keys.
 async fn watch(endpoint: &str, bytes: u32, start_revision: i64) -> Streaming<WatchResponse> {
     let channel = Channel::connect_with(endpoint, bytes, bytes).await.expect("it serves");
     let create = WatchCreateRequest {

@@ -1,5 +1,5 @@
 //! The same as in [`overload`](super::overload) over JSON: large ranges by several clients at once, and
-//! watch streams that nobody reads.
+//! watch streams that are not read.
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ fn watchers_in_json_that_read_nothing_cost_little() {
         }
         fill(&endpoint, WRITES).await;
         let extra = peak.stop().saturating_sub(without);
-        loudly(&format!("{STREAMS} streams in JSON that nobody reads: {} MB more", extra >> 20));
+        loudly(&format!("{STREAMS} streams in JSON that are not read: {} MB more", extra >> 20));
         let most = STREAMS as u64 * STREAM_BYTES_MAX + WRITES_EXTRA;
         assert!(extra < most, "{} MB", extra >> 20);
 

@@ -26,7 +26,7 @@ fn profiles_name_what_the_server_does() {
             let cpu = fetch(&curl, "/debug/pprof/profile?seconds=2", &dir.path().join("cpu"));
             assert!(
                 asked.elapsed() >= Duration::from_secs(2),
-                "it looked for as long as it was told"
+                "it looked for as long as the query wants"
             );
             [cpu, fetch(&curl, "/debug/pprof/heap", &dir.path().join("heap"))]
         });
@@ -65,7 +65,7 @@ fn profiles_are_taken_one_at_a_time() {
         // The second came first, and the first was sent away.
     };
     assert_eq!(refused.stdout, "Could not enable CPU profiling: cpu profiling already in use\n");
-    // Whoever goes away ends what was begun.
+    // A client that disconnects ends its profile.
     drop(first);
     let again = || curl.run(&["/debug/pprof/profile?seconds=1", "--output", "/dev/null"]);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -75,7 +75,7 @@ fn profiles_are_taken_one_at_a_time() {
 }
 
 #[test]
-fn profiles_are_not_there_unless_they_are_asked_for() {
+fn profiles_are_not_served_unless_enabled() {
     let dir = scratch();
     let mut server = Server::single(Kind::Quorate, dir.path(), &[]);
     server.start();

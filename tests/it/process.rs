@@ -69,7 +69,7 @@ pub fn scratch() -> TempDir {
         .expect("cargo's directory for tests is writable")
 }
 
-/// Says it where the test harness does not capture it.
+/// Prints where the test harness does not capture it.
 pub fn loudly(text: &str) {
     let line = format!("\n*** {text} ***\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error is open");
@@ -133,7 +133,7 @@ impl Server {
         (dir, server)
     }
 
-    /// A member in `dir` that is to join a cluster, once it has been told which: [`Self::join`].
+    /// A member in `dir` that is to join a cluster, which is named later: [`Self::join`].
     pub fn joining(kind: Kind, dir: &Path, name: &str) -> Self {
         let mut server = Self::new(kind, dir, name);
         server.flags.push("--initial-cluster-state=existing".into());
@@ -148,7 +148,7 @@ impl Server {
         server
     }
 
-    /// A member in `dir` of a cluster whose members DNS names, as `resolv_conf` says who to ask.
+    /// A member in `dir` of a cluster whose members DNS names, by the name server of `resolv_conf`.
     pub fn named(kind: Kind, dir: &Path, name: &str, domain: &str, resolv_conf: &Path) -> Self {
         let mut server = Self::new(kind, dir, name);
         server.flags.push(format!("--discovery-srv={domain}"));
@@ -281,7 +281,7 @@ impl Server {
         command
     }
 
-    /// Waits until the log says that clients are served.
+    /// Waits until the log shows that clients are served.
     pub fn wait_ready(&mut self) {
         self.wait_log(READY);
     }
@@ -382,7 +382,7 @@ impl Cluster {
         cluster
     }
 
-    /// Tells every member of all.
+    /// Makes every member known to all.
     fn introduce(&mut self) {
         let member = |server: &Server| format!("{}={}", server.name, server.peer_url());
         let initial_cluster = self.servers.iter().map(member).collect::<Vec<_>>().join(",");
@@ -431,7 +431,7 @@ struct Log {
 #[derive(Default)]
 struct Written {
     lines: Vec<String>,
-    /// Somebody may still write.
+    /// Another process may still write.
     open: bool,
 }
 

@@ -82,7 +82,7 @@ fn a_gateway_finds_members_by_dns() {
 }
 
 #[test]
-fn a_gateway_tells_what_is_wrong() {
+fn a_gateway_refuses_wrong_command_lines() {
     let dir = scratch();
     let own = free_port();
     let listen = format!("--listen-addr=localhost:{own}");
@@ -277,7 +277,7 @@ fn a_namespace_is_all_that_clients_see() {
         };
         let (inside, outside) = (connect(&endpoint), connect(&server.endpoint()));
         let lock = LockRequest { name: "l".into(), ..Default::default() };
-        let key = inside.lock().lock(lock).await.expect("nobody holds it").into_inner().key;
+        let key = inside.lock().lock(lock).await.expect("it is free").into_inner().key;
         assert!(key.starts_with(b"l/"), "{key:?}");
         let count = async |client: &Client, key: Bytes| {
             let range = RangeRequest { key, ..Default::default() };
@@ -293,7 +293,7 @@ fn a_namespace_is_all_that_clients_see() {
 
         let campaign =
             CampaignRequest { name: "e".into(), value: "me".into(), ..Default::default() };
-        let won = inside.election().campaign(campaign).await.expect("nobody else stands");
+        let won = inside.election().campaign(campaign).await.expect("there is no other candidate");
         let leader = won.into_inner().leader;
         assert_eq!(leader.as_ref().expect("a leader").name, "e");
         let who = LeaderRequest { name: "e".into() };
@@ -304,7 +304,7 @@ fn a_namespace_is_all_that_clients_see() {
             (&seen.key, &seen.value[..]),
             (&leader.as_ref().expect("a leader").key, &b"me"[..])
         );
-        outside.election().leader(who.clone()).await.expect_err("outside nobody does");
+        outside.election().leader(who.clone()).await.expect_err("outside there is no leader");
         let mut observed = inside.election().observe(who).await.expect("it begins").into_inner();
         let first = observed.message().await.expect("it goes on").expect("somebody leads");
         assert_eq!(first.kv.expect("a candidate").key, seen.key);
@@ -374,7 +374,7 @@ fn serializable_ranges_come_from_the_cache() {
     inside.run(&["put", "k", "1"], "");
     assert_eq!(get(), "k\n1\n");
     outside.run(&["put", "k", "2"], "");
-    assert_eq!(get(), "k\n1\n", "the proxy has not heard of it");
+    assert_eq!(get(), "k\n1\n", "the proxy has not seen it");
     let counted =
         |name| metric(&url, "/proxy/metrics", &format!("etcd_grpc_proxy_cache_{name}_total"));
     assert_eq!(
@@ -425,9 +425,9 @@ fn messages_are_bounded_in_both_directions() {
     assert_eq!(alike(&seen[0]), alike(&seen[1]));
 }
 
-/// It is told of one member, gets to know the others, and does without the first.
+/// It starts with one member, learns of the others, and does without the first.
 #[test]
-fn a_proxy_outlives_the_member_that_it_was_told_of() {
+fn a_proxy_outlives_the_member_that_it_started_with() {
     let dir = scratch();
     let mut cluster = Cluster::new(&Kind::Quorate, dir.path(), 3, &[]);
     cluster.start();
@@ -447,7 +447,7 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
                     grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"}";
         metric(&server.client_url(), "/metrics", name).unwrap_or_default()
     };
-    // Whoever is asked; once the answer has come, that may be another one.
+    // Of any member; once the answer has come, that may be another one.
     let often = || cluster.servers.iter().map(asked).sum::<f64>() > 1.0;
     wait_for("a question for the members", often);
     cluster.servers[0].kill();
@@ -456,10 +456,10 @@ fn a_proxy_outlives_the_member_that_it_was_told_of() {
     assert_eq!(etcdctl.run(&["get", "k", "--consistency=s"], "").stdout, "k\n2\n");
 }
 
-/// A cluster that was restored is behind what its proxy has told. Reads are refused as long as it is; a
+/// A cluster that was restored is behind the answers of its proxy. Reads are refused as long as it is; a
 /// write is done, and once.
 #[test]
-fn a_txn_that_writes_is_asked_for_once() {
+fn a_txn_that_writes_is_sent_once() {
     let (dir, other) = (scratch(), scratch());
     let mut server = alone(Kind::Quorate, dir.path());
     let flags = ["--experimental-serializable-ordering"];
@@ -492,7 +492,7 @@ fn pages_are_there_before_the_cluster_is() {
 }
 
 #[test]
-fn http_tells_of_both() {
+fn http_shows_proxy_and_members() {
     let dir = scratch();
     let mut server = alone(Kind::Quorate, dir.path());
     let metrics = format!("http://127.0.0.1:{}", free_port());
@@ -543,7 +543,7 @@ fn both_ends_are_secured() {
     let health = page.run(&["/health", "--http1.1", "--cacert", &ca_file]).stdout;
     assert_eq!(health, "{\"health\":\"true\",\"reason\":\"\"}");
 
-    // Who connects for others must not be somebody.
+    // A certificate for the calls of others must not name a user.
     let named = [file("cert", &cert.cert), file("key", &cert.key), arguments[0].to_owned()];
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     let (_named, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &[server.client_url()], &named);

@@ -20,7 +20,7 @@ use super::crash::runtime;
 use super::etcdctl::Release;
 use super::process::{Kind, Server, etcd_program, scratch};
 
-/// Long enough for a call that does not wait for anybody.
+/// Long enough for a call that waits for nothing.
 const AT_ONCE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 

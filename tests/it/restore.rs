@@ -12,7 +12,7 @@ use super::process::{Cluster, Kind, Server, etcd_program, scratch};
 fn etcds_backup_is_served_by_us() {
     let dir = scratch();
     let backup = dir.path().join("backup");
-    let told = told_after_a_life(&Kind::Etcd(etcd_program()), dir.path(), &backup);
+    let told = shown_after_a_life(&Kind::Etcd(etcd_program()), dir.path(), &backup);
     let mut server = Server::single(Kind::Quorate, &dir.path().join("new"), &[]);
     restore(&quorateutl(), &server, &member(&server), &backup, &[]);
     server.start();
@@ -24,7 +24,7 @@ fn etcds_backup_is_served_by_us() {
 fn our_backup_is_served_by_etcd() {
     let dir = scratch();
     let backup = dir.path().join("backup");
-    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let told = shown_after_a_life(&Kind::Quorate, dir.path(), &backup);
     let etcdctl = Release::v3_4().etcdctl;
     let mut server = Server::single(Kind::Etcd(etcd_program()), &dir.path().join("new"), &[]);
     restore(&etcdctl, &server, &member(&server), &backup, &[]);
@@ -38,7 +38,7 @@ fn our_backup_is_served_by_etcd() {
 fn three_members_begin_from_one_backup() {
     let dir = scratch();
     let backup = dir.path().join("backup");
-    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let told = shown_after_a_life(&Kind::Quorate, dir.path(), &backup);
     let mut cluster = Cluster::new(&Kind::Quorate, &dir.path().join("new"), 3, &[]);
     let members: Vec<_> = cluster.servers.iter().map(member).collect();
     for server in &cluster.servers {
@@ -78,7 +78,7 @@ fn three_members_begin_from_one_backup() {
 fn revisions_that_clients_may_have_seen_are_passed_over() {
     let dir = scratch();
     let backup = dir.path().join("backup");
-    let told = told_after_a_life(&Kind::Quorate, dir.path(), &backup);
+    let told = shown_after_a_life(&Kind::Quorate, dir.path(), &backup);
     let mut server = Server::single(Kind::Quorate, &dir.path().join("new"), &[]);
     let flags = ["--bump-revision=1000000", "--mark-compacted"];
     restore(&quorateutl(), &server, &member(&server), &backup, &flags);
@@ -107,8 +107,8 @@ struct Told {
     record: Vec<String>,
 }
 
-/// Starts a member, lets it live, saves a backup and says what was to be seen.
-fn told_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
+/// Starts a member, lets it live, saves a backup and returns what was to be seen.
+fn shown_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
     let mut server = Server::single(kind.clone(), &dir.join("old"), &[]);
     server.start();
     let ctl = ctl(&server);

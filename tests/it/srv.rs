@@ -36,7 +36,7 @@ fn members_find_each_other_by_dns() {
         let mut last = Client::connect(&members[2].endpoint()).await;
         assert_eq!(last.scan(b"met").await.expect("and answers").count, 1);
     });
-    // Who has a log asks nobody.
+    // A member with a log needs no name server.
     std::fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.1\n").expect("writable");
     members[1].restart();
 }

@@ -11,7 +11,7 @@ use super::process::{Cluster, Kind, Server, free_port, loudly, scratch};
 
 const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
 
-/// A server whose client port is secured, and who may come in.
+/// A server whose client port is secured, and the clients that it accepts.
 struct World {
     dir: tempfile::TempDir,
     ca: Authority,
@@ -157,7 +157,7 @@ fn our_own_tool_speaks_tls() {
 }
 
 #[test]
-fn clients_must_prove_who_they_are() {
+fn clients_must_show_a_certificate() {
     let mut world = World::new(&["--client-cert-auth"]);
     let crl = world.dir.path().join("revoked.crl");
     let (alice, bob) = (world.client("alice", 2), world.client("bob", 3));
@@ -206,7 +206,7 @@ fn a_certificate_names_the_user() {
     assert!(code == Some(1) && why.contains("permission denied"), "{why}");
     let (code, why) = put("alice/k", &nobody, &[]);
     assert!(code == Some(1) && why.contains("permission denied"), "{why}");
-    // Who has a token is its user, whatever the certificate says.
+    // A token decides over the user, whatever the certificate names.
     assert_eq!(put("bob/k", &alice, &["--user=root:secret"]).0, Some(0));
 }
 
@@ -230,7 +230,7 @@ fn certificates_are_replaced_without_a_restart() {
 }
 
 #[test]
-fn versions_and_suites_are_those_asked_for() {
+fn versions_and_suites_are_those_of_the_flags() {
     if !has_openssl() {
         return;
     }
@@ -395,7 +395,7 @@ fn members_with_certificates_of_their_own_form_a_cluster() {
     assert_eq!(put.stdout, "OK\n", "{put:?}");
 }
 
-/// Each connects to the other; what a member of 3.4 says then is another matter.
+/// Each connects to the other; the answer of a member of 3.4 is another matter.
 #[test]
 fn an_etcd_and_we_believe_each_other() {
     for generated in [false, true] {

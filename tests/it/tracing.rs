@@ -1,4 +1,4 @@
-//! Calls that are traced: what a collector of OpenTelemetry's spans is told by a server, and what becomes
+//! Calls that are traced: the spans that a server exports to an OpenTelemetry collector, and what becomes
 //! of a server whose collector is not there. How contexts are read and shares are kept is tested elsewhere.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ fn parent(sampled: bool) -> String {
     format!("00-{TRACE}-{CALLER}-0{}", u8::from(sampled))
 }
 
-/// A span as it was told, and whose.
+/// A span as it was exported, and by which service.
 #[derive(Debug)]
 struct Told {
     service: BTreeMap<String, String>,
@@ -83,7 +83,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A collector that hands on what it is told.
+/// A collector that hands on what it receives.
 struct Collector {
     endpoint: String,
     spans: mpsc::UnboundedReceiver<Told>,
@@ -137,7 +137,7 @@ impl Collector {
         told.expect("a span comes").expect("the collector lives as long as the test")
     }
 
-    /// All that has been told, by name, once the server has ended and can tell no more.
+    /// All exported spans, by name, once the server has ended.
     fn all(&mut self) -> BTreeMap<String, Vec<Told>> {
         let mut all: BTreeMap<String, Vec<Told>> = BTreeMap::new();
         while let Ok(told) = self.spans.try_recv() {
@@ -224,7 +224,7 @@ async fn a_callers_trace_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_and_failures_are_told() {
+async fn streams_and_failures_are_exported() {
     let mut collector = Collector::start().await;
     let (_dir, mut server) = started(&collector.flags(0));
     let channel = Channel::connect_within(&server.endpoint(), PATIENCE).await.expect("it serves");
@@ -240,7 +240,7 @@ async fn streams_and_failures_are_told() {
 
     let create = WatchCreateRequest { key: "w".into(), prev_kv: true, ..Default::default() };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    // A client that still had something to ask would not be gone when it leaves.
+    // A client with an open call would not be gone when it leaves.
     let requests = tokio_stream::once(create);
     let mut watches = WatchClient::with_origin(channel.clone(), origin.clone());
     let watch = watches.watch(within(requests, &parent(true))).await.expect("a stream");
@@ -304,7 +304,7 @@ async fn a_share_of_the_others_is_traced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_collector_that_is_not_there() {
+async fn a_missing_collector_delays_nothing() {
     let address = format!("127.0.0.1:{}", free_port());
     let (_dir, mut server) = started(&flags(&address, 1_000_000));
     let mut client = Client::connect(&server.endpoint()).await;
@@ -317,7 +317,7 @@ async fn nobody_waits_for_a_collector_that_is_not_there() {
     assert!(page.contains("quorate_spans_dropped_total{reason=\"queue\"}"), "{page}");
     let began = Instant::now();
     assert!(server.terminate().success(), "it ends well");
-    assert!(began.elapsed() < Duration::from_secs(10), "it waits for nobody");
+    assert!(began.elapsed() < Duration::from_secs(10), "it waits for no collector");
 }
 
 /// etcd 3.5 knows traces as an experiment, with the names of its day.

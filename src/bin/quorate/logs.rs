@@ -109,7 +109,7 @@ impl io::Write for Line {
                 Sink::File(file) => file.write_all(line),
                 Sink::Rotated(file) => file.write(line, SystemTime::now()),
             };
-            // There is nowhere left to say it, and serving goes on without a log.
+            // There is nowhere left to log it, and serving goes on without a log.
             let _ = written;
         }
         Ok(line.len())
@@ -142,7 +142,7 @@ struct Rotated {
     zone: TimeZone,
     /// With its length.
     open: Option<(File, u64)>,
-    /// Held by who compresses.
+    /// Held while files are compressed.
     compressing: Arc<Mutex<()>>,
 }
 
@@ -165,7 +165,7 @@ impl Rotated {
             let kept = self.forget(now)?;
             if self.rotation.compress {
                 let turn = self.compressing.clone();
-                // Nobody waits for it; what it does not get done, the next one will.
+                // Nothing waits for it; what it leaves undone, the next one will do.
                 std::thread::spawn(move || {
                     let Ok(_turn) = turn.try_lock() else { return Ok(()) };
                     kept.iter().try_for_each(|file| compress(file))
@@ -198,7 +198,7 @@ impl Rotated {
     /// calendars is taken for one that stands at their beginning.
     fn time(&self, at: SystemTime) -> String {
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
+        at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
     }
 
     /// What the names of files put aside begin and end with.
@@ -272,7 +272,7 @@ fn compress(path: &Path) -> io::Result<()> {
     remove(path)
 }
 
-/// Somebody else may have done so.
+/// Another process may have done so.
 fn remove(path: &Path) -> io::Result<()> {
     unless_gone(fs::remove_file(path)).map(drop)
 }
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_told_length_and_priority() {
+    fn journal_entries_have_length_and_priority() {
         let entry = journal_entry(b"{}\n", Level::WARN);
         let wanted = b"PRIORITY=4\nSYSLOG_IDENTIFIER=quorate\nMESSAGE\n\x02\0\0\0\0\0\0\0{}\n";
         assert_eq!(entry, wanted);

@@ -3,7 +3,7 @@
 //!
 //! Exit codes: 0 after `--help`, `--version`, an orderly stop by SIGTERM or SIGINT and the removal of
 //! the member from its cluster; 2 for a command line that does not parse; 1 for a configuration that
-//! cannot be served and for every failure at work, with one line at level error that says why; killed
+//! cannot be served and for every failure at work, with one line at level error that has the reason; killed
 //! by SIGABRT after a panic.
 #![allow(
     clippy::disallowed_methods,
@@ -11,9 +11,11 @@
     reason = "a program is of the real world"
 )]
 
+mod heap;
 mod logs;
 mod notify;
 mod process;
+mod profile;
 mod profiler;
 mod proxy;
 
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
-use quorate::config::{self, Command, Config, ConfigError, Notice, help};
+use quorate::config::{self, Command, Config, ConfigError, Notice, help, secrets};
 use quorate::discovery;
 use quorate::error::Fatal;
 use quorate::server::Server;
@@ -36,12 +38,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::logs::Outputs;
 
-/// It can tell who holds memory, and gives back what a large answer took.
+/// It records which code holds memory, and returns what a large answer took.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The allocator's settings, under the name by which it looks for them: it may be asked later to note
-/// where memory is allocated, half a megabyte apart, as Go does.
+/// The allocator's settings, under the name by which it looks for them: sampling can be switched on
+/// later, of an allocation in half a megabyte, as in Go.
 #[unsafe(export_name = "malloc_conf")]
 pub static ALLOCATOR_SETTINGS: &[u8] =
     b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true\0";
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
             let version = env!("CARGO_PKG_VERSION");
-            info!(version, etcd_version = help::ETCD_VERSION, args = ?arguments, "starting");
+            info!(version, etcd_version = help::ETCD_VERSION, args = ?secrets::hide(&arguments), "starting");
             notices.iter().for_each(log_notice);
             run(&config)
         }
@@ -141,7 +143,7 @@ fn log_notice(notice: &Notice) {
         }
         Notice::RaisedTimeout(flag) => info!("{flag} increased to minimum value: 5s"),
         Notice::NoSync => {
-            warn!("nothing is made durable: a power cut will lose what clients were told is kept")
+            warn!("nothing is made durable: a power cut will lose acknowledged writes")
         }
         Notice::LargeRequests(bytes) => warn!(
             max_request_bytes = bytes,
@@ -210,12 +212,12 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
     Ok(result)
 }
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a signal stops it.
 async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
-    let env = config.machine().env();
+    let env = config.machine.env();
     let mut config = config.clone();
-    if !has_log(&config.wal_dir()) {
+    if !has_log(&config.server.member.wal_dir()) {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
         tokio::select! {
             biased; // Members may wait long for each other.
@@ -228,7 +230,7 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
         warn!("discovery token is ignored since cluster already initialized; valid logs are found");
     }
     let mut options = config.server_options();
-    options.process = process::described(config.pprof).await;
+    options.process = process::described(config.pprof);
     let starting = Server::start(env, options);
     let server = tokio::select! {
         biased; // A member that waits for its cluster can be stopped, too.

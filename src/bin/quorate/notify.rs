@@ -1,4 +1,4 @@
-//! Tells systemd that the member serves (`sd_notify(3)`, `READY=1`), as etcd does. Silent where there
+//! Notifies systemd that the member serves (`sd_notify(3)`, `READY=1`), as etcd does. Silent where there
 //! is no systemd.
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! What the operating system says about this process, under the names that every Prometheus client
+//! The operating system's figures about this process, under the names that every Prometheus client
 //! library uses, and etcd's two for file descriptors. Linux only: elsewhere the page lacks them.
 
 use std::fs;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, IntGauge, Opts};
+use quorate::config::secrets;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
@@ -25,14 +26,16 @@ pub fn raise_file_limit() {
     }
 }
 
-/// This process as its pages below `/debug` show it. From now on memory is noted, `if_profiled`.
-pub async fn described(if_profiled: bool) -> quorate::http::vars::Process {
+/// This process as its pages below `/debug` show it. Samples allocations from now on `if_profiled`.
+pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     let mut profiler: Option<Arc<dyn quorate::http::pprof::Profiler>> = None;
     if if_profiled {
-        profiler = Some(Arc::new(Profiler::start().await));
+        profiler = Some(Arc::new(Profiler::start()));
     }
+    let words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     quorate::http::vars::Process {
-        command_line: std::env::args_os().map(|word| word.to_string_lossy().into()).collect(),
+        command_line: secrets::hide(&words),
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         profiler,
     }
@@ -51,7 +54,7 @@ pub fn lock_memory() -> std::io::Result<()> {
     Ok(mlockall(pages)?)
 }
 
-/// Reads `/proc` whenever the metrics are asked for.
+/// Reads `/proc` at every scrape of the metrics.
 pub struct Process {
     cpu_seconds: Counter,
     start_seconds: IntGauge,

@@ -1,24 +1,24 @@
-//! Profiles of this process, for `/debug/pprof`: of the processor's time by a timer that interrupts
-//! whatever runs, of memory by what the allocator, jemalloc, notes of every half megabyte or so. Nothing
-//! is noted unless somebody may ask for it.
+//! Profiles of this process, for `/debug/pprof`: of processor time by a timer that interrupts the running
+//! threads, of memory by the allocator, jemalloc, which samples about every half megabyte. Neither runs
+//! unless profiles are enabled.
 
 use std::ffi::c_void;
-use std::io::Read as _;
 use std::time::Duration;
 
 use backtrace::Frame;
-use jemalloc_pprof::{
-    JemallocProfCtl, PROF_CTL, StackProfile, WeightedStack, activate_jemalloc_profiling,
-};
-use mappings::MAPPINGS;
-use pprof::{ProfilerGuard, ProfilerGuardBuilder, UnresolvedReport};
+use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use quorate::env::BoxFuture;
 use quorate::http;
 use tokio::{sync, task, time};
+use tracing::{info, warn};
+
+use super::profile::Stack;
+use super::{heap, profile};
 
 /// Interruptions in a second of processor time: about Go's hundred, and never for long in step with
 /// what happens every 10 ms.
 const HZ: i32 = 99;
+const SAMPLE_NANOS: i64 = 1_000_000_000 / HZ as i64;
 /// Libraries that are not interrupted: to unwind the stack takes locks that they may hold.
 const LEFT_ALONE: &[&str] = &["libc", "libgcc", "pthread", "vdso"];
 /// The function, of the library, that the timer calls.
@@ -27,13 +27,19 @@ const HANDLER: &[u8] = b"perf_signal_handler";
 pub struct Profiler {
     /// There is one timer.
     timer: sync::Mutex<()>,
+    /// One dump at a time bounds the memory that dumps take.
+    heap: sync::Mutex<()>,
 }
 
 impl Profiler {
-    /// From now on memory is noted.
-    pub async fn start() -> Self {
-        activate_jemalloc_profiling().await;
-        Self { timer: sync::Mutex::new(()) }
+    /// Samples allocations from now on.
+    pub fn start() -> Self {
+        match heap::is_available().then(heap::activate) {
+            None => warn!("jemalloc profiling is disabled and cannot be activated"),
+            Some(Ok(())) => info!("jemalloc profiling activated"),
+            Some(Err(error)) => warn!(error, "could not activate jemalloc profiling"),
+        }
+        Self { timer: sync::Mutex::new(()), heap: sync::Mutex::new(()) }
     }
 }
 
@@ -47,34 +53,48 @@ impl http::pprof::Profiler for Profiler {
             time::sleep(lasts).await;
             let report = timer.report().build_unresolved().map_err(|error| error.to_string())?;
             drop(timer);
-            elsewhere(move || Ok(of_cpu(&report))).await
+            blocking(move || {
+                let samples = report.data.iter().map(|(sample, count)| {
+                    (calls(interrupted(&sample.frames)), *count as i64 * SAMPLE_NANOS)
+                });
+                profile::encode("cpu", "nanoseconds", samples).map_err(|error| error.to_string())
+            })
+            .await
         })
     }
 
     fn heap(&self, text: bool) -> BoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(async move {
-            let Some(allocator) = PROF_CTL.as_ref() else {
-                return Err("the allocator was told not to note anything".into());
-            };
-            let mut allocator = allocator.clone().lock_owned().await;
-            elsewhere(move || of_memory(&mut allocator, text)).await
+            if !heap::is_available() {
+                return Err("the allocator's profiler is switched off (MALLOC_CONF)".into());
+            }
+            let _alone = self.heap.lock().await;
+            blocking(move || {
+                let dump = heap::dump().map_err(|error| error.to_string())?;
+                if text {
+                    return Ok(dump.into_bytes());
+                }
+                let samples = heap::parse(&dump)?;
+                profile::encode("inuse_space", "bytes", samples).map_err(|error| error.to_string())
+            })
+            .await
         })
     }
 
     fn symbols(&self, addresses: Vec<u64>) -> BoxFuture<'_, Result<Vec<(u64, String)>, String>> {
         let known = |address| Some((address, symbol(address)?));
-        Box::pin(elsewhere(move || Ok(addresses.into_iter().filter_map(known).collect())))
+        Box::pin(blocking(move || Ok(addresses.into_iter().filter_map(known).collect())))
     }
 }
 
-/// Where looking up names keeps nobody waiting.
-async fn elsewhere<T: Send + 'static>(
+/// Runs `job` off the runtime's threads: looking up names takes long.
+async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     task::spawn_blocking(job).await.map_err(|error| error.to_string())?
 }
 
-/// The innermost function there, where calls were made part of their callers.
+/// Returns the innermost function at `address`, where calls were inlined.
 fn symbol(address: u64) -> Option<String> {
     let mut name = None;
     backtrace::resolve(address as *mut c_void, |symbol| {
@@ -83,35 +103,15 @@ fn symbol(address: u64) -> Option<String> {
     name
 }
 
-fn of_memory(allocator: &mut JemallocProfCtl, text: bool) -> Result<Vec<u8>, String> {
-    if !text {
-        return allocator.dump_pprof().map_err(|error| error.to_string());
-    }
-    let mut file = allocator.dump().map_err(|error| error.to_string())?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
+/// The first frame was interrupted where it stands; of the others the call is before the return address.
+/// Below the first function of a thread the address is 0.
+fn calls(frames: &[Frame]) -> Stack {
+    let addresses = frames.iter().map(|frame| frame.ip() as u64).enumerate();
+    let calls = addresses.map(|(at, address)| address.saturating_sub(u64::from(at > 0)));
+    calls.filter(|address| *address > 0).collect()
 }
 
-fn of_cpu(report: &UnresolvedReport) -> Vec<u8> {
-    let nanos = 1e9 / f64::from(HZ);
-    let mut profile = StackProfile::default();
-    for mapping in MAPPINGS.as_deref().unwrap_or_default() {
-        profile.push_mapping(mapping.clone());
-    }
-    for (stack, samples) in &report.data {
-        // From the outermost call inwards.
-        let addrs = interrupted(&stack.frames).iter().rev().map(|frame| frame.ip() as usize);
-        // Below the first function of a thread there is nothing.
-        let addrs = addrs.filter(|address| *address > 0);
-        let weight = *samples as f64 * nanos;
-        let stack = WeightedStack { addrs: addrs.collect(), weight };
-        profile.push_stack(stack, None);
-    }
-    profile.to_pprof(("cpu", "nanoseconds"), ("cpu", "nanoseconds"), None)
-}
-
-/// Without what ran because of the timer: its handler, with what that calls, and the kernel's way to it.
+/// Leaves out the timer's own frames: its handler, what that calls, and the kernel's frame before it.
 fn interrupted(frames: &[Frame]) -> &[Frame] {
     let is_handler = |frame: &Frame| {
         let mut found = false;

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use quorate::config::log::Settings;
+use quorate::config::secrets;
 use quorate::env::tokio::env;
 use quorate::proxy::gateway::Gateway;
 use quorate::proxy::grpc::{self, Proxy};
@@ -24,7 +25,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         log.level = Level::DEBUG;
     }
     log_to(&log).expect("standard error needs no opening");
-    info!(args = ?arguments, "Running: ");
+    info!(args = ?secrets::hide(arguments), "Running: ");
     match block_on(run(&command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(text)) => fail(&text),
@@ -37,7 +38,7 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal stops it.
 async fn run(command: &Command) -> Result<(), String> {
     let mut stop = Stop::new().map_err(|error| format!("waiting for signals: {error}"))?;
     let serving = async {
@@ -52,7 +53,7 @@ async fn run(command: &Command) -> Result<(), String> {
             Command::Grpc(options) => {
                 let options = grpc::Options {
                     host_name: host_name(),
-                    process: process::described(options.pprof).await,
+                    process: process::described(options.pprof),
                     ..(**options).clone()
                 };
                 let _proxy = Proxy::start(&env(), options).await?;

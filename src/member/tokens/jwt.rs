@@ -5,6 +5,7 @@
 //! the private key is the file's bytes, as in etcd. Certificates in the place of public keys are not
 //! taken.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
 use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey};
-use rsa::rand_core::{CryptoRng, Error as NoRandom, RngCore};
+use rsa::rand_core::{TryCryptoRng, TryRng};
 use rsa::signature::{RandomizedSigner, SignatureEncoding, Signer, Verifier};
 use rsa::traits::PublicKeyParts;
-use rsa::{RsaPrivateKey, RsaPublicKey, pkcs1v15, pss};
+use rsa::{pkcs1v15, pss};
 use serde_json::{Value, json};
 use sha2::{Sha256, Sha384, Sha512};
 
@@ -144,7 +145,7 @@ struct Pair<S, V> {
 
 enum Key {
     Secret(Vec<u8>),
-    Rsa(Box<Pair<RsaPrivateKey, RsaPublicKey>>),
+    Rsa(Box<Pair<rsa::PrivateKey, rsa::PublicKey>>),
     P256(Box<Pair<p256::ecdsa::SigningKey, p256::ecdsa::VerifyingKey>>),
     P384(Box<Pair<p384::ecdsa::SigningKey, p384::ecdsa::VerifyingKey>>),
     P521(Box<Pair<p521::ecdsa::SigningKey, p521::ecdsa::VerifyingKey>>),
@@ -165,8 +166,7 @@ macro_rules! curve {
         })?;
         let own = private.as_ref().map(|private| private.public_key());
         let public = one_public(own, public)?;
-        let private = private.map(|key| $curve::ecdsa::SigningKey::from_slice(&key.to_bytes()));
-        let private = private.transpose().map_err(|e| e.to_string())?;
+        let private = private.map($curve::ecdsa::SigningKey::from);
         let public = $curve::ecdsa::VerifyingKey::from_affine(*public.as_affine());
         Key::$kind(Box::new(Pair { private, public: public.map_err(|e| e.to_string())? }))
     }};
@@ -194,14 +194,14 @@ impl Key {
             }
             _ => {
                 let private = pem(private, "an RSA private key", |text| {
-                    let key = RsaPrivateKey::from_pkcs8_pem(text).ok();
-                    key.or_else(|| RsaPrivateKey::from_pkcs1_pem(text).ok())
+                    let key = rsa::PrivateKey::from_pkcs8_pem(text).ok();
+                    key.or_else(|| rsa::PrivateKey::from_pkcs1_pem(text).ok())
                 })?;
                 let public = pem(public, "an RSA public key", |text| {
-                    let key = RsaPublicKey::from_public_key_pem(text).ok();
-                    key.or_else(|| RsaPublicKey::from_pkcs1_pem(text).ok())
+                    let key = rsa::PublicKey::from_public_key_pem(text).ok();
+                    key.or_else(|| rsa::PublicKey::from_pkcs1_pem(text).ok())
                 })?;
-                let own = private.as_ref().map(RsaPrivateKey::to_public_key);
+                let own = private.as_ref().map(rsa::PrivateKey::to_public_key);
                 let public = one_public(own, public)?;
                 Self::Rsa(Box::new(Pair { private, public }))
             }
@@ -210,9 +210,11 @@ impl Key {
 
     fn sign(&self, method: Method, text: &[u8], random: &mut Random) -> Result<Vec<u8>, Refused> {
         macro_rules! curve {
-            ($pair:expr) => {{
+            ($curve:ident, $pair:expr) => {{
                 let private = $pair.private.as_ref().ok_or(Refused::VerifyOnly)?;
-                private.try_sign_with_rng(random, text).map(|made| made.to_bytes().to_vec()).ok()
+                let signature: Result<$curve::ecdsa::Signature, _> =
+                    private.try_sign_with_rng(random, text);
+                signature.map(|signature| signature.to_bytes().to_vec()).ok()
             }};
         }
         let signature = match self {
@@ -221,19 +223,9 @@ impl Key {
                 Method::Hs512 => mac::<Hmac<Sha512>>(secret, text).finalize().into_bytes().to_vec(),
                 _ => mac::<Hmac<Sha256>>(secret, text).finalize().into_bytes().to_vec(),
             }),
-            Self::P256(pair) => {
-                let private = pair.private.as_ref().ok_or(Refused::VerifyOnly)?;
-                let made: Option<p256::ecdsa::Signature> =
-                    private.try_sign_with_rng(random, text).ok();
-                made.map(|made| made.to_bytes().to_vec())
-            }
-            Self::P384(pair) => {
-                let private = pair.private.as_ref().ok_or(Refused::VerifyOnly)?;
-                let made: Option<p384::ecdsa::Signature> =
-                    private.try_sign_with_rng(random, text).ok();
-                made.map(|made| made.to_bytes().to_vec())
-            }
-            Self::P521(pair) => curve!(pair),
+            Self::P256(pair) => curve!(p256, pair),
+            Self::P384(pair) => curve!(p384, pair),
+            Self::P521(pair) => curve!(p521, pair),
             Self::Ed(pair) => {
                 let private = pair.private.as_ref().ok_or(Refused::VerifyOnly)?;
                 private.try_sign(text).map(|made| made.to_bytes().to_vec()).ok()
@@ -270,14 +262,14 @@ impl Key {
     }
 }
 
-fn mac<M: Mac + hmac::digest::KeyInit>(secret: &[u8], text: &[u8]) -> M {
-    let keyed = <M as Mac>::new_from_slice(secret).expect("a MAC takes a key of any length");
+fn mac<M: Mac + KeyInit>(secret: &[u8], text: &[u8]) -> M {
+    let keyed = <M as KeyInit>::new_from_slice(secret).expect("a MAC takes a key of any length");
     keyed.chain_update(text)
 }
 
 fn sign_rsa(
     method: Method,
-    key: RsaPrivateKey,
+    key: rsa::PrivateKey,
     text: &[u8],
     random: &mut Random,
 ) -> Option<Vec<u8>> {
@@ -296,7 +288,7 @@ fn sign_rsa(
     }
 }
 
-fn verify_rsa(method: Method, key: &RsaPublicKey, text: &[u8], signature: &[u8]) -> bool {
+fn verify_rsa(method: Method, key: &rsa::PublicKey, text: &[u8], signature: &[u8]) -> bool {
     macro_rules! plain {
         ($hash:ty) => {
             pkcs1v15::Signature::try_from(signature).is_ok_and(|signature| {
@@ -361,33 +353,31 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The environment's random numbers, for signing.
+/// The environment's random numbers, for signatures.
 struct Random(Arc<dyn Runtime>);
 
-impl RngCore for Random {
-    fn next_u32(&mut self) -> u32 {
+impl TryRng for Random {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         let mut bytes = [0; 4];
         self.0.fill_random(&mut bytes);
-        u32::from_le_bytes(bytes)
+        Ok(u32::from_le_bytes(bytes))
     }
 
-    fn next_u64(&mut self) -> u64 {
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         let mut bytes = [0; 8];
         self.0.fill_random(&mut bytes);
-        u64::from_le_bytes(bytes)
+        Ok(u64::from_le_bytes(bytes))
     }
 
-    fn fill_bytes(&mut self, dest: &mut [u8]) {
-        self.0.fill_random(dest);
-    }
-
-    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), NoRandom> {
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Infallible> {
         self.0.fill_random(dest);
         Ok(())
     }
 }
 
-impl CryptoRng for Random {}
+impl TryCryptoRng for Random {}
 
 #[cfg(test)]
 mod tests;
