@@ -19,6 +19,7 @@ use quorate::member;
 use quorate::member::compactor::AutoCompaction;
 use quorate::server::{self, Server};
 use quorate::tls::Listen;
+use quorate::trace;
 use quorate::watch;
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
@@ -30,20 +31,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
 use crate::certificates::Certificates;
-use crate::endpoints::{CLIENT_PORT, PEER_PORT, endpoint};
-use crate::observe::spans;
-use crate::proxies::Proxies;
-use crate::swarm::FRESH_MAX;
+use crate::facts::addresses::{CLIENT_PORT, COLLECTOR, COLLECTOR_PORT, PEER_PORT, endpoint};
+use crate::facts::shape::{ANSWERS, FRESH_MAX, Shape};
 
-/// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
-/// once, and that now and then one has to wait.
-pub(crate) const ANSWERS: member::Answers = member::Answers {
-    most: 4 << 20,
-    counted: 1 << 10,
-    inline: 4 << 10,
-    page: 4 << 10,
-    sorted: 18 << 10,
-};
 /// Proposals for which there is room beside clients', where there is little for these.
 const RESERVED: usize = 32;
 /// The user who may do everything; its password is its name.
@@ -57,70 +47,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// What it gets to bring its state to disk.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
-
-/// What differs between clusters; small bounds make rare paths common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub members: usize,
-    /// Members beside those that vote.
-    pub learners: usize,
-    pub heartbeat: Duration,
-    pub election_timeout: Duration,
-    pub pre_vote: bool,
-    pub snapshot_count: u64,
-    pub catchup_entries: u64,
-    pub wal_segment_bytes: u64,
-    pub request_bytes_max: usize,
-    pub txn_ops_max: usize,
-    /// Live bytes; none for more than any run writes.
-    pub quota_bytes: Option<u64>,
-    /// Clients' proposals of one member that wait for an answer; none for more than any run has.
-    pub proposals: Option<usize>,
-    /// How often the leader compares all members, at its revision and at compactions; none for never.
-    /// Where it does, a member also compares itself before it serves.
-    pub corrupt_check: Option<Duration>,
-    /// How often leaders write down what is left of a lease; none for never.
-    pub lease_checkpoint: Option<Duration>,
-    /// The age at which leaders compact the past by themselves; none for never.
-    pub auto_compaction: Option<Duration>,
-    pub watch_progress_interval: Duration,
-    /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
-    pub watch_buffer: usize,
-    /// Calls of a million of which members tell a collector; at 0 there is none.
-    pub traced: u32,
-    /// Whether members, proxies and clients speak TLS, and nobody is let in without a certificate.
-    pub tls: bool,
-    pub proxies: Proxies,
-}
-
-impl Shape {
-    /// Members with bounds small enough that segments are cut and states flushed all the time.
-    pub fn small(members: usize) -> Self {
-        let defaults = member::Options::single("m0", "/data", ([0, 0, 0, 0], PEER_PORT).into());
-        Self {
-            members,
-            learners: 0,
-            heartbeat: defaults.heartbeat,
-            election_timeout: defaults.election_timeout,
-            pre_vote: defaults.pre_vote,
-            snapshot_count: 200,
-            catchup_entries: 100,
-            wal_segment_bytes: 64 << 10,
-            request_bytes_max: defaults.request_bytes_max,
-            txn_ops_max: defaults.txn_ops_max,
-            quota_bytes: None,
-            proposals: None,
-            corrupt_check: None,
-            lease_checkpoint: None,
-            auto_compaction: None,
-            watch_progress_interval: defaults.watch_progress_interval,
-            watch_buffer: defaults.watch_bounds.buffer_events,
-            traced: 0,
-            tls: false,
-            proxies: Proxies::default(),
-        }
-    }
-}
 
 /// Servers on hosts `m0`, `m1`, ...
 #[derive(Clone)]
@@ -331,7 +257,7 @@ impl Cluster {
         // As little work as there is: simulated passwords keep nobody out.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         let traced = self.shape.traced;
-        options.tracing = (traced > 0).then(|| spans::settings(host, traced));
+        options.tracing = (traced > 0).then(|| tracing_of(host, traced));
         options
     }
 
@@ -351,6 +277,16 @@ impl Cluster {
         // Simulated clients ask for signs of life every two seconds.
         options.ping_time_min = Duration::from_secs(1);
         options
+    }
+}
+
+/// Traces so many calls of a million, to the collector.
+fn tracing_of(host: &str, per_million: u32) -> trace::Settings {
+    trace::Settings {
+        collector: format!("{COLLECTOR}:{COLLECTOR_PORT}"),
+        service_name: "cluster".to_owned(),
+        instance_id: host.to_owned(),
+        per_million,
     }
 }
 

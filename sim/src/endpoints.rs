@@ -10,11 +10,7 @@ use quorate::tls::{self, Dialer};
 
 use crate::certificates;
 use crate::cluster::Cluster;
-
-pub const CLIENT_PORT: u16 = 2379;
-pub const PEER_PORT: u16 = 2380;
-/// What a request shows its token in.
-pub const TOKEN: &str = "token";
+use crate::facts::addresses::{CLIENT_PORT, PEER_PORT, TOKEN, endpoint, host_of};
 
 impl Cluster {
     /// What every host is told, where all is TLS: members, proxies and clients show certificates alike.
@@ -68,13 +64,4 @@ impl Cluster {
             None => channel,
         }
     }
-}
-
-pub(crate) fn endpoint(host: &str) -> String {
-    format!("{host}:{CLIENT_PORT}")
-}
-
-/// The host that an endpoint is on.
-pub(crate) fn host_of(endpoint: &str) -> &str {
-    endpoint.split(':').next().unwrap_or(endpoint)
 }

@@ -6,10 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::cluster::Shape;
+use crate::facts::addresses::proxy_number;
+use crate::facts::shape::{Proxies, Shape};
 use crate::nemesis::{Fault, Step};
-use crate::proxies::{self, Proxies};
-use crate::swarm;
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
 };
@@ -74,10 +73,6 @@ pub struct ClientPlan {
 }
 
 impl Plan {
-    pub fn from_seed(seed: u64) -> Self {
-        swarm::draw(seed)
-    }
-
     /// Three members on quiet machines, no clients, and nothing happens.
     pub fn calm(seed: u64) -> Self {
         Self {
@@ -271,7 +266,7 @@ impl Plan {
             return Err(format!("{PROXIES_MAX} proxies at most, not {count}"));
         }
         for client in &self.clients {
-            let Some(proxy) = client.member.as_deref().and_then(proxies::number) else { continue };
+            let Some(proxy) = client.member.as_deref().and_then(proxy_number) else { continue };
             let workload = client.workload.as_str();
             if proxy >= *count {
                 return Err(format!("{} is at p{proxy}, which there is not", client.host()));

@@ -16,15 +16,16 @@ use tokio::sync::oneshot;
 use crate::check;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::evidence::Evidence;
+use crate::facts::addresses::proxy_number;
+use crate::facts::evidence::Evidence;
+use crate::facts::story::{Story, What};
+use crate::facts::verdict::{Verdict, Violation};
 use crate::nemesis::Nemesis;
 use crate::nemesis::fault::Fault;
 use crate::plan::{ClientPlan, Plan};
-use crate::story::{Story, What};
-use crate::verdict::{Verdict, Violation};
 use crate::workload::{self, Client, Stop, Surroundings, closing, drive, scribe};
 use crate::world::{self, World};
-use crate::{observe, offline, proxies};
+use crate::{observe, offline};
 
 /// The host from which the run itself looks at the cluster.
 pub const EYE: &str = "eye";
@@ -323,7 +324,7 @@ impl Run {
         let (world, voters) = (stage.cluster.world(), stage.cluster.voters());
         let at_work = self.plan.clients.iter().filter(|client| {
             let served = match &client.member {
-                Some(member) if proxies::number(member).is_none() => voters.contains(member),
+                Some(member) if proxy_number(member).is_none() => voters.contains(member),
                 // A proxy knows the first ones.
                 Some(_) | None => {
                     (0..self.plan.shape.members).any(|n| voters.contains(&format!("m{n}")))

@@ -8,6 +8,7 @@ use quorate::plant::Fault;
 
 use crate::plan::Plan;
 use crate::play::{play, play_with};
+use crate::swarm;
 
 /// Seeds in which every planted fault must have been caught.
 pub const SEEDS_MAX: u64 = 200;
@@ -122,7 +123,7 @@ pub fn hunt(fault: &Fault, seeds: Range<u64>) -> Option<Caught> {
     let first = seeds.start;
     let mut before = Duration::ZERO;
     for seed in seeds {
-        let (simulated, found) = caught(&Plan::from_seed(seed), fault, By::Seed(seed));
+        let (simulated, found) = caught(&swarm::draw(seed), fault, By::Seed(seed));
         if let Some(found) = found {
             return Some(Caught {
                 seeds: seed - first + 1,

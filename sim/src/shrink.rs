@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::Shape;
+use crate::facts::shape::Shape;
 use crate::plan::{Plan, Weather};
 
 /// Steps of a client from which its number of operations is halved.

@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use quorate::limits;
 
-use crate::cluster::Shape;
 use crate::dice::Dice;
+use crate::facts::shape::{FRESH_MAX, Proxies, Shape};
 use crate::nemesis::fault::{Fault, Place, Step, Target};
 use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
-use crate::proxies::Proxies;
 use crate::workload;
 
 /// What a plan's clients are at least and at most.
 const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
 /// Kinds of work that one plan has.
 const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
-/// Hosts that the members of one plan use up at most.
-pub(crate) const FRESH_MAX: usize = 12;
 /// Backups of one plan at most: each takes a server of its own.
 const BACKUPS_MAX: usize = 2;
 /// One kind of fault in a plan, in percent.

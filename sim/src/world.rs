@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::dice::Dice;
 use crate::disk::SimDisk;
+use crate::facts::story::{Change, Story, What};
 use crate::net::socket::SimNet;
 use crate::net::wire::{Pump, Wire};
 use crate::off::Off;
 use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, sim_now};
-use crate::story::{Change, Story, What};
 
 /// Simulated time after which a run that has not ended is a failure.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);

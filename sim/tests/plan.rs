@@ -3,11 +3,12 @@
 
 use proptest::prelude::*;
 use sim::plan::Plan;
+use sim::swarm;
 
 proptest! {
     #[test]
     fn what_is_printed_is_read_again(seed: u64) {
-        let plan = Plan::from_seed(seed);
+        let plan = swarm::draw(seed);
         let text = plan.to_string();
         let read: Plan = text.parse().expect("what was printed");
         prop_assert_eq!(&read, &plan, "{}", text);

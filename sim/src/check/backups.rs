@@ -4,14 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_proto::etcdserverpb::{LeaseTimeToLiveResponse, RangeRequest, RangeResponse};
-
 use super::bounded;
 use super::model::{COMPACTED, Misfit, Trial};
 use super::space::Space;
-use crate::evidence::{Backup, Record};
-use crate::history::{Answer, Call};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Backup, Read, Record};
+use crate::facts::history::Call;
+use crate::facts::verdict::{Proof, Violation};
 
 pub const CHECKER: &str = "backups";
 /// For whoever tries it.
@@ -19,11 +17,6 @@ pub const SERVES: &str = "a backup can be restored and served";
 const MOMENT: &str = "a backup is a moment of the history";
 const PRESENT: &str = "a backup is not older than what its member had said";
 const LEASES: &str = "leases are restored with their keys";
-
-/// What was asked of a restored server.
-pub type Read = (RangeRequest, Answer<RangeResponse>);
-/// A lease that it listed, and what it said of it.
-pub type Lease = (i64, Answer<LeaseTimeToLiveResponse>);
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);
@@ -181,15 +174,17 @@ fn granted(record: &Record) -> BTreeMap<i64, BTreeSet<i64>> {
 #[cfg(test)]
 mod tests {
     use quorate_proto::etcdserverpb::{
-        LeaseGrantRequest, LeaseGrantResponse, ResponseHeader, StatusResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseTimeToLiveResponse, RangeRequest,
+        RangeResponse, ResponseHeader, StatusResponse,
     };
     use quorate_proto::mvccpb::{KeyValue, event::EventType};
     use tonic::Code;
 
     use super::*;
     use crate::check::fixture::{Fixture, event, failed, header, kv, texts};
-    use crate::evidence::Sample;
-    use crate::workload::request;
+    use crate::facts::evidence::{Lease, Sample};
+    use crate::facts::history::Answer;
+    use crate::facts::request;
 
     const ID: i64 = 7;
 
@@ -276,7 +271,7 @@ mod tests {
             };
             if let Some(revision) = compacted {
                 let call = Call::Compact(request(revision), Ok(Default::default()));
-                let of = crate::history::Operation { call, ..record.operations[0].clone() };
+                let of = crate::facts::history::Operation { call, ..record.operations[0].clone() };
                 record.operations.push(of);
             }
         };
@@ -337,8 +332,9 @@ mod tests {
         assert!(foreign.contains("lease 8 was granted to nobody"), "{foreign}");
         let silent = said(|backup, record| {
             backup.leases.push((8, lease(&[]).1));
-            let call = Call::Grant(Default::default(), Err(crate::history::Failure::silence()));
-            let of = crate::history::Operation { call, ..record.operations[0].clone() };
+            let call =
+                Call::Grant(Default::default(), Err(crate::facts::history::Failure::silence()));
+            let of = crate::facts::history::Operation { call, ..record.operations[0].clone() };
             record.operations.push(of);
         });
         assert_eq!(silent, "", "a number that the server chose and nobody was told");

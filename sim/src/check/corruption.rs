@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{bounded, said_at};
-use crate::evidence::{Record, Sample};
-use crate::observe::seen::Hash;
-use crate::verdict::Violation;
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::seen::Hash;
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "corruption";
 const ALARM: &str = " alarm:CORRUPT";

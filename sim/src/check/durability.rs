@@ -8,9 +8,9 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::order::Order;
 use super::space::inside;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 const PROPERTY: &str = "acknowledged writes are there";
 
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, header, kv, put, texts};
-    use crate::workload::request;
+    use crate::facts::request;
 
     #[test]
     fn faults_are_found() {
@@ -105,7 +105,7 @@ mod tests {
             let read = Call::Range(everything, Ok(answer));
             let mut fixture = Fixture::default().call(0, 1, put("a", "1", Some(2)));
             if deleted {
-                let silence = Err(crate::history::Failure::silence());
+                let silence = Err(crate::facts::history::Failure::silence());
                 fixture = fixture.call(2, 3, Call::Delete(request::delete("a"), silence));
             }
             texts(&check(&fixture.call_of(1, "closing", 4, 5, read).record))

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "equal";
 
@@ -80,8 +80,8 @@ mod tests {
     use quorate_proto::etcdserverpb::{HashKvResponse, ResponseHeader, StatusResponse};
 
     use super::*;
-    use crate::evidence::Sample;
-    use crate::observe::seen::Hash;
+    use crate::facts::evidence::Sample;
+    use crate::facts::seen::Hash;
 
     fn hash(host: &str, revision: i64, compacted: i64, hash: u32) -> Hash {
         let answer = HashKvResponse {

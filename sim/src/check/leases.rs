@@ -10,11 +10,11 @@ use quorate_proto::etcdserverpb::PutRequest;
 
 use super::model::LEASE_NOT_FOUND;
 use super::order::Order;
-use super::replay::{changes, explains, lease_ended, wrote};
+use super::replay::{explains, lease_ended};
 use super::space::Space;
-use crate::evidence::Record;
-use crate::history::{Call, Operation, puts};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation, puts};
+use crate::facts::verdict::Violation;
 
 /// How long a lease may outlive its end in a whole cluster: an election, a look, a commit.
 const GRACE: Duration = Duration::from_secs(6);
@@ -161,9 +161,9 @@ fn ends<'a>(
     order: &Order,
     leases: &mut BTreeMap<i64, Lease<'a>>,
 ) {
-    let written = record.operations.iter().filter(|operation| wrote(&operation.call));
+    let written = record.operations.iter().filter(|operation| operation.call.wrote());
     let claimed: BTreeSet<_> = written.filter_map(Operation::revision).collect();
-    let silent = |operation: &&Operation| operation.unknown() && changes(&operation.call);
+    let silent = |operation: &&Operation| operation.unknown() && operation.call.may_write();
     let unknown: Vec<_> = record.operations.iter().filter(silent).collect();
     let seen = seen(record);
     for (revision, events) in record.log.iter().filter(|(at, _)| !claimed.contains(at)) {
@@ -387,7 +387,7 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, event, failed, get, gone, header, kv, texts};
-    use crate::workload::request;
+    use crate::facts::request;
 
     fn grant() -> Call {
         let answer = LeaseGrantResponse { id: 7, ttl: 5, ..Default::default() };
@@ -399,7 +399,7 @@ mod tests {
         Call::KeepAlive(LeaseKeepAliveRequest { id: 7 }, Ok(answer))
     }
 
-    fn put(answer: crate::history::Answer<PutResponse>) -> Call {
+    fn put(answer: crate::facts::history::Answer<PutResponse>) -> Call {
         Call::Put(PutRequest { lease: 7, ..request::put("a", "1") }, answer)
     }
 

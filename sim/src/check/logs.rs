@@ -4,8 +4,8 @@
 use tracing::Level;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::verdict::{Proof, Violation};
 
 /// Every error that no fault explains.
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -24,7 +24,7 @@ mod tests {
 
     use super::*;
     use crate::Harm;
-    use crate::observe::seen::LogLine;
+    use crate::facts::seen::LogLine;
 
     #[test]
     fn errors_are_told_unless_the_disk_was_harmed() {

@@ -24,6 +24,7 @@ pub mod backups;
 pub mod corruption;
 pub mod durability;
 pub mod equal;
+pub(crate) mod findings;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod leases;
@@ -44,11 +45,10 @@ pub mod spans;
 pub mod versions;
 pub mod watches;
 
-use crate::evidence::{Record, Sample};
-use crate::verdict::{Proof, Violation};
+pub(crate) use findings::{bounded, said_at};
 
-/// What does not fit usually does so in many places for one reason.
-const SHOWN: usize = 8;
+use crate::facts::evidence::Record;
+use crate::facts::verdict::Violation;
 
 /// Every question that can be asked about what was seen.
 pub fn all(record: &Record) -> Vec<Violation> {
@@ -74,24 +74,5 @@ pub fn all(record: &Record) -> Vec<Violation> {
     ];
     let mut violations = record.violations.clone();
     violations.extend(judges.into_iter().flat_map(|judge| judge(record)));
-    violations
-}
-
-/// What a member said at one moment is the fault.
-fn said_at(
-    checker: &'static str,
-    record: &Record,
-    sample: &Sample,
-    property: &'static str,
-    text: String,
-) -> Violation {
-    let at_us = record.at(sample.at).as_micros() as u64;
-    let proof = Proof::Member { host: sample.host.clone(), at_us };
-    Violation::new(checker, property, text).proved_by(proof)
-}
-
-/// The first few of many.
-fn bounded(mut violations: Vec<Violation>) -> Vec<Violation> {
-    violations.truncate(SHOWN);
     violations
 }

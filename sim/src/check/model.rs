@@ -17,7 +17,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::space::{Space, inside};
-use crate::history::short;
+use crate::facts::history::short;
 
 /// Why an answer cannot be the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -406,9 +406,9 @@ fn same(request: &RangeRequest, got: &KeyValue, wanted: &KeyValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::space::Log;
     use super::*;
-    use crate::workload::request::{Op, created, delete, get, list, put, txn, unchanged};
+    use crate::facts::history::Log;
+    use crate::facts::request::{Op, created, delete, get, list, put, txn, unchanged};
 
     fn kv(key: &'static str, value: &'static str, at: i64) -> KeyValue {
         KeyValue {

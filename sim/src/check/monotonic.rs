@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::order::Order;
-use super::replay::wrote;
-use crate::evidence::Record;
-use crate::history::Operation;
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::Operation;
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = real_time(record);
@@ -25,7 +24,7 @@ fn real_time(record: &Record) -> Vec<Violation> {
         .filter_map(|operation| {
             let revision = operation.revision()?;
             let floor = order.floor(operation);
-            let late = if wrote(&operation.call) { revision > floor } else { revision >= floor };
+            let late = if operation.call.wrote() { revision > floor } else { revision >= floor };
             (!late).then(|| {
                 let text = format!("{operation}: got {revision} after {floor} had been answered");
                 let violation = Violation::new("monotonic", "revisions follow real time", text);
@@ -88,8 +87,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, get, put, texts};
-    use crate::history::Call;
-    use crate::workload::request;
+    use crate::facts::history::Call;
+    use crate::facts::request;
 
     fn said(fixture: Fixture) -> String {
         texts(&check(&fixture.record))

@@ -3,9 +3,8 @@
 
 use std::time::Instant;
 
-use super::replay::wrote;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
 
 /// Bounds by time.
 pub struct Order {
@@ -34,7 +33,7 @@ impl Order {
             newest = newest.max(*revision);
             *revision = newest;
         }
-        let written = answered().filter(|(op, _)| wrote(&op.call));
+        let written = answered().filter(|(op, _)| op.call.wrote());
         let mut later: Vec<_> = written.map(|(op, revision)| (op.began, revision)).collect();
         later.sort_unstable();
         let mut oldest = i64::MAX;

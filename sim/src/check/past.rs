@@ -8,9 +8,9 @@ use tonic::Code;
 
 use super::model::{COMPACTED, FUTURE};
 use super::order::Order;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let compactions: Vec<_> = record
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, failed, header, put, texts};
-    use crate::history::Answer;
-    use crate::workload::request;
+    use crate::facts::history::Answer;
+    use crate::facts::request;
 
     fn compact(revision: i64) -> Call {
         let request = CompactionRequest { revision, physical: false };

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::observe::seen::Page;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::seen::Page;
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "queues";
 

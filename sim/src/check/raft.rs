@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bounded;
-use crate::evidence::{Record, Sample};
-use crate::observe::seen::DiskLog;
-use crate::offline::Line;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::seen::{DiskLog, Line};
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "raft";
 
@@ -278,7 +277,7 @@ mod tests {
     use quorate_proto::etcdserverpb::{ResponseHeader, StatusResponse};
 
     use super::*;
-    use crate::observe::seen::Reign;
+    use crate::facts::seen::Reign;
 
     fn sample(host: u64, process: u64, term: u64, leader: u64, index: u64) -> Sample {
         let header =

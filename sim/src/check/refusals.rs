@@ -13,9 +13,9 @@ use quorate_proto::etcdserverpb::{
 use tonic::Code;
 
 use super::space::inside;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 const EMPTY_KEY: &str = "etcdserver: key is not provided";
 const VALUE_PROVIDED: &str = "etcdserver: value is provided";
@@ -163,7 +163,7 @@ fn repeats(ops: &[RequestOp]) -> Option<Writes<'_>> {
 mod tests {
     use super::*;
     use crate::check::fixture::{Fixture, failed};
-    use crate::workload::request::{Op, delete_all, get, put, txn};
+    use crate::facts::request::{Op, delete_all, get, put, txn};
 
     #[test]
     fn faults_are_found() {

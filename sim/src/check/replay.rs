@@ -10,19 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::{
-    DeleteRangeRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request,
-    response_op::Response,
-};
 use quorate_proto::mvccpb::{Event, event::EventType};
 
 use super::model::{LEASE_NOT_FOUND, Misfit, Trial};
 use super::order::Order;
-pub use super::space::Log;
 use super::space::Space;
-use crate::evidence::Record;
-use crate::history::{Call, Operation, puts, short};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Log, Operation, puts, short};
+use crate::facts::verdict::Violation;
 
 const EXPLAINED: &str = "one order of all writes explains all answers";
 const ORIGIN: &str = "every revision is what one call asked for";
@@ -79,7 +74,7 @@ impl<'a> Judge<'a> {
                 self.fault(EXPLAINED, operation, text);
                 continue;
             }
-            let wrote = wrote(&operation.call);
+            let wrote = operation.call.wrote();
             match explain(self.space, &record.log, operation, revision - i64::from(wrote)) {
                 Ok(()) => {}
                 Err(Misfit::Refused(text)) => {
@@ -183,7 +178,7 @@ impl<'a> Judge<'a> {
     /// Revisions that only deletions and puts of inherited values can have made: each must have a call
     /// of its own among those whose end is unknown. A matching decides it (Kuhn 1955).
     fn nameless(&mut self, revisions: &[i64]) {
-        let silent = |operation: &&Operation| operation.unknown() && changes(&operation.call);
+        let silent = |operation: &&Operation| operation.unknown() && operation.call.may_write();
         let unknown: Vec<_> = self.record.operations.iter().filter(silent).collect();
         let possible: Vec<Vec<usize>> = revisions
             .iter()
@@ -308,46 +303,6 @@ fn alike(ours: &[Event], logged: &[Event]) -> bool {
         && ours.iter().zip(logged).all(|(a, b)| (a.r#type, &a.kv) == (b.r#type, &b.kv))
 }
 
-/// Whether an answer says that something was changed.
-pub(super) fn wrote(call: &Call) -> bool {
-    match call {
-        Call::Put(_, answer) => answer.is_ok(),
-        Call::Delete(_, Ok(answer)) => answer.deleted > 0,
-        Call::Txn(_, Ok(answer)) => txn_wrote(answer),
-        _ => false,
-    }
-}
-
-fn txn_wrote(answer: &TxnResponse) -> bool {
-    answer.responses.iter().any(|op| match &op.response {
-        Some(Response::ResponsePut(_)) => true,
-        Some(Response::ResponseDeleteRange(deleted)) => deleted.deleted > 0,
-        Some(Response::ResponseTxn(nested)) => txn_wrote(nested),
-        _ => false,
-    })
-}
-
-/// Whether a call may change anything.
-pub(super) fn changes(call: &Call) -> bool {
-    match call {
-        Call::Put(..) | Call::Delete(..) => true,
-        Call::Txn(txn, _) => txn.success.iter().chain(&txn.failure).any(op_changes),
-        _ => false,
-    }
-}
-
-fn op_changes(op: &RequestOp) -> bool {
-    match &op.request {
-        Some(Request::RequestPut(_) | Request::RequestDeleteRange(DeleteRangeRequest { .. })) => {
-            true
-        }
-        Some(Request::RequestTxn(TxnRequest { success, failure, .. })) => {
-            success.iter().chain(failure).any(op_changes)
-        }
-        _ => false,
-    }
-}
-
 /// By value, the place of the call that asked for it.
 fn authors(operations: &[Operation]) -> HashMap<&Bytes, usize> {
     let mut authors = HashMap::new();
@@ -378,8 +333,8 @@ mod tests {
     use super::*;
     use crate::check::fixture::{self, Fixture, failed, get, gone, kv, put, texts, wrote};
     use crate::check::model::KEY_NOT_FOUND;
-    use crate::history::Failure;
-    use crate::workload::request;
+    use crate::facts::history::Failure;
+    use crate::facts::request;
 
     fn two() -> Fixture {
         let calls = Fixture::default().call(0, 1, put("a", "1", Some(2))).call(

@@ -17,9 +17,9 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::{Proof, Violation};
 
 /// Configurations that are remembered for one key.
 const CONFIGURATIONS_MAX: usize = 4_096;

@@ -11,9 +11,9 @@ use quorate_proto::etcdserverpb::request_op::Request;
 use super::model::Misfit;
 use super::replay::explain;
 use super::space::{Space, inside};
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);

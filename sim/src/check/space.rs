@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
-/// All events of one revision, by revision.
-pub type Log = BTreeMap<i64, Vec<Event>>;
+use crate::facts::history::Log;
 
 /// Nothing of it changes once a revision is in.
 #[derive(Default)]

@@ -9,8 +9,8 @@ use quorate_proto::otlp::trace::v1::Span;
 use quorate_proto::otlp::trace::v1::span::SpanKind;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "spans";
 

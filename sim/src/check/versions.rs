@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{bounded, said_at};
-use crate::evidence::{Record, Sample};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "versions";
 

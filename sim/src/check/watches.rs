@@ -11,9 +11,10 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::{Event, event::EventType};
 
-use super::space::{Log, Space, inside};
-use crate::evidence::{How, Record, Stream};
-use crate::verdict::{Proof, Violation};
+use super::space::{Space, inside};
+use crate::facts::evidence::{How, Record, Stream};
+use crate::facts::history::Log;
+use crate::facts::verdict::{Proof, Violation};
 
 const FAULTS_PER_STREAM: usize = 3;
 
@@ -68,7 +69,7 @@ impl<'a> Judge<'a> {
 
     fn fault(&mut self, property: &'static str, revision: i64, text: String) {
         let watched =
-            crate::history::keys(&self.stream.request.key, &self.stream.request.range_end);
+            crate::facts::history::keys(&self.stream.request.key, &self.stream.request.range_end);
         let text =
             format!("stream {} of {} on {watched}: {text}", self.number, self.stream.endpoint);
         let proof = Proof::Watch { stream: self.number, revision };
@@ -282,8 +283,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, event, gone, kv, texts, wrote};
-    use crate::evidence::End;
-    use crate::history::Call;
+    use crate::facts::evidence::End;
+    use crate::facts::history::Call;
 
     /// Two keys at 2 and 4, both at 3; `a` is deleted at 5.
     fn log() -> Fixture {

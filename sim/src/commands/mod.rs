@@ -9,11 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use sim::plan::Plan;
+use sim::swarm;
 
 /// The plan of a seed or of a file.
 pub fn plan_of(seed: Option<u64>, script: Option<PathBuf>) -> Result<Plan, String> {
     match (seed, script) {
-        (Some(seed), _) => Ok(Plan::from_seed(seed)),
+        (Some(seed), _) => Ok(swarm::draw(seed)),
         (None, Some(file)) => {
             let name = file.display();
             let text = fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use sim::facts::verdict::Verdict;
 use sim::plan::Plan;
 use sim::play::play;
 use sim::report;
-use sim::verdict::Verdict;
 
 /// Whether it passed.
 pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String> {

@@ -22,4 +22,5 @@ pub(crate) mod faults;
 mod sparse;
 mod tree;
 
-pub use faults::{Contents, DiskFaults, Harm, Side, SimDisk};
+pub use faults::{DiskFaults, SimDisk};
+pub use tree::{Contents, Side};

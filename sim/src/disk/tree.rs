@@ -7,7 +7,6 @@ use std::path::{Component, Path};
 
 use madsim::rand::Rng;
 
-use super::faults::{Contents, Side};
 use super::sparse::Sparse;
 use crate::dice::Dice;
 
@@ -18,6 +17,24 @@ const SECTOR: u64 = 512;
 pub(super) struct Ino(u64);
 
 const ROOT: Ino = Ino(0);
+
+/// Which of the two things a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What processes see.
+    View,
+    /// What is on the platter: what would be left if the power went now, at worst.
+    Durable,
+}
+
+/// A file, read from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub name: String,
+    pub len: u64,
+    /// As far as anything was ever written; zeroes follow up to `len`.
+    pub bytes: Vec<u8>,
+}
 
 pub(super) enum Node {
     File(FileNode),

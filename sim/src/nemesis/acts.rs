@@ -9,16 +9,16 @@ use quorate::env::Env;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{CompactionRequest, DefragmentRequest, MoveLeaderRequest};
 
-use super::changes::Changes;
 use super::fault::{Fault, Step, Target};
 use super::force::Force;
+use super::pending::Changes;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
-use crate::evidence::Evidence;
+use crate::facts::evidence::Evidence;
+use crate::facts::story::{Story, What};
 use crate::offline;
 use crate::plan::{Plan, Weather};
-use crate::story::{Story, What};
 use crate::workload::{Client, Stop, Surroundings};
 
 /// How long the nemesis waits for an answer to what it asks.

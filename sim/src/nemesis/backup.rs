@@ -25,11 +25,11 @@ use super::acts::Nemesis;
 use crate::World;
 use crate::check::backups;
 use crate::cluster::{Cluster, Order, ROOT, serve};
-use crate::endpoints::TOKEN;
-use crate::evidence::Backup;
-use crate::history::{Answer, Failure};
-use crate::verdict::Violation;
-use crate::workload::request;
+use crate::facts::addresses::TOKEN;
+use crate::facts::evidence::{Backup, Lease, Read};
+use crate::facts::history::{Answer, Failure};
+use crate::facts::request;
+use crate::facts::verdict::Violation;
 use crate::workload::scribe::NO_USER;
 
 /// What a member gets to give all of it.
@@ -95,7 +95,7 @@ async fn restore_and_read(
     host: String,
     options: server::Options,
     file: Vec<u8>,
-) -> Result<(Vec<backups::Read>, Vec<backups::Lease>), String> {
+) -> Result<(Vec<Read>, Vec<Lease>), String> {
     restore(&env, &cluster, &host, file).await?;
     let (to_server, orders) = mpsc::channel(1);
     let serve = serve(env.clone(), options, orders);
@@ -132,7 +132,7 @@ async fn admitted(env: &Env, cluster: &Cluster, channel: Channel) -> Channel {
 }
 
 /// Everything there is, agreed upon and as the member has it, a bit of the past, and every lease.
-async fn read(env: &Env, channel: Channel) -> (Vec<backups::Read>, Vec<backups::Lease>) {
+async fn read(env: &Env, channel: Channel) -> (Vec<Read>, Vec<Lease>) {
     let everything = RangeRequest { range_end: vec![0].into(), ..request::get(vec![0]) };
     let now = range(env, &channel, everything.clone()).await;
     let revision = revision(&now.1);
@@ -158,7 +158,7 @@ async fn read(env: &Env, channel: Channel) -> (Vec<backups::Read>, Vec<backups::
     (reads, leases)
 }
 
-async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> backups::Read {
+async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> Read {
     let answer = ask(env, || {
         let (kv, request) = (KvClient::new(channel.clone()), request.clone());
         async move { kv.max_decoding_message_size(usize::MAX).range(request).await }

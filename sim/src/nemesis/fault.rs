@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::observe::spans;
+use crate::facts::addresses::COLLECTOR;
 use crate::units::{read_share, read_time, read_times, show_share, show_time, show_times};
 
 /// A line of a plan: `at 2.5s kill m0 for 6s`.
@@ -161,7 +161,7 @@ impl FromStr for Target {
             "follower" => Ok(Self::Follower),
             "others" => Ok(Self::Others),
             "all" => Ok(Self::All),
-            _ if number.parse::<usize>().is_ok() || text == spans::HOST => {
+            _ if number.parse::<usize>().is_ok() || text == COLLECTOR => {
                 Ok(Self::Host(text.to_owned()))
             }
             _ => Err(format!("{text:?} is no host: m0, c0, p0, leader, follower, others, all")),

@@ -18,6 +18,7 @@ pub mod backup;
 pub mod changes;
 pub mod fault;
 pub mod force;
+mod pending;
 
 pub use acts::Nemesis;
 pub use fault::{Fault, Step, Target};

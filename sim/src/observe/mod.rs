@@ -8,7 +8,6 @@
 
 mod lines;
 mod page;
-pub mod seen;
 pub mod spans;
 
 use std::collections::BTreeMap;
@@ -20,9 +19,10 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{HashKvRequest, StatusRequest, StatusResponse};
 
 use crate::cluster::Cluster;
-use crate::evidence::{Evidence, Sample};
+use crate::facts::evidence::{Evidence, Sample};
+use crate::facts::seen::{Hash, Page};
+use crate::facts::story::{Role, Story, What};
 use crate::offline;
-use crate::story::{Role, Story, What};
 
 /// Between two questions for a member's status.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -162,7 +162,7 @@ impl Observer {
                     self.env.timeout(PATIENCE, page::read(&self.cluster, &self.env, &host)).await;
                 if let Ok(Ok(figures)) = asked {
                     let (at, host) = (self.env.now(), host.clone());
-                    let page = seen::Page { at, host, figures };
+                    let page = Page { at, host, figures };
                     self.evidence.record().seen.pages.push(page);
                 }
             }
@@ -187,7 +187,7 @@ impl Observer {
                 let answer = self.env.timeout(PATIENCE, asked).await;
                 if let Some(answer) = answer.ok().and_then(Result::ok) {
                     let (at, answer) = (self.env.now(), answer.into_inner());
-                    self.evidence.record().seen.hashes.push(seen::Hash { at, host, disk, answer });
+                    self.evidence.record().seen.hashes.push(Hash { at, host, disk, answer });
                 }
             }
         }

@@ -7,10 +7,10 @@ use prost::Message;
 use quorate_proto::raftpb::{ConfChange, EntryType};
 
 use super::log::Log;
-use super::{fault, note, note_harm, read_log};
-use crate::evidence::{Evidence, Record};
-use crate::observe::seen::{DiskLog, Reign};
-use crate::verdict::{Proof, Violation};
+use super::look::{CHECKER, fault, note, note_harm, read_log};
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::seen::{DiskLog, Reign};
+use crate::facts::verdict::{Proof, Violation};
 use crate::{Side, World};
 
 /// Reads all logs from the platters; `applied` is what the crashed host's state holds.
@@ -95,7 +95,7 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
     let proof =
         Proof::Member { host: said.host.clone(), at_us: record.at(said.at).as_micros() as u64 };
     let property = "what is committed is durable on a majority";
-    Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
+    Some(Violation::new(CHECKER, property, text).proved_by(proof))
 }
 
 /// Whether the votes for the newest leader are on the platters of a majority: each was to be durable
@@ -125,7 +125,7 @@ fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vio
         format!("{host} leads term {term}; of {votes} voters only {given:?} have voted for it");
     let proof = Proof::Member { host: host.clone(), at_us: at.as_micros() as u64 };
     let property = "votes are durable before they are given";
-    Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
+    Some(Violation::new(CHECKER, property, text).proved_by(proof))
 }
 
 /// Who votes, if that has never changed; no leader writes in term 1, only the beginning of a cluster.
@@ -176,8 +176,8 @@ mod tests {
     use quorate_proto::raftpb::{self, ConfState};
     use quorate_proto::walpb;
 
-    use super::super::Line;
     use super::*;
+    use crate::facts::seen::Line;
 
     fn log(term: u64, vote: u64, commit: u64, terms: &[u64]) -> DiskLog {
         let line =

@@ -7,7 +7,7 @@ use prost::Message;
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::store::{Rows, Store};
-use crate::check::replay::Log;
+use crate::facts::history::Log;
 
 /// A change's place: main revision, and its number within that.
 type Rev = (i64, i64);

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use quorate_proto::{raftpb, walpb};
 
 use super::wal::{Record, Records};
+use crate::facts::seen::Line;
 
 /// One member's log.
 #[derive(Clone, Debug, Default)]
@@ -29,15 +30,6 @@ pub struct Log {
     replaced: Option<Box<(u64, Vec<raftpb::Entry>, usize)>>,
     /// What cannot be.
     pub faults: Vec<String>,
-}
-
-/// An entry without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub index: u64,
-    pub term: u64,
-    /// Of type and data.
-    pub digest: u64,
 }
 
 impl Log {

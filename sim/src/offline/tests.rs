@@ -6,7 +6,7 @@ use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::store::Store;
 use super::{equal, keyspace, members};
-use crate::check::replay::Log;
+use crate::facts::history::Log;
 
 fn kv(key: &'static str, created: i64, revision: i64, version: i64, lease: i64) -> KeyValue {
     let value = "value".into();

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::line::{Lines, who};
 use super::proof::{find, name};
-use crate::plan::Plan;
-use crate::story::Event;
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::Event;
+use crate::facts::verdict::{Proof, Verdict, Violation};
+use crate::swarm;
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
             seed: seed.to_string(),
             digest: format!("{digest:016x}"),
             plan,
-            drawn: Plan::from_seed(*seed).to_string() == *plan,
+            drawn: swarm::draw(*seed).to_string() == *plan,
             answered: *answered,
             revision: *revision,
             simulated_us: simulated.as_micros() as u64,

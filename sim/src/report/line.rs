@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::story::{Change, Event, News, Outcome, Role, What};
+use crate::facts::story::{Change, Event, News, Outcome, Role, What};
 
 /// Says events; knows what the numbers in them stand for.
 pub(super) struct Lines<'a> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::line::seconds;
-use crate::story::{Event, News, What};
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::{Event, News, What};
+use crate::facts::verdict::{Proof, Verdict, Violation};
 
 /// The violations of each property, in the order in which the properties were first found violated: a
 /// single mistake may show a thousand times.

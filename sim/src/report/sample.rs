@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::story::{Change, Event, News, Outcome, Role, Story, What};
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::{Change, Event, News, Outcome, Role, Story, What};
+use crate::facts::verdict::{Proof, Verdict, Violation};
 
 const PLAN: &str = "\
 seed 7

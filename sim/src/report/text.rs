@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 
 use super::line::{Lines, one_line, seconds, who};
 use super::proof::{self, by_property, find, marks};
-use crate::story::{Event, What};
-use crate::verdict::{Verdict, Violation};
+use crate::facts::story::{Event, What};
+use crate::facts::verdict::{Verdict, Violation};
 
 const LEGEND: &str = "\
 time    simulated seconds since the world began

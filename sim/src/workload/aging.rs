@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
 use crate::check::model::COMPACTED;
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "aging";
 const KEYS: u64 = 5;

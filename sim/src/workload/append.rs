@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::request_op::Request;
 
-use super::request::{Op, get, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::{Evidence, Record};
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, get, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const LISTS: u64 = 4;
 

@@ -20,13 +20,13 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Response, Status};
 
-use super::request::{Op, delete, get, list, put, txn};
 use super::{Client, Work, Workload};
 use crate::cluster::ROOT;
-use crate::endpoints::TOKEN;
-use crate::evidence::Evidence;
-use crate::history::Answer;
-use crate::verdict::Violation;
+use crate::facts::addresses::TOKEN;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::Answer;
+use crate::facts::request::{Op, delete, get, list, put, txn};
+use crate::facts::verdict::Violation;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(200);

@@ -20,16 +20,16 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Response, Status};
 
-use super::Stop;
 use super::json::Json;
 use super::outside::Outside;
+use super::stop::Stop;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::evidence::Evidence;
-use crate::history::{Answer, Call, Failure, Operation};
-use crate::proxies;
-use crate::story::{Outcome, Story, What};
-use crate::verdict::Violation;
+use crate::facts::addresses::proxy_number;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Answer, Call, Failure, Operation};
+use crate::facts::story::{Outcome, Story, What};
+use crate::facts::verdict::Violation;
 
 /// A call that has not been answered by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -275,7 +275,7 @@ impl Client {
 
     /// The proxy that it is behind.
     pub fn proxy(&self) -> Option<usize> {
-        proxies::number(&self.channel.endpoint())
+        proxy_number(&self.channel.endpoint())
     }
 
     /// Where keys have other names than for this client.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::{Client, request};
-use crate::verdict::Violation;
+use super::Client;
+use crate::facts::request;
+use crate::facts::verdict::Violation;
 
 const PAUSE: Duration = Duration::from_millis(200);
 

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{CompactionRequest, RangeRequest};
 
 use super::ranges::dressed;
-use super::request::{Op, get, list, put, txn};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, get, list, put, txn};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 5;
 

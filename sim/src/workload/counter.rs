@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::request_op::Request;
 
-use super::request::{Op, get, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::{Evidence, Record};
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, get, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const COUNTERS: u64 = 2;
 
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, header, texts};
-    use crate::history::Failure;
+    use crate::facts::history::Failure;
 
     #[test]
     fn miscounts_are_found() {

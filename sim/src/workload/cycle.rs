@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::mvccpb::KeyValue;
 
-use super::request::{Op, created, list, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::Evidence;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, created, list, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const NODES: usize = 6;
 const PREFIX: &str = "cycle/";

@@ -3,8 +3,8 @@
 
 use super::queue::{Place, first, judge};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "election/queue/";
 const PROCLAIMED: &str = "election/proclaimed";

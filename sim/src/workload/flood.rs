@@ -10,10 +10,10 @@ use quorate_proto::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
 };
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "flood/";
 const KEYS: u64 = 24;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchResponse};
 use quorate_proto::mvccpb::{KeyValue, event::EventType};
 
-use super::request::{Op, delete, end_of, get, list, put, txn, unchanged};
 use super::session::{Heard, Session};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, delete, end_of, get, list, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "k8s/";
 const OBJECTS: u64 = 20;

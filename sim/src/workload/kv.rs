@@ -12,7 +12,7 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::{Stop, below};
-use crate::history::{Call, History, Operation};
+use crate::facts::history::{Call, History, Operation};
 
 const KEYS: u64 = 8;
 /// A call that has not been answered by then is given up.

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::request::{delete, end_of, list, put};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::Evidence;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{delete, end_of, list, put};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 16;
 const PREFIX: &str = "large/";

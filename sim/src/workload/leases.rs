@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
-use super::request::{Op, delete, put, txn};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, delete, put, txn};
+use crate::facts::verdict::Violation;
 
 #[derive(Default)]
 pub struct Leases {

@@ -2,8 +2,8 @@
 
 use super::queue::{Place, judge};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "lock/queue/";
 const GUARDED: &str = "lock/guarded";

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::put;
+use crate::facts::verdict::Violation;
 
 const TTL_S: i64 = 12;
 

@@ -10,12 +10,12 @@ use quorate::config::Discovery;
 use quorate::discovery::{self, DiscoveryError};
 use quorate::types::MemberId;
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::endpoints::{PEER_PORT, host_of};
-use crate::evidence::Evidence;
-use crate::history::{Call, Failure};
-use crate::verdict::Violation;
+use crate::facts::addresses::{PEER_PORT, host_of};
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Failure};
+use crate::facts::request::put;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "meeting";
 const SIZE: usize = 3;

@@ -8,8 +8,8 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
 //!
-//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON),
-//! [`outside`] (the same in a namespace), [`request`] (how requests are put together), [`scribe`] (the
+//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON),
+//! [`outside`] (the same in a namespace), [`scribe`] (the
 //! watcher that writes the log), [`closing`] (what is read at the end), then the workloads, one a file.
 
 pub mod aging;
@@ -40,43 +40,20 @@ pub mod quota;
 pub mod ranges;
 pub mod recipes;
 pub mod register;
-pub mod request;
 pub mod scribe;
 pub mod serializable;
 pub mod session;
 pub mod stalled;
+pub mod stop;
 pub mod stranger;
 pub mod txn;
 pub mod watch;
-
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+pub mod work;
 
 pub use client::{Client, Surroundings};
-
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
-
-pub type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-
-/// One kind of traffic, as one client makes it.
-pub trait Workload: Send {
-    /// As plans and the report call it.
-    fn name(&self) -> &'static str;
-
-    /// What must be there before the first step. Made by every client, on a whole cluster.
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
-    /// One operation, or a few that belong together, and the pause after it.
-    fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
-
-    /// What this workload alone can judge, once for all its clients together; what holds of all calls
-    /// is judged in [`crate::check`].
-    fn check(&self, evidence: &Evidence) -> Vec<Violation>;
-}
+pub use stop::Stop;
+pub(crate) use work::calls;
+pub use work::{Work, Workload, drive};
 
 /// Declares the workloads: their names, and how to make one.
 macro_rules! workloads {
@@ -152,35 +129,3 @@ pub const SECURED: &str = "stranger";
 
 /// The one that few plans have: it is much work, and what it is for needs little of it.
 pub const RARE: &str = "flood";
-
-/// Steps until told to stop, `steps_max` times at most.
-pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {
-    for _ in 0..steps_max {
-        if client.stop.is_set() {
-            return;
-        }
-        workload.step(&client).await;
-    }
-}
-
-/// Tells clients to end.
-#[derive(Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub fn now(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The calls of one workload, in the order in which they ended.
-fn calls<'a>(
-    record: &'a crate::evidence::Record,
-    workload: &'static str,
-) -> impl Iterator<Item = &'a crate::history::Operation> {
-    record.operations.iter().filter(move |operation| operation.workload == workload)
-}

@@ -11,8 +11,8 @@ use quorate::env::hyper::{Exec, Timer};
 use tonic::body::Body;
 
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "pinger";
 /// Much more often than members allow.

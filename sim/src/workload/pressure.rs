@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use futures::future::{join, join_all};
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "pressure";
 const LEASES: usize = 40;

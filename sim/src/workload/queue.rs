@@ -11,9 +11,9 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::Client;
-use super::request::{Op, created, delete, get, list, put, txn};
-use crate::evidence::{Evidence, Tenure};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Evidence, Tenure};
+use crate::facts::request::{Op, created, delete, get, list, put, txn};
+use crate::facts::verdict::{Proof, Violation};
 
 const TTL_S: i64 = 3;
 const POLL: Duration = Duration::from_millis(150);

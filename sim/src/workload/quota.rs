@@ -4,12 +4,12 @@
 
 use quorate_proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest};
 
-use super::request::{Op, delete_all, get, put, txn};
 use super::{Client, Work, Workload};
 use crate::check::quota::NO_SPACE;
-use crate::evidence::Evidence;
-use crate::history::Answer;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::Answer;
+use crate::facts::request::{Op, delete_all, get, put, txn};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 16;
 /// Of a value at most.

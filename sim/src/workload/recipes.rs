@@ -14,11 +14,11 @@ use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, UnlockRequest};
 
 use super::queue::{Lease, Place, first, judge};
-use super::request::{Op, created, delete, put, txn};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::history::{Call, Failure};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Failure};
+use crate::facts::request::{Op, created, delete, put, txn};
+use crate::facts::verdict::Violation;
 
 /// Longer than leases last, so that some end while their holders wait.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -2,7 +2,7 @@
 //! and writes down what each revision did. Its log is what most checkers hold everything else against.
 //!
 //! Compaction makes the beginning unreadable, so the log cannot be fetched at the end of a run; and no
-//! compaction may pass what the scribe has ([`Record::compactable`](crate::evidence::Record)).
+//! compaction may pass what the scribe has ([`Record::compactable`](crate::facts::evidence::Record)).
 
 use std::time::Duration;
 

@@ -14,9 +14,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
 use super::Client;
-use crate::endpoints::host_of;
-use crate::evidence::{End, How, Stream};
-use crate::story::{News, What};
+use crate::facts::addresses::host_of;
+use crate::facts::evidence::{End, How, Stream};
+use crate::facts::story::{News, What};
 
 /// A stream that has not been opened by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);

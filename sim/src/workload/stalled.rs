@@ -8,10 +8,10 @@ use futures::future::join_all;
 use quorate::env::BoxConn;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Evidence;
+use crate::facts::request::put;
+use crate::facts::verdict::{Proof, Violation};
 
 const NAME: &str = "stalled";
 const STREAMS: usize = 3;

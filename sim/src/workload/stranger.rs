@@ -17,9 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{Client, Work, Workload};
 use crate::certificates::{Certificates, Flaw, Pair};
-use crate::endpoints::{CLIENT_PORT, PEER_PORT};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::addresses::{CLIENT_PORT, PEER_PORT};
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 /// What one visit may take.
 const PATIENCE: Duration = Duration::from_secs(3);

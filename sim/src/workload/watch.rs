@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType};
 
-use super::request::{delete, end_of, get, put};
 use super::session::{Heard, Session};
 use super::{Client, Work, Workload};
-use crate::evidence::{Evidence, How};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, How};
+use crate::facts::request::{delete, end_of, get, put};
+use crate::facts::verdict::Violation;
 
 const TOGETHER_MAX: u64 = 4;
 const SILENCE: Duration = Duration::from_millis(700);

@@ -1,6 +1,7 @@
 //! What clients asked and were told, in a form that a checker can replay. Knows the wire types only;
 //! whether an answer is right is for [`crate::check`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -11,10 +12,15 @@ use quorate_proto::etcdserverpb::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
     RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse, request_op::Request,
+    response_op::Response,
 };
+use quorate_proto::mvccpb::Event;
 use tonic::Code;
 
-use crate::verdict::Proof;
+use crate::facts::verdict::Proof;
+
+/// All events of one revision, by revision.
+pub type Log = BTreeMap<i64, Vec<Event>>;
 
 /// What came back: the response, or why there is none.
 pub type Answer<T> = Result<T, Failure>;
@@ -158,6 +164,48 @@ impl Operation {
     /// For the proof of a violation.
     pub fn proof(&self) -> Proof {
         Proof::Operation { client: self.client, began_us: self.began_us }
+    }
+}
+
+impl Call {
+    /// Whether an answer says that something was changed.
+    pub fn wrote(&self) -> bool {
+        match self {
+            Self::Put(_, answer) => answer.is_ok(),
+            Self::Delete(_, Ok(answer)) => answer.deleted > 0,
+            Self::Txn(_, Ok(answer)) => txn_wrote(answer),
+            _ => false,
+        }
+    }
+
+    /// Whether a call may change anything.
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::Put(..) | Self::Delete(..) => true,
+            Self::Txn(txn, _) => txn.success.iter().chain(&txn.failure).any(op_changes),
+            _ => false,
+        }
+    }
+}
+
+fn txn_wrote(answer: &TxnResponse) -> bool {
+    answer.responses.iter().any(|op| match &op.response {
+        Some(Response::ResponsePut(_)) => true,
+        Some(Response::ResponseDeleteRange(deleted)) => deleted.deleted > 0,
+        Some(Response::ResponseTxn(nested)) => txn_wrote(nested),
+        _ => false,
+    })
+}
+
+fn op_changes(op: &RequestOp) -> bool {
+    match &op.request {
+        Some(Request::RequestPut(_) | Request::RequestDeleteRange(DeleteRangeRequest { .. })) => {
+            true
+        }
+        Some(Request::RequestTxn(TxnRequest { success, failure, .. })) => {
+            success.iter().chain(failure).any(op_changes)
+        }
+        _ => false,
     }
 }
 

@@ -5,13 +5,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_proto::etcdserverpb::{StatusResponse, WatchCreateRequest, WatchResponse};
+use quorate_proto::etcdserverpb::{
+    LeaseTimeToLiveResponse, RangeRequest, RangeResponse, StatusResponse, WatchCreateRequest,
+    WatchResponse,
+};
 
-use crate::check::backups::{Lease, Read};
-use crate::check::replay::Log;
-use crate::history::{Call, Operation};
-use crate::observe::seen::Seen;
-use crate::verdict::Violation;
+use crate::facts::history::{Answer, Call, Log, Operation};
+use crate::facts::seen::Seen;
+use crate::facts::verdict::Violation;
 
 /// Cheap to clone: all parts of a run add to the same evidence.
 #[derive(Clone, Default)]
@@ -120,6 +121,11 @@ pub struct Tenure {
     pub from: Instant,
     pub until: Instant,
 }
+
+/// What was asked of a restored server.
+pub type Read = (RangeRequest, Answer<RangeResponse>);
+/// A lease that it listed, and what it said of it.
+pub type Lease = (i64, Answer<LeaseTimeToLiveResponse>);
 
 /// A backup that was restored as a cluster of its own.
 #[derive(Clone, Debug)]

@@ -8,9 +8,6 @@ use quorate_proto::etcdserverpb::HashKvResponse;
 use quorate_proto::otlp::trace::v1::Span;
 use tracing::Level;
 
-use crate::Harm;
-use crate::offline::Line;
-
 /// All of it.
 #[derive(Default)]
 pub struct Seen {
@@ -92,6 +89,26 @@ pub struct DiskStore {
     pub applied: u64,
     pub term: u64,
     pub revision: i64,
+}
+
+/// An entry without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub index: u64,
+    pub term: u64,
+    /// Of type and data.
+    pub digest: u64,
+}
+
+/// What was done to a disk that a sound one does not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Calls that failed because they were made to, or because the disk was full.
+    pub failed: u64,
+    /// Bits that changed by themselves.
+    pub rotten: u64,
+    /// Times that it was replaced by an empty one.
+    pub wiped: u64,
 }
 
 impl DiskLog {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::story::Event;
+use crate::facts::story::Event;
 
 /// Something that happened and must not, or did not and must.
 #[derive(Clone, Debug, Serialize)]
