@@ -149,7 +149,7 @@ faults! {
     DOWNGRADE_NOT_LOADED "downgrade-not-loaded", "a member that starts does not know that a downgrade is under way", "B09";
     // Certificates.
     CLIENT_WITHOUT_CERTIFICATE_SERVED "client-without-certificate-served", "who shows no certificate is let in", "B73";
-    CLIENT_CERT_UNCHECKED "client-cert-unchecked", "a certificate is taken whoever issued it, and whenever it was valid", "B73";
+    CLIENT_CERT_UNCHECKED "client-cert-unchecked", "a certificate is taken whoever issued it", "B73";
     REVOCATIONS_IGNORED "revocations-ignored", "revoked certificates are taken", "B73";
     MEMBER_COMES_FROM_ANYWHERE "member-comes-from-anywhere", "a member's certificate is taken from another host than it names", "B104";
     OLD_CERTIFICATE_SERVED "old-certificate-served", "certificates that have changed count after a restart only", "B105";

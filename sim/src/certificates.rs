@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quorate::plant;
 use quorate::tls::{self, pem};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
@@ -21,6 +22,8 @@ use crate::world::World;
 pub const FOLDER: &str = "/certificates";
 /// The serial number that the revocation list names.
 const REVOKED: u64 = 1;
+/// A serial number that no certificate has.
+const NEVER_ISSUED: u64 = u64::MAX;
 
 /// What members are told by flags, and clients, on every host.
 pub fn settings() -> tls::Settings {
@@ -55,6 +58,8 @@ pub struct Certificates {
 
 struct State {
     serial: u64,
+    /// Planted fault: pairs that a host takes up at its next start.
+    late: BTreeMap<String, Pair>,
     /// What has lain on each host's disk, the newest last.
     laid: BTreeMap<String, Vec<Laid>>,
 }
@@ -85,23 +90,56 @@ impl Certificates {
             world: world.clone(),
             authority: Authority::new(),
             impostor: Authority::new(),
-            state: Mutex::new(State { serial: REVOKED, laid: BTreeMap::new() }),
+            state: Mutex::new(State {
+                serial: REVOKED,
+                late: BTreeMap::new(),
+                laid: BTreeMap::new(),
+            }),
         }
     }
 
     /// Gives a host what it has to have on its disk.
     pub fn furnish(&self, host: &str) {
-        self.put(host, AUTHORITY, &pem("CERTIFICATE", self.authority.0.der()));
-        self.put(host, REVOCATIONS, &pem("X509 CRL", &self.authority.revoke(REVOKED)));
-        self.rotate(host);
+        let mut trusted = pem("CERTIFICATE", self.authority.0.der());
+        if plant::CLIENT_CERT_UNCHECKED.is_planted() {
+            trusted += &pem("CERTIFICATE", self.impostor.0.der());
+        }
+        self.put(host, AUTHORITY, &trusted);
+        let nobody = plant::REVOCATIONS_IGNORED.is_planted();
+        let revoked = if nobody { NEVER_ISSUED } else { REVOKED };
+        self.put(host, REVOCATIONS, &pem("X509 CRL", &self.authority.revoke(revoked)));
+        let pair = self.issue(host, None);
+        self.lay(host, &pair);
     }
 
     /// A new certificate and key in the place of those that a host has, both at one moment.
     pub fn rotate(&self, host: &str) {
-        let Pair { cert, key } = self.issue(host, None);
-        self.put(host, CERT, &pem("CERTIFICATE", &cert));
-        self.put(host, KEY, &pem("PRIVATE KEY", &key));
-        let laid = Laid { since: self.world.elapsed(), cert };
+        let pair = self.issue(host, None);
+        if !plant::OLD_CERTIFICATE_SERVED.is_planted() {
+            return self.lay(host, &pair);
+        }
+        self.note(host, &pair);
+        self.state().late.insert(host.to_owned(), pair);
+    }
+
+    /// A process starts on a host.
+    pub fn take_up(&self, host: &str) {
+        let late = self.state().late.remove(host);
+        late.into_iter().for_each(|pair| self.write(host, &pair));
+    }
+
+    fn lay(&self, host: &str, pair: &Pair) {
+        self.write(host, pair);
+        self.note(host, pair);
+    }
+
+    fn write(&self, host: &str, Pair { cert, key }: &Pair) {
+        self.put(host, CERT, &pem("CERTIFICATE", cert));
+        self.put(host, KEY, &pem("PRIVATE KEY", key));
+    }
+
+    fn note(&self, host: &str, pair: &Pair) {
+        let laid = Laid { since: self.world.elapsed(), cert: pair.cert.clone() };
         self.state().laid.entry(host.to_owned()).or_default().push(laid);
     }
 

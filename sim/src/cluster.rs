@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use quorate::error::Fatal;
 use quorate::limits;
 use quorate::member;
 use quorate::member::compactor::AutoCompaction;
+use quorate::plant;
 use quorate::server::{self, Server};
 use quorate::tls::Listen;
 use quorate::trace;
@@ -166,6 +168,9 @@ impl Cluster {
     /// Starts the server on one host, unless it runs or is being started.
     pub async fn start(&self, host: &str) {
         let Some(_starting) = Starting::mark(self, host) else { return };
+        if let Some(certificates) = &self.certificates {
+            certificates.take_up(host);
+        }
         let options = self.options(host);
         let (to_server, orders) = mpsc::channel(1);
         self.state().orders.insert(host.to_owned(), to_server);
@@ -268,12 +273,18 @@ impl Cluster {
         let mut member = member::Options::single(host, data, address(PEER_PORT));
         member.listen_peer = vec![listen(PEER_PORT)];
         member.peer_tls = self.tls().unwrap_or_default();
+        member.peer_tls.skip_client_san_verification =
+            plant::MEMBER_COMES_FROM_ANYWHERE.is_planted();
         member.advertise_peer_urls = vec![self.peer_url(host)];
         member.advertise_client_urls = vec![self.client_url(host)];
         member.initial_cluster = vec![(host.to_owned(), vec![self.peer_url(host)])];
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
         let mut options = server::Options::new(member, [listen(CLIENT_PORT)]);
         options.tls = self.tls().unwrap_or_default();
+        if plant::CLIENT_WITHOUT_CERTIFICATE_SERVED.is_planted() {
+            options.tls.client_cert_auth = false;
+            options.tls.trusted_ca_file = PathBuf::new();
+        }
         // Simulated clients ask for signs of life every two seconds.
         options.ping_time_min = Duration::from_secs(1);
         options
