@@ -132,6 +132,7 @@ faults! {
     STALE_LEADER_REVOKES "stale-leader-revokes", "a revoke is proposed in whatever term it gets to the log", "B50";
     KEEP_ALIVE_UNCONFIRMED "keep-alive-unconfirmed", "a keep-alive is answered by a leader that may have been replaced", "B50";
     LEASE_NEVER_ENDS "lease-never-ends", "no lease ever ends", "B07 B53";
+    REVOKE_ANSWERED_FROM_THE_HEAD "revoke-answered-from-the-head", "a revoke is answered with the revision of the store when its caller wakes", "";
     LEASE_LEAVES_A_KEY "lease-leaves-a-key", "of a lease's keys the first stays when it ends", "B10";
     LEASE_DETACH_FORGOTTEN "lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10";
     LOCK_NOT_RECHECKED "lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58";

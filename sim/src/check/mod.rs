@@ -7,6 +7,7 @@
 //! | [`search`] | the same without revisions and log, by search |
 //! | [`monotonic`] [`serializable`] [`durability`] | does nothing go back, is nothing made up, is nothing lost? |
 //! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
+//! | [`headers`] | is an answer's revision that of its effect? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
 //! | [`equal`] | are members the same where they say they are at the same place? |
 //! | [`corruption`] | is the member that differs accused, and no other? |
@@ -27,6 +28,7 @@ pub mod equal;
 pub(crate) mod findings;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod headers;
 pub mod leases;
 pub mod logs;
 pub mod model;
@@ -61,6 +63,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         serializable::check,
         watches::check,
         leases::check,
+        headers::check,
         durability::check,
         raft::check,
         equal::check,
