@@ -41,6 +41,7 @@ faults! {
     LEASES_NOT_LOADED "leases-not-loaded", "a member that starts does not load the leases", "B09";
     FLUSH_SKIPPED "flush-skipped", "the log is cut although the state was not flushed", "B17";
     CONF_STATE_LEFT_OUT "conf-state-left-out", "the configuration is not stored with the entry that changes it", "B59";
+    ORPHAN_BEGINS_ANEW "orphan-begins-anew", "a state whose log is elsewhere is taken for a new member's", "";
     // Log.
     ACK_BEFORE_FSYNC "ack-before-fsync", "appends and votes are answered before they are on disk", "B34";
     LEADER_COUNTS_UNSYNCED "leader-counts-unsynced", "a leader counts its own entries before they are on disk", "B03";
@@ -56,6 +57,7 @@ faults! {
     UNCONFIRMED_READ "unconfirmed-read", "a linearizable read asks nobody whether its member still leads", "B28 B32";
     READ_BEFORE_APPLIED "read-before-applied", "a linearizable read does not wait until its index is applied", "B32";
     READ_JOINS_RUNNING_ROUND "read-joins-running-round", "a read takes part in a round that began before it", "B28";
+    GIVEN_UP_ROUND_TAKES_READERS "given-up-round-takes-readers", "a read takes part in a round that all its readers have given up", "B28";
     PROPOSAL_SENT_TWICE "proposal-sent-twice", "a batch of proposals enters the log twice", "B67";
     GHOST_VOTER "ghost-voter", "a removed member stays a voter of the configuration", "B59 B62";
     CHANGE_BEFORE_ITS_COMMIT_IS_KEPT "change-before-its-commit-is-kept", "a change of members takes effect before the disk knows of its commit", "B59 B62";
@@ -94,6 +96,7 @@ faults! {
     COMPACTED_REVISION_SERVED "compacted-revision-served", "a read below the compaction is not refused", "B12";
     COMPACTION_DROPS_TOMBSTONE "compaction-drops-tombstone", "a compaction removes the deletion made at its own revision", "B12";
     COMPACTION_GOES_TOO_FAR "compaction-goes-too-far", "a compaction removes the states made at its own revision", "B12";
+    HEAD_COMPACTION_FORGOTTEN "head-compaction-forgotten", "a member that starts forgets a compaction at its newest revision", "B12";
     // Snapshots.
     SNAPSHOT_WITHOUT_LEASES "snapshot-without-leases", "a snapshot leaves the bucket of leases out", "B09 B21";
     SNAPSHOT_LOSES_ROWS "snapshot-loses-rows", "a snapshot leaves out a row of history now and then", "B20 B21";

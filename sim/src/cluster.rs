@@ -34,8 +34,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::World;
 use crate::certificates::Certificates;
 use crate::facts::addresses::{CLIENT_PORT, COLLECTOR, COLLECTOR_PORT, PEER_PORT, endpoint};
-use crate::facts::shape::{ANSWERS, FRESH_MAX, Shape};
+use crate::facts::shape::{ANSWERS, DATA, FRESH_MAX, Flag, Shape, WAL_APART};
 
+/// Where a server looks for its data that is not told where it is.
+const ELSEWHERE: &str = "/default.etcd";
 /// Proposals for which there is room beside clients', where there is little for these.
 const RESERVED: usize = 32;
 /// The user who may do everything; its password is its name.
@@ -80,6 +82,8 @@ pub(crate) struct State {
     pub(crate) excused: BTreeSet<String>,
     /// Servers that ended by themselves: host and why.
     ended: Vec<(String, String)>,
+    /// Hosts whose servers were started without one of their flags.
+    odd: BTreeSet<String>,
     /// Hosts on which a server is being started, or was told to stop and may still be at it.
     starting: BTreeSet<String>,
     stopping: BTreeSet<String>,
@@ -167,11 +171,31 @@ impl Cluster {
 
     /// Starts the server on one host, unless it runs or is being started.
     pub async fn start(&self, host: &str) {
+        self.state().odd.remove(host);
+        self.start_with(host, self.options(host)).await;
+    }
+
+    /// The same by a command without one of its flags.
+    pub async fn start_without(&self, host: &str, flag: Flag) {
+        let mut options = self.options(host);
+        match flag {
+            Flag::WalDir => options.member.wal_dir = None,
+            Flag::DataDir => options.member.data_dir = ELSEWHERE.into(),
+        }
+        self.state().odd.insert(host.to_owned());
+        self.start_with(host, options).await;
+    }
+
+    /// Whether its last start was by a command without a flag.
+    pub fn was_started_oddly(&self, host: &str) -> bool {
+        self.state().odd.contains(host)
+    }
+
+    async fn start_with(&self, host: &str, options: server::Options) {
         let Some(_starting) = Starting::mark(self, host) else { return };
         if let Some(certificates) = &self.certificates {
             certificates.take_up(host);
         }
-        let options = self.options(host);
         let (to_server, orders) = mpsc::channel(1);
         self.state().orders.insert(host.to_owned(), to_server);
         let (cluster, host_name) = (self.clone(), host.to_owned());
@@ -226,8 +250,9 @@ impl Cluster {
     }
 
     fn options(&self, host: &str) -> server::Options {
-        let mut options = self.server(host, "/data");
+        let mut options = self.server(host, DATA);
         let member = &mut options.member;
+        member.wal_dir = self.shape.wal_apart.then(|| WAL_APART.into());
         // Which learners were promoted by then no plan can know: there is room for all that it may add.
         member.learners_max = self.shape.learners + FRESH_MAX;
         let first = (0..self.shape.members).map(|n| format!("m{n}"));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::facts::addresses::proxy_number;
-use crate::facts::shape::{Proxies, Shape};
+use crate::facts::shape::{Flag, Proxies, Shape};
 use crate::nemesis::{Fault, Step};
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
@@ -126,6 +126,7 @@ impl fmt::Display for Plan {
         writeln!(f, "snapshot-count {}", shape.snapshot_count)?;
         writeln!(f, "catchup-entries {}", shape.catchup_entries)?;
         writeln!(f, "wal-segment {}", show_size(shape.wal_segment_bytes))?;
+        writeln!(f, "wal-apart {}", yes(shape.wal_apart))?;
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
@@ -203,6 +204,7 @@ impl Plan {
             "snapshot-count" => shape.snapshot_count = number(value)?,
             "catchup-entries" => shape.catchup_entries = number(value)?,
             "wal-segment" => shape.wal_segment_bytes = read_size(value)?,
+            "wal-apart" => shape.wal_apart = yes(value)?,
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
@@ -256,6 +258,10 @@ impl Plan {
         let strange = |client: &ClientPlan| client.workload == workload::SECURED;
         if !self.shape.tls && (self.steps.iter().any(rotates) || self.clients.iter().any(strange)) {
             return Err("there are no certificates where tls is not on".to_owned());
+        }
+        let forgets = |step: &Step| matches!(step.fault, Fault::Forget(_, Flag::WalDir));
+        if !self.shape.wal_apart && self.steps.iter().any(forgets) {
+            return Err("there is no flag to forget where wal-apart is not on".to_owned());
         }
         self.check_proxies()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::limits;
 
 use crate::dice::Dice;
-use crate::facts::shape::{FRESH_MAX, Proxies, Shape};
+use crate::facts::shape::{FRESH_MAX, Flag, Proxies, Shape};
 use crate::nemesis::fault::{Fault, Place, Step, Target};
 use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
 use crate::workload;
@@ -24,6 +24,8 @@ const KIND_ON: u64 = 40;
 const UNSURVIVABLE: u64 = 6;
 /// Clients that speak JSON, in percent.
 const JSON: u64 = 12;
+/// Plans whose members keep their logs apart from their data, in percent.
+const WAL_APART: u64 = 15;
 /// Events that wait for a slow watch stream, with their weights: where there are few, watchers fall behind
 /// all the time.
 const WATCH_BUFFERS: &[(u64, usize)] = &[(4, limits::WATCH_BUFFER_EVENTS), (1, 1), (1, 4), (2, 32)];
@@ -42,6 +44,7 @@ pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
     let mut shape = shape(&mut of("shape"));
     guard(&mut of("guards"), &mut shape);
+    shape.wal_apart = of("wal-apart").chance(WAL_APART);
     shape.watch_buffer = weighted(&mut of("watch-buffer"), WATCH_BUFFERS);
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
@@ -152,6 +155,7 @@ fn shape(dice: &mut Dice) -> Shape {
         pre_vote: dice.chance(80),
         snapshot_count: *dice.pick(&[20, 50, 100, 200, 500, 2_000]),
         catchup_entries: *dice.pick(&[5, 10, 50, 100, 500]),
+        wal_apart: false,
         wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
@@ -221,6 +225,7 @@ struct Steps {
     clients: usize,
     lasts: Duration,
     survivable: bool,
+    wal_apart: bool,
     /// Hosts that vote and that do not, as far as changes are drawn; what comes of them is not known.
     voters: Vec<String>,
     learners: Vec<String>,
@@ -263,6 +268,7 @@ const KINDS: &[Kind] = &[
     Steps::restart,
     Steps::backup,
     Steps::backup,
+    Steps::forget,
 ];
 
 impl Steps {
@@ -271,8 +277,18 @@ impl Steps {
         let next = members + shape.learners;
         let voters = (0..members).map(|number| format!("m{number}")).collect();
         let learners = (members..next).map(|number| format!("m{number}")).collect();
-        let backups = 0;
-        Self { dice, members, clients, lasts, survivable, voters, learners, next, backups }
+        Self {
+            dice,
+            members,
+            clients,
+            lasts,
+            survivable,
+            wal_apart: shape.wal_apart,
+            voters,
+            learners,
+            next,
+            backups: 0,
+        }
     }
 
     fn draw(mut self) -> Vec<Step> {
@@ -506,6 +522,10 @@ impl Steps {
 
     fn restart(&mut self) -> Option<Fault> {
         Some(Fault::Restart(ms(*self.dice.pick(&[100, 500, 2_000]))))
+    }
+
+    fn forget(&mut self) -> Option<Fault> {
+        self.wal_apart.then(|| Fault::Forget(vec![self.victim()], Flag::WalDir))
     }
 
     fn backup(&mut self) -> Option<Fault> {

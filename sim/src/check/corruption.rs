@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn wrong_accusations_of_members_are_violations() {
         assert_eq!(said([7, 7, 7], &[]), "");
         assert!(said([7, 7, 7], &[2]).contains("member 2 is accused"));
         assert_eq!(said([7, 8, 7], &[2]), "");

@@ -98,7 +98,7 @@ mod tests {
     use crate::facts::request;
 
     #[test]
-    fn faults_are_found() {
+    fn keys_lost_and_found_again_are_violations() {
         let said = |revision: i64, kvs: Vec<KeyValue>, deleted: bool| {
             let everything = RangeRequest { range_end: vec![0].into(), ..request::get("\0") };
             let answer = RangeResponse { header: header(revision), kvs, ..Default::default() };

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn members_with_other_hashes_and_revisions_are_violations() {
         let mut record = Record::default();
         record.seen.hashes = vec![hash("m0", 5, -1, 1), hash("m1", 5, 3, 2), hash("m1", 5, -1, 1)];
         record.samples = vec![sample("m0", 7, 5), sample("m1", 7, 5), sample("m1", 8, 5)];

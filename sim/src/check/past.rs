@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn reads_across_the_compaction_and_the_future_are_violations() {
         let said = |call| {
             let before = Fixture::default().call(0, 1, put("a", "1", Some(9)));
             texts(&check(&before.call(2, 3, compact(5)).call(4, 5, call).record))

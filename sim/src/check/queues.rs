@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_found() {
+    fn queues_above_their_bounds_are_violations() {
         let now = Instant::now();
         let said = |after: Duration, figures: &[(&str, f64)]| {
             let figures: BTreeMap<_, _> =

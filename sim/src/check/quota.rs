@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn bytes_above_the_quota_and_needless_alarms_are_violations() {
         let quota = Some(1_000);
         let sound = [(0, 1_400, 1, true), (1, 400, 1, true), (9, 400, 1, true), (10, 0, 1, false)];
         assert_eq!(said(quota, &sound), "");

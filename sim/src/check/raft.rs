@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn two_leaders_and_lost_entries_are_violations() {
         assert_eq!(said(|_| {}), "");
         let reign = Reign { at: Duration::ZERO, host: "m2".into(), term: 2 };
         let two = said(|record| record.seen.reigns.push(reign));

@@ -166,7 +166,7 @@ mod tests {
     use crate::facts::request::{Op, delete_all, get, put, txn};
 
     #[test]
-    fn faults_are_found() {
+    fn unfit_requests_served_and_fit_ones_refused_are_violations() {
         let put_answered = |key: &'static str| Call::Put(put(key, "1"), Ok(Default::default()));
         let refused = |text| Call::Put(put("", "1"), failed(Code::InvalidArgument, text));
         let said = |call| check(&Fixture::default().call(0, 1, call).record).len();

@@ -128,7 +128,7 @@ mod tests {
     use crate::check::fixture::{Fixture, get, kv, put, texts};
 
     #[test]
-    fn faults_are_found() {
+    fn mixed_states_in_serializable_reads_are_violations() {
         let said = |revision, found| {
             let Call::Range(request, answer) = get("a", revision, found) else { unreachable!() };
             let request = RangeRequest { serializable: true, range_end: "z".into(), ..request };

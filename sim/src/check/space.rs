@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn gaps_and_wrong_versions_in_a_log_are_violations() {
         let said = |events: &[(i64, Event)]| {
             let log = events.iter().map(|(at, event)| (*at, vec![event.clone()])).collect();
             Space::replay(&log).1.join("; ")

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn spans_apart_from_their_call_are_violations() {
         assert_eq!(said(vec![part(2, 1), call(1), part(3, 9), call(1)]), "");
         assert!(said(Vec::new()).contains("none has since it was healed"));
         assert!(said(vec![part(1, 9), call(1)]).contains("told in one way"));

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn versions_that_differ_and_stay_are_violations() {
         let (up, down) = ("3.7.0", "3.6.0");
         let sound =
             [(0, "m0", 1, 1, "", up), (1, "m0", 2, 1, down, up), (9, "m0", 3, 1, down, down)];

@@ -1,12 +1,17 @@
 //! The shape of a cluster: how many members, with which options, behind which proxies. Small bounds make
 //! rare paths common.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use quorate::member;
 
 use super::addresses::PEER_PORT;
 
+/// Where members keep their data, and the log of those that keep it apart.
+pub const DATA: &str = "/data";
+pub const WAL_APART: &str = "/log";
 /// Hosts that the members of one plan use up at most.
 pub const FRESH_MAX: usize = 12;
 /// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at once,
@@ -31,6 +36,8 @@ pub struct Shape {
     pub snapshot_count: u64,
     pub catchup_entries: u64,
     pub wal_segment_bytes: u64,
+    /// Whether the log lies outside of the data directory.
+    pub wal_apart: bool,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
     /// Live bytes; none for more than any run writes.
@@ -67,6 +74,7 @@ impl Shape {
             snapshot_count: 200,
             catchup_entries: 100,
             wal_segment_bytes: 64 << 10,
+            wal_apart: false,
             request_bytes_max: defaults.request_bytes_max,
             txn_ops_max: defaults.txn_ops_max,
             quota_bytes: None,
@@ -93,4 +101,33 @@ pub struct Proxies {
     pub sync: Option<Duration>,
     /// The prefix of all keys behind them; empty for none.
     pub namespace: String,
+}
+
+/// A flag that is missing from the command that starts a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// Where the log is, if it is apart from the data.
+    WalDir,
+    DataDir,
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WalDir => "wal-dir",
+            Self::DataDir => "data-dir",
+        })
+    }
+}
+
+impl FromStr for Flag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "wal-dir" => Ok(Self::WalDir),
+            "data-dir" => Ok(Self::DataDir),
+            _ => Err(format!("{text:?} is not forgotten: wal-dir, data-dir")),
+        }
+    }
 }

@@ -164,6 +164,7 @@ impl Nemesis {
                 let certificates = self.cluster.certificates().into_iter();
                 certificates.for_each(|all| hosts.iter().for_each(|host| all.rotate(host)));
             }
+            Fault::Forget(_, flag) => self.start_oddly(number, hosts, *flag).await,
             Fault::Backup(_) => self.backup(number, hosts).await,
             Fault::Add(..) | Fault::Promote(_) | Fault::Remove(_) | Fault::Replace(..) => {
                 self.change(&step.fault).await;
@@ -174,7 +175,7 @@ impl Nemesis {
 
 /// What is in force.
 impl Nemesis {
-    fn hold(&self, number: usize, force: Force) {
+    pub(super) fn hold(&self, number: usize, force: Force) {
         self.forces.borrow_mut().insert(number, force);
         self.reconsider();
     }
@@ -232,6 +233,9 @@ impl Nemesis {
             };
             let down = broken(&self.in_force.borrow());
             let world = self.cluster.world();
+            if !down && self.cluster.was_started_oddly(&host) {
+                world.kill(&host);
+            }
             if down || world.is_running(&host) {
                 continue;
             }
@@ -368,6 +372,7 @@ impl Nemesis {
             | Fault::FailSync(hosts)
             | Fault::FullDisk(hosts)
             | Fault::Defrag(hosts)
+            | Fault::Forget(hosts, _)
             | Fault::RotateCerts(hosts) => vec![hosts],
             Fault::Rot(host, _) | Fault::MoveLeader(host) | Fault::Backup(host) => {
                 vec![std::slice::from_ref(host)]

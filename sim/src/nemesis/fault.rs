@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::facts::addresses::COLLECTOR;
+use crate::facts::shape::Flag;
 use crate::units::{read_share, read_time, read_times, show_share, show_time, show_times};
 
 /// A line of a plan: `at 2.5s kill m0 for 6s`.
@@ -86,6 +87,8 @@ pub enum Fault {
     Restart(Duration),
     /// `rotate-certs m0`: new certificates and keys lie there.
     RotateCerts(Vec<Target>),
+    /// `forget wal-dir m0`: started without that flag for a while.
+    Forget(Vec<Target>, Flag),
     /// `backup m1`: taken there, restored as a cluster of its own on a new host, and read.
     Backup(Target),
 }
@@ -104,10 +107,12 @@ pub enum Place {
 impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
-        use Fault::{Backup, Compact, Defrag, MoveLeader, Reset, Restart, Rot, RotateCerts};
+        use Fault::{
+            Backup, Compact, Defrag, Forget, MoveLeader, Reset, Restart, Rot, RotateCerts,
+        };
         match self {
-            Backup(_) | Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..)
-            | RotateCerts(_) => true,
+            Backup(_) | Forget(..) | Compact | Defrag(_) | MoveLeader(_) | Reset(_)
+            | Restart(_) | Rot(..) | RotateCerts(_) => true,
             _ => self.changes_members(),
         }
     }
@@ -228,6 +233,7 @@ impl fmt::Display for Fault {
             Self::Replace(old, fresh) => write!(f, "replace {old} by {fresh}"),
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
             Self::RotateCerts(hosts) => write!(f, "rotate-certs {}", show(hosts)),
+            Self::Forget(hosts, flag) => write!(f, "forget {flag} {}", show(hosts)),
             Self::Backup(of) => write!(f, "backup {of}"),
         }
     }
@@ -292,6 +298,10 @@ impl FromStr for Fault {
                 Self::Restart(read_time(rest.strip_prefix("every ").unwrap_or(rest).trim())?)
             }
             "rotate-certs" => Self::RotateCerts(read(rest)?),
+            "forget" => {
+                let (flag, hosts) = rest.split_once(' ').ok_or("forget FLAG HOST")?;
+                Self::Forget(read(hosts)?, flag.parse()?)
+            }
             "backup" => Self::Backup(rest.trim().parse()?),
             _ => return Err(format!("no fault is called {name:?}")),
         })

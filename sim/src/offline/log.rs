@@ -250,7 +250,7 @@ mod tests {
 
     /// Each way to be wrong is told.
     #[test]
-    fn faults_are_found() {
+    fn gaps_and_steps_back_in_a_log_are_violations() {
         let said = |write: fn(&mut Writer)| log(write).faults.join("; ");
         let two = |writer: &mut Writer| {
             writer.entry(1, 1, "a");

@@ -4,22 +4,26 @@ use super::log::Log;
 use super::store::Store;
 use super::wal;
 use crate::facts::seen::{DiskLog, DiskStore, Harm, Seen};
+use crate::facts::shape::WAL_APART;
 use crate::facts::verdict::Violation;
 use crate::{Side, World};
 
 const WAL: &str = "/data/member/wal";
 pub(super) const CHECKER: &str = "offline";
 
-/// A host's log as one side of its disk has it; none when there is none.
+/// A host's log as one side of its disk has it; none when there is none. A log apart from the data is the
+/// only one that counts.
 pub(super) fn read_log(
     world: &World,
     host: &str,
     side: Side,
     applied: u64,
 ) -> Option<Result<Log, String>> {
-    let files = world.disk(host).read_folder(WAL, side).ok()?;
-    let any = files.iter().any(|file| file.name.ends_with(".wal"));
-    any.then(|| wal::read(&files).map(|records| Log::new(records, applied)))
+    let disk = world.disk(host);
+    let folders = [WAL_APART, WAL].into_iter();
+    let mut found = folders.filter_map(|folder| disk.read_folder(folder, side).ok());
+    let files = found.find(|files| files.iter().any(|file| file.name.ends_with(".wal")))?;
+    Some(wal::read(&files).map(|records| Log::new(records, applied)))
 }
 
 /// Adds what was seen to the evidence.

@@ -54,6 +54,8 @@ pub struct Client {
     pub evidence: Evidence,
     pub story: Story,
     pub stop: Stop,
+    /// After which a call is given up.
+    patience: Duration,
     /// Streams and what is not in [`super::json`] go over gRPC all the same.
     speaks_json: bool,
     own: Arc<Mutex<Own>>,
@@ -106,8 +108,24 @@ impl Client {
     ) -> Self {
         let Surroundings { env, channel, cluster, evidence, story, stop } = surroundings;
         let own = Arc::new(Mutex::new(Own { dice, serial: 0 }));
-        let speaks_json = false;
-        Self { number, workload, env, channel, cluster, evidence, story, stop, speaks_json, own }
+        Self {
+            number,
+            workload,
+            env,
+            channel,
+            cluster,
+            evidence,
+            story,
+            stop,
+            patience: PATIENCE,
+            speaks_json: false,
+            own,
+        }
+    }
+
+    /// The same client, which waits so long for an answer.
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same client, over JSON or not.
@@ -220,7 +238,7 @@ impl Client {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Answer<T> {
-        match self.env.timeout(PATIENCE, call).await {
+        match self.env.timeout(self.patience, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Failure::new(&status)),
             Err(_) => Err(Failure::silence()),
@@ -378,7 +396,7 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             // There may be no clock any more.
-            self.client.record(self.began, self.began + PATIENCE, call, self.streamed);
+            self.client.record(self.began, self.began + self.client.patience, call, self.streamed);
         }
     }
 }

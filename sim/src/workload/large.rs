@@ -118,7 +118,7 @@ mod tests {
     use crate::check::fixture::{Fixture, failed, put as answered};
 
     #[test]
-    fn faults_are_found() {
+    fn sizes_refused_and_served_wrongly_are_violations() {
         let said = |call| {
             let fixture = Fixture::default().call(0, 1, call);
             judge(&fixture.record.operations[0], 101).is_some()

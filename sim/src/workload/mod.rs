@@ -23,8 +23,10 @@ pub mod crowd;
 pub mod cycle;
 pub mod downgrade;
 pub mod election;
+pub mod ending;
 pub mod flood;
 pub mod greedy;
+pub mod impatient;
 pub mod json;
 pub mod kubernetes;
 pub mod large;
@@ -100,6 +102,8 @@ workloads! {
     "aging": aging::Aging::default(),
     "pinger": pinger::Pinger,
     "meeting": meeting::Meeting::default(),
+    "ending": ending::Ending,
+    "impatient": impatient::Impatient::default(),
     "stranger": stranger::Stranger::default(),
 }
 
