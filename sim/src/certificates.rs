@@ -1,7 +1,7 @@
 //! The certificates of a run in which everything is TLS: its authority, what lies on the disks of its hosts
-//! where members and clients are told to look, and what those have to show who are not to be let in. Who is
+//! where members and clients look for it, and certificates that must be rejected. Which are accepted is
 //! let in is not known here. Keys come from the run's randomness, as everything does that a simulated
-//! process asks the system for.
+//! process draws from the system.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const REVOKED: u64 = 1;
 /// A serial number that no certificate has.
 const NEVER_ISSUED: u64 = u64::MAX;
 
-/// What members are told by flags, and clients, on every host.
+/// The TLS settings of members and clients, the same on every host.
 pub fn settings() -> tls::Settings {
     let file = |name| PathBuf::from(path(name));
     tls::Settings {
@@ -51,7 +51,7 @@ fn path(name: &str) -> String {
 pub struct Certificates {
     world: World,
     authority: Authority,
-    /// Of the same name; nobody has reason to believe it.
+    /// Of the same name, and trusted by no host.
     impostor: Authority,
     state: Mutex<State>,
 }
@@ -75,7 +75,7 @@ pub struct Pair {
     pub key: Vec<u8>,
 }
 
-/// Why a certificate lets nobody in.
+/// Why a certificate must be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// The authority is another one.
@@ -156,7 +156,7 @@ impl Certificates {
         laid[newer.saturating_sub(1)..].iter().map(|laid| laid.cert.clone()).collect()
     }
 
-    /// The certificate, DER, of whoever is to be believed.
+    /// The certificate, DER, of the trusted authority.
     pub fn authority(&self) -> Vec<u8> {
         self.authority.0.der().to_vec()
     }
@@ -196,7 +196,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    /// Without a common name: nobody is taken for a user because of his certificate.
+    /// Without a common name: no certificate stands for a user.
     fn issue(&self, host: &str, serial: u64, expired: bool) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

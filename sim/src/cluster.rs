@@ -36,13 +36,13 @@ use crate::certificates::Certificates;
 use crate::facts::addresses::{CLIENT_PORT, COLLECTOR, COLLECTOR_PORT, PEER_PORT, endpoint};
 use crate::facts::shape::{ANSWERS, DATA, FRESH_MAX, Flag, Shape, WAL_APART};
 
-/// Where a server looks for its data that is not told where it is.
+/// The data directory of a server that is started without one.
 const ELSEWHERE: &str = "/default.etcd";
 /// Proposals for which there is room beside clients', where there is little for these.
 const RESERVED: usize = 32;
-/// The user who may do everything; its password is its name.
+/// The user with every permission; its password is its name.
 pub const ROOT: &str = "root";
-/// What a member gets to say how it is.
+/// What a member gets to answer a status call.
 const STATUS_LIMIT: Duration = Duration::from_millis(500);
 /// One look at whether a cluster has settled, and what each question in it may take.
 const LOOK: Duration = Duration::from_millis(200);
@@ -68,11 +68,11 @@ pub(crate) struct State {
     /// Gone for good: their disks are not to be trusted.
     pub(crate) retired: BTreeSet<String>,
     /// Hosts whose members joined when the cluster was there already, each with the members it was then
-    /// told of, as `--initial-cluster` has them.
+    /// given, as `--initial-cluster` has them.
     pub(crate) joined: BTreeMap<String, Vec<(String, Vec<String>)>>,
-    /// Hosts whose members somebody has asked to remove: they may end by themselves.
+    /// Hosts whose removal was requested: they may end by themselves.
     pub(crate) leaving: BTreeSet<String>,
-    /// Ids that somebody has asked to remove.
+    /// Ids whose removal was requested.
     pub(crate) removed: BTreeSet<u64>,
     /// Calls about the membership so far, so that each goes to another member.
     pub(crate) asked: usize,
@@ -84,7 +84,7 @@ pub(crate) struct State {
     ended: Vec<(String, String)>,
     /// Hosts whose servers were started without one of their flags.
     odd: BTreeSet<String>,
-    /// Hosts on which a server is being started, or was told to stop and may still be at it.
+    /// Hosts on which a server is being started, or is being stopped.
     starting: BTreeSet<String>,
     stopping: BTreeSet<String>,
     /// To running servers.
@@ -104,7 +104,7 @@ impl Cluster {
         cluster
     }
 
-    /// A host for a member, a proxy, or whoever speaks to them.
+    /// A host for a member, a proxy or a client.
     pub fn add_host(&self, host: &str) {
         self.world.add_host(host);
         self.furnish(host);
@@ -230,7 +230,7 @@ impl Cluster {
         self.state().stopping.remove(host);
     }
 
-    /// Brings to an end what nobody waits for any more.
+    /// Finishes stops that no step waits for any more.
     pub async fn finish_stops(&self) {
         let stopping = self.state().stopping.clone();
         for host in stopping {
@@ -284,7 +284,7 @@ impl Cluster {
         }
         member.watch_progress_interval = self.shape.watch_progress_interval;
         member.watch_bounds = watch_bounds(self.shape.watch_buffer);
-        // As little work as there is: simulated passwords keep nobody out.
+        // As little work as there is: simulated passwords protect nothing.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         let traced = self.shape.traced;
         options.tracing = (traced > 0).then(|| tracing_of(host, traced));
@@ -310,7 +310,7 @@ impl Cluster {
             options.tls.client_cert_auth = false;
             options.tls.trusted_ca_file = PathBuf::new();
         }
-        // Simulated clients ask for signs of life every two seconds.
+        // Simulated clients ping every two seconds.
         options.ping_time_min = Duration::from_secs(1);
         options
     }
@@ -341,7 +341,7 @@ fn watch_bounds(events: usize) -> watch::Bounds {
     }
 }
 
-/// Of two who start one server, the second leaves it to the first.
+/// Of two starts of one server at a time, the second does nothing.
 pub(crate) struct Starting<'a> {
     cluster: &'a Cluster,
     host: &'a str,
@@ -362,15 +362,15 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// What a running server is told.
+/// Orders to a running server.
 pub(crate) enum Order {
-    /// Bring the state to disk, and say when that is done.
+    /// Bring the state to disk, and acknowledge that.
     Flush(oneshot::Sender<()>),
     /// Stop in good order.
     Stop,
 }
 
-/// Serves until told to stop; the error with which the server ended, if it did.
+/// Serves until it is stopped; the error with which the server ended, if it did.
 pub(crate) async fn serve(
     env: Env,
     options: server::Options,
@@ -392,14 +392,14 @@ pub(crate) async fn until_stopped(
         match order {
             Some(Order::Flush(done)) => {
                 server.member().store().flush()?;
-                // Who asked may have gone.
+                // The receiver may be gone.
                 let _ = done.send(());
             }
             Some(Order::Stop) => {
                 server.shutdown().await;
                 return Ok(());
             }
-            // Nobody will tell it to stop any more.
+            // No order to stop can come any more.
             None => return Err(server.fatal().await),
         }
     }
@@ -434,7 +434,7 @@ impl Cluster {
     }
 }
 
-/// What members say.
+/// What members report.
 impl Cluster {
     /// From now on channels show root's token, which is `token`.
     pub fn show(&self, token: HeaderValue) {
@@ -460,7 +460,7 @@ impl Cluster {
         HeaderValue::from_str(&answer.into_inner().token).ok()
     }
 
-    /// The member that says of itself, in the newest term, that it leads; none while nobody does.
+    /// The member that reports, in the newest term, that it leads; none while there is no such member.
     pub async fn leader(&self, env: &Env) -> Option<String> {
         let running = self.names().into_iter().filter(|host| self.world.is_running(host));
         let asked = running.map(|host| async move {
@@ -481,7 +481,7 @@ impl Cluster {
 
     /// Waits until every voter answers a linearizable read, which takes a leader that all reach, and
     /// all have the same hash at one revision; clients may go on writing. Learners answer neither, and
-    /// need only say that they are there. What there is instead, when that does not come to pass within
+    /// need only answer. The error describes what is missing when that does not come to pass within
     /// `limit`.
     pub async fn settled(&self, env: &Env, limit: Duration) -> Result<(), String> {
         let deadline = env.now() + limit;

@@ -1,5 +1,5 @@
-//! Where members and proxies are reached, and how: addresses, channels and plain connections for whoever
-//! speaks to them, over TLS where the plan says so. What is asked for is not known here.
+//! Where members and proxies are reached, and how: addresses, channels and plain connections for what
+//! calls them, over TLS where the plan has it. Requests are not known here.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::facts::addresses::{CLIENT_PORT, PEER_PORT, TOKEN, endpoint, host_of};
 
 impl Cluster {
-    /// What every host is told, where all is TLS: members, proxies and clients show certificates alike.
+    /// The settings of every host, where all is TLS: members, proxies and clients show certificates alike.
     pub(crate) fn tls(&self) -> Option<tls::Settings> {
         self.shape().tls.then(certificates::settings)
     }
@@ -42,7 +42,7 @@ impl Cluster {
         }
     }
 
-    /// A connection from the host of `env` to an endpoint, for who speaks HTTP/1 on it.
+    /// A connection from the host of `env` to an endpoint, for HTTP/1.
     pub async fn connect(&self, env: &Env, endpoint: &str) -> io::Result<BoxConn> {
         let plain = env.net.connect(endpoint.to_owned()).await?;
         match self.tls() {

@@ -53,7 +53,7 @@
 //! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members` (how
 //! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
 //! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
-//! [`observe`] (what members say of themselves) · [`evidence`], [`history`] (what was seen) ·
+//! [`observe`] (what members report of themselves) · [`evidence`], [`history`] (what was seen) ·
 //! [`check`] (the judges) · [`offline`] (the same for the files of closed members). A run: [`plan`]
 //! (what it is to be, drawn from a seed by [`swarm`]) · [`play`] (from beginning to [`verdict`]) ·
 //! [`story`] (what happened, for people) · [`report`] (the story in lines, and as a page) · [`shrink`]

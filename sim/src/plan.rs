@@ -18,9 +18,9 @@ use crate::workload;
 pub const HOSTS_MAX: usize = 7;
 /// The most proxies before one cluster.
 const PROXIES_MAX: usize = 3;
-/// How a setting says that there is no such bound.
+/// The value of a setting without a bound.
 const NONE: &str = "none";
-/// Calls of a client that is not told when to end.
+/// Calls of a client without a bound.
 const ENDLESS: u64 = u64::MAX;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How long the faults go on.
     pub lasts: Duration,
-    /// Whether the cluster must serve again once it is healed. Where not, it may only tell no lies.
+    /// Whether the cluster must serve again once it is healed. Where not, only its answers are checked.
     pub survivable: bool,
 }
 

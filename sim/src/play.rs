@@ -1,6 +1,6 @@
 //! A plan from beginning to verdict: the cluster is set up, the clients go to work, the nemesis does
-//! what the plan says, everything is healed, the cluster must serve again, the load ends, and then
-//! every question is asked that the checkers have; at last each member is closed and its files are
+//! what the plan has, everything is healed, the cluster must serve again, the load ends, and then
+//! every checker runs; at last each member is closed and its files are
 //! looked at.
 //!
 //! A run never panics: a panic in it, the server's or the simulator's, is a violation, and the story
@@ -43,7 +43,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// For what the clients have under way to come to an end.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// For leases that nobody keeps any more to run out.
+/// For leases that are no longer renewed to run out.
 pub const WIND_DOWN: Duration = Duration::from_secs(16);
 /// One look at a condition.
 const LOOK: Duration = Duration::from_millis(200);
@@ -98,9 +98,9 @@ struct Stage {
     cluster: Cluster,
     /// The doors of the host [`EYE`].
     eye: Env,
-    /// Tells the clients to end.
+    /// Ends the clients.
     stop: Stop,
-    /// Tells the scribe to end.
+    /// Ends the scribe.
     stop_scribe: Stop,
 }
 
@@ -366,7 +366,7 @@ impl Run {
         }
     }
 
-    /// Asks everything, of what lies on the disks first.
+    /// Runs all checkers, on what lies on the disks first.
     async fn verify(&self, stage: &Stage) {
         let world = stage.cluster.world();
         self.complain(offline::check(world, &stage.cluster, &self.evidence).await);

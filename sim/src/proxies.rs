@@ -57,7 +57,7 @@ impl Cluster {
             concurrent_streams_max: u32::MAX,
             keep_alive_interval: Duration::from_secs(2 * 3600),
             keep_alive_timeout: Duration::from_secs(20),
-            // Simulated clients ask for signs of life every two seconds.
+            // Simulated clients ping every two seconds.
             ping_time_min: Duration::from_secs(1),
             debug: false,
             host_name: String::new(),

@@ -1,4 +1,4 @@
-//! Do the judges see anything at all? A planted fault is hunted through the seeds that everybody plays
+//! Do the checkers detect anything at all? A planted fault is hunted through the seeds of every sweep
 //! until a checker complains, and the same seed without the fault must pass.
 
 use std::ops::Range;

@@ -29,7 +29,7 @@ const WAL_APART: u64 = 15;
 /// Events that wait for a slow watch stream, with their weights: where there are few, watchers fall behind
 /// all the time.
 const WATCH_BUFFERS: &[(u64, usize)] = &[(4, limits::WATCH_BUFFER_EVENTS), (1, 1), (1, 4), (2, 32)];
-/// Plans with a client that asks for much at once, in percent.
+/// Plans with a client that reads much at once, in percent.
 const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
@@ -465,7 +465,7 @@ impl Steps {
     fn rot(&mut self) -> Option<Fault> {
         let mut place = *self.dice.pick(&[Place::Tail, Place::Middle, Place::Snapshot]);
         if !self.survivable && place == Place::Tail {
-            // What the last write looks like when it is torn: on too many disks nobody can tell.
+            // What the last write looks like when it is torn: on too many disks it cannot be distinguished.
             place = Place::Middle;
         }
         Some(Fault::Rot(self.victim(), place))

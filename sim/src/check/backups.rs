@@ -1,6 +1,6 @@
 //! A backup is one moment of the history, and all of it: what a server that was restored from it serves is
-//! what the log says of its revision, leases and their keys included; and that moment is not before what
-//! its member had said already. Judged by the replay of the log alone.
+//! what the log has at its revision, leases and their keys included; and that moment is not before what
+//! its member had reported already. Checked by the replay of the log alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::facts::history::Call;
 use crate::facts::verdict::{Proof, Violation};
 
 pub const CHECKER: &str = "backups";
-/// For whoever tries it.
+/// Shared with the nemesis, which takes backups.
 pub const SERVES: &str = "a backup can be restored and served";
 const MOMENT: &str = "a backup is a moment of the history";
 const PRESENT: &str = "a backup is not older than what its member had said";
@@ -39,7 +39,7 @@ impl Judge<'_> {
             return vec![self.fault(SERVES, "it does not say what it holds".to_owned())];
         };
         if revision > self.space.last {
-            // A log that was broken off says nothing of what came later.
+            // A log that was broken off does not have what came later.
             let known = self.record.whole;
             let text = format!("it is at {revision}, there is no more than {}", self.space.last);
             return known.then(|| self.fault(MOMENT, text)).into_iter().collect();
@@ -61,7 +61,7 @@ impl Judge<'_> {
         let trial = Trial::new(self.space, revision);
         let answer = match answer {
             Ok(answer) => answer,
-            // What was compacted is gone, if anybody has compacted that much.
+            // What was compacted is gone, if a compaction may have reached that far.
             Err(failure) if failure.text == COMPACTED && request.revision > 0 => {
                 let furthest = self.record.compacted_at_most();
                 let text =
@@ -86,7 +86,7 @@ impl Judge<'_> {
         )
     }
 
-    /// The same process had said that it was further before the backup was asked for.
+    /// The same process had reported a later revision before the backup was requested.
     fn late(&self, revision: i64) -> Option<Violation> {
         let Backup { source, process, began, .. } = self.backup;
         let before = self.record.samples.iter().filter(|sample| {
@@ -98,7 +98,7 @@ impl Judge<'_> {
         (revision < said).then(|| self.fault(PRESENT, text))
     }
 
-    /// Every lease that has keys is there, every one that is there has its keys, and somebody has asked
+    /// Every lease that has keys is there, every one that is there has its keys, and some call has asked
     /// for it.
     fn leases(&self, revision: i64) -> Vec<Violation> {
         let everything = self.space.select(&[0], &[0], revision);
@@ -126,7 +126,7 @@ impl Judge<'_> {
                 faults.push(format!("on lease {id} hang {told:?}, at {revision} it was {keys:?}"));
             }
             match granted.get(&id) {
-                // Whoever left the number to the server and heard nothing may have been given it.
+                // A grant without an answer, whose number was left to the server, may have got it.
                 None if granted.contains_key(&0) => {}
                 None => faults.push(format!("lease {id} was granted to nobody")),
                 // A number may be used again, and for another time.
@@ -149,7 +149,7 @@ impl Judge<'_> {
     }
 }
 
-/// Every lease that somebody may have been granted, with the times that were told; none where an answer
+/// Every lease that may have been granted, with the times in the answers; none where an answer
 /// is missing, as then another time may have been granted.
 fn granted(record: &Record) -> BTreeMap<i64, BTreeSet<i64>> {
     let mut granted: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// What is said of a backup that is not quite as it should be.
+    /// The violations of a backup that is not quite as it should be.
     fn said(change: impl FnOnce(&mut Backup, &mut Record)) -> String {
         let mut fixture = history();
         let mut backup = sound(&fixture);

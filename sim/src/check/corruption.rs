@@ -1,5 +1,5 @@
 //! The server's own check for corruption, held against what observers have seen: a member whose
-//! history is not that of the majority is accused soon, and nobody else ever is.
+//! history is not that of the majority is accused soon, and no other ever is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     for sample in &record.samples {
         for id in sample.status.errors.iter().filter_map(|error| named(error)) {
             let fresh = accused.insert(id);
-            // Who judges may not have heard of enough members to know the majority.
+            // The leader may not have had the hashes of enough members to know the majority.
             let known = wrong.contains_key(&id) || (id == 0 && !wrong.is_empty());
             if fresh && !known {
                 let text = match id {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::check::fixture::{Fixture, texts};
 
-    /// Three members m1, m2, m3; the hash of each at one place, and whom the last sample accuses.
+    /// Three members m1, m2, m3; the hash of each at one place, and the members that the last sample accuses.
     fn said(hashes: [u32; 3], accused: &[u64]) -> String {
         let mut fixture = Fixture::default();
         fixture.record.corrupt_check = Some(Duration::from_secs(1));

@@ -50,7 +50,7 @@ fn judge(
     let floor = order.floor(read);
     let at = read.revision().unwrap_or(0);
     if at < floor && request.serializable {
-        // A learner that is not there yet: it is asked again.
+        // A learner that is not there yet: the read is repeated.
         return violations;
     }
     if at < floor {

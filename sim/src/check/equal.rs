@@ -1,4 +1,4 @@
-//! Members are the same where they say they are at the same place: equal fingerprints of history at
+//! Members are the same where they report the same place: equal fingerprints of history at
 //! one revision and compaction, one revision for one applied index, during the run and in the end.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ fn fingerprints(record: &Record) -> Vec<Violation> {
     violations
 }
 
-/// A place in the log has one revision and one term, whoever says so and whenever.
+/// A place in the log has one revision and one term, in every report of every member.
 fn positions(record: &Record) -> Vec<Violation> {
     let mut known: BTreeMap<(u64, u64), (&str, i64)> = BTreeMap::new();
     let mut violations = Vec::new();

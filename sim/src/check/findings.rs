@@ -6,7 +6,7 @@ use crate::facts::verdict::{Proof, Violation};
 /// What does not fit usually does so in many places for one reason.
 const SHOWN: usize = 8;
 
-/// What a member said at one moment is the fault.
+/// A violation in what a member reported at one moment.
 pub(crate) fn said_at(
     checker: &'static str,
     record: &Record,

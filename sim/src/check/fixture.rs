@@ -69,7 +69,7 @@ impl Fixture {
     }
 }
 
-/// What has been said, for assertions.
+/// The texts of violations, for assertions.
 pub fn texts(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -5,7 +5,7 @@
 //!
 //! * A revoke that deleted keys has made a revision, and answers with it.
 //! * A grant is answered at a revision before all that hangs on the lease.
-//! * A renewal was asked for at a revision before the end of the lease: etcd fills the header first.
+//! * A renewal was received at a revision before the end of the lease: etcd fills the header first.
 //! * None is older than what had been answered before it, or newer than what was written after it.
 
 use std::collections::{BTreeMap, BTreeSet};

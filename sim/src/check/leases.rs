@@ -1,6 +1,6 @@
 //! A lease never ends before the time that its holder was promised, lasts only so much longer, and
 //! when it is over it is over: its keys are gone (all at one revision: see `replay`), nothing can hang
-//! on it any more, and nobody is told that it lives. Judged by clients' clocks.
+//! on it any more, and no answer reports it alive. Measured by clients' clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(6);
 const LINGERS: Duration = Duration::from_secs(8);
 /// What a new leader adds to the time that is left, and what rounding to seconds adds.
 const EXTENSION_S: i64 = 3;
-/// The shortest lease is at most this long, whatever was asked for.
+/// The shortest lease is at most this long, whatever was requested.
 const LEAST: Duration = Duration::from_secs(10);
 
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -45,7 +45,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
 /// What is known of one lease.
 #[derive(Default)]
 struct Lease<'a> {
-    /// What its holder was told; if nothing, what it asked for.
+    /// The time in the answer; without one, the time requested.
     ttl: Duration,
     /// Grants and renewals that were answered.
     confirmed: Vec<&'a Operation>,
@@ -53,7 +53,7 @@ struct Lease<'a> {
     last_try: Option<Instant>,
     /// Revokes that were not refused.
     revokes: Vec<&'a Operation>,
-    /// Calls whose answer says that it is over.
+    /// Calls whose answer reports that it is over.
     over: Vec<&'a Operation>,
     asked: Vec<&'a Operation>,
     /// Grants of the same number that were answered after the first one.
@@ -123,7 +123,7 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Whether somebody may have ended it by then.
+    /// Whether a revoke may have ended it by then.
     fn revoked_by(&self, at: Instant) -> bool {
         self.revokes.iter().any(|revoke| revoke.began <= at)
     }
@@ -154,7 +154,7 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// Finds the revisions that took the keys of a lease and can be nobody's deletion.
+/// Finds the revisions that took the keys of a lease and that no deletion explains.
 fn ends<'a>(
     record: &'a Record,
     space: &Space,
@@ -178,7 +178,7 @@ fn ends<'a>(
     }
 }
 
-/// When each revision was first told to a watcher.
+/// When each revision first reached a watcher.
 fn seen(record: &Record) -> BTreeMap<i64, Instant> {
     let mut seen = BTreeMap::new();
     for (at, response) in record.streams.iter().flat_map(|stream| &stream.responses) {
@@ -302,7 +302,7 @@ impl Judge<'_> {
         Some(self.fault("what is over stays over", text, None))
     }
 
-    /// Somebody was told that it is over while it had to live.
+    /// An answer reported that it is over while it had to live.
     fn said_over(&self, operation: &Operation) -> Option<Violation> {
         let lived = self.lease.lived_through(operation, self.shortest());
         lived.then(|| {
@@ -311,7 +311,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Somebody was told that it lives after it was over.
+    /// An answer reported it alive after it was over.
     fn alive(&self, operation: &Operation) -> Option<Violation> {
         self.lease.over_before(operation).then(|| {
             let text = format!("was over before {operation}");
@@ -319,7 +319,7 @@ impl Judge<'_> {
         })
     }
 
-    /// What was told of its time and its keys.
+    /// What was answered about its time and its keys.
     fn asked(&self, operation: &Operation) -> Option<Violation> {
         let Call::TimeToLive(request, Ok(answer)) = &operation.call else { return None };
         if let Some(violation) = self.alive(operation) {

@@ -1,5 +1,5 @@
-//! A line at error level means that something is broken that nobody had planned to break: the run has
-//! failed, unless the disk of the member that says so was made to fail.
+//! A line at error level means that something is broken that no step had broken on purpose: the run has
+//! failed, unless the disk of that member was made to fail.
 
 use tracing::Level;
 

@@ -1,24 +1,24 @@
-//! Judges of a run, one a file. None shares code with the server but the wire types, and none trusts
-//! what the server says about itself.
+//! Checkers of a run, one a file. None shares code with the server but the wire types, and none trusts
+//! what the server reports about itself.
 //!
-//! | judge | question |
+//! | checker | question |
 //! |---|---|
 //! | [`replay`] [`past`] [`refusals`] | are all answers explained by one order of all writes? |
 //! | [`search`] | the same without revisions and log, by search |
 //! | [`monotonic`] [`serializable`] [`durability`] | does nothing go back, is nothing made up, is nothing lost? |
-//! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
+//! | [`watches`] [`leases`] | are watchers and lease holders served what there is, in time? |
 //! | [`headers`] | is an answer's revision that of its effect? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
-//! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`equal`] | are members the same where they report the same place? |
 //! | [`corruption`] | is the member that differs accused, and no other? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
 //! | [`versions`] | is the version what it is to be, and the same on all members? |
-//! | [`spans`] | is what is told of calls of one piece? |
+//! | [`spans`] | do the spans of a call fit together? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
-//! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
-//! does to it. [`order`] says what follows from real time. What lies on members' disks is judged by
+//! Two files are no checkers: [`space`] is the key space at every revision, [`model`] what each request
+//! does to it. [`order`] has what follows from real time. What lies on members' disks is checked by
 //! [`crate::offline`].
 
 pub mod backups;
@@ -52,7 +52,7 @@ pub(crate) use findings::{bounded, said_at};
 use crate::facts::evidence::Record;
 use crate::facts::verdict::Violation;
 
-/// Every question that can be asked about what was seen.
+/// Runs every checker on what was recorded.
 pub fn all(record: &Record) -> Vec<Violation> {
     let judges = [
         replay::check,

@@ -1,4 +1,4 @@
-//! What etcd 3.7 says each request does, written down once more and independently of the server: a
+//! What etcd 3.7 documents that each request does, written down once more and independently of the server: a
 //! request is tried on the key space as it was after some revision, its answer must be the one it had
 //! to get, and the events it makes are known afterwards.
 
@@ -325,7 +325,7 @@ fn matches(compare: &Compare, kv: &KeyValue) -> bool {
     }
 }
 
-/// Filters and sorts what a range found, and tells how much of it fits the limit.
+/// Filters and sorts what a range found, and counts how much of it fits the limit.
 fn arrange<'k>(request: &RangeRequest, mut kvs: Vec<&'k KeyValue>) -> (Vec<&'k KeyValue>, usize) {
     let limit = usize::try_from(request.limit).unwrap_or(0);
     let (order, target) = (request.sort_order(), request.sort_target());
@@ -337,7 +337,7 @@ fn arrange<'k>(request: &RangeRequest, mut kvs: Vec<&'k KeyValue>) -> (Vec<&'k K
     ];
     let filtered = bounds != [(0, 0); 2];
     if limit > 0 && natural && !filtered {
-        // etcd fetches one more than it was asked for, and sorts what it has fetched.
+        // etcd fetches one more than the limit, and sorts what it has fetched.
         kvs.truncate(limit + 1);
     }
     let within = |value: i64, (least, most): (i64, i64)| {

@@ -1,5 +1,5 @@
 //! Does time ever run backwards? What ended before something else began has a smaller revision if the
-//! other is a write, and none larger if it is a read of the newest state. What a member says of itself
+//! other is a write, and none larger if it is a read of the newest state. What a member reports of itself
 //! never goes back either, whether or not it was started again in between.
 
 use std::collections::BTreeMap;
@@ -38,13 +38,13 @@ fn real_time(record: &Record) -> Vec<Violation> {
         .collect()
 }
 
-/// Who had been told that revision by then.
+/// A call that had been answered with that revision by then.
 fn teller(record: &Record, revision: i64, before: Instant) -> Option<&Operation> {
     let mut told = record.operations.iter();
     told.find(|op| op.ended < before && op.revision() == Some(revision))
 }
 
-/// What a member said before it was asked again, it does not take back. What a proxy has kept is no
+/// A later request to a member is answered with no older revision. What a proxy has kept is no
 /// answer of a member's.
 fn members(record: &Record) -> Vec<Violation> {
     let mut words: BTreeMap<u64, Vec<Word<'_>>> = BTreeMap::new();

@@ -34,7 +34,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         .collect()
 }
 
-/// A compaction that was asked for and not refused.
+/// A compaction that was requested and not refused.
 struct Compaction {
     revision: i64,
     began: Instant,
@@ -94,7 +94,7 @@ fn aged(order: &Order, record: &Record, at: Instant) -> i64 {
     since.map_or(0, |since| order.ceiling_at(since, i64::MAX))
 }
 
-/// The revisions that a call asks for by number.
+/// The revisions that a call names by number.
 struct Wanted {
     least: i64,
     most: i64,

@@ -44,7 +44,7 @@ const BOUNDS: [(&str, f64); 5] = [
     // Proposals of one member that wait for an answer.
     (PENDING, 16_384.0),
     (PENDING_BYTES, 67_108_864.0),
-    // What the cluster's members are told.
+    // The settings of the cluster's members.
     (ANSWERS, 4_194_304.0),
     // One database at a time to each of at most six others.
     (SENDING, 6.0),

@@ -1,7 +1,7 @@
 //! Are all answers explained by one order of all writes? The log of events, as a watch from the
-//! beginning tells it, is that order. Each request is tried on the state before its revision: its
+//! beginning has it, is that order. Each request is tried on the state before its revision: its
 //! answer must be the one it had to get, and the log must show what it did, and no more. Every revision
-//! must be somebody's doing: of an answered call, of one whose end is unknown, or of a lease that is
+//! must be the effect of one call or lease: of an answered call, of one whose end is unknown, or of a lease that is
 //! over. Nothing may be there of a call that was refused, and nothing twice.
 //!
 //! As revisions are part of every answer this decides linearizability without a search; that they
@@ -303,7 +303,7 @@ fn alike(ours: &[Event], logged: &[Event]) -> bool {
         && ours.iter().zip(logged).all(|(a, b)| (a.r#type, &a.kv) == (b.r#type, &b.kv))
 }
 
-/// By value, the place of the call that asked for it.
+/// By value, the place of the call that puts it.
 fn authors(operations: &[Operation]) -> HashMap<&Bytes, usize> {
     let mut authors = HashMap::new();
     for (at, operation) in operations.iter().enumerate() {

@@ -18,7 +18,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// From a log, with what does not fit in it: what each event says of itself must follow from the
+    /// From a log, with what does not fit in it: the versions in each event must follow from the
     /// events before it.
     pub fn replay(log: &Log) -> (Self, Vec<String>) {
         let mut space = Self { keys: BTreeMap::new(), last: 1 };

@@ -1,4 +1,4 @@
-//! What members tell of their calls: an id is one span's, what is done for a call does not begin before
+//! The spans that members export: an id is one span's, what is done for a call does not begin before
 //! it, by whatever clocks, and a whole cluster's spans arrive. That some are lost on the way is no fault,
 //! nor that some come twice.
 

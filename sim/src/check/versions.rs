@@ -10,9 +10,9 @@ use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "versions";
 
-/// What a cluster of such members has when nothing else was asked for.
+/// What a cluster of such members has when no other was requested.
 const HIGHEST: &str = "3.7.0";
-/// Leaders look every four seconds; members must be heard of first.
+/// Leaders look every four seconds; members must be known first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -61,7 +61,7 @@ type Target<'a> = Option<&'a str>;
 
 /// A version that is not what it is to be.
 struct Wrong<'a> {
-    /// Whose process says it, in which term, and what it should be.
+    /// The process, its term, and the version that it should report.
     under: (u64, u64, &'a str),
     since: Instant,
 }

@@ -1,8 +1,8 @@
 //! What etcd promises of watches, judged against the log (etcd 3.7 `client watch guarantees`): events
-//! come in order, once, without a gap, from the revision asked for; those of one revision in one
+//! come in order, once, without a gap, from the revision requested; those of one revision in one
 //! response, unless fragments are allowed; a word about progress means that nothing at or below it is
-//! still to come; filters and previous values are as asked; a watch is cancelled for a reason only; and
-//! one that is waited for in a whole cluster is told everything.
+//! still to come; filters and previous values are as requested; a watch is cancelled for a reason only; and
+//! one that is waited for in a whole cluster receives everything.
 
 use std::collections::BTreeMap;
 
@@ -46,12 +46,12 @@ struct Sight<'a> {
     whole: bool,
 }
 
-/// One stream on its way through what it should have been told.
+/// One stream on its way through what it should have received.
 struct Judge<'a> {
     sight: &'a Sight<'a>,
     number: usize,
     stream: &'a Stream,
-    /// The first revision that it has not been told.
+    /// The first revision that it has not received.
     next: i64,
     /// Of a response that is being sent in fragments.
     open: Vec<&'a Event>,
@@ -117,7 +117,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Two sides may cancel: the client, or the server because the past it still has to tell is gone,
+    /// Two sides may cancel: the client, or the server because the past it still has to send is gone,
     /// or because the watch could not be made.
     fn cancellation(&mut self, response: &WatchResponse) {
         let compacted = response.compact_revision;
@@ -192,7 +192,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The state before, if it was asked for, and can still be known.
+    /// The state before, if it was requested, and can still be known.
     fn previous(&mut self, revision: i64, event: &Event) {
         let Some(kv) = &event.kv else { return };
         let before = self.sight.space.at(&kv.key, revision - 1);
@@ -206,7 +206,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Complains if anything is still to be told before `revision`.
+    /// Complains if anything is missing before `revision`.
     fn nothing_before(&mut self, revision: i64, property: &'static str) {
         if revision <= self.next {
             return;
@@ -219,7 +219,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What the watch is to be told of a revision.
+    /// What the watch is to receive of a revision.
     fn wanted(&self, revision: i64) -> Vec<&'a Event> {
         let request = &self.stream.request;
         let events = self.sight.log.get(&revision).map_or(&[][..], |events| events);
@@ -238,7 +238,7 @@ fn watched(request: &WatchCreateRequest, event: &Event) -> bool {
         && !request.filters.contains(&(dropped as i32))
 }
 
-/// Whether the watch could not be made as it was asked for.
+/// Whether the watch could not be made as requested.
 fn refusable(request: &WatchCreateRequest, response: &WatchResponse) -> bool {
     let empty = !request.range_end.is_empty()
         && request.range_end[..] != [0]
@@ -250,7 +250,7 @@ fn refusable(request: &WatchCreateRequest, response: &WatchResponse) -> bool {
         && ((empty && ["mvcc: watcher range is empty", ""].contains(&reason))
             || (request.start_revision < 0
                 && reason == "etcdserver: mvcc: required revision has been compacted")
-            // The scribe's, at a member that does not know its token: whoever may watch is judged by
+            // The scribe's, at a member that does not know its token: permissions to watch are checked by
             // the workload that plays with it.
             || reason.ends_with("etcdserver: user name is empty")
             || reason.ends_with("etcdserver: invalid auth token")

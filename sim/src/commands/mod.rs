@@ -24,7 +24,7 @@ pub fn plan_of(seed: Option<u64>, script: Option<PathBuf>) -> Result<Plan, Strin
     }
 }
 
-/// Writes a plan to where the user is told to find it.
+/// Writes a plan to a file, and prints its path.
 pub fn keep(plan: &str, name: &str) -> Result<PathBuf, String> {
     let folder = std::env::temp_dir().join("quorate-sim");
     let file = folder.join(format!("{name}.sim"));

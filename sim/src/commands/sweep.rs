@@ -18,7 +18,7 @@ use super::{keep, replay};
 
 const BAR: &str = "{bar:30} {pos}/{len} seeds, {elapsed} of {duration}, {msg}";
 
-/// Seeds between two lines where nobody would see the bar.
+/// Seeds between two lines where the output is no terminal.
 const TELL_EVERY: u64 = 50;
 
 /// Whether all seeds passed.

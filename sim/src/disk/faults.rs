@@ -87,7 +87,7 @@ impl SimDisk {
     }
 
     /// The power goes during the `n`-th operation from now (1 is the next), which fails, as does
-    /// everything the process asks after it. `hook` runs then, to stop the rest of the host.
+    /// every call of the process after it. `hook` runs then, to stop the rest of the host.
     pub(crate) fn arm(&self, n: u64, hook: impl FnOnce() + Send + 'static) {
         let mut platter = self.lock();
         let at = platter.operations + n.max(1);
@@ -149,7 +149,7 @@ impl SimDisk {
         self.lock().tree.read_folder(dir.as_ref(), side)
     }
 
-    /// Whoever works on the machine puts a file there, whole and synced, in place of one of that name; its
+    /// Puts a file there from outside, whole and synced, in place of one of that name; its
     /// folder is made if there is none.
     pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let tree = &mut self.lock().tree;
@@ -197,7 +197,7 @@ impl SimDisk {
 }
 
 impl Platter {
-    /// Counts an operation of `process` and says how it goes.
+    /// Counts an operation of `process` and decides how it goes.
     pub(super) fn begin(&mut self, process: u64) -> io::Result<Verdict> {
         if !self.is_current(process) {
             return Err(io::Error::other("the process or its power is gone"));
@@ -219,7 +219,7 @@ impl Platter {
         strikes
     }
 
-    /// What a call that no longer fits is told.
+    /// The error of a call that no longer fits.
     pub(super) fn full(&mut self) -> io::Error {
         self.harm.failed += 1;
         io::ErrorKind::StorageFull.into()

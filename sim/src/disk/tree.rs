@@ -1,5 +1,5 @@
 //! Files and folders, twice each: as processes see them and as they are on the platter, with the
-//! unsynced writes and the journal between. Who calls, and which faults strike, is not known here.
+//! unsynced writes and the journal between. The caller, and which faults strike, are not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

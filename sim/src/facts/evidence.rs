@@ -1,5 +1,5 @@
 //! Everything that was seen of a run from outside the servers, in one place: what clients called and
-//! were told, what watchers saw, what members said of themselves. Checkers read it; workloads and
+//! were answered, what watchers received, what members reported of themselves. Checkers read it; workloads and
 //! observers add to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ pub struct Record {
     pub samples: Vec<Sample>,
     /// What observers saw of members besides.
     pub seen: Seen,
-    /// All events by revision, from 1 on, as the one watcher that sees everything has been told them.
+    /// All events by revision, from 1 on, as the one watcher of everything has received them.
     pub log: Log,
     /// Backups that were restored, with what was read there.
     pub backups: Vec<Backup>,
@@ -47,7 +47,7 @@ pub struct Record {
     pub lease_checkpoint: Option<Duration>,
     /// The age at which leaders compact the past by themselves, where they do.
     pub auto_compaction: Option<Duration>,
-    /// Whether members tell of their calls.
+    /// Whether members export spans of their calls.
     pub traced: bool,
     /// Nothing is done to the cluster but that its leaders change, and its certificates.
     pub steady: bool,
@@ -77,13 +77,13 @@ pub struct Record {
 pub struct Stream {
     /// Streams of one watcher follow each other: each resumes where the one before was broken.
     pub watcher: usize,
-    /// Watches of one connection have the same number here: progress may be told to all at once.
+    /// Watches of one connection have the same number here: progress may be for all at once.
     pub connection: usize,
     /// `host:port` of the member it was opened to.
     pub endpoint: String,
     pub request: WatchCreateRequest,
     pub created: Instant,
-    /// The id in the answer that said `created`; none if there never was one.
+    /// The id in the answer with `created`; none if there never was one.
     pub watch_id: Option<i64>,
     /// The header revision of that answer.
     pub created_revision: Option<i64>,

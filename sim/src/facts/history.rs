@@ -1,4 +1,4 @@
-//! What clients asked and were told, in a form that a checker can replay. Knows the wire types only;
+//! What clients called and were answered, in a form that a checker can replay. Knows the wire types only;
 //! whether an answer is right is for [`crate::check`].
 
 use std::collections::BTreeMap;
@@ -239,7 +239,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What was asked, in a line for people; not what came of it.
+/// The request in a line for people, without its outcome.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

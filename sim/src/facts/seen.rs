@@ -21,7 +21,7 @@ pub struct Seen {
     pub logs: Vec<DiskLog>,
     /// States as they lay on disk.
     pub stores: Vec<DiskStore>,
-    /// Spans, in the order in which the collector was told, and when; some twice.
+    /// Spans, in the order in which the collector received them, and when; some twice.
     pub spans: Vec<(Instant, Span)>,
     /// What was done to disks, by host.
     pub harm: BTreeMap<String, Harm>,
@@ -76,7 +76,7 @@ pub struct DiskLog {
     /// The index before the first of `lines`.
     pub base: u64,
     pub lines: Vec<Line>,
-    /// Whom it voted for, by term.
+    /// Its votes, by term.
     pub votes: Vec<(u64, u64)>,
 }
 

@@ -54,9 +54,9 @@ pub struct Shape {
     pub watch_progress_interval: Duration,
     /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
     pub watch_buffer: usize,
-    /// Calls of a million of which members tell a collector; at 0 there is none.
+    /// Calls of a million that members export to a collector; at 0 there is none.
     pub traced: u32,
-    /// Whether members, proxies and clients speak TLS, and nobody is let in without a certificate.
+    /// Whether members, proxies and clients speak TLS, and no client is accepted without a certificate.
     pub tls: bool,
     pub proxies: Proxies,
 }
@@ -97,7 +97,7 @@ pub struct Proxies {
     pub count: usize,
     /// What members answer through one never goes back in revision.
     pub ordered: bool,
-    /// How often they ask the cluster for its members; none for never.
+    /// How often they fetch the cluster's members; none for never.
     pub sync: Option<Duration>,
     /// The prefix of all keys behind them; empty for none.
     pub namespace: String,

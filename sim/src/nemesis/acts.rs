@@ -21,7 +21,7 @@ use crate::offline;
 use crate::plan::{Plan, Weather};
 use crate::workload::{Client, Stop, Surroundings};
 
-/// How long the nemesis waits for an answer to what it asks.
+/// How long the nemesis waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Its number as a client, above those of all others.
 const NUMBER: usize = 901;
@@ -68,7 +68,7 @@ impl Nemesis {
     }
 
     /// Undoes everything, starts all that does not run, and waits for the changes of the membership that
-    /// are under way. The error says which do not come to an end.
+    /// are under way. The error names those that do not come to an end.
     pub async fn heal(&self) -> Result<(), String> {
         let begun: Vec<_> = self.forces.borrow().keys().copied().collect();
         for number in begun {
@@ -314,7 +314,7 @@ impl Nemesis {
             stop: Stop::default(),
         };
         let client = Client::new(NUMBER, "nemesis", Dice::new(0), surroundings);
-        // Somebody may have compacted more already.
+        // Another compaction may have gone further already.
         let _ = client.compact(CompactionRequest { revision, physical: false }).await;
     }
 
@@ -352,7 +352,7 @@ fn one_way(groups: &[Vec<String>]) -> Force {
     force
 }
 
-/// Whom it is done to.
+/// The hosts that a step is for.
 impl Nemesis {
     async fn hosts_of(&self, fault: &Fault) -> Vec<Vec<String>> {
         let groups: Vec<&[Target]> = match fault {

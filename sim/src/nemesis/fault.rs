@@ -18,11 +18,11 @@ pub struct Step {
     pub lasts: Option<Duration>,
 }
 
-/// Whom a fault is for; roles are looked up when it begins.
+/// The target of a fault; roles are looked up when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Host(String),
-    /// The member that leads, by its own word; `m0` if none says so.
+    /// The member that reports that it leads; `m0` if there is none.
     Leader,
     /// The first member that runs and does not lead.
     Follower,
@@ -34,7 +34,7 @@ pub enum Target {
 /// What can be done. Where several hosts stand, it is done to each at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// `partition m0 | m1 m2`: nobody of one group reaches another group. Who is in none reaches all,
+    /// `partition m0 | m1 m2`: no host of one group reaches another group. A host in none reaches all,
     /// and so is a bridge; clients are in none unless they are named.
     Partition(Vec<Vec<Target>>),
     /// `one-way m0 -> m1 m2`: nothing arrives that way.
@@ -117,7 +117,7 @@ impl Fault {
         }
     }
 
-    /// Whether it is for the members to agree on who they are.
+    /// Whether it is a change of the membership.
     pub fn changes_members(&self) -> bool {
         matches!(self, Self::Add(..) | Self::Promote(_) | Self::Remove(_) | Self::Replace(..))
     }

@@ -93,7 +93,7 @@ impl Line {
         format!("{}{}", self.message, self.fields)
     }
 
-    /// The term that this member begins to lead, if the line says so.
+    /// The term that this member begins to lead, if that is what the line is.
     fn reign(&self) -> Option<u64> {
         let leads = self.message == "role" && self.role.as_deref() == Some("Leader");
         self.term.filter(|_| leads)

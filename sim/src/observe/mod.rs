@@ -1,10 +1,10 @@
-//! Eyes on the members while a run goes on: each is asked for its status all the time, for its page of
-//! figures and the fingerprint of its history now and then, over the simulated network as anybody
+//! Observes the members while a run goes on: their status all the time, their pages of
+//! figures and the fingerprints of their histories now and then, over the simulated network as any client
 //! would; what servers log is taken down. It goes to the evidence, and to the story when it is news.
 //! Nothing is judged here.
 //!
-//! Reading order: this file (asking), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
-//! (log lines), [`spans`] (what members tell of traced calls).
+//! Reading order: this file (polling), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
+//! (log lines), [`spans`] (what members export of traced calls).
 
 mod lines;
 mod page;
@@ -54,11 +54,11 @@ struct Observer {
     env: Env,
     evidence: Evidence,
     story: Story,
-    /// Hosts by the ids of their members, as far as they have said.
+    /// Hosts by the ids of their members, as far as they have answered.
     names: Arc<Mutex<BTreeMap<u64, String>>>,
 }
 
-/// What the story has been told of a member last.
+/// What the story has of a member last.
 #[derive(Clone, PartialEq)]
 struct Told {
     role: Role,
@@ -96,7 +96,7 @@ impl Observer {
                 None
             };
             self.tell(&host, status.as_ref(), &mut told);
-            // An answer that a restart has overtaken belongs to nobody.
+            // An answer that a restart has overtaken belongs to no process.
             if let Some(status) = status.filter(|_| world.processes(&host) == process) {
                 self.keep(&host, process, status);
             }
@@ -110,7 +110,7 @@ impl Observer {
         self.evidence.record().samples.push(Sample { at, host, process, disk, status });
     }
 
-    /// Tells the story what is new about a member; of one that does not answer, that once.
+    /// Adds to the story what is new about a member; of one that does not answer, that once.
     fn tell(&self, host: &str, status: Option<&StatusResponse>, told: &mut Option<Told>) {
         let now = match status {
             Some(status) => self.account(host, status),
@@ -170,7 +170,7 @@ impl Observer {
         }
     }
 
-    /// Asks all members for their fingerprints at one revision that all have reached.
+    /// Fetches the fingerprints of all members at one revision that all have reached.
     async fn compare(self) {
         let world = self.cluster.world().clone();
         loop {

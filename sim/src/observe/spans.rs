@@ -1,4 +1,4 @@
-//! The collector of the spans that members tell of, on a host of its own: takes everything and says so.
+//! The collector of the spans that members export, on a host of its own: accepts and acknowledges all.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -41,7 +41,7 @@ async fn collect(env: Env, evidence: Evidence) {
         http2_only: true,
     };
     let collector = Collector(TraceServiceServer::new(Takes { env: env.clone(), evidence }));
-    // Nobody tells it to stop.
+    // It is never stopped.
     let (_stop, stopped) = latest::channel(false);
     Port::new(&env, &settings, &opened, None, collector, stopped).accept(opened.listener).await;
 }

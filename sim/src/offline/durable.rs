@@ -73,7 +73,7 @@ fn lost(before: &DiskLog, now: &DiskLog) -> Vec<String> {
     faults
 }
 
-/// Whether the newest index that a member called committed is on the platters of a majority. Told only
+/// Whether the newest index that a member called committed is on the platters of a majority. Checked only
 /// while the configuration is the first one; `unsure` members count as if they had it.
 fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
     let voters = first_voters(logs)?;
@@ -99,7 +99,7 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
 }
 
 /// Whether the votes for the newest leader are on the platters of a majority: each was to be durable
-/// before it was given. Who has gone on to a later term may have given its vote before. Told only while
+/// before it was given. A member in a later term may have given its vote before. Checked only while
 /// the configuration is the first one; `unsure` members count as if they had voted.
 fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
     let voters = first_voters(logs)?;
@@ -128,7 +128,7 @@ fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vio
     Some(Violation::new(CHECKER, property, text).proved_by(proof))
 }
 
-/// Who votes, if that has never changed; no leader writes in term 1, only the beginning of a cluster.
+/// The voters, if they have never changed; no leader writes in term 1, only the beginning of a cluster.
 fn first_voters(logs: &[(String, Log)]) -> Option<BTreeSet<u64>> {
     let mut configurations = BTreeSet::new();
     let mut first = BTreeSet::new();
@@ -156,7 +156,7 @@ fn first_voters(logs: &[(String, Log)]) -> Option<BTreeSet<u64>> {
     }
 }
 
-/// The oldest term of which the logs still tell who votes.
+/// The oldest term whose voters the logs still have.
 fn known_since(logs: &[(String, Log)]) -> u64 {
     let changes = |log: &Log| {
         let changes = log.entries.iter().filter(|entry| entry.r#type() != EntryType::EntryNormal);
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Each loss is told; what raft itself replaces is none.
+    /// Each loss is reported; what raft itself replaces is none.
     #[test]
     fn losses_are_found() {
         let before = log(2, 7, 2, &[1, 1, 2, 2]);
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(said(&snapshot), "");
     }
 
-    /// A log that begins behind an election says nothing of who voted then.
+    /// A log that begins behind an election does not have its votes.
     #[test]
     fn the_oldest_word_of_who_votes_is_found() {
         let since = |log: Log| known_since(&[("m0".to_owned(), log)]);

@@ -1,4 +1,4 @@
-//! What a member's log says, from the records of its WAL in the order in which they were written: an
+//! A member's log, from the records of its WAL in the order in which they were written: an
 //! entry takes away all from its index on, a snapshot mark that the log does not reach begins a new
 //! one. Judges what one log alone can be wrong in; comparing members is for the checkers.
 
@@ -23,7 +23,7 @@ pub struct Log {
     pub entries: Vec<raftpb::Entry>,
     /// Snapshot marks, in the order written.
     pub marks: Vec<walpb::Snapshot>,
-    /// Whom the member has voted for, by term, as it was written.
+    /// The member's votes, by term, as they were written.
     pub votes: Vec<(u64, u64)>,
     /// What the log was before a snapshot that was received replaced it, until a hard state shows
     /// that the snapshot was taken over.
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!((not_taken.base, not_taken.last(), not_taken.faults.len()), (0, 2, 0));
     }
 
-    /// Each way to be wrong is told.
+    /// Each way to be wrong is reported.
     #[test]
     fn gaps_and_steps_back_in_a_log_are_violations() {
         let said = |write: fn(&mut Writer)| log(write).faults.join("; ");

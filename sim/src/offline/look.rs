@@ -54,7 +54,7 @@ pub(super) fn note(world: &World, host: &str, log: &Log, store: Option<&Store>, 
     }
 }
 
-/// Notes what was done to a disk; tells whether its contents may be wrong for that reason.
+/// Notes what was done to a disk; returns whether its contents may be wrong for that reason.
 pub(crate) fn note_harm(world: &World, host: &str, seen: &mut Seen) -> bool {
     let harm = world.disk(host).harm();
     if harm != Harm::default() {

@@ -35,7 +35,7 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
         world.stopped(host).await;
         let harmed = note_harm(world, host, &mut evidence.record().seen);
         if world.disk(host).harm().rotten > 0 {
-            // What it said meanwhile is judged; its files are known to be wrong.
+            // What it reported meanwhile is checked; its files are known to be wrong.
             continue;
         }
         let store = match Store::read(world, host) {

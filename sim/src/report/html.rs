@@ -1,5 +1,5 @@
 //! The run as data, put into the page that draws it. What the page shows and how is the page's own
-//! matter; this says only what there is.
+//! matter; this has only what there is.
 
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ struct Judged<'a> {
 
 #[derive(Serialize)]
 struct Shown {
-    /// Which of the events it is; none if the story does not tell of it.
+    /// Which of the events it is; none if the story does not have it.
     event: Option<usize>,
     name: String,
 }

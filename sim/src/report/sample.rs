@@ -12,7 +12,7 @@ client c0 kv at any
 at 1s kill leader for 2s
 ";
 
-/// A leader is killed, another takes over, nobody is lied to.
+/// A leader is killed, another takes over, all answers are right.
 pub(super) fn passed() -> Verdict {
     Verdict {
         plan: PLAN.to_owned(),

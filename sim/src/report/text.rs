@@ -1,4 +1,4 @@
-//! The story in lines: the plan, a legend, every event in three columns (time, who, what), and at the
+//! The story in lines: the plan, a legend, every event in three columns (time, subject, action), and at the
 //! end what was violated, with the events that prove it once more.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
-//! A past that ends by itself: leaders compact what is older than `auto-compaction` says, and plans without
+//! A past that ends by itself: leaders compact what is older than `auto-compaction`, and plans without
 //! that have no use for this. That nothing younger goes is judged in [`crate::check::past`]; that what is
-//! much older does go, whoever leads, is judged here.
+//! much older does go, under any leader, is checked here.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -65,7 +65,7 @@ impl Aging {
                 client.complain("what is old goes by itself", text);
             }
             Err(failure) if failure.text == COMPACTED => {}
-            // It is asked for again.
+            // The call is repeated.
             Err(_) => return,
         }
         self.written.pop_front();

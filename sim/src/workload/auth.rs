@@ -1,5 +1,5 @@
 //! Permissions that change while they are used. Each client is a user with a role of its own, and root,
-//! who changes that role: so it knows for certain what it may do, except while it is being changed. What
+//! that changes that role: so it knows for certain what it may do, except while it is being changed. What
 //! it certainly may not do must not be done, and what it certainly may must not be denied. Any other
 //! refusal, such as that users and roles have changed meanwhile, is good.
 //!
@@ -164,7 +164,7 @@ impl Auth {
         own(client, &format!("door{}", self.doors))
     }
 
-    /// Opens the door, or shuts it; often somebody walks through meanwhile.
+    /// Grants a permission, or takes it back; often it is used meanwhile.
     async fn move_door(&mut self, client: &Client) {
         if self.door == Door::Unknown {
             self.doors += 1;
@@ -302,7 +302,7 @@ impl Auth {
         }
     }
 
-    /// Whoever says no name may do nothing.
+    /// Without a name nothing is permitted.
     async fn nameless(&self, client: &Client) {
         let key = own(client, "home/1");
         let nobody = client.on(client.channel.without_header(TOKEN));

@@ -1,4 +1,4 @@
-//! What a workload has in its hands: a client of the cluster that records every call and tells it to
+//! What a workload works with: a client of the cluster that records every call and adds it to
 //! the story, and dice of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,7 +78,7 @@ pub struct Surroundings {
     pub stop: Stop,
 }
 
-/// Asks, waits, records.
+/// Calls, waits, records.
 macro_rules! call {
     ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
         let request = $request;
@@ -379,7 +379,7 @@ impl<'a> Asked<'a> {
         self.client.record(self.began, self.client.env.now(), call, self.streamed);
     }
 
-    /// Nobody has said what came of it.
+    /// Its outcome is not known.
     pub fn unanswered(mut self) {
         if let Some(call) = self.call.take() {
             self.answered(call);

@@ -54,7 +54,7 @@ fn key(client: &Client) -> Bytes {
     format!("compaction/{}", client.below(KEYS)).into()
 }
 
-/// Up to some revision that the scribe has been told; rarely one that is not there yet.
+/// Up to some revision that the scribe has received; rarely one that is not there yet.
 async fn compact(client: &Client) {
     let furthest = client.evidence.record().compactable();
     if furthest < 2 {

@@ -1,4 +1,4 @@
-//! A ring of pointers. Transactions swap neighbours; whoever reads all of it must find one ring, with
+//! A ring of pointers. Transactions swap neighbours; a read of all of it must find one ring, with
 //! every node in it.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ impl Workload for Cycle {
         Box::pin(async move {
             let point = |node: usize| put(key(node), pointer(client, (node + 1) % NODES)).op();
             let absent = vec![created(key(0), 0)];
-            // Whoever comes first makes the ring; the others find it.
+            // The first client makes the ring; the others find it.
             let _ = client.txn(txn(absent, (0..NODES).map(point).collect(), vec![])).await;
         })
     }

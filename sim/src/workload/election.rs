@@ -1,4 +1,4 @@
-//! An election: candidates queue, the first of them proclaims under its token, and observers, who look
+//! An election: candidates queue, the first of them proclaims under its token, and observers, which look
 //! for the oldest candidate at one revision, never see the leadership go back to an older one.
 
 use super::queue::{Place, first, judge};

@@ -1,5 +1,5 @@
 //! The end of history: everything written so far is deleted, the newest revision is compacted, members bring
-//! that state to disk, and the past is asked for once more before writing goes on. Where this is the only
+//! that state to disk, and the past is read once more before writing goes on. Where this is the only
 //! workload, the store is empty and compacted at its head again and again, and faults meet it so.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Many large requests at once, half of which nobody waits for to the end: lists of large values, whole,
-//! sorted and as streams, and puts of such values. Being told that there are too many is an answer.
+//! Many large requests at once, half of which are given up: lists of large values, whole,
+//! sorted and as streams, and puts of such values. A refusal because there are too many is an answer.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const WIDTH: usize = 10;
 const VALUE_BYTES: u64 = 4_000;
 /// Between two floods.
 const PAUSE_MS: u64 = 1_500;
-/// Who does not wait leaves within this.
+/// A request that is given up is so within this.
 const IMPATIENCE_MS: u64 = 30;
 
 pub struct Flood;

@@ -1,6 +1,6 @@
 //! Txns that write and also read: some of them more than a member has room for, which it must refuse
 //! before the log has them, others as much as a few at a time may, some the states before their
-//! deletions. Being told that there are too many requests is an answer.
+//! deletions. A refusal because there are too many requests is an answer.
 
 use futures::future::join_all;
 use prost::Message as _;

@@ -1,5 +1,5 @@
 //! Reads whose clients wait for less time than an election takes, at every member in turn, and that write
-//! nothing: while there is no leader, or only one that does not know it is replaced, they give up and ask
+//! nothing: while there is no leader, or only one that does not know it is replaced, they give up and try
 //! again. Clients that also write hang on their writes then, and never read in that time.
 
 use std::time::Duration;

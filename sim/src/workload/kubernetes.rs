@@ -1,6 +1,6 @@
 //! Traffic as the API server of Kubernetes makes it: objects are created, changed and deleted by txns
 //! on their mod revision; caches list everything, page by page, and watch from the revision of the
-//! list on. A cache must be what a list at its revision says.
+//! list on. A cache must be equal to a list at its revision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Leases that are granted, hold keys, are kept alive at whichever member for a while, asked about,
+//! Leases that are granted, hold keys, are kept alive at any member for a while, queried,
 //! revoked or left to end. Judging them is for [`crate::check::leases`].
 
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn busy(client: &Client, held: &Held) {
 async fn end(client: &Client, held: &Held) {
     if client.chance(1, 3) {
         let _ = client.revoke(held.id).await;
-        // Somebody does not know that yet, nor may the member that is asked.
+        // As by a client that does not know it yet, at a member that may not know it either.
         let member = client.on_member(client.roll());
         let _ = member.keep_alive(held.id).await;
     } else {

@@ -1,4 +1,4 @@
-//! Leases that last long enough for several leaders, some of them kept alive once, late; asked about
+//! Leases that last long enough for several leaders, some of them kept alive once, late; queried
 //! all the time. Judging them is for [`crate::check::leases`].
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Members of a new cluster that meet at this one, as `--discovery-endpoints` has them do: more come than
-//! there is room for, all at once. The first so many are the cluster, and all of them are told the same;
-//! the others are told that it is full. What they write stands on record as the client's.
+//! there is room for, all at once. The first so many are the cluster, and all of them get the same list;
+//! the others are refused as it is full. What they write stands on record as the client's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -54,11 +54,11 @@ impl Workload for Meeting {
     }
 }
 
-/// One who came.
+/// One member that came.
 struct Guest {
     /// As it has written itself down.
     own: String,
-    /// The cluster that it was told; `None` when nobody answered in time.
+    /// The cluster in its answer; `None` without an answer in time.
     told: Option<Result<String, DiscoveryError>>,
 }
 

@@ -1,12 +1,12 @@
-//! What clients do to a cluster while the nemesis is at work. Each workload records what it was told;
-//! what holds of all calls is judged in [`crate::check`], and a workload judges only what it alone
+//! What clients do to a cluster while the nemesis is at work. Each workload records its calls and their answers;
+//! what holds of all calls is checked in [`crate::check`], and a workload checks only what it alone
 //! knows, such as that a ring of pointers is still one ring.
 //!
 //! Invariants:
 //! * Every value that is written is written by one call only, so that a value names its call.
 //! * Whatever writes goes through a [`Client`], which records it: the replay has to explain every
 //!   revision.
-//! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
+//! * Clients draw from dice of their own: leaving one out changes nothing about the calls of others.
 //!
 //! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON),
 //! [`outside`] (the same in a namespace), [`scribe`] (the
@@ -107,7 +107,7 @@ workloads! {
     "stranger": stranger::Stranger::default(),
 }
 
-/// Those that need a cluster made for them: scripts ask for them, seeds do not.
+/// Those that need a cluster made for them: scripts name them, seeds do not.
 pub const SCRIPTED: &[&str] = &[
     "quota",
     "downgrade",
@@ -125,7 +125,7 @@ pub const SCRIPTED: &[&str] = &[
 /// Those that judge nothing by the names of keys, and so can be put into a namespace.
 pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
 
-/// The one that goes with no other: where it is at work, nobody is served without a name.
+/// The one that goes with no other: where it is at work, no call is served without a user.
 pub const ALONE: &str = "auth";
 
 /// The one that is for plans with TLS.

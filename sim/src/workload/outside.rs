@@ -1,4 +1,4 @@
-//! What was asked and told behind a proxy with a namespace, as it is for the cluster: every key with the
+//! Calls and answers behind a proxy with a namespace, as it is for the cluster: every key with the
 //! prefix that the proxy has to put there and to take away. Checkers know real keys only.
 
 use bytes::Bytes;

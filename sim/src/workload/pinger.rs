@@ -1,4 +1,4 @@
-//! A client that pings without end and asks for nothing: it is sent away, and told why. All other clients
+//! A client that pings without end and calls nothing: its connection is closed with a reason. All other clients
 //! ping too, as often as they may, and are not.
 
 use std::error::Error;
@@ -19,7 +19,7 @@ const NAME: &str = "pinger";
 const EVERY: Duration = Duration::from_millis(100);
 /// A member has had enough by then.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What it says.
+/// Its frames.
 const WHY: &str = "too_many_pings";
 
 pub struct Pinger;

@@ -17,9 +17,9 @@ const LEASES: usize = 40;
 const TTL_S: u64 = 4;
 /// What it may take to end all of them.
 const GRACE: Duration = Duration::from_secs(4);
-/// Leases that are granted at a time, while nothing else is asked for.
+/// Leases that are granted at a time, while nothing else is called.
 const GRANTS: usize = 4;
-/// Who writes to one member, and waits so long when told that there are too many.
+/// Clients that write to one member, and their pause after a refusal because there are too many.
 const WRITERS: usize = 10;
 const RETRY: Duration = Duration::from_millis(20);
 

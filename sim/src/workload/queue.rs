@@ -1,6 +1,6 @@
-//! The recipe under locks and elections, as etcd's package `concurrency` has it: who wants a turn puts
+//! The recipe under locks and elections, as etcd's package `concurrency` has it: a client that wants a turn puts
 //! a key that hangs on a lease, and has it when no key of the same name is older. The revision at
-//! which the key was created is the token that fences off whoever had the turn before.
+//! which the key was created is the token that fences off the holder of the turn before.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ impl Place {
         created(self.key.clone(), self.token)
     }
 
-    /// Says since when, and until now at most, the turn was this client's for certain.
+    /// Records since when, and until now at most, the turn was this client's for certain.
     pub fn had(&self, client: &Client, from: Instant) {
         client.evidence.record().tenures.push(Tenure {
             workload: client.workload,
@@ -148,7 +148,7 @@ impl Place {
     }
 }
 
-/// Whoever has its turn below `prefix`.
+/// The client that has its turn below `prefix`.
 pub fn first(prefix: &str) -> RangeRequest {
     RangeRequest {
         sort_order: SortOrder::Ascend as i32,

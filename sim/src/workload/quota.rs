@@ -17,7 +17,7 @@ const VALUE_BYTES: u64 = 6_000;
 
 #[derive(Default)]
 pub struct Quota {
-    /// Whether it was told that there is no space, and not yet that there is.
+    /// Whether the last answers were that there is no space.
     full: bool,
 }
 
@@ -50,7 +50,7 @@ impl Workload for Quota {
     }
 }
 
-/// Pauses after an answer; tells whether it was that there is no space.
+/// Pauses after an answer; returns whether it was that there is no space.
 async fn rest<T>(client: &Client, answer: &Answer<T>) -> bool {
     client.rest(answer, 40).await;
     answer.as_ref().err().is_some_and(|failure| failure.text == NO_SPACE)

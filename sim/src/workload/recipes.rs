@@ -1,6 +1,6 @@
 //! Locks and elections as the members' own services give them: the call waits at a member, which may die
 //! over it, while the caller's lease may end. What the service does in the caller's name stands on
-//! record as calls whose outcome nobody was told.
+//! record as calls whose outcome is not known.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -133,7 +133,7 @@ impl Recipe {
         }
     }
 
-    /// Since when the lock's key is there: whoever is given a lock has it at the revision of the answer.
+    /// Since when the lock's key is there: a lock that is given is held at the revision of the answer.
     /// `None` when that cannot be seen any more.
     async fn token(self, client: &Client, key: &Bytes, revision: i64) -> Option<i64> {
         let then = RangeRequest { revision, ..first(&self.prefix()) };

@@ -12,16 +12,16 @@ use quorate_proto::mvccpb::Event;
 use super::Client;
 use super::session::{Heard, Session};
 
-/// Silence after which the scribe asks whether there is anything new.
+/// Silence after which the scribe requests progress.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Questions without an answer after which it tries another member.
 const QUESTIONS: u32 = 3;
-/// What is told to whoever shows no token, or one that is not known any more.
+/// The answers to calls without a token, or with one that is not known any more.
 pub(crate) const NO_USER: &str = "etcdserver: user name is empty";
 const BAD_TOKEN: &str = "etcdserver: invalid auth token";
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows everything until told to stop.
+/// Follows everything until it is stopped.
 pub async fn run(client: Client) {
     let features = client.roll();
     let mut members = client.roll();
@@ -76,7 +76,7 @@ async fn follow(client: &Client, session: &mut Session) {
     }
 }
 
-/// Whether a member does not know who the scribe is, where permissions are on.
+/// Whether a member does not know the scribe's token, where permissions are on.
 fn is_unknown(response: &WatchResponse) -> bool {
     let reason = &response.cancel_reason;
     response.canceled && (reason.ends_with(NO_USER) || reason.ends_with(BAD_TOKEN))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells clients to end.
+/// Ends clients.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 

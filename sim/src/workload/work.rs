@@ -23,12 +23,12 @@ pub trait Workload: Send {
     /// One operation, or a few that belong together, and the pause after it.
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
 
-    /// What this workload alone can judge, once for all its clients together; what holds of all calls
-    /// is judged in [`crate::check`].
+    /// What this workload alone can check, once for all its clients together; what holds of all calls
+    /// is checked in [`crate::check`].
     fn check(&self, evidence: &Evidence) -> Vec<Violation>;
 }
 
-/// Steps until told to stop, `steps_max` times at most.
+/// Steps until it is stopped, `steps_max` times at most.
 pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {
     for _ in 0..steps_max {
         if client.stop.is_set() {
