@@ -54,7 +54,7 @@
 //! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
 //! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
 //! [`observe`] (what members report of themselves) · [`evidence`], [`history`] (what was seen) ·
-//! [`check`] (the judges) · [`offline`] (the same for the files of closed members). A run: [`plan`]
+//! [`check`] (the checkers) · [`offline`] (the same for the files of closed members). A run: [`plan`]
 //! (what it is to be, drawn from a seed by [`swarm`]) · [`play`] (from beginning to [`verdict`]) ·
 //! [`story`] (what happened, for people) · [`report`] (the story in lines, and as a page) · [`shrink`]
 //! (a smaller plan that fails alike). All of it: [`units`] (times and sizes as plans write them) ·

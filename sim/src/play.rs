@@ -149,7 +149,7 @@ impl Run {
             Ok(()) => Ok(true),
             Err(_) if !self.plan.survivable => Ok(false),
             Err(violation) => {
-                // Safety is judged all the same.
+                // Safety is checked all the same.
                 self.complain([violation]);
                 Ok(false)
             }
@@ -380,7 +380,7 @@ impl Run {
     }
 
     /// Closes every member in good order, with all states at one place if nothing happens meanwhile;
-    /// what is left of it is judged by its files.
+    /// what is left of it is checked by its files.
     async fn close(&self, stage: &Stage) {
         for host in stage.cluster.hosts() {
             stage.cluster.flush(&host).await;

@@ -18,7 +18,7 @@ const ANSWERS_MIN: usize = 50;
 const QUICK: Duration = Duration::from_secs(45);
 const QUICK_SEEDS_MAX: u64 = 12;
 
-fn judge(what: &str, verdict: &Verdict) {
+fn examine(what: &str, verdict: &Verdict) {
     let violations: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
     assert!(verdict.passed(), "{what}\n{}{}", verdict.plan, violations.join("\n"));
     println!("{what}: {} answers in {:?}", verdict.answered, verdict.simulated);
@@ -61,7 +61,7 @@ fn every_script_passes() {
         let text = fs::read_to_string(&file).expect("a script that can be read");
         let plan: Plan = text.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let verdict = play(&plan);
-        judge(&file.display().to_string(), &verdict);
+        examine(&file.display().to_string(), &verdict);
         assert!(verdict.answered >= ANSWERS_MIN, "{}: {}", file.display(), verdict.answered);
     }
 }
@@ -75,7 +75,7 @@ fn a_quick_share_of_seeds_passes() {
     let began = Instant::now();
     for seed in base..base + QUICK_SEEDS_MAX {
         let verdict = play(&swarm::draw(seed));
-        judge(&format!("seed {seed}"), &verdict);
+        examine(&format!("seed {seed}"), &verdict);
         if began.elapsed() > QUICK {
             return;
         }

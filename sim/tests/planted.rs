@@ -51,7 +51,7 @@ fn scripts_catch_what_they_are_for() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// The server's own check for corruption is right about a member that differs: the judge, who knows
+/// The server's own check for corruption is right about a member that differs: the checker, which knows
 /// which one it is, has nothing to say.
 #[test]
 fn the_member_that_differs_is_accused() {

@@ -20,20 +20,20 @@ const LEASES: &str = "leases are restored with their keys";
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);
-    let judged = record.backups.iter().flat_map(|backup| {
-        let judge = Judge { record, space: &space, backup };
-        judge.run()
+    let checked = record.backups.iter().flat_map(|backup| {
+        let checker = Checker { record, space: &space, backup };
+        checker.run()
     });
-    bounded(judged.collect())
+    bounded(checked.collect())
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     space: &'a Space,
     backup: &'a Backup,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     fn run(&self) -> Vec<Violation> {
         let Some(revision) = self.revision() else {
             return vec![self.fault(SERVES, "it does not say what it holds".to_owned())];

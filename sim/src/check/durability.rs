@@ -1,4 +1,4 @@
-//! What was acknowledged is there in the end, on every member: judged by what the members answer when
+//! What was acknowledged is there in the end, on every member: checked by what the members answer when
 //! all is over, not by the log.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let closing = record.operations.iter().filter(|op| op.workload == "closing");
     let order = Order::new(record);
     let puts = newest_puts(record);
-    closing.flat_map(|read| judge(record, &order, &puts, read)).collect()
+    closing.flat_map(|read| examine(record, &order, &puts, read)).collect()
 }
 
 /// By key, the acknowledged put with the newest revision.
@@ -38,7 +38,7 @@ fn newest_puts(record: &Record) -> BTreeMap<&Bytes, (i64, &Operation)> {
 }
 
 /// One member's account of everything.
-fn judge(
+fn examine(
     record: &Record,
     order: &Order,
     puts: &BTreeMap<&Bytes, (i64, &Operation)>,

@@ -34,8 +34,8 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, lease) in &leases {
         let keys = hanging.get(id).map_or(&[][..], |keys| keys);
-        let judge = Judge { record, order: &order, id: *id, lease, keys, last: space.last };
-        judge.run(&mut violations);
+        let checker = Checker { record, order: &order, id: *id, lease, keys, last: space.last };
+        checker.run(&mut violations);
     }
     violations
         .extend(record.operations.iter().filter_map(|operation| puts_judged(operation, &leases)));
@@ -211,7 +211,7 @@ fn hanging(space: &Space) -> BTreeMap<i64, Vec<Hanging>> {
     hanging
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     order: &'a Order,
     id: i64,
@@ -220,7 +220,7 @@ struct Judge<'a> {
     last: i64,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     fn fault(&self, property: &'static str, text: String, proof: Option<&Operation>) -> Violation {
         let violation = Violation::new("leases", property, format!("lease {}: {text}", self.id));
         match proof {

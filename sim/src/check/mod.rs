@@ -54,7 +54,7 @@ use crate::facts::verdict::Violation;
 
 /// Runs every checker on what was recorded.
 pub fn all(record: &Record) -> Vec<Violation> {
-    let judges = [
+    let checkers = [
         replay::check,
         search::check,
         monotonic::check,
@@ -76,6 +76,6 @@ pub fn all(record: &Record) -> Vec<Violation> {
         logs::check,
     ];
     let mut violations = record.violations.clone();
-    violations.extend(judges.into_iter().flat_map(|judge| judge(record)));
+    violations.extend(checkers.into_iter().flat_map(|checker| checker(record)));
     violations
 }

@@ -476,8 +476,8 @@ mod tests {
         assert!(said(&bounded, &read(4, three[1..].to_vec(), false, 3)));
         assert!(!said(&bounded, &read(4, three.clone(), false, 3)), "unfiltered");
         let future = RangeRequest { revision: 5, ..all };
-        let judged = Trial::new(&space, 4).range(&future, None);
-        assert_eq!(judged, Err(Misfit::Refused(FUTURE)));
+        let checked = Trial::new(&space, 4).range(&future, None);
+        assert_eq!(checked, Err(Misfit::Refused(FUTURE)));
     }
 
     #[test]
@@ -542,7 +542,7 @@ mod tests {
         assert!(said(answer(Some(kv("a", "1", 2)))));
         assert!(!said(answer(None)) && !said(answer(Some(kv("a", "0", 2)))));
         let missing = PutRequest { ignore_value: true, ..put("x", "") };
-        let judged = Trial::new(&space, 2).put(&missing, None);
-        assert_eq!(judged, Err(Misfit::Refused(KEY_NOT_FOUND)));
+        let checked = Trial::new(&space, 2).put(&missing, None);
+        assert_eq!(checked, Err(Misfit::Refused(KEY_NOT_FOUND)));
     }
 }

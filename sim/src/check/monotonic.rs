@@ -19,8 +19,8 @@ pub fn check(record: &Record) -> Vec<Violation> {
 /// Linearizable answers follow real time.
 fn real_time(record: &Record) -> Vec<Violation> {
     let order = Order::new(record);
-    let judged = record.operations.iter().filter(|op| op.answered() && op.linearizable());
-    judged
+    let checked = record.operations.iter().filter(|op| op.answered() && op.linearizable());
+    checked
         .filter_map(|operation| {
             let revision = operation.revision()?;
             let floor = order.floor(operation);

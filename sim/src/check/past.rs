@@ -22,10 +22,10 @@ pub fn check(record: &Record) -> Vec<Violation> {
         })
         .collect();
     let order = Order::new(record);
-    let judged = record.operations.iter();
-    judged
+    let checked = record.operations.iter();
+    checked
         .filter_map(|operation| {
-            let fault = judge(&compactions, &order, record, operation)?;
+            let fault = examine(&compactions, &order, record, operation)?;
             let text = format!("{operation}: {fault}");
             let violation =
                 Violation::new("past", "compaction ends the past, nothing else does", text);
@@ -42,7 +42,7 @@ struct Compaction {
     done: Option<Instant>,
 }
 
-fn judge(
+fn examine(
     compactions: &[Compaction],
     order: &Order,
     record: &Record,

@@ -28,10 +28,14 @@ const ALL: [&str; 6] =
 
 /// Whether all such requests were refused as they must be, and no others.
 pub fn check(record: &Record) -> Vec<Violation> {
-    record.operations.iter().filter_map(|operation| judge(operation, record.txn_ops_max)).collect()
+    record
+        .operations
+        .iter()
+        .filter_map(|operation| examine(operation, record.txn_ops_max))
+        .collect()
 }
 
-fn judge(operation: &Operation, ops_max: usize) -> Option<Violation> {
+fn examine(operation: &Operation, ops_max: usize) -> Option<Violation> {
     let wanted = refusal(&operation.call, ops_max);
     let fault = |text: String| {
         let violation = Violation::new("refusals", "bad requests are refused, others not", text);

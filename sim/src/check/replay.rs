@@ -26,7 +26,7 @@ const REFUSED: &str = "a refused call leaves no trace";
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, faults) = Space::replay(&record.log);
-    let mut judge = Judge {
+    let mut checker = Checker {
         record,
         space: &space,
         order: Order::new(record),
@@ -34,15 +34,15 @@ pub fn check(record: &Record) -> Vec<Violation> {
         claims: BTreeMap::new(),
     };
     for fault in faults {
-        judge.violations.push(Violation::new("replay", EXPLAINED, fault));
+        checker.violations.push(Violation::new("replay", EXPLAINED, fault));
     }
-    judge.answers();
-    judge.refusals();
-    judge.origins();
-    judge.violations
+    checker.answers();
+    checker.refusals();
+    checker.origins();
+    checker.violations
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     space: &'a Space,
     order: Order,
@@ -51,7 +51,7 @@ struct Judge<'a> {
     claims: BTreeMap<i64, &'a Operation>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Checker<'a> {
     fn fault(&mut self, property: &'static str, operation: &Operation, text: String) {
         let violation = Violation::new("replay", property, format!("{operation}: {text}"));
         self.violations.push(violation.proved_by(operation.proof()));

@@ -1,6 +1,6 @@
 //! Is there any order at all? A search for one in which every call on a key takes effect at once,
 //! between its beginning and its end, and is answered as a register would: by Wing and Gong
-//! (1993) with Lowe's memory of configurations (2017). It uses no revision and no log, so it judges
+//! (1993) with Lowe's memory of configurations (2017). It uses no revision and no log, so it checks
 //! also when those are what is wrong. Calls on many keys are checked key by key.
 //!
 //! A call without an answer may take effect at any time, or never. The search gives a key up when it
@@ -52,7 +52,7 @@ enum Test {
     Is(State),
     IsNot(State),
     Exists(bool),
-    /// Nothing that could be judged.
+    /// Nothing that could be checked.
     Any,
 }
 
@@ -274,15 +274,15 @@ fn txn_answered(
 ) -> Vec<Effect> {
     let taken = if answer.succeeded { &txn.success } else { &txn.failure };
     // All of several compares held, or any of them did not.
-    let judged = match &txn.compare[..] {
+    let checked = match &txn.compare[..] {
         [only] => vec![test(key, only, answer.succeeded, values)],
         all if answer.succeeded => all.iter().map(|one| test(key, one, true, values)).collect(),
         _ => Vec::new(),
     };
-    let judged = judged.into_iter().filter(|test| *test != Test::Any);
-    // One step must be at once: the reads before a write, and the compares, are judged together with
+    let checked = checked.into_iter().filter(|test| *test != Test::Any);
+    // One step must be at once: the reads before a write, and the compares, are checked together with
     // it only when there is but one of them.
-    let mut tests: Vec<Test> = judged.collect();
+    let mut tests: Vec<Test> = checked.collect();
     let mut write = None;
     let mut delete = false;
     for (op, response) in taken.iter().zip(&answer.responses) {

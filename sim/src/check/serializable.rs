@@ -20,10 +20,10 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let local = |op: &&Operation| {
         op.answered() && !op.linearizable() && matches!(op.call, Call::Range(..) | Call::Txn(..))
     };
-    let judged = record.operations.iter().filter(local);
+    let checked = record.operations.iter().filter(local);
     let mut violations = proxies(record);
-    violations.extend(judged.filter_map(|operation| {
-        let fault = judge(&space, record, operation)?;
+    violations.extend(checked.filter_map(|operation| {
+        let fault = examine(&space, record, operation)?;
         let text = format!("{operation}: {fault}");
         let violation = Violation::new("serializable", "reads are of one past state", text);
         Some(violation.proved_by(operation.proof()))
@@ -100,7 +100,7 @@ fn meets(call: &Call, (key, end): (&Bytes, &Bytes)) -> bool {
     }
 }
 
-fn judge(space: &Space, record: &Record, operation: &Operation) -> Option<String> {
+fn examine(space: &Space, record: &Record, operation: &Operation) -> Option<String> {
     let Some(revision) = operation.revision() else {
         return Some("an answer without a header".into());
     };

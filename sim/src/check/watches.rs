@@ -1,4 +1,4 @@
-//! What etcd promises of watches, judged against the log (etcd 3.7 `client watch guarantees`): events
+//! What etcd promises of watches, checked against the log (etcd 3.7 `client watch guarantees`): events
 //! come in order, once, without a gap, from the revision requested; those of one revision in one
 //! response, unless fragments are allowed; a word about progress means that nothing at or below it is
 //! still to come; filters and previous values are as requested; a watch is cancelled for a reason only; and
@@ -28,9 +28,9 @@ pub fn check(record: &Record) -> Vec<Violation> {
     };
     let mut violations = Vec::new();
     for (number, stream) in record.streams.iter().enumerate() {
-        let mut judge = Judge::new(&sight, number, stream);
-        judge.run();
-        violations.append(&mut judge.violations);
+        let mut checker = Checker::new(&sight, number, stream);
+        checker.run();
+        violations.append(&mut checker.violations);
     }
     violations.extend(ids(&record.streams));
     violations
@@ -47,7 +47,7 @@ struct Sight<'a> {
 }
 
 /// One stream on its way through what it should have received.
-struct Judge<'a> {
+struct Checker<'a> {
     sight: &'a Sight<'a>,
     number: usize,
     stream: &'a Stream,
@@ -59,7 +59,7 @@ struct Judge<'a> {
     violations: Vec<Violation>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Checker<'a> {
     fn new(sight: &'a Sight<'a>, number: usize, stream: &'a Stream) -> Self {
         let start = stream.request.start_revision;
         let next = if start == 0 { stream.created_revision.unwrap_or(0) + 1 } else { start };
@@ -312,7 +312,7 @@ mod tests {
         WatchResponse { created: false, events, ..created() }
     }
 
-    fn judged(fixture: Fixture, request: WatchCreateRequest, told: Vec<WatchResponse>) -> String {
+    fn checked(fixture: Fixture, request: WatchCreateRequest, told: Vec<WatchResponse>) -> String {
         let at = fixture.at(1.0);
         let mut fixture = fixture;
         let responses =
@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn said(told: Vec<WatchResponse>) -> String {
-        judged(log(), request(), told)
+        checked(log(), request(), told)
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
         let parts = vec![told(&[2]), torn, rest, told(&[4])];
         assert!(said(parts.clone()).contains("in fragments"));
         let allowed = WatchCreateRequest { fragment: true, ..request() };
-        assert_eq!(judged(self::log(), allowed, parts), "");
+        assert_eq!(checked(self::log(), allowed, parts), "");
     }
 
     #[test]
@@ -378,18 +378,18 @@ mod tests {
         let log = log();
         let told = |revisions: &[i64]| told(&log, revisions);
         let no_put = WatchCreateRequest { filters: vec![FilterType::Noput as i32], ..request() };
-        assert_eq!(judged(self::log(), no_put.clone(), vec![told(&[5])]), "");
-        assert!(judged(self::log(), no_put, vec![told(&[2])]).contains("told as"));
+        assert_eq!(checked(self::log(), no_put.clone(), vec![told(&[5])]), "");
+        assert!(checked(self::log(), no_put, vec![told(&[2])]).contains("told as"));
         let narrow = WatchCreateRequest { key: "b".into(), range_end: "".into(), ..request() };
-        assert!(judged(self::log(), narrow, vec![told(&[3])]).contains("told as"), "all of 3");
+        assert!(checked(self::log(), narrow, vec![told(&[3])]).contains("told as"), "all of 3");
 
         let asked = WatchCreateRequest { prev_kv: true, start_revision: 4, ..request() };
         let mut right = told(&[4]);
         right.events[0].prev_kv = self::log().record.log[&3][0].kv.clone();
-        assert_eq!(judged(self::log(), asked.clone(), vec![right.clone()]), "");
-        assert!(judged(self::log(), asked, vec![told(&[4])]).contains("should have Some"));
+        assert_eq!(checked(self::log(), asked.clone(), vec![right.clone()]), "");
+        assert!(checked(self::log(), asked, vec![told(&[4])]).contains("should have Some"));
         let unasked = WatchCreateRequest { start_revision: 4, ..request() };
-        assert!(judged(self::log(), unasked, vec![right]).contains("should have None"));
+        assert!(checked(self::log(), unasked, vec![right]).contains("should have None"));
     }
 
     #[test]
@@ -404,16 +404,16 @@ mod tests {
             let request = CompactionRequest { revision, physical: false };
             log().call(0, 1, Call::Compact(request, Ok(Default::default())))
         };
-        let judged = |fixture: Fixture, told| {
+        let checked = |fixture: Fixture, told| {
             let mut request = request();
             request.start_revision = 3;
-            judged(fixture, request, vec![told])
+            checked(fixture, request, vec![told])
         };
         let told = |text: String| text.contains("cancel");
-        assert!(!told(judged(compacted(4), cancelled(4))));
-        assert!(told(judged(compacted(3), cancelled(3))), "3 can still be told");
-        assert!(told(judged(log(), cancelled(4))), "nobody compacted");
-        assert!(told(judged(log(), cancelled(0))), "nobody cancelled");
+        assert!(!told(checked(compacted(4), cancelled(4))));
+        assert!(told(checked(compacted(3), cancelled(3))), "3 can still be told");
+        assert!(told(checked(log(), cancelled(4))), "nobody compacted");
+        assert!(told(checked(log(), cancelled(0))), "nobody cancelled");
         assert!(wrote(2, "a", "1").prev_kv.is_none());
     }
 }

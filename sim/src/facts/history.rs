@@ -112,7 +112,7 @@ impl Failure {
         Self { code: Code::DeadlineExceeded, text: "no answer".into(), never: false }
     }
 
-    /// Whether a server said no: it has judged the request, in the state that it was in.
+    /// Whether a server refused it: it has checked the request, in the state that it was in.
     pub fn is_refusal(&self) -> bool {
         self.never && self.code != Code::Unavailable
     }

@@ -1,5 +1,5 @@
 //! What observers see of members from outside: their pages of figures, the lines they log, what their
-//! disks hold. Part of the evidence; judging is for the checkers.
+//! disks hold. Part of the evidence; deciding is for the checkers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! A backup under load: taken from one member as `etcdctl snapshot save` takes it, restored as a cluster of
 //! one by the tool's own code on a host of its own, served there by a whole server, and read once. What
-//! was read is evidence; whether it is right is judged in [`crate::check::backups`].
+//! was read is evidence; whether it is right is checked in [`crate::check::backups`].
 //!
 //! The host is no member's: it is not observed, nothing is done to it, and it is gone when it was read.
-//! Its data directory is not where the judges of members' disks look.
+//! Its data directory is not where the checkers of members' disks look.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Observes the members while a run goes on: their status all the time, their pages of
 //! figures and the fingerprints of their histories now and then, over the simulated network as any client
 //! would; what servers log is taken down. It goes to the evidence, and to the story when it is news.
-//! Nothing is judged here.
+//! Nothing is checked here.
 //!
 //! Reading order: this file (polling), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
 //! (log lines), [`spans`] (what members export of traced calls).

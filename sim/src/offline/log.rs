@@ -1,6 +1,6 @@
 //! A member's log, from the records of its WAL in the order in which they were written: an
 //! entry takes away all from its index on, a snapshot mark that the log does not reach begins a new
-//! one. Judges what one log alone can be wrong in; comparing members is for the checkers.
+//! one. Checks what one log alone can be wrong in; comparing members is for the checkers.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

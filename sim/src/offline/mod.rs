@@ -1,7 +1,7 @@
 //! Members' directories, read from outside with eyes of our own: the log by a reader of etcd's format
 //! that shares nothing with the server's, the state bucket by bucket from its RocksDB.
 //!
-//! * [`check`] judges all of it after the last process has ended.
+//! * [`check`] runs on all of it after the last process has ended.
 //! * [`after_crash`] looks at all logs the moment after a member has crashed: what is on the platters
 //!   then is what the cluster would have if everything stopped.
 //!
@@ -27,7 +27,7 @@ pub(crate) use look::note_harm;
 use look::{fault, note, read_log};
 use store::Store;
 
-/// Judges every member's directory. No process runs any more.
+/// Checks every member's directory. No process runs any more.
 pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut stores = Vec::new();
@@ -57,7 +57,7 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
                 continue;
             }
         };
-        violations.extend(judge(host, &log, &store, evidence));
+        violations.extend(examine(host, &log, &store, evidence));
         note(world, host, &log, Some(&store), &mut evidence.record().seen);
         stores.push((host.clone(), store));
     }
@@ -93,7 +93,7 @@ fn crashed_store(world: &World, host: &str, store: &Store, evidence: &Evidence) 
 const REACHED: &str = "what a state holds is in the log";
 
 /// What is wrong with one member's directory.
-fn judge(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Violation> {
+fn examine(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Violation> {
     let record = evidence.record();
     let known = record.log.keys().next_back().is_some_and(|last| *last >= store.revision());
     let history = if known { keyspace::against(store, &record.log) } else { Vec::new() };

@@ -44,12 +44,12 @@ struct Run<'a> {
     answered: usize,
     revision: i64,
     simulated_us: u64,
-    violations: Vec<Judged<'a>>,
+    violations: Vec<Explained<'a>>,
     events: Vec<Told<'a>>,
 }
 
 #[derive(Serialize)]
-struct Judged<'a> {
+struct Explained<'a> {
     checker: &'a str,
     property: &'a str,
     text: &'a str,
@@ -87,13 +87,16 @@ impl<'a> Run<'a> {
             answered: *answered,
             revision: *revision,
             simulated_us: simulated.as_micros() as u64,
-            violations: violations.iter().map(|violation| Judged::new(violation, story)).collect(),
+            violations: violations
+                .iter()
+                .map(|violation| Explained::new(violation, story))
+                .collect(),
             events: story.iter().map(told).collect(),
         }
     }
 }
 
-impl<'a> Judged<'a> {
+impl<'a> Explained<'a> {
     fn new(violation: &'a Violation, story: &[Event]) -> Self {
         let Violation { checker, property, text, proof } = violation;
         let shown = |proof: &Proof| Shown { event: find(story, proof), name: name(proof) };

@@ -1,5 +1,5 @@
 //! A verdict for people: [`text`] for a terminal, one line per event, and [`html`], one page for a
-//! browser that needs no other file and no network. Neither judges anything: both show the story and
+//! browser that needs no other file and no network. Neither checks anything: both show the story and
 //! point at the events that prove what the checkers found.
 //!
 //! Reading order: `line` (an event in words, the same for both) · `proof` (which events a

@@ -44,13 +44,13 @@ fn write(page: &mut String, verdict: &Verdict) -> fmt::Result {
 /// The whole verdict in a line.
 fn head(verdict: &Verdict) -> String {
     let Verdict { seed, answered, revision, simulated, digest, .. } = verdict;
-    let judged = match verdict.violations.len() {
+    let checked = match verdict.violations.len() {
         0 => "passed".to_owned(),
         _ => format!("VIOLATED ({})", by_property(verdict).len()),
     };
     let simulated = simulated.as_secs_f64();
     format!(
-        "seed {seed}: {judged}; {simulated:.1} s simulated, {answered} calls answered, \
+        "seed {seed}: {checked}; {simulated:.1} s simulated, {answered} calls answered, \
          revision {revision}, digest {digest:016x}"
     )
 }

@@ -1,5 +1,5 @@
 //! A past that ends by itself: leaders compact what is older than `auto-compaction`, and plans without
-//! that have no use for this. That nothing younger goes is judged in [`crate::check::past`]; that what is
+//! that have no use for this. That nothing younger goes is checked in [`crate::check::past`]; that what is
 //! much older does go, under any leader, is checked here.
 
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
 //! Leases that are granted, hold keys, are kept alive at any member for a while, queried,
-//! revoked or left to end. Judging them is for [`crate::check::leases`].
+//! revoked or left to end. Checking them is for [`crate::check::leases`].
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! Leases that last long enough for several leaders, some of them kept alive once, late; queried
-//! all the time. Judging them is for [`crate::check::leases`].
+//! all the time. Checking them is for [`crate::check::leases`].
 
 use std::time::{Duration, Instant};
 

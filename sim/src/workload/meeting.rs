@@ -43,7 +43,7 @@ impl Workload for Meeting {
             let width = client.number * 100 + self.met;
             if client.put(put(key, format!("{SIZE:0width$}"))).await.is_ok() {
                 let all = join_all((0..COMING).map(|_| come(client, &token))).await;
-                judge(client, &all);
+                examine(client, &all);
             }
             client.pause(1_000).await;
         })
@@ -85,7 +85,7 @@ async fn come(client: &Client, token: &str) -> Guest {
     Guest { own, told }
 }
 
-fn judge(client: &Client, guests: &[Guest]) {
+fn examine(client: &Client, guests: &[Guest]) {
     let told = || guests.iter().map(|guest| format!("{}: {:?}", guest.own, guest.told));
     let complain = |property| client.complain(property, told().collect::<Vec<_>>().join(", "));
     let let_in = |guest: &&Guest| matches!(guest.told, Some(Ok(_)));

@@ -122,7 +122,7 @@ pub const SCRIPTED: &[&str] = &[
     SECURED,
 ];
 
-/// Those that judge nothing by the names of keys, and so can be put into a namespace.
+/// Those that check nothing by the names of keys, and so can be put into a namespace.
 pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
 
 /// The one that goes with no other: where it is at work, no call is served without a user.

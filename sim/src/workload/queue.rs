@@ -160,7 +160,7 @@ pub fn first(prefix: &str) -> RangeRequest {
 
 /// No two clients have the turn at the same time, tokens rise, and what was written under an older
 /// token never follows what was written under a newer one.
-pub fn judge(evidence: &Evidence, workload: &'static str, fenced: &[u8]) -> Vec<Violation> {
+pub fn examine(evidence: &Evidence, workload: &'static str, fenced: &[u8]) -> Vec<Violation> {
     let record = evidence.record();
     let slack = |tenure: &Tenure| {
         // A lease may end early by as much as a member's clock runs too fast.

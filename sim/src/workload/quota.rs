@@ -1,4 +1,4 @@
-//! Writes until there is no space, then deletes, compacts and waits until there is space again. Judging
+//! Writes until there is no space, then deletes, compacts and waits until there is space again. Checking
 //! the members' alarms is for [`crate::check::quota`]; that a refused write has no effect is for the
 //! replay.
 

@@ -13,7 +13,7 @@ use quorate_proto::v3electionpb::{CampaignRequest, LeaderKey, ResignRequest};
 use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, UnlockRequest};
 
-use super::queue::{Lease, Place, first, judge};
+use super::queue::{Lease, Place, examine, first};
 use super::{Client, Work, Workload};
 use crate::facts::evidence::Evidence;
 use crate::facts::history::{Call, Failure};
@@ -62,7 +62,7 @@ impl Workload for Recipe {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(evidence, self.name(), self.guarded().as_bytes())
+        examine(evidence, self.name(), self.guarded().as_bytes())
     }
 }
 

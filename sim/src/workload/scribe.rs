@@ -92,7 +92,7 @@ fn write(client: &Client, open: &mut Vec<Event>, response: WatchResponse) {
     let known = record.last_revision();
     for event in open.drain(..) {
         let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-        // What came twice is for the checker of watches to judge.
+        // What came twice is for the checker of watches to check.
         if revision > known {
             record.log.entry(revision).or_default().push(event);
         }

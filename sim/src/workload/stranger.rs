@@ -119,7 +119,7 @@ impl Visit<'_> {
         let mut plain = self.client.env.net.connect(endpoint.clone()).await.ok()?;
         if self.shows == Shows::Plain {
             let answer = ask(&mut plain, &endpoint).await.ok()?;
-            self.judge(&answer);
+            self.examine(&answer);
             return None;
         }
         let began = self.client.cluster.world().elapsed();
@@ -137,7 +137,7 @@ impl Visit<'_> {
                 return None;
             }
         };
-        self.judge(&answer);
+        self.examine(&answer);
         let shown = conn.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
         if !certificates.since(&self.host, began).iter().any(|laid| **laid == **shown) {
             let text = format!("{endpoint} shows another one than lies there since {began:?}");
@@ -170,7 +170,7 @@ impl Visit<'_> {
         builder.with_client_auth_cert(chain, key).expect("a key of its own")
     }
 
-    fn judge(&self, answer: &[u8]) {
+    fn examine(&self, answer: &[u8]) {
         let (good, answered) = (self.shows == Shows::Good, is_answer(answer));
         if answered && !good {
             let text = format!("{} answers to {:?}", self.endpoint(), self.shows);
