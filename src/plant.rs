@@ -41,6 +41,7 @@ faults! {
     LEASES_NOT_LOADED "leases-not-loaded", "a member that starts does not load the leases", "B09";
     FLUSH_SKIPPED "flush-skipped", "the log is cut although the state was not flushed", "B17";
     CONF_STATE_LEFT_OUT "conf-state-left-out", "the configuration is not stored with the entry that changes it", "B59";
+    ORPHAN_BEGINS_ANEW "orphan-begins-anew", "a state whose log is elsewhere is taken for a new member's", "";
     // Log.
     ACK_BEFORE_FSYNC "ack-before-fsync", "appends and votes are answered before they are on disk", "B34";
     LEADER_COUNTS_UNSYNCED "leader-counts-unsynced", "a leader counts its own entries before they are on disk", "B03";
@@ -53,28 +54,29 @@ faults! {
     DAMAGED_LOG_CUT "damaged-log-cut", "a damaged record in the middle is taken for a torn tail", "B18";
     CRC_UNCHECKED "crc-unchecked", "checksums of the log are not compared", "B18 B26";
     // Consensus and reads.
-    UNCONFIRMED_READ "unconfirmed-read", "a linearizable read asks nobody whether its member still leads", "B28 B32";
+    UNCONFIRMED_READ "unconfirmed-read", "a linearizable read is not confirmed by a quorum", "B28 B32";
     READ_BEFORE_APPLIED "read-before-applied", "a linearizable read does not wait until its index is applied", "B32";
     READ_JOINS_RUNNING_ROUND "read-joins-running-round", "a read takes part in a round that began before it", "B28";
+    GIVEN_UP_ROUND_TAKES_READERS "given-up-round-takes-readers", "a read takes part in a round that all its readers have given up", "B28";
     PROPOSAL_SENT_TWICE "proposal-sent-twice", "a batch of proposals enters the log twice", "B67";
     GHOST_VOTER "ghost-voter", "a removed member stays a voter of the configuration", "B59 B62";
     CHANGE_BEFORE_ITS_COMMIT_IS_KEPT "change-before-its-commit-is-kept", "a change of members takes effect before the disk knows of its commit", "B59 B62";
     REMOVED_MEMBER_LEAVES_AT_ONCE "removed-member-leaves-at-once", "a removed member ends although the others may need its vote", "B59 B62";
     PROMOTION_NOT_STORED "promotion-not-stored", "a promoted learner is a voter in memory only", "B59";
-    QUORUM_UNCHECKED "quorum-unchecked", "a leader whom no quorum answers goes on believing that it leads", "B35";
+    QUORUM_UNCHECKED "quorum-unchecked", "a leader without a quorum does not step down", "B35";
     GATEWAY_ASKS_TWICE "gateway-asks-twice", "the JSON gateway makes some calls twice", "B67";
     // Traces.
     SPAN_IDS_REPEAT "span-ids-repeat", "spans are given ids that others have", "B42";
     // Overload.
-    BUDGET_NOT_RETURNED "budget-not-returned", "what was set aside for an answer is not given back", "B76";
-    TXN_NOT_WEIGHED "txn-not-weighed", "what a txn that writes reads is not held against the room there is", "B76";
-    WATCH_BUFFER_WITHOUT_END "watch-buffer-without-end", "events wait without bound for a stream that nobody reads", "B76";
-    RESERVE_NOT_KEPT "reserve-not-kept", "what the cluster lives on has no places of its own", "B76";
+    BUDGET_NOT_RETURNED "budget-not-returned", "the budget reserved for an answer is not released", "B76";
+    TXN_NOT_WEIGHED "txn-not-weighed", "the reads of a txn that writes do not count against the budget", "B76";
+    WATCH_BUFFER_WITHOUT_END "watch-buffer-without-end", "events are buffered without bound for a stream that is not read", "B76";
+    RESERVE_NOT_KEPT "reserve-not-kept", "vital proposals have no reserved places", "B76";
     PINGS_UNCOUNTED "pings-uncounted", "clients that ping without end are kept", "B76";
     // What members do by themselves.
     AGE_OF_THE_PAST_IGNORED "age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12";
     PAST_ENDS_ONCE "past-ends-once", "a leader compacts by age once and never again", "";
-    LATECOMERS_LET_IN "latecomers-let-in", "who comes to a meeting that is full takes part in the cluster", "";
+    LATECOMERS_LET_IN "latecomers-let-in", "a member beyond the size of a discovery cluster takes part in it", "";
     // Keys.
     TXN_COMPARES_IGNORED "txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14";
     TXN_HALF_DONE "txn-half-done", "a txn's reads are not checked before its writes are done", "B14";
@@ -82,7 +84,7 @@ faults! {
     VERSION_NOT_RESET "version-not-reset", "a key that is created again goes on with a version of 2", "B20";
     CREATE_REVISION_FORGOTTEN "create-revision-forgotten", "an update makes a new create revision, once in a while", "B20";
     DELETE_RANGE_LEAVES_LAST "delete-range-leaves-last", "a range delete leaves the last key", "B14";
-    MORE_FORGOTTEN "more-forgotten", "a page that was cut does not say that there is more", "B14";
+    MORE_FORGOTTEN "more-forgotten", "the answer to a range that was cut has more = false", "B14";
     SORT_IGNORED "sort-ignored", "ranges come in the order of keys whatever order was asked for", "B20";
     SORTED_RUN_BEGINS_AGAIN "sorted-run-begins-again", "the first keys of a large sorted answer come again and again", "B20";
     RANGE_FILTER_IGNORED "range-filter-ignored", "the bounds on revisions of a range are ignored", "B20";
@@ -94,6 +96,7 @@ faults! {
     COMPACTED_REVISION_SERVED "compacted-revision-served", "a read below the compaction is not refused", "B12";
     COMPACTION_DROPS_TOMBSTONE "compaction-drops-tombstone", "a compaction removes the deletion made at its own revision", "B12";
     COMPACTION_GOES_TOO_FAR "compaction-goes-too-far", "a compaction removes the states made at its own revision", "B12";
+    HEAD_COMPACTION_FORGOTTEN "head-compaction-forgotten", "a member that starts forgets a compaction at its newest revision", "B12";
     // Snapshots.
     SNAPSHOT_WITHOUT_LEASES "snapshot-without-leases", "a snapshot leaves the bucket of leases out", "B09 B21";
     SNAPSHOT_LOSES_ROWS "snapshot-loses-rows", "a snapshot leaves out a row of history now and then", "B20 B21";
@@ -102,9 +105,9 @@ faults! {
     INSTALL_NOT_FLUSHED "install-not-flushed", "an installed snapshot is not flushed before the log is cut", "B17 B21";
     // Watch.
     WATCH_LOST_PUBLICATION "watch-lost-publication", "the hub passes over a revision, once in a while", "B15";
-    WATCH_DROPS_FROM_A_REVISION "watch-drops-from-a-revision", "live watchers are told the first event of a revision only", "B15 B44";
+    WATCH_DROPS_FROM_A_REVISION "watch-drops-from-a-revision", "live watchers receive the first event of a revision only", "B15 B44";
     WATCH_RESUMES_LATE "watch-resumes-late", "a watcher that catches up is not given the first revision it lacks", "B44";
-    WATCH_TELLS_TWICE "watch-tells-twice", "a watcher that goes live is told the last revision again", "B15 B44";
+    WATCH_TELLS_TWICE "watch-tells-twice", "a watcher that goes live receives the last revision again", "B15 B44";
     WATCH_BEGINS_LATE "watch-begins-late", "a watch from now on misses the next revision", "B41";
     WATCH_GAP_SKIPPED "watch-gap-skipped", "a watcher sent back to catch up skips what it missed", "B15";
     SLOW_WATCHER_SKIPS "slow-watcher-skips", "a watcher that was too slow misses one revision", "B15";
@@ -112,8 +115,8 @@ faults! {
     WATCH_FILTER_IGNORED "watch-filter-ignored", "filters of a watch are ignored", "B41";
     WATCH_PREV_KV_LOST "watch-prev-kv-lost", "the state before an event is left out, once in a while", "B44";
     WATCH_ID_NOT_COUNTED "watch-id-not-counted", "a watch id that the client chose is not given to it", "B42";
-    PROGRESS_FROM_THE_HEAD "progress-from-the-head", "progress is told from the store, not from what the watcher has", "B41";
-    COMPACTED_WATCH_GOES_ON "compacted-watch-goes-on", "a watch from a compacted revision begins later and does not say so", "B12 B47";
+    PROGRESS_FROM_THE_HEAD "progress-from-the-head", "progress is reported from the store, not from what the watcher has", "B41";
+    COMPACTED_WATCH_GOES_ON "compacted-watch-goes-on", "a watch from a compacted revision silently begins later", "B12 B47";
     OPEN_WATCH_SEES_ONE_KEY "open-watch-sees-one-key", "a watch of all keys from one on is taken for one of that key", "B49";
     // The gRPC proxy.
     PROXY_KEEPS_LINEARIZABLE_READS "proxy-keeps-linearizable-reads", "a proxy answers linearizable reads from what it has kept", "B102";
@@ -122,7 +125,7 @@ faults! {
     PROXY_SHOWS_ITS_NAMESPACE "proxy-shows-its-namespace", "a proxy does not take its prefix from the keys of a range", "B103";
     PROXY_WATCHER_JOINS_LATE "proxy-watcher-joins-late", "a new watcher shares a proxy's watch that has passed its revision", "B44 B101";
     PROXY_WATCHER_SHARES_TOO_SOON "proxy-watcher-shares-too-soon", "a watcher that catches up shares a proxy's watch that is ahead of it", "B15 B101";
-    PROXY_WATCHER_TOLD_WHAT_WAS_BEFORE "proxy-watcher-told-what-was-before", "a watcher is told all that a proxy's shared watch is told", "B15 B44";
+    PROXY_WATCHER_TOLD_WHAT_WAS_BEFORE "proxy-watcher-told-what-was-before", "a watcher receives all that a proxy's shared watch receives", "B15 B44";
     PROXY_WATCH_RESUMES_LATE "proxy-watch-resumes-late", "a proxy's watch that lost its member misses the next revision", "B44 B101";
     PROXY_COMPACTION_ENDS_ALL "proxy-compaction-ends-all", "watchers of the future end with a proxy's compacted shared watch", "B12";
     // Leases.
@@ -132,6 +135,7 @@ faults! {
     STALE_LEADER_REVOKES "stale-leader-revokes", "a revoke is proposed in whatever term it gets to the log", "B50";
     KEEP_ALIVE_UNCONFIRMED "keep-alive-unconfirmed", "a keep-alive is answered by a leader that may have been replaced", "B50";
     LEASE_NEVER_ENDS "lease-never-ends", "no lease ever ends", "B07 B53";
+    REVOKE_ANSWERED_FROM_THE_HEAD "revoke-answered-from-the-head", "a revoke is answered with the revision of the store when its caller wakes", "";
     LEASE_LEAVES_A_KEY "lease-leaves-a-key", "of a lease's keys the first stays when it ends", "B10";
     LEASE_DETACH_FORGOTTEN "lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10";
     LOCK_NOT_RECHECKED "lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58";
@@ -146,17 +150,17 @@ faults! {
     ALARM_NOT_CLEARED "alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71";
     // Versions.
     DOWNGRADE_IGNORED "downgrade-ignored", "a leader does not lower the version that is to be lowered", "B59";
-    DOWNGRADE_NOT_LOADED "downgrade-not-loaded", "a member that starts does not know that a downgrade is under way", "B09";
+    DOWNGRADE_NOT_LOADED "downgrade-not-loaded", "a member that starts forgets a downgrade that is under way", "B09";
     // Certificates.
-    CLIENT_WITHOUT_CERTIFICATE_SERVED "client-without-certificate-served", "who shows no certificate is let in", "B73";
-    CLIENT_CERT_UNCHECKED "client-cert-unchecked", "a certificate is taken whoever issued it, and whenever it was valid", "B73";
-    REVOCATIONS_IGNORED "revocations-ignored", "revoked certificates are taken", "B73";
-    MEMBER_COMES_FROM_ANYWHERE "member-comes-from-anywhere", "a member's certificate is taken from another host than it names", "B104";
+    CLIENT_WITHOUT_CERTIFICATE_SERVED "client-without-certificate-served", "a client without a certificate is accepted", "B73";
+    CLIENT_CERT_UNCHECKED "client-cert-unchecked", "a certificate of any issuer is accepted", "B73";
+    REVOCATIONS_IGNORED "revocations-ignored", "revoked certificates are accepted", "B73";
+    MEMBER_COMES_FROM_ANYWHERE "member-comes-from-anywhere", "a member's certificate is accepted from another host than it names", "B104";
     OLD_CERTIFICATE_SERVED "old-certificate-served", "certificates that have changed count after a restart only", "B105";
     // Permissions.
-    OPEN_RANGE_AS_ONE_KEY "open-range-as-one-key", "a request for all keys from one on is judged as one for that key", "B49 B68";
-    NESTED_TXN_UNJUDGED "nested-txn-unjudged", "what is asked for in a txn's txns is not judged", "B68";
-    OLD_AUTH_REVISION_ACCEPTED "old-auth-revision-accepted", "a proposal let in by older permissions is carried out", "B06";
+    OPEN_RANGE_AS_ONE_KEY "open-range-as-one-key", "a request for all keys from one on is permitted as one for that key", "B49 B68";
+    NESTED_TXN_UNJUDGED "nested-txn-unjudged", "the operations of a txn's txns are not checked for permission", "B68";
+    OLD_AUTH_REVISION_ACCEPTED "old-auth-revision-accepted", "a proposal permitted at an older auth revision is applied", "B06";
     AUTH_NOT_LOADED "auth-not-loaded", "a member that starts does not load users and roles", "B09";
     PERMISSIONS_NOT_REFRESHED "permissions-not-refreshed", "changes of roles and users do not change what is permitted", "B06 B09";
 }

@@ -1,7 +1,10 @@
 //! The repository's rules, checked on every file: layers, fences around crates, ways to the outside world,
-//! sizes and first lines. Each rule is a function from a file to complaints, and each has a test in
-//! which it complains. What clippy can check is left to it (`.clippy.toml`).
+//! sizes and first lines. Each rule is a function from a file to complaints, or from all files where it is
+//! about how they depend on each other (`tidy/circles.rs`), and each has a test in which it complains. What
+//! clippy can check is left to it (`.clippy.toml`).
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
 
@@ -118,6 +121,7 @@ fn the_tree_is_tidy() {
     assert!(files.len() > 20, "only {} files found below {}", files.len(), root.display());
     let mut complaints: Vec<String> = files.iter().flat_map(complaints).collect();
     complaints.extend(stale_exceptions(&files));
+    complaints.extend(circles::circles(&files));
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 

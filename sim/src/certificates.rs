@@ -1,13 +1,14 @@
 //! The certificates of a run in which everything is TLS: its authority, what lies on the disks of its hosts
-//! where members and clients are told to look, and what those have to show who are not to be let in. Who is
+//! where members and clients look for it, and certificates that must be rejected. Which are accepted is
 //! let in is not known here. Keys come from the run's randomness, as everything does that a simulated
-//! process asks the system for.
+//! process draws from the system.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quorate::plant;
 use quorate::tls::{self, pem};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
@@ -21,8 +22,10 @@ use crate::world::World;
 pub const FOLDER: &str = "/certificates";
 /// The serial number that the revocation list names.
 const REVOKED: u64 = 1;
+/// A serial number that no certificate has.
+const NEVER_ISSUED: u64 = u64::MAX;
 
-/// What members are told by flags, and clients, on every host.
+/// The TLS settings of members and clients, the same on every host.
 pub fn settings() -> tls::Settings {
     let file = |name| PathBuf::from(path(name));
     tls::Settings {
@@ -48,13 +51,15 @@ fn path(name: &str) -> String {
 pub struct Certificates {
     world: World,
     authority: Authority,
-    /// Of the same name; nobody has reason to believe it.
+    /// Of the same name, and trusted by no host.
     impostor: Authority,
     state: Mutex<State>,
 }
 
 struct State {
     serial: u64,
+    /// Planted fault: pairs that a host takes up at its next start.
+    late: BTreeMap<String, Pair>,
     /// What has lain on each host's disk, the newest last.
     laid: BTreeMap<String, Vec<Laid>>,
 }
@@ -70,7 +75,7 @@ pub struct Pair {
     pub key: Vec<u8>,
 }
 
-/// Why a certificate lets nobody in.
+/// Why a certificate must be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// The authority is another one.
@@ -85,23 +90,56 @@ impl Certificates {
             world: world.clone(),
             authority: Authority::new(),
             impostor: Authority::new(),
-            state: Mutex::new(State { serial: REVOKED, laid: BTreeMap::new() }),
+            state: Mutex::new(State {
+                serial: REVOKED,
+                late: BTreeMap::new(),
+                laid: BTreeMap::new(),
+            }),
         }
     }
 
     /// Gives a host what it has to have on its disk.
     pub fn furnish(&self, host: &str) {
-        self.put(host, AUTHORITY, &pem("CERTIFICATE", self.authority.0.der()));
-        self.put(host, REVOCATIONS, &pem("X509 CRL", &self.authority.revoke(REVOKED)));
-        self.rotate(host);
+        let mut trusted = pem("CERTIFICATE", self.authority.0.der());
+        if plant::CLIENT_CERT_UNCHECKED.is_planted() {
+            trusted += &pem("CERTIFICATE", self.impostor.0.der());
+        }
+        self.put(host, AUTHORITY, &trusted);
+        let nobody = plant::REVOCATIONS_IGNORED.is_planted();
+        let revoked = if nobody { NEVER_ISSUED } else { REVOKED };
+        self.put(host, REVOCATIONS, &pem("X509 CRL", &self.authority.revoke(revoked)));
+        let pair = self.issue(host, None);
+        self.lay(host, &pair);
     }
 
     /// A new certificate and key in the place of those that a host has, both at one moment.
     pub fn rotate(&self, host: &str) {
-        let Pair { cert, key } = self.issue(host, None);
-        self.put(host, CERT, &pem("CERTIFICATE", &cert));
-        self.put(host, KEY, &pem("PRIVATE KEY", &key));
-        let laid = Laid { since: self.world.elapsed(), cert };
+        let pair = self.issue(host, None);
+        if !plant::OLD_CERTIFICATE_SERVED.is_planted() {
+            return self.lay(host, &pair);
+        }
+        self.note(host, &pair);
+        self.state().late.insert(host.to_owned(), pair);
+    }
+
+    /// A process starts on a host.
+    pub fn take_up(&self, host: &str) {
+        let late = self.state().late.remove(host);
+        late.into_iter().for_each(|pair| self.write(host, &pair));
+    }
+
+    fn lay(&self, host: &str, pair: &Pair) {
+        self.write(host, pair);
+        self.note(host, pair);
+    }
+
+    fn write(&self, host: &str, Pair { cert, key }: &Pair) {
+        self.put(host, CERT, &pem("CERTIFICATE", cert));
+        self.put(host, KEY, &pem("PRIVATE KEY", key));
+    }
+
+    fn note(&self, host: &str, pair: &Pair) {
+        let laid = Laid { since: self.world.elapsed(), cert: pair.cert.clone() };
         self.state().laid.entry(host.to_owned()).or_default().push(laid);
     }
 
@@ -118,7 +156,7 @@ impl Certificates {
         laid[newer.saturating_sub(1)..].iter().map(|laid| laid.cert.clone()).collect()
     }
 
-    /// The certificate, DER, of whoever is to be believed.
+    /// The certificate, DER, of the trusted authority.
     pub fn authority(&self) -> Vec<u8> {
         self.authority.0.der().to_vec()
     }
@@ -158,7 +196,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    /// Without a common name: nobody is taken for a user because of his certificate.
+    /// Without a common name: no certificate stands for a user.
     fn issue(&self, host: &str, serial: u64, expired: bool) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use quorate::error::Fatal;
 use quorate::limits;
 use quorate::member;
 use quorate::member::compactor::AutoCompaction;
+use quorate::plant;
 use quorate::server::{self, Server};
 use quorate::tls::Listen;
+use quorate::trace;
 use quorate::watch;
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
@@ -30,25 +33,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::World;
 use crate::certificates::Certificates;
-use crate::endpoints::{CLIENT_PORT, PEER_PORT, endpoint};
-use crate::observe::spans;
-use crate::proxies::Proxies;
-use crate::swarm::FRESH_MAX;
+use crate::facts::addresses::{CLIENT_PORT, COLLECTOR, COLLECTOR_PORT, PEER_PORT, endpoint};
+use crate::facts::shape::{ANSWERS, DATA, FRESH_MAX, Flag, Shape, WAL_APART};
 
-/// Bounds of answers, small enough that many come in pages, that a few dozen keys are not sorted at
-/// once, and that now and then one has to wait.
-pub(crate) const ANSWERS: member::ResponseMemory = member::ResponseMemory {
-    most: 4 << 20,
-    counted: 1 << 10,
-    inline: 4 << 10,
-    page: 4 << 10,
-    sorted: 18 << 10,
-};
+/// The data directory of a server that is started without one.
+const ELSEWHERE: &str = "/default.etcd";
 /// Proposals for which there is room beside clients', where there is little for these.
 const RESERVED: usize = 32;
-/// The user who may do everything; its password is its name.
+/// The user with every permission; its password is its name.
 pub const ROOT: &str = "root";
-/// What a member gets to say how it is.
+/// What a member gets to answer a status call.
 const STATUS_LIMIT: Duration = Duration::from_millis(500);
 /// One look at whether a cluster has settled, and what each question in it may take.
 const LOOK: Duration = Duration::from_millis(200);
@@ -57,70 +51,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// What it gets to bring its state to disk.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
-
-/// What differs between clusters; small bounds make rare paths common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub members: usize,
-    /// Members beside those that vote.
-    pub learners: usize,
-    pub heartbeat: Duration,
-    pub election_timeout: Duration,
-    pub pre_vote: bool,
-    pub snapshot_count: u64,
-    pub catchup_entries: u64,
-    pub wal_segment_bytes: u64,
-    pub request_bytes_max: usize,
-    pub txn_ops_max: usize,
-    /// Live bytes; none for more than any run writes.
-    pub quota_bytes: Option<u64>,
-    /// Clients' proposals of one member that wait for an answer; none for more than any run has.
-    pub proposals: Option<usize>,
-    /// How often the leader compares all members, at its revision and at compactions; none for never.
-    /// Where it does, a member also compares itself before it serves.
-    pub corrupt_check: Option<Duration>,
-    /// How often leaders write down what is left of a lease; none for never.
-    pub lease_checkpoint: Option<Duration>,
-    /// The age at which leaders compact the past by themselves; none for never.
-    pub auto_compaction: Option<Duration>,
-    pub watch_progress_interval: Duration,
-    /// Events that wait for a slow watch stream; what waits elsewhere on a watcher's way goes with it.
-    pub watch_buffer: usize,
-    /// Calls of a million of which members tell a collector; at 0 there is none.
-    pub traced: u32,
-    /// Whether members, proxies and clients speak TLS, and nobody is let in without a certificate.
-    pub tls: bool,
-    pub proxies: Proxies,
-}
-
-impl Shape {
-    /// Members with bounds small enough that segments are cut and states flushed all the time.
-    pub fn small(members: usize) -> Self {
-        let defaults = member::Options::single("m0", "/data", ([0, 0, 0, 0], PEER_PORT).into());
-        Self {
-            members,
-            learners: 0,
-            heartbeat: defaults.heartbeat,
-            election_timeout: defaults.election_timeout,
-            pre_vote: defaults.pre_vote,
-            snapshot_count: 200,
-            catchup_entries: 100,
-            wal_segment_bytes: 64 << 10,
-            request_bytes_max: defaults.request_bytes_max,
-            txn_ops_max: defaults.txn_ops_max,
-            quota_bytes: None,
-            proposals: None,
-            corrupt_check: None,
-            lease_checkpoint: None,
-            auto_compaction: None,
-            watch_progress_interval: defaults.watch_progress_interval,
-            watch_buffer: defaults.watch_bounds.buffer_events,
-            traced: 0,
-            tls: false,
-            proxies: Proxies::default(),
-        }
-    }
-}
 
 /// Servers on hosts `m0`, `m1`, ...
 #[derive(Clone)]
@@ -138,11 +68,11 @@ pub(crate) struct State {
     /// Gone for good: their disks are not to be trusted.
     pub(crate) retired: BTreeSet<String>,
     /// Hosts whose members joined when the cluster was there already, each with the members it was then
-    /// told of, as `--initial-cluster` has them.
+    /// given, as `--initial-cluster` has them.
     pub(crate) joined: BTreeMap<String, Vec<(String, Vec<String>)>>,
-    /// Hosts whose members somebody has asked to remove: they may end by themselves.
+    /// Hosts whose removal was requested: they may end by themselves.
     pub(crate) leaving: BTreeSet<String>,
-    /// Ids that somebody has asked to remove.
+    /// Ids whose removal was requested.
     pub(crate) removed: BTreeSet<u64>,
     /// Calls about the membership so far, so that each goes to another member.
     pub(crate) asked: usize,
@@ -152,7 +82,9 @@ pub(crate) struct State {
     pub(crate) excused: BTreeSet<String>,
     /// Servers that ended by themselves: host and why.
     ended: Vec<(String, String)>,
-    /// Hosts on which a server is being started, or was told to stop and may still be at it.
+    /// Hosts whose servers were started without one of their flags.
+    odd: BTreeSet<String>,
+    /// Hosts on which a server is being started, or is being stopped.
     starting: BTreeSet<String>,
     stopping: BTreeSet<String>,
     /// To running servers.
@@ -172,7 +104,7 @@ impl Cluster {
         cluster
     }
 
-    /// A host for a member, a proxy, or whoever speaks to them.
+    /// A host for a member, a proxy or a client.
     pub fn add_host(&self, host: &str) {
         self.world.add_host(host);
         self.furnish(host);
@@ -239,8 +171,31 @@ impl Cluster {
 
     /// Starts the server on one host, unless it runs or is being started.
     pub async fn start(&self, host: &str) {
+        self.state().odd.remove(host);
+        self.start_with(host, self.options(host)).await;
+    }
+
+    /// The same by a command without one of its flags.
+    pub async fn start_without(&self, host: &str, flag: Flag) {
+        let mut options = self.options(host);
+        match flag {
+            Flag::WalDir => options.member.wal_dir = None,
+            Flag::DataDir => options.member.data_dir = ELSEWHERE.into(),
+        }
+        self.state().odd.insert(host.to_owned());
+        self.start_with(host, options).await;
+    }
+
+    /// Whether its last start was by a command without a flag.
+    pub fn was_started_oddly(&self, host: &str) -> bool {
+        self.state().odd.contains(host)
+    }
+
+    async fn start_with(&self, host: &str, options: server::Options) {
         let Some(_starting) = Starting::mark(self, host) else { return };
-        let options = self.options(host);
+        if let Some(certificates) = &self.certificates {
+            certificates.take_up(host);
+        }
         let (to_server, orders) = mpsc::channel(1);
         self.state().orders.insert(host.to_owned(), to_server);
         let (cluster, host_name) = (self.clone(), host.to_owned());
@@ -275,7 +230,7 @@ impl Cluster {
         self.state().stopping.remove(host);
     }
 
-    /// Brings to an end what nobody waits for any more.
+    /// Finishes stops that no step waits for any more.
     pub async fn finish_stops(&self) {
         let stopping = self.state().stopping.clone();
         for host in stopping {
@@ -295,8 +250,9 @@ impl Cluster {
     }
 
     fn options(&self, host: &str) -> server::Options {
-        let mut options = self.server(host, "/data");
+        let mut options = self.server(host, DATA);
         let member = &mut options.member;
+        member.wal_dir = self.shape.wal_apart.then(|| WAL_APART.into());
         // Which learners were promoted by then no plan can know: there is room for all that it may add.
         member.learners_max = self.shape.learners + FRESH_MAX;
         let first = (0..self.shape.members).map(|n| format!("m{n}"));
@@ -328,10 +284,10 @@ impl Cluster {
         }
         member.watch_progress_interval = self.shape.watch_progress_interval;
         member.watch_bounds = watch_bounds(self.shape.watch_buffer);
-        // As little work as there is: simulated passwords keep nobody out.
+        // As little work as there is: simulated passwords protect nothing.
         member.bcrypt_cost = *limits::BCRYPT_COSTS.start();
         let traced = self.shape.traced;
-        options.tracing = (traced > 0).then(|| spans::settings(host, traced));
+        options.tracing = (traced > 0).then(|| tracing_of(host, traced));
         options
     }
 
@@ -342,15 +298,31 @@ impl Cluster {
         let mut member = member::Options::single(host, data, address(PEER_PORT));
         member.listen_peer = vec![listen(PEER_PORT)];
         member.peer_tls = self.tls().unwrap_or_default();
+        member.peer_tls.skip_client_san_verification =
+            plant::MEMBER_COMES_FROM_ANYWHERE.is_planted();
         member.advertise_peer_urls = vec![self.peer_url(host)];
         member.advertise_client_urls = vec![self.client_url(host)];
         member.initial_cluster = vec![(host.to_owned(), vec![self.peer_url(host)])];
         member.engine = engine::Options::in_memory(self.world.mem_env(host));
         let mut options = server::Options::new(member, [listen(CLIENT_PORT)]);
         options.tls = self.tls().unwrap_or_default();
-        // Simulated clients ask for signs of life every two seconds.
+        if plant::CLIENT_WITHOUT_CERTIFICATE_SERVED.is_planted() {
+            options.tls.client_cert_auth = false;
+            options.tls.trusted_ca_file = PathBuf::new();
+        }
+        // Simulated clients ping every two seconds.
         options.ping_time_min = Duration::from_secs(1);
         options
+    }
+}
+
+/// Traces so many calls of a million, to the collector.
+fn tracing_of(host: &str, per_million: u32) -> trace::Settings {
+    trace::Settings {
+        collector: format!("{COLLECTOR}:{COLLECTOR_PORT}"),
+        service_name: "cluster".to_owned(),
+        instance_id: host.to_owned(),
+        per_million,
     }
 }
 
@@ -369,7 +341,7 @@ fn watch_bounds(events: usize) -> watch::Bounds {
     }
 }
 
-/// Of two who start one server, the second leaves it to the first.
+/// Of two starts of one server at a time, the second does nothing.
 pub(crate) struct Starting<'a> {
     cluster: &'a Cluster,
     host: &'a str,
@@ -390,15 +362,15 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// What a running server is told.
+/// Orders to a running server.
 pub(crate) enum Order {
-    /// Bring the state to disk, and say when that is done.
+    /// Bring the state to disk, and acknowledge that.
     Flush(oneshot::Sender<()>),
     /// Stop in good order.
     Stop,
 }
 
-/// Serves until told to stop; the error with which the server ended, if it did.
+/// Serves until it is stopped; the error with which the server ended, if it did.
 pub(crate) async fn serve(
     env: Env,
     options: server::Options,
@@ -420,14 +392,14 @@ pub(crate) async fn until_stopped(
         match order {
             Some(Order::Flush(done)) => {
                 server.member().store().flush()?;
-                // Who asked may have gone.
+                // The receiver may be gone.
                 let _ = done.send(());
             }
             Some(Order::Stop) => {
                 server.shutdown().await;
                 return Ok(());
             }
-            // Nobody will tell it to stop any more.
+            // No order to stop can come any more.
             None => return Err(server.fatal().await),
         }
     }
@@ -462,7 +434,7 @@ impl Cluster {
     }
 }
 
-/// What members say.
+/// What members report.
 impl Cluster {
     /// From now on channels show root's token, which is `token`.
     pub fn show(&self, token: HeaderValue) {
@@ -488,7 +460,7 @@ impl Cluster {
         HeaderValue::from_str(&answer.into_inner().token).ok()
     }
 
-    /// The member that says of itself, in the newest term, that it leads; none while nobody does.
+    /// The member that reports, in the newest term, that it leads; none while there is no such member.
     pub async fn leader(&self, env: &Env) -> Option<String> {
         let running = self.names().into_iter().filter(|host| self.world.is_running(host));
         let asked = running.map(|host| async move {
@@ -509,7 +481,7 @@ impl Cluster {
 
     /// Waits until every voter answers a linearizable read, which takes a leader that all reach, and
     /// all have the same hash at one revision; clients may go on writing. Learners answer neither, and
-    /// need only say that they are there. What there is instead, when that does not come to pass within
+    /// need only answer. The error describes what is missing when that does not come to pass within
     /// `limit`.
     pub async fn settled(&self, env: &Env, limit: Duration) -> Result<(), String> {
         let deadline = env.now() + limit;

@@ -1,5 +1,5 @@
-//! Where members and proxies are reached, and how: addresses, channels and plain connections for whoever
-//! speaks to them, over TLS where the plan says so. What is asked for is not known here.
+//! Where members and proxies are reached, and how: addresses, channels and plain connections for what
+//! calls them, over TLS where the plan has it. Requests are not known here.
 
 use std::io;
 use std::time::Duration;
@@ -10,14 +10,10 @@ use quorate::tls::{self, Dialer};
 
 use crate::certificates;
 use crate::cluster::Cluster;
-
-pub const CLIENT_PORT: u16 = 2379;
-pub const PEER_PORT: u16 = 2380;
-/// What a request shows its token in.
-pub const TOKEN: &str = "token";
+use crate::facts::addresses::{CLIENT_PORT, PEER_PORT, TOKEN, endpoint, host_of};
 
 impl Cluster {
-    /// What every host is told, where all is TLS: members, proxies and clients show certificates alike.
+    /// The settings of every host, where all is TLS: members, proxies and clients show certificates alike.
     pub(crate) fn tls(&self) -> Option<tls::Settings> {
         self.shape().tls.then(certificates::settings)
     }
@@ -46,7 +42,7 @@ impl Cluster {
         }
     }
 
-    /// A connection from the host of `env` to an endpoint, for who speaks HTTP/1 on it.
+    /// A connection from the host of `env` to an endpoint, for HTTP/1.
     pub async fn connect(&self, env: &Env, endpoint: &str) -> io::Result<BoxConn> {
         let plain = env.net.connect(endpoint.to_owned()).await?;
         match self.tls() {
@@ -68,13 +64,4 @@ impl Cluster {
             None => channel,
         }
     }
-}
-
-pub(crate) fn endpoint(host: &str) -> String {
-    format!("{host}:{CLIENT_PORT}")
-}
-
-/// The host that an endpoint is on.
-pub(crate) fn host_of(endpoint: &str) -> &str {
-    endpoint.split(':').next().unwrap_or(endpoint)
 }

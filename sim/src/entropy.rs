@@ -1,5 +1,5 @@
 //! The entropy that madsim does not catch: getrandom 0.2 (under rand 0.8, so under raft and ring)
-//! asks the kernel through libc's `syscall`, past the `getrandom` symbol that madsim replaces. This
+//! calls the kernel through libc's `syscall`, past the `getrandom` symbol that madsim replaces. This
 //! file replaces `syscall` for test binaries that link `sim`. It changes nothing outside a simulation.
 
 use std::ffi::{c_long, c_void};

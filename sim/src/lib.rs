@@ -53,8 +53,8 @@
 //! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members` (how
 //! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
 //! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
-//! [`observe`] (what members say of themselves) · [`evidence`], [`history`] (what was seen) ·
-//! [`check`] (the judges) · [`offline`] (the same for the files of closed members). A run: [`plan`]
+//! [`observe`] (what members report of themselves) · [`evidence`], [`history`] (what was seen) ·
+//! [`check`] (the checkers) · [`offline`] (the same for the files of closed members). A run: [`plan`]
 //! (what it is to be, drawn from a seed by [`swarm`]) · [`play`] (from beginning to [`verdict`]) ·
 //! [`story`] (what happened, for people) · [`report`] (the story in lines, and as a page) · [`shrink`]
 //! (a smaller plan that fails alike). All of it: [`units`] (times and sizes as plans write them) ·
@@ -73,8 +73,7 @@ pub mod dice;
 mod disk;
 pub mod endpoints;
 mod entropy;
-pub mod evidence;
-pub mod history;
+pub mod facts;
 mod members;
 pub mod nemesis;
 mod net;
@@ -89,13 +88,12 @@ pub mod report;
 mod rt;
 pub mod score;
 pub mod shrink;
-pub mod story;
 pub mod swarm;
 mod trace;
 pub mod units;
-pub mod verdict;
 pub mod workload;
 mod world;
 
-pub use disk::{Contents, DiskFaults, Harm, Side, SimDisk};
+pub use disk::{Contents, DiskFaults, Side, SimDisk};
+pub use facts::seen::Harm;
 pub use world::{Process, World, run, run_for};

@@ -28,21 +28,21 @@ enum Command {
         /// From the first to before the last, as in 0..1000.
         #[arg(long, value_parser = range)]
         seeds: Range<u64>,
-        /// Runs at the same time; as many as there are cores if not said.
+        /// Runs at the same time; as many as there are cores by default.
         #[arg(long)]
         jobs: Option<usize>,
         /// Does not stop at failures; names them all.
         #[arg(long)]
         keep_going: bool,
     },
-    /// Plays one run and tells what happened, a line an event.
+    /// Plays one run and prints what happened, a line an event.
     Replay {
         #[command(flatten)]
         which: Which,
         /// Writes the report as a page for the browser, too.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
-        /// Tells the plan and the verdict only.
+        /// Prints the plan and the verdict only.
         #[arg(long)]
         brief: bool,
     },
@@ -56,7 +56,7 @@ enum Command {
     },
     /// Plays a scenario from a file; the same as replay --script FILE --brief.
     Script { file: PathBuf },
-    /// Plants a mistake in the server and plays seeds until a checker sees it.
+    /// Plants a fault in the server and plays seeds until a checker complains.
     Plant {
         name: String,
         #[arg(long, default_value_t = SEEDS_MAX)]
@@ -65,7 +65,7 @@ enum Command {
         #[arg(long)]
         script: Option<PathBuf>,
     },
-    /// Does so with every mistake there is, and tells how soon each was caught.
+    /// Does so with every fault there is, and prints how soon each was caught.
     Score {
         #[arg(long)]
         jobs: Option<usize>,

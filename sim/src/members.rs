@@ -1,6 +1,6 @@
-//! How members come and go while a cluster runs, by the calls that an operator makes: ask for a place,
-//! start the new server with what the cluster then says of itself, wait. Calls are made again until
-//! they are known to have been done, because an operator too is not always told.
+//! How members come and go while a cluster runs, by the calls that an operator makes: add the member,
+//! start the new server with the list of members in the answer, wait. Calls are made again until
+//! they are known to have been done, because an answer may be lost.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::cluster::{Cluster, Order, until_stopped};
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
-/// What a removed member gets to hear of it and to end.
+/// What a removed member gets to learn of it and to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 impl Cluster {
@@ -38,7 +38,7 @@ impl Cluster {
     }
 
     /// Adds a member on `host` and starts it there; it is new, or its last member was removed. Done
-    /// when the member takes part. The error says what was missing when `limit` had passed.
+    /// when the member takes part. The error names what was missing when `limit` had passed.
     pub async fn add_member(
         &self,
         env: &Env,
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// Removes the member on `host`, waits until its process has ended, and retires the host. A member
-    /// that cannot hear of it is killed, as an operator would do.
+    /// that cannot learn of it is killed, as an operator would do.
     pub async fn remove_member(
         &self,
         env: &Env,
@@ -95,7 +95,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// As [`Self::remove_member`], but leaves the member itself to what it hears.
+    /// As [`Self::remove_member`], but leaves it to the member to end.
     pub async fn ask_to_remove(
         &self,
         env: &Env,
@@ -160,8 +160,8 @@ impl Cluster {
         state.leaving.remove(host);
     }
 
-    /// Asks once; a place that an earlier try has got is as good. Any member's word will do for that:
-    /// the second member of all may be needed for a quorum's. Who the members then are.
+    /// Tries once; a member added by an earlier try is as good. Any member's list will do for that:
+    /// the second member of all may be needed for a quorum's. Returns the members there are then.
     async fn ask_for_place(
         &self,
         env: &Env,
@@ -180,7 +180,7 @@ impl Cluster {
     }
 
     /// Calls to one of the members that run, to another one each time: one that is cut off answers, but
-    /// cannot do what it is asked. Learners never can.
+    /// cannot carry the call out. Learners never can.
     fn operator(&self, env: &Env) -> ClusterClient<Channel> {
         let learners = self.state().learners.clone();
         let serves = |host: &String| self.world().is_running(host) && !learners.contains(host);
@@ -237,7 +237,7 @@ impl Cluster {
 
     /// Starts a server that joins, with the list of members that came with its place, and again and
     /// again as a service manager would, with the list as it then is, until the peers let it in; then
-    /// serves until told to stop. One that has joined before needs no list.
+    /// serves until it is stopped. One that has joined before needs no list.
     pub(crate) async fn serve_joining(
         &self,
         env: Env,

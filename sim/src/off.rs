@@ -1,6 +1,6 @@
 //! A plain thread beside the simulation, for work that must not see the simulated clock: opening a
 //! RocksDB, which registers with a timer thread that lives by the real one. The simulation waits for
-//! it, so it takes no simulated time and wakes nobody.
+//! it, so it takes no simulated time and wakes no task.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 

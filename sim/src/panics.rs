@@ -1,11 +1,11 @@
-//! What a panic said, for runs that make it a part of their verdict. Threads that do not ask for it
+//! The text of a panic, for runs that make it a part of their verdict. Threads that do not want it
 //! panic as always.
 
 use std::cell::RefCell;
 use std::sync::Once;
 
 thread_local! {
-    /// `None` where panics are nobody's matter; the text of the first one otherwise.
+    /// `None` where panics are not kept; the text of the first one otherwise.
     static KEPT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn keep() {
     KEPT.set(Some(String::new()));
 }
 
-/// What this thread's first panic said, and where.
+/// The text and place of this thread's first panic.
 pub(crate) fn take() -> String {
     KEPT.take().unwrap_or_default()
 }

@@ -6,10 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::cluster::Shape;
+use crate::facts::addresses::proxy_number;
+use crate::facts::shape::{Flag, Proxies, Shape};
 use crate::nemesis::{Fault, Step};
-use crate::proxies::{self, Proxies};
-use crate::swarm;
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
 };
@@ -19,9 +18,9 @@ use crate::workload;
 pub const HOSTS_MAX: usize = 7;
 /// The most proxies before one cluster.
 const PROXIES_MAX: usize = 3;
-/// How a setting says that there is no such bound.
+/// The value of a setting without a bound.
 const NONE: &str = "none";
-/// Calls of a client that is not told when to end.
+/// Calls of a client without a bound.
 const ENDLESS: u64 = u64::MAX;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +33,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How long the faults go on.
     pub lasts: Duration,
-    /// Whether the cluster must serve again once it is healed. Where not, it may only tell no lies.
+    /// Whether the cluster must serve again once it is healed. Where not, only its answers are checked.
     pub survivable: bool,
 }
 
@@ -74,10 +73,6 @@ pub struct ClientPlan {
 }
 
 impl Plan {
-    pub fn from_seed(seed: u64) -> Self {
-        swarm::draw(seed)
-    }
-
     /// Three members on quiet machines, no clients, and nothing happens.
     pub fn calm(seed: u64) -> Self {
         Self {
@@ -131,6 +126,7 @@ impl fmt::Display for Plan {
         writeln!(f, "snapshot-count {}", shape.snapshot_count)?;
         writeln!(f, "catchup-entries {}", shape.catchup_entries)?;
         writeln!(f, "wal-segment {}", show_size(shape.wal_segment_bytes))?;
+        writeln!(f, "wal-apart {}", yes(shape.wal_apart))?;
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
@@ -208,6 +204,7 @@ impl Plan {
             "snapshot-count" => shape.snapshot_count = number(value)?,
             "catchup-entries" => shape.catchup_entries = number(value)?,
             "wal-segment" => shape.wal_segment_bytes = read_size(value)?,
+            "wal-apart" => shape.wal_apart = yes(value)?,
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
@@ -262,6 +259,10 @@ impl Plan {
         if !self.shape.tls && (self.steps.iter().any(rotates) || self.clients.iter().any(strange)) {
             return Err("there are no certificates where tls is not on".to_owned());
         }
+        let forgets = |step: &Step| matches!(step.fault, Fault::Forget(_, Flag::WalDir));
+        if !self.shape.wal_apart && self.steps.iter().any(forgets) {
+            return Err("there is no flag to forget where wal-apart is not on".to_owned());
+        }
         self.check_proxies()
     }
 
@@ -271,7 +272,7 @@ impl Plan {
             return Err(format!("{PROXIES_MAX} proxies at most, not {count}"));
         }
         for client in &self.clients {
-            let Some(proxy) = client.member.as_deref().and_then(proxies::number) else { continue };
+            let Some(proxy) = client.member.as_deref().and_then(proxy_number) else { continue };
             let workload = client.workload.as_str();
             if proxy >= *count {
                 return Err(format!("{} is at p{proxy}, which there is not", client.host()));

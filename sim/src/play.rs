@@ -1,6 +1,6 @@
 //! A plan from beginning to verdict: the cluster is set up, the clients go to work, the nemesis does
-//! what the plan says, everything is healed, the cluster must serve again, the load ends, and then
-//! every question is asked that the checkers have; at last each member is closed and its files are
+//! what the plan has, everything is healed, the cluster must serve again, the load ends, and then
+//! every checker runs; at last each member is closed and its files are
 //! looked at.
 //!
 //! A run never panics: a panic in it, the server's or the simulator's, is a violation, and the story
@@ -16,15 +16,16 @@ use tokio::sync::oneshot;
 use crate::check;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::evidence::Evidence;
+use crate::facts::addresses::proxy_number;
+use crate::facts::evidence::Evidence;
+use crate::facts::story::{Story, What};
+use crate::facts::verdict::{Verdict, Violation};
 use crate::nemesis::Nemesis;
 use crate::nemesis::fault::Fault;
 use crate::plan::{ClientPlan, Plan};
-use crate::story::{Story, What};
-use crate::verdict::{Verdict, Violation};
 use crate::workload::{self, Client, Stop, Surroundings, closing, drive, scribe};
 use crate::world::{self, World};
-use crate::{observe, offline, proxies};
+use crate::{observe, offline};
 
 /// The host from which the run itself looks at the cluster.
 pub const EYE: &str = "eye";
@@ -42,7 +43,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// For what the clients have under way to come to an end.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// For leases that nobody keeps any more to run out.
+/// For leases that are no longer renewed to run out.
 pub const WIND_DOWN: Duration = Duration::from_secs(16);
 /// One look at a condition.
 const LOOK: Duration = Duration::from_millis(200);
@@ -97,9 +98,9 @@ struct Stage {
     cluster: Cluster,
     /// The doors of the host [`EYE`].
     eye: Env,
-    /// Tells the clients to end.
+    /// Ends the clients.
     stop: Stop,
-    /// Tells the scribe to end.
+    /// Ends the scribe.
     stop_scribe: Stop,
 }
 
@@ -148,7 +149,7 @@ impl Run {
             Ok(()) => Ok(true),
             Err(_) if !self.plan.survivable => Ok(false),
             Err(violation) => {
-                // Safety is judged all the same.
+                // Safety is checked all the same.
                 self.complain([violation]);
                 Ok(false)
             }
@@ -323,7 +324,7 @@ impl Run {
         let (world, voters) = (stage.cluster.world(), stage.cluster.voters());
         let at_work = self.plan.clients.iter().filter(|client| {
             let served = match &client.member {
-                Some(member) if proxies::number(member).is_none() => voters.contains(member),
+                Some(member) if proxy_number(member).is_none() => voters.contains(member),
                 // A proxy knows the first ones.
                 Some(_) | None => {
                     (0..self.plan.shape.members).any(|n| voters.contains(&format!("m{n}")))
@@ -365,7 +366,7 @@ impl Run {
         }
     }
 
-    /// Asks everything, of what lies on the disks first.
+    /// Runs all checkers, on what lies on the disks first.
     async fn verify(&self, stage: &Stage) {
         let world = stage.cluster.world();
         self.complain(offline::check(world, &stage.cluster, &self.evidence).await);
@@ -379,7 +380,7 @@ impl Run {
     }
 
     /// Closes every member in good order, with all states at one place if nothing happens meanwhile;
-    /// what is left of it is judged by its files.
+    /// what is left of it is checked by its files.
     async fn close(&self, stage: &Stage) {
         for host in stage.cluster.hosts() {
             stage.cluster.flush(&host).await;

@@ -9,24 +9,7 @@ use quorate::proxy::grpc::watch::Bounds;
 use quorate::proxy::grpc::{Options, Proxy};
 
 use crate::cluster::{Cluster, Starting};
-use crate::endpoints::{CLIENT_PORT, endpoint, host_of};
-
-/// Proxies, and what they are started with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies {
-    pub count: usize,
-    /// What members answer through one never goes back in revision.
-    pub ordered: bool,
-    /// How often they ask the cluster who its members are; none for never.
-    pub sync: Option<Duration>,
-    /// What all keys behind them are prefixed with; empty for nothing.
-    pub namespace: String,
-}
-
-/// The number of the proxy that a host, or an endpoint on it, is.
-pub fn number(host: &str) -> Option<usize> {
-    host_of(host).strip_prefix('p')?.parse().ok()
-}
+use crate::facts::addresses::{CLIENT_PORT, endpoint};
 
 impl Cluster {
     /// The hosts of the proxies.
@@ -74,7 +57,7 @@ impl Cluster {
             concurrent_streams_max: u32::MAX,
             keep_alive_interval: Duration::from_secs(2 * 3600),
             keep_alive_timeout: Duration::from_secs(20),
-            // Simulated clients ask for signs of life every two seconds.
+            // Simulated clients ping every two seconds.
             ping_time_min: Duration::from_secs(1),
             debug: false,
             host_name: String::new(),

@@ -116,8 +116,8 @@ impl Machine {
         }
     }
 
-    /// The job is done when the time begins or when it is over: what was read may be old when it is told,
-    /// and what was written may be there although nobody was told.
+    /// The job is done when the time begins or when it is over: what was read may be old when it is returned,
+    /// and what was written may be there without an acknowledgement.
     async fn take(&self, (shortest, longest): (Duration, Duration), job: impl FnOnce()) {
         let (share, early) = {
             let mut dice = self.dice();
@@ -176,7 +176,7 @@ impl Tasks {
 
     fn count(&self) {
         self.alive.fetch_add(1, Ordering::Relaxed);
-        // madsim keeps a note of every task until it is asked for their number, which drops the notes
+        // madsim keeps a note of every task until their number is read, which drops the notes
         // of those that have ended.
         if self.spawned.fetch_add(1, Ordering::Relaxed) % 4096 == 4095 {
             madsim::runtime::Handle::current().metrics().num_tasks();
@@ -192,7 +192,7 @@ pub(crate) struct SimRuntime {
 }
 
 impl SimRuntime {
-    /// Runs `job` after the time it takes; `outside` the simulation's clock if asked.
+    /// Runs `job` after the time it takes; `outside` the simulation's clock if so set.
     fn block(&self, name: &'static str, job: Job, outside: bool) -> BoxFuture<'static, ()> {
         let (done, ended) = oneshot::channel();
         let machine = Arc::clone(&self.machine);
@@ -206,7 +206,7 @@ impl SimRuntime {
     }
 }
 
-/// A job of a killed process never ends; whoever waits for it is about to be dropped too.
+/// A job of a killed process never ends; its waiters are about to be dropped too.
 async fn wait_for(ended: oneshot::Receiver<()>) {
     if ended.await.is_err() {
         std::future::pending().await

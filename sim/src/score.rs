@@ -1,4 +1,4 @@
-//! Do the judges see anything at all? A planted fault is hunted through the seeds that everybody plays
+//! Do the checkers detect anything at all? A planted fault is hunted through the seeds of every sweep
 //! until a checker complains, and the same seed without the fault must pass.
 
 use std::ops::Range;
@@ -8,6 +8,7 @@ use quorate::plant::Fault;
 
 use crate::plan::Plan;
 use crate::play::{play, play_with};
+use crate::swarm;
 
 /// Seeds in which every planted fault must have been caught.
 pub const SEEDS_MAX: u64 = 200;
@@ -54,6 +55,10 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("pings-uncounted", "clients-ping-without-end", "pinger"),
     ("latecomers-let-in", "members-meet-at-another-cluster", "meeting"),
     ("reserve-not-kept", "leases-end-under-a-flood-of-proposals", "pressure"),
+    ("revoke-answered-from-the-head", "leases-are-revoked-among-many-writers", "headers"),
+    ("given-up-round-takes-readers", "impatient-readers-ask-a-member-cut-off", "monotonic"),
+    ("head-compaction-forgotten", "the-end-of-history", "past"),
+    ("orphan-begins-anew", "a-flag-is-forgotten-at-restart", "odd-starts"),
     ("client-without-certificate-served", "strangers-knock", "stranger"),
     ("client-cert-unchecked", "strangers-knock", "stranger"),
     ("revocations-ignored", "strangers-knock", "stranger"),
@@ -122,7 +127,7 @@ pub fn hunt(fault: &Fault, seeds: Range<u64>) -> Option<Caught> {
     let first = seeds.start;
     let mut before = Duration::ZERO;
     for seed in seeds {
-        let (simulated, found) = caught(&Plan::from_seed(seed), fault, By::Seed(seed));
+        let (simulated, found) = caught(&swarm::draw(seed), fault, By::Seed(seed));
         if let Some(found) = found {
             return Some(Caught {
                 seeds: seed - first + 1,

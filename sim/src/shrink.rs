@@ -1,18 +1,18 @@
 //! Makes a plan that fails smaller while it still fails in the same way: first it leaves out faults,
 //! then clients, then operations and time, and at last everything that is unlike a calm cluster.
 //! Lists are halved as by ddmin (Zeller, Hildebrandt: Simplifying and Isolating Failure-Inducing
-//! Input, 2002). It knows plans only; whether one fails is the caller's to say.
+//! Input, 2002). It knows plans only; whether one fails is decided by the caller.
 
 use std::time::Duration;
 
-use crate::cluster::Shape;
+use crate::facts::shape::Shape;
 use crate::plan::{Plan, Weather};
 
 /// Steps of a client from which its number of operations is halved.
 const STEPS_TRIED: u64 = 1 << 10;
 const LASTS_MIN: Duration = Duration::from_secs(1);
 
-/// The smallest plan found for which `fails` is true, as it must be for `plan`, after asking at most
+/// The smallest plan found for which `fails` is true, as it must be for `plan`, after calling it at most
 /// `runs_max` times.
 pub fn shrink(plan: &Plan, runs_max: usize, fails: impl FnMut(&Plan) -> bool) -> Plan {
     let mut search = Search { best: plan.clone(), runs_left: runs_max, fails };

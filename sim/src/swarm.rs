@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use quorate::limits;
 
-use crate::cluster::Shape;
 use crate::dice::Dice;
+use crate::facts::shape::{FRESH_MAX, Flag, Proxies, Shape};
 use crate::nemesis::fault::{Fault, Place, Step, Target};
 use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
-use crate::proxies::Proxies;
 use crate::workload;
 
 /// What a plan's clients are at least and at most.
 const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
 /// Kinds of work that one plan has.
 const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
-/// Hosts that the members of one plan use up at most.
-pub(crate) const FRESH_MAX: usize = 12;
 /// Backups of one plan at most: each takes a server of its own.
 const BACKUPS_MAX: usize = 2;
 /// One kind of fault in a plan, in percent.
@@ -27,10 +24,12 @@ const KIND_ON: u64 = 40;
 const UNSURVIVABLE: u64 = 6;
 /// Clients that speak JSON, in percent.
 const JSON: u64 = 12;
+/// Plans whose members keep their logs apart from their data, in percent.
+const WAL_APART: u64 = 15;
 /// Events that wait for a slow watch stream, with their weights: where there are few, watchers fall behind
 /// all the time.
 const WATCH_BUFFERS: &[(u64, usize)] = &[(4, limits::WATCH_BUFFER_EVENTS), (1, 1), (1, 4), (2, 32)];
-/// Plans with a client that asks for much at once, in percent.
+/// Plans with a client that reads much at once, in percent.
 const FLOODS: u64 = 8;
 /// Plans that are about permissions, and so about nothing else, in percent.
 const PERMISSIONS: u64 = 6;
@@ -45,6 +44,7 @@ pub fn draw(seed: u64) -> Plan {
     let of = |name| Dice::of(seed, name);
     let mut shape = shape(&mut of("shape"));
     guard(&mut of("guards"), &mut shape);
+    shape.wal_apart = of("wal-apart").chance(WAL_APART);
     shape.watch_buffer = weighted(&mut of("watch-buffer"), WATCH_BUFFERS);
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
@@ -155,6 +155,7 @@ fn shape(dice: &mut Dice) -> Shape {
         pre_vote: dice.chance(80),
         snapshot_count: *dice.pick(&[20, 50, 100, 200, 500, 2_000]),
         catchup_entries: *dice.pick(&[5, 10, 50, 100, 500]),
+        wal_apart: false,
         wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
@@ -224,6 +225,7 @@ struct Steps {
     clients: usize,
     lasts: Duration,
     survivable: bool,
+    wal_apart: bool,
     /// Hosts that vote and that do not, as far as changes are drawn; what comes of them is not known.
     voters: Vec<String>,
     learners: Vec<String>,
@@ -266,6 +268,7 @@ const KINDS: &[Kind] = &[
     Steps::restart,
     Steps::backup,
     Steps::backup,
+    Steps::forget,
 ];
 
 impl Steps {
@@ -274,8 +277,18 @@ impl Steps {
         let next = members + shape.learners;
         let voters = (0..members).map(|number| format!("m{number}")).collect();
         let learners = (members..next).map(|number| format!("m{number}")).collect();
-        let backups = 0;
-        Self { dice, members, clients, lasts, survivable, voters, learners, next, backups }
+        Self {
+            dice,
+            members,
+            clients,
+            lasts,
+            survivable,
+            wal_apart: shape.wal_apart,
+            voters,
+            learners,
+            next,
+            backups: 0,
+        }
     }
 
     fn draw(mut self) -> Vec<Step> {
@@ -452,7 +465,7 @@ impl Steps {
     fn rot(&mut self) -> Option<Fault> {
         let mut place = *self.dice.pick(&[Place::Tail, Place::Middle, Place::Snapshot]);
         if !self.survivable && place == Place::Tail {
-            // What the last write looks like when it is torn: on too many disks nobody can tell.
+            // What the last write looks like when it is torn: on too many disks it cannot be distinguished.
             place = Place::Middle;
         }
         Some(Fault::Rot(self.victim(), place))
@@ -509,6 +522,10 @@ impl Steps {
 
     fn restart(&mut self) -> Option<Fault> {
         Some(Fault::Restart(ms(*self.dice.pick(&[100, 500, 2_000]))))
+    }
+
+    fn forget(&mut self) -> Option<Fault> {
+        self.wal_apart.then(|| Fault::Forget(vec![self.victim()], Flag::WalDir))
     }
 
     fn backup(&mut self) -> Option<Fault> {

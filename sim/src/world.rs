@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::dice::Dice;
 use crate::disk::SimDisk;
+use crate::facts::story::{Change, Story, What};
 use crate::net::socket::SimNet;
 use crate::net::wire::{Pump, Wire};
 use crate::off::Off;
 use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, sim_now};
-use crate::story::{Change, Story, What};
 
 /// Simulated time after which a run that has not ended is a failure.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -56,7 +56,7 @@ where
     }
 }
 
-/// As [`run_for`], and a panic is an error that says what panicked, where. It is not printed.
+/// As [`run_for`], and a panic is an error with its text and place. It is not printed.
 pub(crate) fn attempt<T, F>(
     seed: u64,
     limit: Duration,
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    /// The host loses its power: writes that were not synced are lost in part, and nobody is told.
+    /// The host loses its power: writes that were not synced are lost in part, without any notice.
     pub fn power_off(&self, host: &str) {
         let ip = self.with(host, |host| {
             self.stop(host);
@@ -333,7 +333,7 @@ impl World {
         self.with(host, |host| host.processes)
     }
 
-    /// The host of this number, as `rt::host_at_work` tells it; none while hosts are being changed.
+    /// The host of this number, as `rt::host_at_work` returns it; none while hosts are being changed.
     pub(crate) fn host_name(&self, number: u8) -> Option<String> {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, number));
         let hosts = self.0.hosts.try_lock().ok()?;
@@ -454,7 +454,7 @@ impl World {
         self.0.wire.with(|state| state.cut(from, to));
     }
 
-    /// Nobody reaches `host`, and it reaches nobody.
+    /// No host reaches `host`, and it reaches none.
     pub fn isolate(&self, host: &str) {
         let others: Vec<_> = self.hosts().keys().filter(|name| *name != host).cloned().collect();
         others.iter().for_each(|other| self.partition(host, other));
@@ -549,7 +549,7 @@ impl World {
         madsim::rand::thread_rng().gen_bool(share)
     }
 
-    /// From now on, what happens to hosts is told.
+    /// From now on, what happens to hosts goes to the story.
     pub fn set_story(&self, story: Story) {
         *self.0.story.lock().unwrap_or_else(PoisonError::into_inner) = Some(story);
     }

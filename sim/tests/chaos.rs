@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use sim::facts::verdict::Verdict;
 use sim::plan::Plan;
 use sim::play::play;
-use sim::verdict::Verdict;
+use sim::swarm;
 
 /// Fewer answers than this and a run has shown nothing.
 const ANSWERS_MIN: usize = 50;
@@ -17,7 +18,7 @@ const ANSWERS_MIN: usize = 50;
 const QUICK: Duration = Duration::from_secs(45);
 const QUICK_SEEDS_MAX: u64 = 12;
 
-fn judge(what: &str, verdict: &Verdict) {
+fn examine(what: &str, verdict: &Verdict) {
     let violations: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
     assert!(verdict.passed(), "{what}\n{}{}", verdict.plan, violations.join("\n"));
     println!("{what}: {} answers in {:?}", verdict.answered, verdict.simulated);
@@ -27,8 +28,8 @@ fn judge(what: &str, verdict: &Verdict) {
 /// the same bytes at the same times; those of TLS, too, whose keys are random numbers.
 #[test]
 fn the_same_plan_is_the_same_run() {
-    let secured = (0..).map(Plan::from_seed).find(|plan| plan.shape.tls);
-    let plans: Vec<Plan> = [1, 2].into_iter().map(Plan::from_seed).chain(secured).collect();
+    let secured = (0..).map(swarm::draw).find(|plan| plan.shape.tls);
+    let plans: Vec<Plan> = [1, 2].into_iter().map(swarm::draw).chain(secured).collect();
     let digests = |order: &mut dyn Iterator<Item = usize>| {
         let mut digests: Vec<_> = order.map(|at| (at, play(&plans[at]).digest)).collect();
         digests.sort_unstable();
@@ -60,7 +61,7 @@ fn every_script_passes() {
         let text = fs::read_to_string(&file).expect("a script that can be read");
         let plan: Plan = text.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let verdict = play(&plan);
-        judge(&file.display().to_string(), &verdict);
+        examine(&file.display().to_string(), &verdict);
         assert!(verdict.answered >= ANSWERS_MIN, "{}: {}", file.display(), verdict.answered);
     }
 }
@@ -73,8 +74,8 @@ fn a_quick_share_of_seeds_passes() {
     #[allow(clippy::disallowed_methods, reason = "tests are given real time")]
     let began = Instant::now();
     for seed in base..base + QUICK_SEEDS_MAX {
-        let verdict = play(&Plan::from_seed(seed));
-        judge(&format!("seed {seed}"), &verdict);
+        let verdict = play(&swarm::draw(seed));
+        examine(&format!("seed {seed}"), &verdict);
         if began.elapsed() > QUICK {
             return;
         }

@@ -77,7 +77,7 @@ async fn serve(env: Env, number: i32) {
         let mut http = hyper::server::conn::http2::Builder::new(Exec(Arc::clone(&rt)));
         http.timer(Timer(rt));
         drop(env.spawn("connection", async move {
-            // Its end, good or bad, is the client's to judge.
+            // Its end, good or bad, is the client's to check.
             let _ = http.serve_connection(TokioIo::new(connection), service).await;
         }));
     }

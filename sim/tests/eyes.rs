@@ -7,10 +7,11 @@ use quorate::env::Env;
 use quorate::plant;
 use quorate_proto::etcdserverpb::PutRequest;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
-use sim::cluster::{Cluster, Shape};
-use sim::evidence::Evidence;
-use sim::story::Story;
-use sim::verdict::Violation;
+use sim::cluster::Cluster;
+use sim::facts::evidence::Evidence;
+use sim::facts::shape::Shape;
+use sim::facts::story::Story;
+use sim::facts::verdict::Violation;
 use sim::{World, check, observe, offline, run};
 use tokio::sync::oneshot;
 

@@ -8,7 +8,8 @@ use quorate::env::Env;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
 use sim::World;
-use sim::cluster::{Cluster, Shape};
+use sim::cluster::Cluster;
+use sim::facts::shape::Shape;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// What a write gets before the next one is tried.

@@ -3,11 +3,12 @@
 
 use proptest::prelude::*;
 use sim::plan::Plan;
+use sim::swarm;
 
 proptest! {
     #[test]
     fn what_is_printed_is_read_again(seed: u64) {
-        let plan = Plan::from_seed(seed);
+        let plan = swarm::draw(seed);
         let text = plan.to_string();
         let read: Plan = text.parse().expect("what was printed");
         prop_assert_eq!(&read, &plan, "{}", text);
@@ -54,8 +55,10 @@ at 12s remove m1
 at 13s replace m2 by m5
 at 14s kill p0 for 1s
 at 15s rotate-certs m0 leader
+at 16s forget wal-dir m0 m1
+at 16s forget data-dir leader
 ";
-    let plan: Plan = format!("tls yes\n{steps}").parse().expect("steps that make sense");
+    let plan: Plan = format!("tls yes\nwal-apart yes\n{steps}").parse().expect("steps that make sense");
     let printed: String = plan.steps.iter().map(|step| format!("{step}\n")).collect();
     assert_eq!(printed, steps);
 }
@@ -72,6 +75,7 @@ fn nonsense_is_refused_with_its_line() {
     assert!(refused("traced 1000001").contains("of a million"));
     assert!(refused("client stranger").contains("no certificates"));
     assert!(refused("at 5s rotate-certs m0").contains("no certificates"));
+    assert!(refused("at 5s forget wal-dir m0").contains("no flag to forget"));
     assert!(refused("proxies 4").contains("3 proxies at most"));
     assert!(refused("proxies 1\nclient register at p1").contains("which there is not"));
     assert!(refused("proxies 1\nclient register at p0 by json").contains("no JSON"));

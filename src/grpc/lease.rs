@@ -14,6 +14,7 @@ use super::status::{count_failure, status};
 use super::{caller, gate};
 use crate::limits;
 use crate::member::{Caller, Member};
+use crate::plant;
 use crate::types::LeaseId;
 
 pub struct Lease {
@@ -35,7 +36,11 @@ impl lease_server::Lease for Lease {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let (caller, request) = caller::of(request);
-        self.member.lease_revoke(&caller, request).await.map(Response::new).map_err(status)
+        let mut answer = self.member.lease_revoke(&caller, request).await.map_err(status)?;
+        if plant::REVOKE_ANSWERED_FROM_THE_HEAD.is_planted() {
+            answer.header = Some(self.member.header());
+        }
+        Ok(Response::new(answer))
     }
 
     type LeaseKeepAliveStream = ReceiverStream<Result<LeaseKeepAliveResponse, Status>>;

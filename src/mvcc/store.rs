@@ -86,9 +86,12 @@ impl Position {
         };
         let scheduled = revision(meta::SCHEDULED_COMPACT)?;
         let finished = revision(meta::FINISHED_COMPACT)?;
+        let newest = number(meta::REVISION)?.unwrap_or(Self::EMPTY.revision.0);
+        let forgotten = plant::HEAD_COMPACTION_FORGOTTEN.is_planted();
+        let compacted = scheduled.max(finished).filter(|at| !(forgotten && *at == newest));
         Ok(Self {
-            revision: Revision(number(meta::REVISION)?.unwrap_or(Self::EMPTY.revision.0)),
-            compacted: Revision(scheduled.max(finished).unwrap_or(-1)),
+            revision: Revision(newest),
+            compacted: Revision(compacted.unwrap_or(-1)),
             cleaned: Revision(finished.unwrap_or(-1)),
             applied: Index(number(meta::CONSISTENT_INDEX)?.unwrap_or(0) as u64),
             term: Term(number(meta::TERM)?.unwrap_or(0) as u64),

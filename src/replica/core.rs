@@ -342,7 +342,7 @@ impl Core {
 
         // 6. A leader sends before its own disk has written (thesis 10.2.1), but only once its term
         //    is durable: alone among learners it has become leader without waiting for a vote.
-        let term_is_durable = self.durable_term == self.node.raft.term;
+        let term_is_durable = self.term_is_durable();
         let mut later = ready.take_persisted_messages();
         if plant::ACK_BEFORE_FSYNC.is_planted() {
             now.append(&mut later);
@@ -553,6 +553,11 @@ impl Core {
 
     pub fn term(&self) -> u64 {
         self.node.raft.term
+    }
+
+    /// Whether the disk has the term, and with it this member's vote.
+    pub fn term_is_durable(&self) -> bool {
+        self.durable_term == self.node.raft.term
     }
 
     /// 0 when unknown.

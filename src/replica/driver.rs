@@ -312,11 +312,18 @@ impl<R: Reply> Driver<R> {
     }
 
     fn publish(&mut self) {
+        // A lone voter is elected before its vote is durable. It leads for others, and for itself, from
+        // then on: a crash before that would take the term back.
+        let elected = self.core.role() == Role::Leader && !self.core.term_is_durable();
+        let (role, leader) = match elected {
+            true => (Role::Candidate, 0),
+            false => (self.core.role(), self.core.leader()),
+        };
         let now = Status {
             id: self.config.id,
-            role: self.core.role(),
+            role,
             term: Term(self.core.term()),
-            leader: MemberId(self.core.leader()),
+            leader: MemberId(leader),
             commit: Index(self.core.commit()),
             last_index: Index(self.core.last_index()),
             applied: Index(self.core.applied_index()),

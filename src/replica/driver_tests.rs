@@ -220,6 +220,28 @@ async fn a_lone_member_answers_what_it_has_written() {
     assert_eq!(cluster.replica(1).read_index().await, Err(Unavailable::Stopped.into()));
 }
 
+/// As etcd's raft, in which a candidate's own vote counts once it is stable.
+#[tokio::test]
+async fn a_lone_voter_leads_once_its_vote_is_durable() {
+    let mut cluster = Cluster::new(0);
+    let disk = Disk::default();
+    disk.set(|state| state.stalled = true);
+    let conf_state = raftpb::ConfState { voters: vec![1], ..Default::default() };
+    let boot = Boot { conf_state, ..Default::default() };
+    cluster.start_on(1, boot, disk.clone(), disk.clone());
+    let mut status = cluster.replica(1).status();
+    status.wait_for(|status| status.term == Term(1)).await.expect("the replica runs");
+    {
+        let status = status.borrow();
+        assert_eq!((status.role, status.leader), (Role::Candidate, MemberId::NONE));
+    }
+    disk.set(|state| state.stalled = false);
+    status.wait_for(|status| status.role == Role::Leader).await.expect("the replica runs");
+    assert_eq!((status.borrow().term, status.borrow().leader), (Term(1), MemberId(1)));
+    let voted = |save: &Save| matches!(save, Save::Entries { hard_state: Some(state), .. } if state.vote == 1);
+    assert!(disk.get(|disk| disk.saves.iter().any(voted)));
+}
+
 #[tokio::test]
 async fn a_restarted_member_goes_on_from_its_log() {
     let dir = tempfile::tempdir().expect("a folder for the test");

@@ -41,9 +41,9 @@
 //! * What a message says about this member's disk is true when the message leaves.
 //! * A leader counts its own log only up to what is durable. A lone voter answers nothing before its
 //!   fsync (etcd issue 14370).
-//! * A leader's messages leave only when its term is durable. With other voters that is so by the time
-//!   it is elected; a lone voter among learners would otherwise lead one term twice, with different
-//!   entries.
+//! * A leader's messages leave, and its leadership is published, only when its term is durable. With other
+//!   voters that is so by the time it is elected; a lone voter would otherwise lead one term twice, with
+//!   different entries.
 //! * The driver awaits no disk, no peer and no applier: it ticks, answers heartbeats and takes votes
 //!   whatever the others do (etcd issue 13527). A leader whose write takes longer than an election
 //!   timeout hands over.

@@ -54,9 +54,7 @@ impl Reads {
     pub fn push(&mut self, reader: Reader) {
         if self.waiting.len() >= limits::READERS_MAX {
             answer(reader, Err(Unavailable::TooManyRequests.into()));
-        } else if let Some(round) =
-            self.round.as_mut().filter(|_| plant::READ_JOINS_RUNNING_ROUND.is_planted())
-        {
+        } else if let Some(round) = self.round.as_mut().filter(|round| takes_readers(round)) {
             round.readers.push(reader);
         } else {
             self.waiting.push(reader);
@@ -105,7 +103,7 @@ impl Reads {
     pub fn tick(&mut self) -> Option<Bytes> {
         let round = self.round.as_mut()?;
         round.readers.retain(|reader| !reader.is_closed());
-        if round.readers.is_empty() {
+        if round.readers.is_empty() && !plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted() {
             self.round = None;
             return None;
         }
@@ -128,6 +126,13 @@ impl Reads {
             answer(reader, result.clone());
         }
     }
+}
+
+/// Planted faults: a round under way takes readers that came after it was sent.
+fn takes_readers(round: &Round) -> bool {
+    let given_up = round.readers.iter().all(|reader| reader.is_closed());
+    plant::READ_JOINS_RUNNING_ROUND.is_planted()
+        || given_up && plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted()
 }
 
 /// A reader that has given up does not hear it.

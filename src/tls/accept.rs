@@ -18,7 +18,6 @@ use super::verify::Clients;
 use super::{ClientName, Settings, TlsError, origin};
 use crate::env::{BoxConn, Disk, Env};
 use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
-use crate::plant;
 
 /// Which port is listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +143,7 @@ impl Inner {
         let config = self.configs.current().await?;
         let stream = hello.into_stream(config).await?;
         let names = names(&stream);
-        let asks_origin = self.asks_origin && !plant::MEMBER_COMES_FROM_ANYWHERE.is_planted();
-        if let (true, Some(names), Some(from)) = (asks_origin, &names, from) {
+        if let (true, Some(names), Some(from)) = (self.asks_origin, &names, from) {
             origin::check(&self.env, names, from.ip()).await?;
         }
         let client = names.and_then(|names| names.common).filter(|_| self.names_clients);

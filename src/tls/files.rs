@@ -13,7 +13,6 @@ use tracing::{info, warn};
 use super::{Settings, TlsError, is_given};
 use crate::env::{Disk, Env, Open};
 use crate::limits::TLS_FILE_BYTES_MAX;
-use crate::plant;
 
 /// Where Linux distributions keep the CAs that they trust; the first that is there counts.
 const SYSTEM_CAS: &[&str] = &[
@@ -198,9 +197,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         let disk = &*self.env.disk;
         let contents = Contents::read(disk, &self.settings, self.end)?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            |before: &Contents| *before == contents || plant::OLD_CERTIFICATE_SERVED.is_planted();
-        let known = state.made.as_ref().filter(|(before, _)| same(before));
+        let known = state.made.as_ref().filter(|(before, _)| *before == contents);
         if let Some(made) = known.map(|(_, made)| made.clone()) {
             return Ok((contents, made));
         }

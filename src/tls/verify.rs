@@ -22,7 +22,6 @@ use super::certificate::{self, Names, Usage};
 use super::files::{self, Contents};
 use super::{Settings, TlsError};
 use crate::env::Disk;
-use crate::plant;
 
 /// The CAs, and the certificates that are trusted as they are.
 struct Trusted {
@@ -152,7 +151,7 @@ impl Clients {
         let revoked = self.revoked.as_ref().map_err(|error| refused(&error.0))?;
         for der in shown {
             let serial = certificate::serial(der).ok_or(CertificateError::BadEncoding)?;
-            if revoked.contains(&serial) && !plant::REVOCATIONS_IGNORED.is_planted() {
+            if revoked.contains(&serial) {
                 return Err(CertificateError::Revoked.into());
             }
         }
@@ -162,7 +161,7 @@ impl Clients {
 
 impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
-        !plant::CLIENT_WITHOUT_CERTIFICATE_SERVED.is_planted()
+        true
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -175,8 +174,7 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let unchecked = plant::CLIENT_CERT_UNCHECKED.is_planted();
-        if !unchecked && !self.trusted.vouches_for(end_entity, now, Usage::Client) {
+        if !self.trusted.vouches_for(end_entity, now, Usage::Client) {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_client_cert(end_entity, intermediates, now)?;
         }

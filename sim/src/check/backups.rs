@@ -1,52 +1,45 @@
 //! A backup is one moment of the history, and all of it: what a server that was restored from it serves is
-//! what the log says of its revision, leases and their keys included; and that moment is not before what
-//! its member had said already. Judged by the replay of the log alone.
+//! what the log has at its revision, leases and their keys included; and that moment is not before what
+//! its member had reported already. Checked by the replay of the log alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use quorate_proto::etcdserverpb::{LeaseTimeToLiveResponse, RangeRequest, RangeResponse};
 
 use super::bounded;
 use super::model::{COMPACTED, Misfit, Trial};
 use super::space::Space;
-use crate::evidence::{Backup, Record};
-use crate::history::{Answer, Call};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Backup, Read, Record};
+use crate::facts::history::Call;
+use crate::facts::verdict::{Proof, Violation};
 
 pub const CHECKER: &str = "backups";
-/// For whoever tries it.
+/// Shared with the nemesis, which takes backups.
 pub const SERVES: &str = "a backup can be restored and served";
 const MOMENT: &str = "a backup is a moment of the history";
 const PRESENT: &str = "a backup is not older than what its member had said";
 const LEASES: &str = "leases are restored with their keys";
 
-/// What was asked of a restored server.
-pub type Read = (RangeRequest, Answer<RangeResponse>);
-/// A lease that it listed, and what it said of it.
-pub type Lease = (i64, Answer<LeaseTimeToLiveResponse>);
-
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);
-    let judged = record.backups.iter().flat_map(|backup| {
-        let judge = Judge { record, space: &space, backup };
-        judge.run()
+    let checked = record.backups.iter().flat_map(|backup| {
+        let checker = Checker { record, space: &space, backup };
+        checker.run()
     });
-    bounded(judged.collect())
+    bounded(checked.collect())
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     space: &'a Space,
     backup: &'a Backup,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     fn run(&self) -> Vec<Violation> {
         let Some(revision) = self.revision() else {
             return vec![self.fault(SERVES, "it does not say what it holds".to_owned())];
         };
         if revision > self.space.last {
-            // A log that was broken off says nothing of what came later.
+            // A log that was broken off does not have what came later.
             let known = self.record.whole;
             let text = format!("it is at {revision}, there is no more than {}", self.space.last);
             return known.then(|| self.fault(MOMENT, text)).into_iter().collect();
@@ -68,7 +61,7 @@ impl Judge<'_> {
         let trial = Trial::new(self.space, revision);
         let answer = match answer {
             Ok(answer) => answer,
-            // What was compacted is gone, if anybody has compacted that much.
+            // What was compacted is gone, if a compaction may have reached that far.
             Err(failure) if failure.text == COMPACTED && request.revision > 0 => {
                 let furthest = self.record.compacted_at_most();
                 let text =
@@ -93,7 +86,7 @@ impl Judge<'_> {
         )
     }
 
-    /// The same process had said that it was further before the backup was asked for.
+    /// The same process had reported a later revision before the backup was requested.
     fn late(&self, revision: i64) -> Option<Violation> {
         let Backup { source, process, began, .. } = self.backup;
         let before = self.record.samples.iter().filter(|sample| {
@@ -105,7 +98,7 @@ impl Judge<'_> {
         (revision < said).then(|| self.fault(PRESENT, text))
     }
 
-    /// Every lease that has keys is there, every one that is there has its keys, and somebody has asked
+    /// Every lease that has keys is there, every one that is there has its keys, and some call has asked
     /// for it.
     fn leases(&self, revision: i64) -> Vec<Violation> {
         let everything = self.space.select(&[0], &[0], revision);
@@ -133,7 +126,7 @@ impl Judge<'_> {
                 faults.push(format!("on lease {id} hang {told:?}, at {revision} it was {keys:?}"));
             }
             match granted.get(&id) {
-                // Whoever left the number to the server and heard nothing may have been given it.
+                // A grant without an answer, whose number was left to the server, may have got it.
                 None if granted.contains_key(&0) => {}
                 None => faults.push(format!("lease {id} was granted to nobody")),
                 // A number may be used again, and for another time.
@@ -156,7 +149,7 @@ impl Judge<'_> {
     }
 }
 
-/// Every lease that somebody may have been granted, with the times that were told; none where an answer
+/// Every lease that may have been granted, with the times in the answers; none where an answer
 /// is missing, as then another time may have been granted.
 fn granted(record: &Record) -> BTreeMap<i64, BTreeSet<i64>> {
     let mut granted: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
@@ -181,15 +174,17 @@ fn granted(record: &Record) -> BTreeMap<i64, BTreeSet<i64>> {
 #[cfg(test)]
 mod tests {
     use quorate_proto::etcdserverpb::{
-        LeaseGrantRequest, LeaseGrantResponse, ResponseHeader, StatusResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseTimeToLiveResponse, RangeRequest,
+        RangeResponse, ResponseHeader, StatusResponse,
     };
     use quorate_proto::mvccpb::{KeyValue, event::EventType};
     use tonic::Code;
 
     use super::*;
     use crate::check::fixture::{Fixture, event, failed, header, kv, texts};
-    use crate::evidence::Sample;
-    use crate::workload::request;
+    use crate::facts::evidence::{Lease, Sample};
+    use crate::facts::history::Answer;
+    use crate::facts::request;
 
     const ID: i64 = 7;
 
@@ -237,7 +232,7 @@ mod tests {
         }
     }
 
-    /// What is said of a backup that is not quite as it should be.
+    /// The violations of a backup that is not quite as it should be.
     fn said(change: impl FnOnce(&mut Backup, &mut Record)) -> String {
         let mut fixture = history();
         let mut backup = sound(&fixture);
@@ -276,7 +271,7 @@ mod tests {
             };
             if let Some(revision) = compacted {
                 let call = Call::Compact(request(revision), Ok(Default::default()));
-                let of = crate::history::Operation { call, ..record.operations[0].clone() };
+                let of = crate::facts::history::Operation { call, ..record.operations[0].clone() };
                 record.operations.push(of);
             }
         };
@@ -337,8 +332,9 @@ mod tests {
         assert!(foreign.contains("lease 8 was granted to nobody"), "{foreign}");
         let silent = said(|backup, record| {
             backup.leases.push((8, lease(&[]).1));
-            let call = Call::Grant(Default::default(), Err(crate::history::Failure::silence()));
-            let of = crate::history::Operation { call, ..record.operations[0].clone() };
+            let call =
+                Call::Grant(Default::default(), Err(crate::facts::history::Failure::silence()));
+            let of = crate::facts::history::Operation { call, ..record.operations[0].clone() };
             record.operations.push(of);
         });
         assert_eq!(silent, "", "a number that the server chose and nobody was told");

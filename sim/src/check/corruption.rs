@@ -1,13 +1,13 @@
 //! The server's own check for corruption, held against what observers have seen: a member whose
-//! history is not that of the majority is accused soon, and nobody else ever is.
+//! history is not that of the majority is accused soon, and no other ever is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{bounded, said_at};
-use crate::evidence::{Record, Sample};
-use crate::observe::seen::Hash;
-use crate::verdict::Violation;
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::seen::Hash;
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "corruption";
 const ALARM: &str = " alarm:CORRUPT";
@@ -25,7 +25,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     for sample in &record.samples {
         for id in sample.status.errors.iter().filter_map(|error| named(error)) {
             let fresh = accused.insert(id);
-            // Who judges may not have heard of enough members to know the majority.
+            // The leader may not have had the hashes of enough members to know the majority.
             let known = wrong.contains_key(&id) || (id == 0 && !wrong.is_empty());
             if fresh && !known {
                 let text = match id {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::check::fixture::{Fixture, texts};
 
-    /// Three members m1, m2, m3; the hash of each at one place, and whom the last sample accuses.
+    /// Three members m1, m2, m3; the hash of each at one place, and the members that the last sample accuses.
     fn said(hashes: [u32; 3], accused: &[u64]) -> String {
         let mut fixture = Fixture::default();
         fixture.record.corrupt_check = Some(Duration::from_secs(1));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn wrong_accusations_of_members_are_violations() {
         assert_eq!(said([7, 7, 7], &[]), "");
         assert!(said([7, 7, 7], &[2]).contains("member 2 is accused"));
         assert_eq!(said([7, 8, 7], &[2]), "");

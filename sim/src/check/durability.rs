@@ -1,4 +1,4 @@
-//! What was acknowledged is there in the end, on every member: judged by what the members answer when
+//! What was acknowledged is there in the end, on every member: checked by what the members answer when
 //! all is over, not by the log.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::order::Order;
 use super::space::inside;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 const PROPERTY: &str = "acknowledged writes are there";
 
@@ -18,7 +18,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let closing = record.operations.iter().filter(|op| op.workload == "closing");
     let order = Order::new(record);
     let puts = newest_puts(record);
-    closing.flat_map(|read| judge(record, &order, &puts, read)).collect()
+    closing.flat_map(|read| examine(record, &order, &puts, read)).collect()
 }
 
 /// By key, the acknowledged put with the newest revision.
@@ -38,7 +38,7 @@ fn newest_puts(record: &Record) -> BTreeMap<&Bytes, (i64, &Operation)> {
 }
 
 /// One member's account of everything.
-fn judge(
+fn examine(
     record: &Record,
     order: &Order,
     puts: &BTreeMap<&Bytes, (i64, &Operation)>,
@@ -50,7 +50,7 @@ fn judge(
     let floor = order.floor(read);
     let at = read.revision().unwrap_or(0);
     if at < floor && request.serializable {
-        // A learner that is not there yet: it is asked again.
+        // A learner that is not there yet: the read is repeated.
         return violations;
     }
     if at < floor {
@@ -95,17 +95,17 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, header, kv, put, texts};
-    use crate::workload::request;
+    use crate::facts::request;
 
     #[test]
-    fn faults_are_found() {
+    fn keys_lost_and_found_again_are_violations() {
         let said = |revision: i64, kvs: Vec<KeyValue>, deleted: bool| {
             let everything = RangeRequest { range_end: vec![0].into(), ..request::get("\0") };
             let answer = RangeResponse { header: header(revision), kvs, ..Default::default() };
             let read = Call::Range(everything, Ok(answer));
             let mut fixture = Fixture::default().call(0, 1, put("a", "1", Some(2)));
             if deleted {
-                let silence = Err(crate::history::Failure::silence());
+                let silence = Err(crate::facts::history::Failure::silence());
                 fixture = fixture.call(2, 3, Call::Delete(request::delete("a"), silence));
             }
             texts(&check(&fixture.call_of(1, "closing", 4, 5, read).record))

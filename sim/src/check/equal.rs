@@ -1,11 +1,11 @@
-//! Members are the same where they say they are at the same place: equal fingerprints of history at
+//! Members are the same where they report the same place: equal fingerprints of history at
 //! one revision and compaction, one revision for one applied index, during the run and in the end.
 
 use std::collections::BTreeMap;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "equal";
 
@@ -40,7 +40,7 @@ fn fingerprints(record: &Record) -> Vec<Violation> {
     violations
 }
 
-/// A place in the log has one revision and one term, whoever says so and whenever.
+/// A place in the log has one revision and one term, in every report of every member.
 fn positions(record: &Record) -> Vec<Violation> {
     let mut known: BTreeMap<(u64, u64), (&str, i64)> = BTreeMap::new();
     let mut violations = Vec::new();
@@ -80,8 +80,8 @@ mod tests {
     use quorate_proto::etcdserverpb::{HashKvResponse, ResponseHeader, StatusResponse};
 
     use super::*;
-    use crate::evidence::Sample;
-    use crate::observe::seen::Hash;
+    use crate::facts::evidence::Sample;
+    use crate::facts::seen::Hash;
 
     fn hash(host: &str, revision: i64, compacted: i64, hash: u32) -> Hash {
         let answer = HashKvResponse {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn members_with_other_hashes_and_revisions_are_violations() {
         let mut record = Record::default();
         record.seen.hashes = vec![hash("m0", 5, -1, 1), hash("m1", 5, 3, 2), hash("m1", 5, -1, 1)];
         record.samples = vec![sample("m0", 7, 5), sample("m1", 7, 5), sample("m1", 8, 5)];

@@ -7,10 +7,10 @@ use quorate_proto::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader};
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 use tonic::Code;
 
-use crate::evidence::Record;
-use crate::history::{Answer, Call, Failure, Operation};
-use crate::verdict::Violation;
-use crate::workload::request;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Answer, Call, Failure, Operation};
+use crate::facts::request;
+use crate::facts::verdict::Violation;
 
 pub struct Fixture {
     pub record: Record,
@@ -69,7 +69,7 @@ impl Fixture {
     }
 }
 
-/// What has been said, for assertions.
+/// The texts of violations, for assertions.
 pub fn texts(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,6 +1,6 @@
 //! A lease never ends before the time that its holder was promised, lasts only so much longer, and
 //! when it is over it is over: its keys are gone (all at one revision: see `replay`), nothing can hang
-//! on it any more, and nobody is told that it lives. Judged by clients' clocks.
+//! on it any more, and no answer reports it alive. Measured by clients' clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use quorate_proto::etcdserverpb::PutRequest;
 
 use super::model::LEASE_NOT_FOUND;
 use super::order::Order;
-use super::replay::{changes, explains, lease_ended, wrote};
+use super::replay::{explains, lease_ended};
 use super::space::Space;
-use crate::evidence::Record;
-use crate::history::{Call, Operation, puts};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation, puts};
+use crate::facts::verdict::Violation;
 
 /// How long a lease may outlive its end in a whole cluster: an election, a look, a commit.
 const GRACE: Duration = Duration::from_secs(6);
@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(6);
 const LINGERS: Duration = Duration::from_secs(8);
 /// What a new leader adds to the time that is left, and what rounding to seconds adds.
 const EXTENSION_S: i64 = 3;
-/// The shortest lease is at most this long, whatever was asked for.
+/// The shortest lease is at most this long, whatever was requested.
 const LEAST: Duration = Duration::from_secs(10);
 
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -34,8 +34,8 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, lease) in &leases {
         let keys = hanging.get(id).map_or(&[][..], |keys| keys);
-        let judge = Judge { record, order: &order, id: *id, lease, keys, last: space.last };
-        judge.run(&mut violations);
+        let checker = Checker { record, order: &order, id: *id, lease, keys, last: space.last };
+        checker.run(&mut violations);
     }
     violations
         .extend(record.operations.iter().filter_map(|operation| puts_judged(operation, &leases)));
@@ -45,7 +45,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
 /// What is known of one lease.
 #[derive(Default)]
 struct Lease<'a> {
-    /// What its holder was told; if nothing, what it asked for.
+    /// The time in the answer; without one, the time requested.
     ttl: Duration,
     /// Grants and renewals that were answered.
     confirmed: Vec<&'a Operation>,
@@ -53,7 +53,7 @@ struct Lease<'a> {
     last_try: Option<Instant>,
     /// Revokes that were not refused.
     revokes: Vec<&'a Operation>,
-    /// Calls whose answer says that it is over.
+    /// Calls whose answer reports that it is over.
     over: Vec<&'a Operation>,
     asked: Vec<&'a Operation>,
     /// Grants of the same number that were answered after the first one.
@@ -123,7 +123,7 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Whether somebody may have ended it by then.
+    /// Whether a revoke may have ended it by then.
     fn revoked_by(&self, at: Instant) -> bool {
         self.revokes.iter().any(|revoke| revoke.began <= at)
     }
@@ -154,16 +154,16 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// Finds the revisions that took the keys of a lease and can be nobody's deletion.
+/// Finds the revisions that took the keys of a lease and that no deletion explains.
 fn ends<'a>(
     record: &'a Record,
     space: &Space,
     order: &Order,
     leases: &mut BTreeMap<i64, Lease<'a>>,
 ) {
-    let written = record.operations.iter().filter(|operation| wrote(&operation.call));
+    let written = record.operations.iter().filter(|operation| operation.call.wrote());
     let claimed: BTreeSet<_> = written.filter_map(Operation::revision).collect();
-    let silent = |operation: &&Operation| operation.unknown() && changes(&operation.call);
+    let silent = |operation: &&Operation| operation.unknown() && operation.call.may_write();
     let unknown: Vec<_> = record.operations.iter().filter(silent).collect();
     let seen = seen(record);
     for (revision, events) in record.log.iter().filter(|(at, _)| !claimed.contains(at)) {
@@ -178,7 +178,7 @@ fn ends<'a>(
     }
 }
 
-/// When each revision was first told to a watcher.
+/// When each revision first reached a watcher.
 fn seen(record: &Record) -> BTreeMap<i64, Instant> {
     let mut seen = BTreeMap::new();
     for (at, response) in record.streams.iter().flat_map(|stream| &stream.responses) {
@@ -211,7 +211,7 @@ fn hanging(space: &Space) -> BTreeMap<i64, Vec<Hanging>> {
     hanging
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     order: &'a Order,
     id: i64,
@@ -220,7 +220,7 @@ struct Judge<'a> {
     last: i64,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     fn fault(&self, property: &'static str, text: String, proof: Option<&Operation>) -> Violation {
         let violation = Violation::new("leases", property, format!("lease {}: {text}", self.id));
         match proof {
@@ -302,7 +302,7 @@ impl Judge<'_> {
         Some(self.fault("what is over stays over", text, None))
     }
 
-    /// Somebody was told that it is over while it had to live.
+    /// An answer reported that it is over while it had to live.
     fn said_over(&self, operation: &Operation) -> Option<Violation> {
         let lived = self.lease.lived_through(operation, self.shortest());
         lived.then(|| {
@@ -311,7 +311,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Somebody was told that it lives after it was over.
+    /// An answer reported it alive after it was over.
     fn alive(&self, operation: &Operation) -> Option<Violation> {
         self.lease.over_before(operation).then(|| {
             let text = format!("was over before {operation}");
@@ -319,7 +319,7 @@ impl Judge<'_> {
         })
     }
 
-    /// What was told of its time and its keys.
+    /// What was answered about its time and its keys.
     fn asked(&self, operation: &Operation) -> Option<Violation> {
         let Call::TimeToLive(request, Ok(answer)) = &operation.call else { return None };
         if let Some(violation) = self.alive(operation) {
@@ -387,7 +387,7 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, event, failed, get, gone, header, kv, texts};
-    use crate::workload::request;
+    use crate::facts::request;
 
     fn grant() -> Call {
         let answer = LeaseGrantResponse { id: 7, ttl: 5, ..Default::default() };
@@ -399,7 +399,7 @@ mod tests {
         Call::KeepAlive(LeaseKeepAliveRequest { id: 7 }, Ok(answer))
     }
 
-    fn put(answer: crate::history::Answer<PutResponse>) -> Call {
+    fn put(answer: crate::facts::history::Answer<PutResponse>) -> Call {
         Call::Put(PutRequest { lease: 7, ..request::put("a", "1") }, answer)
     }
 

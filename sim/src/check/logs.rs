@@ -1,11 +1,11 @@
-//! A line at error level means that something is broken that nobody had planned to break: the run has
-//! failed, unless the disk of the member that says so was made to fail.
+//! A line at error level means that something is broken that no step had broken on purpose: the run has
+//! failed, unless the disk of that member was made to fail.
 
 use tracing::Level;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::verdict::{Proof, Violation};
 
 /// Every error that no fault explains.
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -24,7 +24,7 @@ mod tests {
 
     use super::*;
     use crate::Harm;
-    use crate::observe::seen::LogLine;
+    use crate::facts::seen::LogLine;
 
     #[test]
     fn errors_are_told_unless_the_disk_was_harmed() {

@@ -1,31 +1,34 @@
-//! Judges of a run, one a file. None shares code with the server but the wire types, and none trusts
-//! what the server says about itself.
+//! Checkers of a run, one a file. None shares code with the server but the wire types, and none trusts
+//! what the server reports about itself.
 //!
-//! | judge | question |
+//! | checker | question |
 //! |---|---|
 //! | [`replay`] [`past`] [`refusals`] | are all answers explained by one order of all writes? |
 //! | [`search`] | the same without revisions and log, by search |
 //! | [`monotonic`] [`serializable`] [`durability`] | does nothing go back, is nothing made up, is nothing lost? |
-//! | [`watches`] [`leases`] | are watchers and lease holders told the truth, in time? |
+//! | [`watches`] [`leases`] | are watchers and lease holders served what there is, in time? |
+//! | [`headers`] | is an answer's revision that of its effect? |
 //! | [`raft`] | one leader a term, logs that match, nothing committed lost, nothing goes back |
-//! | [`equal`] | are members the same where they say they are at the same place? |
+//! | [`equal`] | are members the same where they report the same place? |
 //! | [`corruption`] | is the member that differs accused, and no other? |
 //! | [`backups`] | is what a restored backup serves a moment of the history? |
 //! | [`quota`] | do members stay within their quota, and does its alarm stand for a reason? |
 //! | [`versions`] | is the version what it is to be, and the same on all members? |
-//! | [`spans`] | is what is told of calls of one piece? |
+//! | [`spans`] | do the spans of a call fit together? |
 //! | [`queues`] [`logs`] | is memory bounded, is nothing logged as an error? |
 //!
-//! Two files are no judges: [`space`] is the key space at every revision, [`model`] what each request
-//! does to it. [`order`] says what follows from real time. What lies on members' disks is judged by
+//! Two files are no checkers: [`space`] is the key space at every revision, [`model`] what each request
+//! does to it. [`order`] has what follows from real time. What lies on members' disks is checked by
 //! [`crate::offline`].
 
 pub mod backups;
 pub mod corruption;
 pub mod durability;
 pub mod equal;
+pub(crate) mod findings;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod headers;
 pub mod leases;
 pub mod logs;
 pub mod model;
@@ -44,15 +47,14 @@ pub mod spans;
 pub mod versions;
 pub mod watches;
 
-use crate::evidence::{Record, Sample};
-use crate::verdict::{Proof, Violation};
+pub(crate) use findings::{bounded, said_at};
 
-/// What does not fit usually does so in many places for one reason.
-const SHOWN: usize = 8;
+use crate::facts::evidence::Record;
+use crate::facts::verdict::Violation;
 
-/// Every question that can be asked about what was seen.
+/// Runs every checker on what was recorded.
 pub fn all(record: &Record) -> Vec<Violation> {
-    let judges = [
+    let checkers = [
         replay::check,
         search::check,
         monotonic::check,
@@ -61,6 +63,7 @@ pub fn all(record: &Record) -> Vec<Violation> {
         serializable::check,
         watches::check,
         leases::check,
+        headers::check,
         durability::check,
         raft::check,
         equal::check,
@@ -73,25 +76,6 @@ pub fn all(record: &Record) -> Vec<Violation> {
         logs::check,
     ];
     let mut violations = record.violations.clone();
-    violations.extend(judges.into_iter().flat_map(|judge| judge(record)));
-    violations
-}
-
-/// What a member said at one moment is the fault.
-fn said_at(
-    checker: &'static str,
-    record: &Record,
-    sample: &Sample,
-    property: &'static str,
-    text: String,
-) -> Violation {
-    let at_us = record.at(sample.at).as_micros() as u64;
-    let proof = Proof::Member { host: sample.host.clone(), at_us };
-    Violation::new(checker, property, text).proved_by(proof)
-}
-
-/// The first few of many.
-fn bounded(mut violations: Vec<Violation>) -> Vec<Violation> {
-    violations.truncate(SHOWN);
+    violations.extend(checkers.into_iter().flat_map(|checker| checker(record)));
     violations
 }

@@ -1,4 +1,4 @@
-//! What etcd 3.7 says each request does, written down once more and independently of the server: a
+//! What etcd 3.7 documents that each request does, written down once more and independently of the server: a
 //! request is tried on the key space as it was after some revision, its answer must be the one it had
 //! to get, and the events it makes are known afterwards.
 
@@ -17,7 +17,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::space::{Space, inside};
-use crate::history::short;
+use crate::facts::history::short;
 
 /// Why an answer cannot be the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,7 +325,7 @@ fn matches(compare: &Compare, kv: &KeyValue) -> bool {
     }
 }
 
-/// Filters and sorts what a range found, and tells how much of it fits the limit.
+/// Filters and sorts what a range found, and counts how much of it fits the limit.
 fn arrange<'k>(request: &RangeRequest, mut kvs: Vec<&'k KeyValue>) -> (Vec<&'k KeyValue>, usize) {
     let limit = usize::try_from(request.limit).unwrap_or(0);
     let (order, target) = (request.sort_order(), request.sort_target());
@@ -337,7 +337,7 @@ fn arrange<'k>(request: &RangeRequest, mut kvs: Vec<&'k KeyValue>) -> (Vec<&'k K
     ];
     let filtered = bounds != [(0, 0); 2];
     if limit > 0 && natural && !filtered {
-        // etcd fetches one more than it was asked for, and sorts what it has fetched.
+        // etcd fetches one more than the limit, and sorts what it has fetched.
         kvs.truncate(limit + 1);
     }
     let within = |value: i64, (least, most): (i64, i64)| {
@@ -406,9 +406,9 @@ fn same(request: &RangeRequest, got: &KeyValue, wanted: &KeyValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::space::Log;
     use super::*;
-    use crate::workload::request::{Op, created, delete, get, list, put, txn, unchanged};
+    use crate::facts::history::Log;
+    use crate::facts::request::{Op, created, delete, get, list, put, txn, unchanged};
 
     fn kv(key: &'static str, value: &'static str, at: i64) -> KeyValue {
         KeyValue {
@@ -476,8 +476,8 @@ mod tests {
         assert!(said(&bounded, &read(4, three[1..].to_vec(), false, 3)));
         assert!(!said(&bounded, &read(4, three.clone(), false, 3)), "unfiltered");
         let future = RangeRequest { revision: 5, ..all };
-        let judged = Trial::new(&space, 4).range(&future, None);
-        assert_eq!(judged, Err(Misfit::Refused(FUTURE)));
+        let checked = Trial::new(&space, 4).range(&future, None);
+        assert_eq!(checked, Err(Misfit::Refused(FUTURE)));
     }
 
     #[test]
@@ -542,7 +542,7 @@ mod tests {
         assert!(said(answer(Some(kv("a", "1", 2)))));
         assert!(!said(answer(None)) && !said(answer(Some(kv("a", "0", 2)))));
         let missing = PutRequest { ignore_value: true, ..put("x", "") };
-        let judged = Trial::new(&space, 2).put(&missing, None);
-        assert_eq!(judged, Err(Misfit::Refused(KEY_NOT_FOUND)));
+        let checked = Trial::new(&space, 2).put(&missing, None);
+        assert_eq!(checked, Err(Misfit::Refused(KEY_NOT_FOUND)));
     }
 }

@@ -1,15 +1,14 @@
 //! Does time ever run backwards? What ended before something else began has a smaller revision if the
-//! other is a write, and none larger if it is a read of the newest state. What a member says of itself
+//! other is a write, and none larger if it is a read of the newest state. What a member reports of itself
 //! never goes back either, whether or not it was started again in between.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::order::Order;
-use super::replay::wrote;
-use crate::evidence::Record;
-use crate::history::Operation;
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::Operation;
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = real_time(record);
@@ -20,12 +19,12 @@ pub fn check(record: &Record) -> Vec<Violation> {
 /// Linearizable answers follow real time.
 fn real_time(record: &Record) -> Vec<Violation> {
     let order = Order::new(record);
-    let judged = record.operations.iter().filter(|op| op.answered() && op.linearizable());
-    judged
+    let checked = record.operations.iter().filter(|op| op.answered() && op.linearizable());
+    checked
         .filter_map(|operation| {
             let revision = operation.revision()?;
             let floor = order.floor(operation);
-            let late = if wrote(&operation.call) { revision > floor } else { revision >= floor };
+            let late = if operation.call.wrote() { revision > floor } else { revision >= floor };
             (!late).then(|| {
                 let text = format!("{operation}: got {revision} after {floor} had been answered");
                 let violation = Violation::new("monotonic", "revisions follow real time", text);
@@ -39,13 +38,13 @@ fn real_time(record: &Record) -> Vec<Violation> {
         .collect()
 }
 
-/// Who had been told that revision by then.
+/// A call that had been answered with that revision by then.
 fn teller(record: &Record, revision: i64, before: Instant) -> Option<&Operation> {
     let mut told = record.operations.iter();
     told.find(|op| op.ended < before && op.revision() == Some(revision))
 }
 
-/// What a member said before it was asked again, it does not take back. What a proxy has kept is no
+/// A later request to a member is answered with no older revision. What a proxy has kept is no
 /// answer of a member's.
 fn members(record: &Record) -> Vec<Violation> {
     let mut words: BTreeMap<u64, Vec<Word<'_>>> = BTreeMap::new();
@@ -88,8 +87,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, get, put, texts};
-    use crate::history::Call;
-    use crate::workload::request;
+    use crate::facts::history::Call;
+    use crate::facts::request;
 
     fn said(fixture: Fixture) -> String {
         texts(&check(&fixture.record))

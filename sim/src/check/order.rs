@@ -1,15 +1,14 @@
-//! What real time says about revisions: how new a state a call must have met, and how new it can have
+//! What follows for revisions from real time: how new a state a call must have met, and how new it can have
 //! been. From answers only.
 
 use std::time::Instant;
 
-use super::replay::wrote;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
 
 /// Bounds by time.
 pub struct Order {
-    /// By time, the newest revision that somebody had been told by then.
+    /// By time, the newest revision in any answer by then.
     told: Vec<(Instant, i64)>,
     /// By time, the oldest revision that was written by a call that began then or later.
     later: Vec<(Instant, i64)>,
@@ -34,7 +33,7 @@ impl Order {
             newest = newest.max(*revision);
             *revision = newest;
         }
-        let written = answered().filter(|(op, _)| wrote(&op.call));
+        let written = answered().filter(|(op, _)| op.call.wrote());
         let mut later: Vec<_> = written.map(|(op, revision)| (op.began, revision)).collect();
         later.sort_unstable();
         let mut oldest = i64::MAX;
@@ -45,19 +44,19 @@ impl Order {
         Self { told, later }
     }
 
-    /// The newest revision that anybody had been told before the call began: it is about this state or
+    /// The newest revision in any answer before the call began: it is about this state or
     /// a later one, and what it writes is newer.
     pub fn floor(&self, operation: &Operation) -> i64 {
         self.floor_at(operation.began)
     }
 
-    /// The newest revision that anybody had been told before this instant.
+    /// The newest revision in any answer before this instant.
     pub fn floor_at(&self, at: Instant) -> i64 {
         let after = self.told.partition_point(|(told, _)| *told < at);
         self.told[..after].last().map_or(1, |(_, revision)| *revision)
     }
 
-    /// The first instant at which somebody had been told this revision or a newer one.
+    /// The first instant at which an answer had this revision or a newer one.
     pub fn first_told(&self, revision: i64) -> Option<Instant> {
         let at = self.told.partition_point(|(_, told)| *told < revision);
         self.told.get(at).map(|(told, _)| *told)

@@ -8,9 +8,9 @@ use tonic::Code;
 
 use super::model::{COMPACTED, FUTURE};
 use super::order::Order;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let compactions: Vec<_> = record
@@ -22,10 +22,10 @@ pub fn check(record: &Record) -> Vec<Violation> {
         })
         .collect();
     let order = Order::new(record);
-    let judged = record.operations.iter();
-    judged
+    let checked = record.operations.iter();
+    checked
         .filter_map(|operation| {
-            let fault = judge(&compactions, &order, record, operation)?;
+            let fault = examine(&compactions, &order, record, operation)?;
             let text = format!("{operation}: {fault}");
             let violation =
                 Violation::new("past", "compaction ends the past, nothing else does", text);
@@ -34,7 +34,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         .collect()
 }
 
-/// A compaction that was asked for and not refused.
+/// A compaction that was requested and not refused.
 struct Compaction {
     revision: i64,
     began: Instant,
@@ -42,7 +42,7 @@ struct Compaction {
     done: Option<Instant>,
 }
 
-fn judge(
+fn examine(
     compactions: &[Compaction],
     order: &Order,
     record: &Record,
@@ -94,7 +94,7 @@ fn aged(order: &Order, record: &Record, at: Instant) -> i64 {
     since.map_or(0, |since| order.ceiling_at(since, i64::MAX))
 }
 
-/// The revisions that a call asks for by number.
+/// The revisions that a call names by number.
 struct Wanted {
     least: i64,
     most: i64,
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, failed, header, put, texts};
-    use crate::history::Answer;
-    use crate::workload::request;
+    use crate::facts::history::Answer;
+    use crate::facts::request;
 
     fn compact(revision: i64) -> Call {
         let request = CompactionRequest { revision, physical: false };
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn reads_across_the_compaction_and_the_future_are_violations() {
         let said = |call| {
             let before = Fixture::default().call(0, 1, put("a", "1", Some(9)));
             texts(&check(&before.call(2, 3, compact(5)).call(4, 5, call).record))

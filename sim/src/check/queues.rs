@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::observe::seen::Page;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::seen::Page;
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "queues";
 
@@ -44,7 +44,7 @@ const BOUNDS: [(&str, f64); 5] = [
     // Proposals of one member that wait for an answer.
     (PENDING, 16_384.0),
     (PENDING_BYTES, 67_108_864.0),
-    // What the cluster's members are told.
+    // The settings of the cluster's members.
     (ANSWERS, 4_194_304.0),
     // One database at a time to each of at most six others.
     (SENDING, 6.0),
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_found() {
+    fn queues_above_their_bounds_are_violations() {
         let now = Instant::now();
         let said = |after: Duration, figures: &[(&str, f64)]| {
             let figures: BTreeMap<_, _> =

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{bounded, said_at};
-use crate::evidence::{Record, Sample};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "quota";
 
-/// What clients are told when there is no space.
+/// The answer to clients when there is no space.
 pub const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 
 /// How long an alarm may outlive its reason on a member that has one and the same leader all the time.
@@ -61,19 +61,19 @@ pub fn check(record: &Record) -> Vec<Violation> {
 
 /// An alarm without a reason, so far.
 struct Idle {
-    /// Whose process it is, and whom it follows.
+    /// The process, and the leader that it follows.
     place: (u64, u64),
     since: Instant,
 }
 
-/// Whether a member says that it has raised the alarm itself.
+/// Whether a member reports that it has raised the alarm itself.
 fn has_alarm(sample: &Sample) -> bool {
     let id = sample.status.header.as_ref().map_or(0, |header| header.member_id);
     let own = format!("memberID:{id} alarm:NOSPACE");
     sample.status.errors.contains(&own)
 }
 
-/// Nobody runs out of space that has no end.
+/// Space without a bound does not run out.
 fn without(record: &Record) -> Vec<Violation> {
     let alarms = |sample: &&Sample| sample.status.errors.iter().any(|e| e.contains("NOSPACE"));
     let told = record.samples.iter().filter(alarms);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn bytes_above_the_quota_and_needless_alarms_are_violations() {
         let quota = Some(1_000);
         let sound = [(0, 1_400, 1, true), (1, 400, 1, true), (9, 400, 1, true), (10, 0, 1, false)];
         assert_eq!(said(quota, &sound), "");

@@ -1,16 +1,15 @@
 //! Consensus as Raft promises it (Ongaro, thesis, figure 3.2): one leader a term, logs that agree
 //! wherever they have an entry of one index and term, nothing committed that is lost or replaced; and
-//! what a member says of itself never goes back. From what members say, what they log and what is on
+//! what a member reports of itself never goes back. From what members report, what they log and what is on
 //! their disks, never from their code.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bounded;
-use crate::evidence::{Record, Sample};
-use crate::observe::seen::DiskLog;
-use crate::offline::Line;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::seen::{DiskLog, Line};
+use crate::facts::verdict::{Proof, Violation};
 
 const CHECKER: &str = "raft";
 
@@ -25,7 +24,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
     bounded(violations)
 }
 
-/// Whom members call the leader of a term, and who has said that it is.
+/// The leader of each term in members' reports, and the member that reported it first.
 fn leaders(record: &Record) -> Vec<Violation> {
     let hosts = hosts(record);
     let mut known: BTreeMap<(u64, u64), (&str, Proof)> = BTreeMap::new();
@@ -55,14 +54,14 @@ fn leaders(record: &Record) -> Vec<Violation> {
     violations
 }
 
-/// Who has lost its quorum stops leading: nobody goes on saying that it leads an old term while the
+/// A leader that has lost its quorum stops leading: no member goes on reporting that it leads an old term while the
 /// leader of a newer one is known. Two election timeouts are what that takes, one for an answer that is
 /// late and one without any.
 fn outlived(record: &Record) -> Vec<Violation> {
     let limit = record.election_timeout * 2 + GRACE;
-    // Since when somebody has led each term of each cluster.
+    // Since when each term of each cluster has had a leader.
     let mut led: BTreeMap<(u64, u64), &Sample> = BTreeMap::new();
-    // Since when each host has said so without a break.
+    // Since when each host has reported so without a break.
     let mut since: BTreeMap<&str, &Sample> = BTreeMap::new();
     let mut last: BTreeMap<&str, &Sample> = BTreeMap::new();
     let mut violations = Vec::new();
@@ -108,7 +107,7 @@ fn outlived(record: &Record) -> Vec<Violation> {
 
 /// What answers may be late by on a bad link.
 const GRACE: Duration = Duration::from_secs(4);
-/// A member that is asked is heard of at least this often, unless it is stopped or out of reach.
+/// A member answers the observer at least this often, unless it is stopped or out of reach.
 const AWAKE: Duration = Duration::from_secs(1);
 
 fn leads(sample: &Sample) -> bool {
@@ -132,7 +131,7 @@ fn first_cluster(record: &Record) -> Option<u64> {
 
 /// Commit, applied and revision of a member only rise, over restarts too: one that was started again
 /// serves when it has all that is committed. Its term may go back to what is on its disk when its
-/// process ends: nobody else was told of a newer one.
+/// process ends: no other member had a newer one.
 fn onward(record: &Record) -> Vec<Violation> {
     let mut last: BTreeMap<&str, &Sample> = BTreeMap::new();
     let mut violations = Vec::new();
@@ -235,7 +234,7 @@ fn ends(record: &Record) -> Vec<Violation> {
     let commit = newest.status.raft_index;
     let closed = record.seen.logs.iter().filter(|log| log.at >= ended);
     let short = closed.filter(|log| log.cluster == cluster(newest) && log.last() < commit);
-    // A member that was removed is told nothing more.
+    // A member that was removed receives nothing more.
     let present = |log: &&DiskLog| {
         let last = record.samples.iter().rev().find(|sample| sample.host == log.host);
         last.is_some_and(|sample| record.at(sample.at) + PRESENT >= ended)
@@ -249,7 +248,7 @@ fn ends(record: &Record) -> Vec<Violation> {
     told.collect()
 }
 
-/// Who has answered so shortly before the end was a member then.
+/// A host that has answered so shortly before the end was a member then.
 const PRESENT: Duration = Duration::from_secs(2);
 
 fn disagreement(property: &'static str, text: String, one: &DiskLog, other: &DiskLog) -> Violation {
@@ -278,7 +277,7 @@ mod tests {
     use quorate_proto::etcdserverpb::{ResponseHeader, StatusResponse};
 
     use super::*;
-    use crate::observe::seen::Reign;
+    use crate::facts::seen::Reign;
 
     fn sample(host: u64, process: u64, term: u64, leader: u64, index: u64) -> Sample {
         let header =
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn two_leaders_and_lost_entries_are_violations() {
         assert_eq!(said(|_| {}), "");
         let reign = Reign { at: Duration::ZERO, host: "m2".into(), term: 2 };
         let two = said(|record| record.seen.reigns.push(reign));
@@ -333,7 +332,7 @@ mod tests {
         let two = said(|record| record.samples.push(sample(2, 1, 2, 2, 3)));
         assert!(two.contains("term 2 is led by m1 and by m2"), "{two}");
 
-        // The first says for 12 seconds that it leads term 2, the second leads term 3 all the time.
+        // The first reports for 12 seconds that it leads term 2, the second leads term 3 all the time.
         let both = |pause_at: u64| {
             said(|record| {
                 record.election_timeout = Duration::from_secs(1);

@@ -13,9 +13,9 @@ use quorate_proto::etcdserverpb::{
 use tonic::Code;
 
 use super::space::inside;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 const EMPTY_KEY: &str = "etcdserver: key is not provided";
 const VALUE_PROVIDED: &str = "etcdserver: value is provided";
@@ -28,10 +28,14 @@ const ALL: [&str; 6] =
 
 /// Whether all such requests were refused as they must be, and no others.
 pub fn check(record: &Record) -> Vec<Violation> {
-    record.operations.iter().filter_map(|operation| judge(operation, record.txn_ops_max)).collect()
+    record
+        .operations
+        .iter()
+        .filter_map(|operation| examine(operation, record.txn_ops_max))
+        .collect()
 }
 
-fn judge(operation: &Operation, ops_max: usize) -> Option<Violation> {
+fn examine(operation: &Operation, ops_max: usize) -> Option<Violation> {
     let wanted = refusal(&operation.call, ops_max);
     let fault = |text: String| {
         let violation = Violation::new("refusals", "bad requests are refused, others not", text);
@@ -163,10 +167,10 @@ fn repeats(ops: &[RequestOp]) -> Option<Writes<'_>> {
 mod tests {
     use super::*;
     use crate::check::fixture::{Fixture, failed};
-    use crate::workload::request::{Op, delete_all, get, put, txn};
+    use crate::facts::request::{Op, delete_all, get, put, txn};
 
     #[test]
-    fn faults_are_found() {
+    fn unfit_requests_served_and_fit_ones_refused_are_violations() {
         let put_answered = |key: &'static str| Call::Put(put(key, "1"), Ok(Default::default()));
         let refused = |text| Call::Put(put("", "1"), failed(Code::InvalidArgument, text));
         let said = |call| check(&Fixture::default().call(0, 1, call).record).len();

@@ -1,7 +1,7 @@
 //! Are all answers explained by one order of all writes? The log of events, as a watch from the
-//! beginning tells it, is that order. Each request is tried on the state before its revision: its
+//! beginning has it, is that order. Each request is tried on the state before its revision: its
 //! answer must be the one it had to get, and the log must show what it did, and no more. Every revision
-//! must be somebody's doing: of an answered call, of one whose end is unknown, or of a lease that is
+//! must be the effect of one call or lease: of an answered call, of one whose end is unknown, or of a lease that is
 //! over. Nothing may be there of a call that was refused, and nothing twice.
 //!
 //! As revisions are part of every answer this decides linearizability without a search; that they
@@ -10,19 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use quorate_proto::etcdserverpb::{
-    DeleteRangeRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request,
-    response_op::Response,
-};
 use quorate_proto::mvccpb::{Event, event::EventType};
 
 use super::model::{LEASE_NOT_FOUND, Misfit, Trial};
 use super::order::Order;
-pub use super::space::Log;
 use super::space::Space;
-use crate::evidence::Record;
-use crate::history::{Call, Operation, puts, short};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Log, Operation, puts, short};
+use crate::facts::verdict::Violation;
 
 const EXPLAINED: &str = "one order of all writes explains all answers";
 const ORIGIN: &str = "every revision is what one call asked for";
@@ -31,7 +26,7 @@ const REFUSED: &str = "a refused call leaves no trace";
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, faults) = Space::replay(&record.log);
-    let mut judge = Judge {
+    let mut checker = Checker {
         record,
         space: &space,
         order: Order::new(record),
@@ -39,15 +34,15 @@ pub fn check(record: &Record) -> Vec<Violation> {
         claims: BTreeMap::new(),
     };
     for fault in faults {
-        judge.violations.push(Violation::new("replay", EXPLAINED, fault));
+        checker.violations.push(Violation::new("replay", EXPLAINED, fault));
     }
-    judge.answers();
-    judge.refusals();
-    judge.origins();
-    judge.violations
+    checker.answers();
+    checker.refusals();
+    checker.origins();
+    checker.violations
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     record: &'a Record,
     space: &'a Space,
     order: Order,
@@ -56,7 +51,7 @@ struct Judge<'a> {
     claims: BTreeMap<i64, &'a Operation>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Checker<'a> {
     fn fault(&mut self, property: &'static str, operation: &Operation, text: String) {
         let violation = Violation::new("replay", property, format!("{operation}: {text}"));
         self.violations.push(violation.proved_by(operation.proof()));
@@ -79,7 +74,7 @@ impl<'a> Judge<'a> {
                 self.fault(EXPLAINED, operation, text);
                 continue;
             }
-            let wrote = wrote(&operation.call);
+            let wrote = operation.call.wrote();
             match explain(self.space, &record.log, operation, revision - i64::from(wrote)) {
                 Ok(()) => {}
                 Err(Misfit::Refused(text)) => {
@@ -183,7 +178,7 @@ impl<'a> Judge<'a> {
     /// Revisions that only deletions and puts of inherited values can have made: each must have a call
     /// of its own among those whose end is unknown. A matching decides it (Kuhn 1955).
     fn nameless(&mut self, revisions: &[i64]) {
-        let silent = |operation: &&Operation| operation.unknown() && changes(&operation.call);
+        let silent = |operation: &&Operation| operation.unknown() && operation.call.may_write();
         let unknown: Vec<_> = self.record.operations.iter().filter(silent).collect();
         let possible: Vec<Vec<usize>> = revisions
             .iter()
@@ -308,47 +303,7 @@ fn alike(ours: &[Event], logged: &[Event]) -> bool {
         && ours.iter().zip(logged).all(|(a, b)| (a.r#type, &a.kv) == (b.r#type, &b.kv))
 }
 
-/// Whether an answer says that something was changed.
-pub(super) fn wrote(call: &Call) -> bool {
-    match call {
-        Call::Put(_, answer) => answer.is_ok(),
-        Call::Delete(_, Ok(answer)) => answer.deleted > 0,
-        Call::Txn(_, Ok(answer)) => txn_wrote(answer),
-        _ => false,
-    }
-}
-
-fn txn_wrote(answer: &TxnResponse) -> bool {
-    answer.responses.iter().any(|op| match &op.response {
-        Some(Response::ResponsePut(_)) => true,
-        Some(Response::ResponseDeleteRange(deleted)) => deleted.deleted > 0,
-        Some(Response::ResponseTxn(nested)) => txn_wrote(nested),
-        _ => false,
-    })
-}
-
-/// Whether a call may change anything.
-pub(super) fn changes(call: &Call) -> bool {
-    match call {
-        Call::Put(..) | Call::Delete(..) => true,
-        Call::Txn(txn, _) => txn.success.iter().chain(&txn.failure).any(op_changes),
-        _ => false,
-    }
-}
-
-fn op_changes(op: &RequestOp) -> bool {
-    match &op.request {
-        Some(Request::RequestPut(_) | Request::RequestDeleteRange(DeleteRangeRequest { .. })) => {
-            true
-        }
-        Some(Request::RequestTxn(TxnRequest { success, failure, .. })) => {
-            success.iter().chain(failure).any(op_changes)
-        }
-        _ => false,
-    }
-}
-
-/// By value, the place of the call that asked for it.
+/// By value, the place of the call that puts it.
 fn authors(operations: &[Operation]) -> HashMap<&Bytes, usize> {
     let mut authors = HashMap::new();
     for (at, operation) in operations.iter().enumerate() {
@@ -378,8 +333,8 @@ mod tests {
     use super::*;
     use crate::check::fixture::{self, Fixture, failed, get, gone, kv, put, texts, wrote};
     use crate::check::model::KEY_NOT_FOUND;
-    use crate::history::Failure;
-    use crate::workload::request;
+    use crate::facts::history::Failure;
+    use crate::facts::request;
 
     fn two() -> Fixture {
         let calls = Fixture::default().call(0, 1, put("a", "1", Some(2))).call(

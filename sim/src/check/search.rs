@@ -1,7 +1,7 @@
 //! Is there any order at all? A search for one in which every call on a key takes effect at once,
 //! between its beginning and its end, and is answered as a register would: by Wing and Gong
-//! (1993) with Lowe's memory of configurations (2017). It uses no revision and no log, so it judges
-//! also when those are what is wrong. Calls on many keys are judged for what they say of each.
+//! (1993) with Lowe's memory of configurations (2017). It uses no revision and no log, so it checks
+//! also when those are what is wrong. Calls on many keys are checked key by key.
 //!
 //! A call without an answer may take effect at any time, or never. The search gives a key up when it
 //! would have to remember too much.
@@ -17,9 +17,9 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::{Proof, Violation};
 
 /// Configurations that are remembered for one key.
 const CONFIGURATIONS_MAX: usize = 4_096;
@@ -29,12 +29,12 @@ const OPEN_MAX: usize = 60;
 /// What a key holds: a written value by its number, or nothing.
 type State = Option<u32>;
 
-/// What a call does to one key, and what its answer says of that key.
+/// What a call does to one key, and what its answer has of that key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Read(State),
     Write(u32),
-    /// With an answer that says whether the key was there.
+    /// With an answer that shows whether the key was there.
     Delete(Option<bool>),
     /// Takes place only if the test holds, or does not, as the answer has it; unknown otherwise.
     If {
@@ -46,13 +46,13 @@ enum Effect {
     Saw(Test),
 }
 
-/// What a txn's compares say of the key.
+/// What a txn's compares require of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Test {
     Is(State),
     IsNot(State),
     Exists(bool),
-    /// Nothing that could be judged.
+    /// Nothing that could be checked.
     Any,
 }
 
@@ -130,7 +130,7 @@ fn single_keys(operations: &[Operation]) -> BTreeSet<Bytes> {
     keys
 }
 
-/// Keys that are not judged: those that go with leases, as nobody calls when they do, and those that
+/// Keys that are not checked: those that go with leases, as no call does it, and those that
 /// txns inside of txns change.
 #[derive(Default)]
 struct Hidden {
@@ -240,7 +240,7 @@ fn within(key: &[u8], from: &[u8], end: &[u8]) -> bool {
     }
 }
 
-/// What a read of the present says of the key.
+/// What a read of the present has of the key.
 fn read(
     key: &Bytes,
     range: &RangeRequest,
@@ -274,15 +274,15 @@ fn txn_answered(
 ) -> Vec<Effect> {
     let taken = if answer.succeeded { &txn.success } else { &txn.failure };
     // All of several compares held, or any of them did not.
-    let judged = match &txn.compare[..] {
+    let checked = match &txn.compare[..] {
         [only] => vec![test(key, only, answer.succeeded, values)],
         all if answer.succeeded => all.iter().map(|one| test(key, one, true, values)).collect(),
         _ => Vec::new(),
     };
-    let judged = judged.into_iter().filter(|test| *test != Test::Any);
-    // One step must be at once: the reads before a write, and the compares, are judged together with
+    let checked = checked.into_iter().filter(|test| *test != Test::Any);
+    // One step must be at once: the reads before a write, and the compares, are checked together with
     // it only when there is but one of them.
-    let mut tests: Vec<Test> = judged.collect();
+    let mut tests: Vec<Test> = checked.collect();
     let mut write = None;
     let mut delete = false;
     for (op, response) in taken.iter().zip(&answer.responses) {
@@ -339,7 +339,7 @@ fn txn_unknown(key: &Bytes, txn: &TxnRequest, values: &mut Values) -> Vec<Effect
     effects
 }
 
-/// What it says of the key that a compare held, or did not.
+/// What follows for the key from a compare that held, or did not.
 fn test(key: &Bytes, compare: &Compare, held: bool, values: &mut Values) -> Test {
     if compare.key != *key || !compare.range_end.is_empty() {
         return Test::Any;

@@ -11,19 +11,19 @@ use quorate_proto::etcdserverpb::request_op::Request;
 use super::model::Misfit;
 use super::replay::explain;
 use super::space::{Space, inside};
-use crate::evidence::Record;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::history::{Call, Operation};
+use crate::facts::verdict::Violation;
 
 pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);
     let local = |op: &&Operation| {
         op.answered() && !op.linearizable() && matches!(op.call, Call::Range(..) | Call::Txn(..))
     };
-    let judged = record.operations.iter().filter(local);
+    let checked = record.operations.iter().filter(local);
     let mut violations = proxies(record);
-    violations.extend(judged.filter_map(|operation| {
-        let fault = judge(&space, record, operation)?;
+    violations.extend(checked.filter_map(|operation| {
+        let fault = examine(&space, record, operation)?;
         let text = format!("{operation}: {fault}");
         let violation = Violation::new("serializable", "reads are of one past state", text);
         Some(violation.proved_by(operation.proof()))
@@ -100,7 +100,7 @@ fn meets(call: &Call, (key, end): (&Bytes, &Bytes)) -> bool {
     }
 }
 
-fn judge(space: &Space, record: &Record, operation: &Operation) -> Option<String> {
+fn examine(space: &Space, record: &Record, operation: &Operation) -> Option<String> {
     let Some(revision) = operation.revision() else {
         return Some("an answer without a header".into());
     };
@@ -128,7 +128,7 @@ mod tests {
     use crate::check::fixture::{Fixture, get, kv, put, texts};
 
     #[test]
-    fn faults_are_found() {
+    fn mixed_states_in_serializable_reads_are_violations() {
         let said = |revision, found| {
             let Call::Range(request, answer) = get("a", revision, found) else { unreachable!() };
             let request = RangeRequest { serializable: true, range_end: "z".into(), ..request };

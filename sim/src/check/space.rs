@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
-/// All events of one revision, by revision.
-pub type Log = BTreeMap<i64, Vec<Event>>;
+use crate::facts::history::Log;
 
 /// Nothing of it changes once a revision is in.
 #[derive(Default)]
@@ -19,7 +18,7 @@ pub struct Space {
 }
 
 impl Space {
-    /// From a log, with what does not fit in it: what each event says of itself must follow from the
+    /// From a log, with what does not fit in it: the versions in each event must follow from the
     /// events before it.
     pub fn replay(log: &Log) -> (Self, Vec<String>) {
         let mut space = Self { keys: BTreeMap::new(), last: 1 };
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn gaps_and_wrong_versions_in_a_log_are_violations() {
         let said = |events: &[(i64, Event)]| {
             let log = events.iter().map(|(at, event)| (*at, vec![event.clone()])).collect();
             Space::replay(&log).1.join("; ")

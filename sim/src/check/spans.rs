@@ -1,4 +1,4 @@
-//! What members tell of their calls: an id is one span's, what is done for a call does not begin before
+//! The spans that members export: an id is one span's, what is done for a call does not begin before
 //! it, by whatever clocks, and a whole cluster's spans arrive. That some are lost on the way is no fault,
 //! nor that some come twice.
 
@@ -9,8 +9,8 @@ use quorate_proto::otlp::trace::v1::Span;
 use quorate_proto::otlp::trace::v1::span::SpanKind;
 
 use super::bounded;
-use crate::evidence::Record;
-use crate::verdict::Violation;
+use crate::facts::evidence::Record;
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "spans";
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn spans_apart_from_their_call_are_violations() {
         assert_eq!(said(vec![part(2, 1), call(1), part(3, 9), call(1)]), "");
         assert!(said(Vec::new()).contains("none has since it was healed"));
         assert!(said(vec![part(1, 9), call(1)]).contains("told in one way"));

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{bounded, said_at};
-use crate::evidence::{Record, Sample};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Record, Sample};
+use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "versions";
 
-/// What a cluster of such members has when nothing else was asked for.
+/// What a cluster of such members has when no other was requested.
 const HIGHEST: &str = "3.7.0";
-/// Leaders look every four seconds; members must be heard of first.
+/// Leaders look every four seconds; members must be known first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -61,7 +61,7 @@ type Target<'a> = Option<&'a str>;
 
 /// A version that is not what it is to be.
 struct Wrong<'a> {
-    /// Whose process says it, in which term, and what it should be.
+    /// The process, its term, and the version that it should report.
     under: (u64, u64, &'a str),
     since: Instant,
 }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_found() {
+    fn versions_that_differ_and_stay_are_violations() {
         let (up, down) = ("3.7.0", "3.6.0");
         let sound =
             [(0, "m0", 1, 1, "", up), (1, "m0", 2, 1, down, up), (9, "m0", 3, 1, down, down)];

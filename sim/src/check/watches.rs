@@ -1,8 +1,8 @@
-//! What etcd promises of watches, judged against the log (etcd 3.7 `client watch guarantees`): events
-//! come in order, once, without a gap, from the revision asked for; those of one revision in one
+//! What etcd promises of watches, checked against the log (etcd 3.7 `client watch guarantees`): events
+//! come in order, once, without a gap, from the revision requested; those of one revision in one
 //! response, unless fragments are allowed; a word about progress means that nothing at or below it is
-//! still to come; filters and previous values are as asked; a watch is cancelled for a reason only; and
-//! one that is waited for in a whole cluster is told everything.
+//! still to come; filters and previous values are as requested; a watch is cancelled for a reason only; and
+//! one that is waited for in a whole cluster receives everything.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,10 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::{Event, event::EventType};
 
-use super::space::{Log, Space, inside};
-use crate::evidence::{How, Record, Stream};
-use crate::verdict::{Proof, Violation};
+use super::space::{Space, inside};
+use crate::facts::evidence::{How, Record, Stream};
+use crate::facts::history::Log;
+use crate::facts::verdict::{Proof, Violation};
 
 const FAULTS_PER_STREAM: usize = 3;
 
@@ -27,9 +28,9 @@ pub fn check(record: &Record) -> Vec<Violation> {
     };
     let mut violations = Vec::new();
     for (number, stream) in record.streams.iter().enumerate() {
-        let mut judge = Judge::new(&sight, number, stream);
-        judge.run();
-        violations.append(&mut judge.violations);
+        let mut checker = Checker::new(&sight, number, stream);
+        checker.run();
+        violations.append(&mut checker.violations);
     }
     violations.extend(ids(&record.streams));
     violations
@@ -45,12 +46,12 @@ struct Sight<'a> {
     whole: bool,
 }
 
-/// One stream on its way through what it should have been told.
-struct Judge<'a> {
+/// One stream on its way through what it should have received.
+struct Checker<'a> {
     sight: &'a Sight<'a>,
     number: usize,
     stream: &'a Stream,
-    /// The first revision that it has not been told.
+    /// The first revision that it has not received.
     next: i64,
     /// Of a response that is being sent in fragments.
     open: Vec<&'a Event>,
@@ -58,7 +59,7 @@ struct Judge<'a> {
     violations: Vec<Violation>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Checker<'a> {
     fn new(sight: &'a Sight<'a>, number: usize, stream: &'a Stream) -> Self {
         let start = stream.request.start_revision;
         let next = if start == 0 { stream.created_revision.unwrap_or(0) + 1 } else { start };
@@ -68,7 +69,7 @@ impl<'a> Judge<'a> {
 
     fn fault(&mut self, property: &'static str, revision: i64, text: String) {
         let watched =
-            crate::history::keys(&self.stream.request.key, &self.stream.request.range_end);
+            crate::facts::history::keys(&self.stream.request.key, &self.stream.request.range_end);
         let text =
             format!("stream {} of {} on {watched}: {text}", self.number, self.stream.endpoint);
         let proof = Proof::Watch { stream: self.number, revision };
@@ -116,7 +117,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Two sides may cancel: the client, or the server because the past it still has to tell is gone,
+    /// Two sides may cancel: the client, or the server because the past it still has to send is gone,
     /// or because the watch could not be made.
     fn cancellation(&mut self, response: &WatchResponse) {
         let compacted = response.compact_revision;
@@ -191,7 +192,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The state before, if it was asked for, and can still be known.
+    /// The state before, if it was requested, and can still be known.
     fn previous(&mut self, revision: i64, event: &Event) {
         let Some(kv) = &event.kv else { return };
         let before = self.sight.space.at(&kv.key, revision - 1);
@@ -205,7 +206,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Complains if anything is still to be told before `revision`.
+    /// Complains if anything is missing before `revision`.
     fn nothing_before(&mut self, revision: i64, property: &'static str) {
         if revision <= self.next {
             return;
@@ -218,7 +219,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What the watch is to be told of a revision.
+    /// What the watch is to receive of a revision.
     fn wanted(&self, revision: i64) -> Vec<&'a Event> {
         let request = &self.stream.request;
         let events = self.sight.log.get(&revision).map_or(&[][..], |events| events);
@@ -237,7 +238,7 @@ fn watched(request: &WatchCreateRequest, event: &Event) -> bool {
         && !request.filters.contains(&(dropped as i32))
 }
 
-/// Whether the watch could not be made as it was asked for.
+/// Whether the watch could not be made as requested.
 fn refusable(request: &WatchCreateRequest, response: &WatchResponse) -> bool {
     let empty = !request.range_end.is_empty()
         && request.range_end[..] != [0]
@@ -249,7 +250,7 @@ fn refusable(request: &WatchCreateRequest, response: &WatchResponse) -> bool {
         && ((empty && ["mvcc: watcher range is empty", ""].contains(&reason))
             || (request.start_revision < 0
                 && reason == "etcdserver: mvcc: required revision has been compacted")
-            // The scribe's, at a member that does not know its token: whoever may watch is judged by
+            // The scribe's, at a member that does not know its token: permissions to watch are checked by
             // the workload that plays with it.
             || reason.ends_with("etcdserver: user name is empty")
             || reason.ends_with("etcdserver: invalid auth token")
@@ -282,8 +283,8 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, event, gone, kv, texts, wrote};
-    use crate::evidence::End;
-    use crate::history::Call;
+    use crate::facts::evidence::End;
+    use crate::facts::history::Call;
 
     /// Two keys at 2 and 4, both at 3; `a` is deleted at 5.
     fn log() -> Fixture {
@@ -311,7 +312,7 @@ mod tests {
         WatchResponse { created: false, events, ..created() }
     }
 
-    fn judged(fixture: Fixture, request: WatchCreateRequest, told: Vec<WatchResponse>) -> String {
+    fn checked(fixture: Fixture, request: WatchCreateRequest, told: Vec<WatchResponse>) -> String {
         let at = fixture.at(1.0);
         let mut fixture = fixture;
         let responses =
@@ -332,7 +333,7 @@ mod tests {
     }
 
     fn said(told: Vec<WatchResponse>) -> String {
-        judged(log(), request(), told)
+        checked(log(), request(), told)
     }
 
     #[test]
@@ -355,7 +356,7 @@ mod tests {
         let parts = vec![told(&[2]), torn, rest, told(&[4])];
         assert!(said(parts.clone()).contains("in fragments"));
         let allowed = WatchCreateRequest { fragment: true, ..request() };
-        assert_eq!(judged(self::log(), allowed, parts), "");
+        assert_eq!(checked(self::log(), allowed, parts), "");
     }
 
     #[test]
@@ -377,18 +378,18 @@ mod tests {
         let log = log();
         let told = |revisions: &[i64]| told(&log, revisions);
         let no_put = WatchCreateRequest { filters: vec![FilterType::Noput as i32], ..request() };
-        assert_eq!(judged(self::log(), no_put.clone(), vec![told(&[5])]), "");
-        assert!(judged(self::log(), no_put, vec![told(&[2])]).contains("told as"));
+        assert_eq!(checked(self::log(), no_put.clone(), vec![told(&[5])]), "");
+        assert!(checked(self::log(), no_put, vec![told(&[2])]).contains("told as"));
         let narrow = WatchCreateRequest { key: "b".into(), range_end: "".into(), ..request() };
-        assert!(judged(self::log(), narrow, vec![told(&[3])]).contains("told as"), "all of 3");
+        assert!(checked(self::log(), narrow, vec![told(&[3])]).contains("told as"), "all of 3");
 
         let asked = WatchCreateRequest { prev_kv: true, start_revision: 4, ..request() };
         let mut right = told(&[4]);
         right.events[0].prev_kv = self::log().record.log[&3][0].kv.clone();
-        assert_eq!(judged(self::log(), asked.clone(), vec![right.clone()]), "");
-        assert!(judged(self::log(), asked, vec![told(&[4])]).contains("should have Some"));
+        assert_eq!(checked(self::log(), asked.clone(), vec![right.clone()]), "");
+        assert!(checked(self::log(), asked, vec![told(&[4])]).contains("should have Some"));
         let unasked = WatchCreateRequest { start_revision: 4, ..request() };
-        assert!(judged(self::log(), unasked, vec![right]).contains("should have None"));
+        assert!(checked(self::log(), unasked, vec![right]).contains("should have None"));
     }
 
     #[test]
@@ -403,16 +404,16 @@ mod tests {
             let request = CompactionRequest { revision, physical: false };
             log().call(0, 1, Call::Compact(request, Ok(Default::default())))
         };
-        let judged = |fixture: Fixture, told| {
+        let checked = |fixture: Fixture, told| {
             let mut request = request();
             request.start_revision = 3;
-            judged(fixture, request, vec![told])
+            checked(fixture, request, vec![told])
         };
         let told = |text: String| text.contains("cancel");
-        assert!(!told(judged(compacted(4), cancelled(4))));
-        assert!(told(judged(compacted(3), cancelled(3))), "3 can still be told");
-        assert!(told(judged(log(), cancelled(4))), "nobody compacted");
-        assert!(told(judged(log(), cancelled(0))), "nobody cancelled");
+        assert!(!told(checked(compacted(4), cancelled(4))));
+        assert!(told(checked(compacted(3), cancelled(3))), "3 can still be told");
+        assert!(told(checked(log(), cancelled(4))), "nobody compacted");
+        assert!(told(checked(log(), cancelled(0))), "nobody cancelled");
         assert!(wrote(2, "a", "1").prev_kv.is_none());
     }
 }

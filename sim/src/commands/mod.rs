@@ -9,11 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use sim::plan::Plan;
+use sim::swarm;
 
 /// The plan of a seed or of a file.
 pub fn plan_of(seed: Option<u64>, script: Option<PathBuf>) -> Result<Plan, String> {
     match (seed, script) {
-        (Some(seed), _) => Ok(Plan::from_seed(seed)),
+        (Some(seed), _) => Ok(swarm::draw(seed)),
         (None, Some(file)) => {
             let name = file.display();
             let text = fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
@@ -23,7 +24,7 @@ pub fn plan_of(seed: Option<u64>, script: Option<PathBuf>) -> Result<Plan, Strin
     }
 }
 
-/// Writes a plan to where the user is told to find it.
+/// Writes a plan to a file, and prints its path.
 pub fn keep(plan: &str, name: &str) -> Result<PathBuf, String> {
     let folder = std::env::temp_dir().join("quorate-sim");
     let file = folder.join(format!("{name}.sim"));

@@ -1,13 +1,13 @@
-//! One run, told.
+//! One run and its report.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use sim::facts::verdict::Verdict;
 use sim::plan::Plan;
 use sim::play::play;
 use sim::report;
-use sim::verdict::Verdict;
 
 /// Whether it passed.
 pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String> {
@@ -16,7 +16,7 @@ pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String
         print!("{}", verdict.plan);
         tell(&verdict);
     } else if let Err(error) = io::stdout().write_all(report::text(&verdict).as_bytes()) {
-        // Whoever reads may have seen enough.
+        // The reader of the output may be gone.
         let wanted = error.kind() == io::ErrorKind::BrokenPipe && html.is_none();
         return if wanted { Ok(verdict.passed()) } else { Err(error.to_string()) };
     }

@@ -43,7 +43,7 @@ pub fn one(name: &str, seeds: u64, plan: Option<&Plan>) -> Result<bool, String> 
     Ok(caught.is_some())
 }
 
-/// Tells all that checkers say of one plan; whether that is more than they say without the fault.
+/// Prints all violations of one plan; returns whether there are more than without the fault.
 fn scenario(plan: &Plan, fault: &Fault) -> bool {
     let verdict = play_with(plan, Some(fault.name));
     verdict.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));

@@ -9,15 +9,16 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
+use sim::facts::verdict::Verdict;
 use sim::plan::Plan;
 use sim::play::play;
-use sim::verdict::Verdict;
+use sim::swarm;
 
 use super::{keep, replay};
 
 const BAR: &str = "{bar:30} {pos}/{len} seeds, {elapsed} of {duration}, {msg}";
 
-/// Seeds between two lines where nobody would see the bar.
+/// Seeds between two lines where the output is no terminal.
 const TELL_EVERY: u64 = 50;
 
 /// Whether all seeds passed.
@@ -62,7 +63,7 @@ impl Queue {
     fn work_off(&self, verdicts: &Sender<Verdict>) {
         while !self.stop.load(Ordering::Relaxed) {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
-            if seed >= self.end || verdicts.send(play(&Plan::from_seed(seed))).is_err() {
+            if seed >= self.end || verdicts.send(play(&swarm::draw(seed))).is_err() {
                 return;
             }
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use madsim::rand::Rng;
 use quorate::env::{Disk, File, Lock, Open};
@@ -13,6 +14,18 @@ use super::tree::{FileNode, Ino, names};
 pub(super) struct ProcessDisk {
     pub(super) disk: SimDisk,
     pub(super) process: u64,
+}
+
+impl SimDisk {
+    /// The door of a new process; the handles of the one before stop working.
+    pub(crate) fn open_process(&self) -> Arc<dyn Disk> {
+        let mut platter = self.lock();
+        platter.processes += 1;
+        let process = platter.processes;
+        platter.end_process();
+        platter.process = Some(process);
+        Arc::new(ProcessDisk { disk: self.clone(), process })
+    }
 }
 
 impl ProcessDisk {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use madsim::rand::Rng;
 use quorate::env::Disk;
 
-use super::door::ProcessDisk;
-use super::tree::Tree;
+use super::tree::{Contents, Side, Tree};
 use crate::dice::Dice;
+use crate::facts::seen::Harm;
 
 /// Shares of calls that fail, 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,35 +22,6 @@ pub struct DiskFaults {
     pub read: f64,
 }
 
-/// Which of the two things a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// What processes see.
-    View,
-    /// What is on the platter: what would be left if the power went now, at worst.
-    Durable,
-}
-
-/// A file, read from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contents {
-    pub name: String,
-    pub len: u64,
-    /// As far as anything was ever written; zeroes follow up to `len`.
-    pub bytes: Vec<u8>,
-}
-
-/// What was done to a disk that a sound one does not do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Harm {
-    /// Calls that failed because they were made to, or because the disk was full.
-    pub failed: u64,
-    /// Bits that changed by themselves.
-    pub rotten: u64,
-    /// Times that it was replaced by an empty one.
-    pub wiped: u64,
-}
-
 /// A host's disk as a nemesis sees it. It outlives every process of the host.
 #[derive(Clone)]
 pub struct SimDisk(pub(super) Arc<Mutex<Platter>>);
@@ -61,8 +32,8 @@ pub(super) struct Platter {
     pub(super) faults: DiskFaults,
     pub(super) capacity: u64,
     /// The process whose handles work; `None` while the power is off.
-    process: Option<u64>,
-    processes: u64,
+    pub(super) process: Option<u64>,
+    pub(super) processes: u64,
     /// Held locks, by path.
     pub(super) locks: std::collections::BTreeSet<Vec<String>>,
     operations: u64,
@@ -101,16 +72,6 @@ impl SimDisk {
         })))
     }
 
-    /// The door of a new process; the handles of the one before stop working.
-    pub(crate) fn open_process(&self) -> Arc<dyn Disk> {
-        let mut platter = self.lock();
-        platter.processes += 1;
-        let process = platter.processes;
-        platter.end_process();
-        platter.process = Some(process);
-        Arc::new(ProcessDisk { disk: self.clone(), process })
-    }
-
     /// The process is gone; what it wrote is not.
     pub(crate) fn close_process(&self) {
         self.lock().end_process();
@@ -126,7 +87,7 @@ impl SimDisk {
     }
 
     /// The power goes during the `n`-th operation from now (1 is the next), which fails, as does
-    /// everything the process asks after it. `hook` runs then, to stop the rest of the host.
+    /// every call of the process after it. `hook` runs then, to stop the rest of the host.
     pub(crate) fn arm(&self, n: u64, hook: impl FnOnce() + Send + 'static) {
         let mut platter = self.lock();
         let at = platter.operations + n.max(1);
@@ -188,7 +149,7 @@ impl SimDisk {
         self.lock().tree.read_folder(dir.as_ref(), side)
     }
 
-    /// Whoever works on the machine puts a file there, whole and synced, in place of one of that name; its
+    /// Puts a file there from outside, whole and synced, in place of one of that name; its
     /// folder is made if there is none.
     pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let tree = &mut self.lock().tree;
@@ -236,7 +197,7 @@ impl SimDisk {
 }
 
 impl Platter {
-    /// Counts an operation of `process` and says how it goes.
+    /// Counts an operation of `process` and decides how it goes.
     pub(super) fn begin(&mut self, process: u64) -> io::Result<Verdict> {
         if !self.is_current(process) {
             return Err(io::Error::other("the process or its power is gone"));
@@ -258,7 +219,7 @@ impl Platter {
         strikes
     }
 
-    /// What a call that no longer fits is told.
+    /// The error of a call that no longer fits.
     pub(super) fn full(&mut self) -> io::Error {
         self.harm.failed += 1;
         io::ErrorKind::StorageFull.into()
@@ -269,7 +230,7 @@ impl Platter {
         self.capacity.saturating_sub(self.tree.used_bytes())
     }
 
-    fn end_process(&mut self) {
+    pub(super) fn end_process(&mut self) {
         self.process = None;
         self.locks.clear();
         self.tree.close_all();

@@ -9,7 +9,7 @@
 //! * A power cut keeps each 512-byte sector of each write that was not synced with probability 1/2,
 //!   independently, so writes tear and reorder; of the journal it keeps a prefix of random length.
 //! * `sync_dir` brings down what concerns that folder only (and what that depends on), not the whole
-//!   journal: who forgets to sync a folder finds out.
+//!   journal: a folder that is not synced may lose its changes.
 //! * A failed `sync_data` forgets the writes it was to bring down, as Linux does: a second one that
 //!   succeeds proves nothing.
 //! * Handles belong to the process that opened them; after its end every call on them fails.
@@ -22,4 +22,5 @@ pub(crate) mod faults;
 mod sparse;
 mod tree;
 
-pub use faults::{Contents, DiskFaults, Harm, Side, SimDisk};
+pub use faults::{DiskFaults, SimDisk};
+pub use tree::{Contents, Side};

@@ -17,7 +17,7 @@ impl Sparse {
         self.len
     }
 
-    /// Bytes read; fewer than asked only at the end.
+    /// Bytes read; fewer than requested only at the end.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let readable = self.len.saturating_sub(offset).min(buf.len() as u64) as usize;
         for (page, from, range) in pieces(offset, readable) {

@@ -1,5 +1,5 @@
 //! Files and folders, twice each: as processes see them and as they are on the platter, with the
-//! unsynced writes and the journal between. Who calls, and which faults strike, is not known here.
+//! unsynced writes and the journal between. The caller, and which faults strike, are not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,7 +7,6 @@ use std::path::{Component, Path};
 
 use madsim::rand::Rng;
 
-use super::faults::{Contents, Side};
 use super::sparse::Sparse;
 use crate::dice::Dice;
 
@@ -18,6 +17,24 @@ const SECTOR: u64 = 512;
 pub(super) struct Ino(u64);
 
 const ROOT: Ino = Ino(0);
+
+/// Which of the two things a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What processes see.
+    View,
+    /// What is on the platter: what would be left if the power went now, at worst.
+    Durable,
+}
+
+/// A file, read from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub name: String,
+    pub len: u64,
+    /// As far as anything was ever written; zeroes follow up to `len`.
+    pub bytes: Vec<u8>,
+}
 
 pub(super) enum Node {
     File(FileNode),

@@ -9,19 +9,19 @@ use quorate::env::Env;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{CompactionRequest, DefragmentRequest, MoveLeaderRequest};
 
-use super::changes::Changes;
 use super::fault::{Fault, Step, Target};
 use super::force::Force;
+use super::pending::Changes;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
-use crate::evidence::Evidence;
+use crate::facts::evidence::Evidence;
+use crate::facts::story::{Story, What};
 use crate::offline;
 use crate::plan::{Plan, Weather};
-use crate::story::{Story, What};
 use crate::workload::{Client, Stop, Surroundings};
 
-/// How long the nemesis waits for an answer to what it asks.
+/// How long the nemesis waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Its number as a client, above those of all others.
 const NUMBER: usize = 901;
@@ -68,7 +68,7 @@ impl Nemesis {
     }
 
     /// Undoes everything, starts all that does not run, and waits for the changes of the membership that
-    /// are under way. The error says which do not come to an end.
+    /// are under way. The error names those that do not come to an end.
     pub async fn heal(&self) -> Result<(), String> {
         let begun: Vec<_> = self.forces.borrow().keys().copied().collect();
         for number in begun {
@@ -164,6 +164,7 @@ impl Nemesis {
                 let certificates = self.cluster.certificates().into_iter();
                 certificates.for_each(|all| hosts.iter().for_each(|host| all.rotate(host)));
             }
+            Fault::Forget(_, flag) => self.start_oddly(number, hosts, *flag).await,
             Fault::Backup(_) => self.backup(number, hosts).await,
             Fault::Add(..) | Fault::Promote(_) | Fault::Remove(_) | Fault::Replace(..) => {
                 self.change(&step.fault).await;
@@ -174,7 +175,7 @@ impl Nemesis {
 
 /// What is in force.
 impl Nemesis {
-    fn hold(&self, number: usize, force: Force) {
+    pub(super) fn hold(&self, number: usize, force: Force) {
         self.forces.borrow_mut().insert(number, force);
         self.reconsider();
     }
@@ -232,6 +233,9 @@ impl Nemesis {
             };
             let down = broken(&self.in_force.borrow());
             let world = self.cluster.world();
+            if !down && self.cluster.was_started_oddly(&host) {
+                world.kill(&host);
+            }
             if down || world.is_running(&host) {
                 continue;
             }
@@ -310,7 +314,7 @@ impl Nemesis {
             stop: Stop::default(),
         };
         let client = Client::new(NUMBER, "nemesis", Dice::new(0), surroundings);
-        // Somebody may have compacted more already.
+        // Another compaction may have gone further already.
         let _ = client.compact(CompactionRequest { revision, physical: false }).await;
     }
 
@@ -348,7 +352,7 @@ fn one_way(groups: &[Vec<String>]) -> Force {
     force
 }
 
-/// Whom it is done to.
+/// The hosts that a step is for.
 impl Nemesis {
     async fn hosts_of(&self, fault: &Fault) -> Vec<Vec<String>> {
         let groups: Vec<&[Target]> = match fault {
@@ -368,6 +372,7 @@ impl Nemesis {
             | Fault::FailSync(hosts)
             | Fault::FullDisk(hosts)
             | Fault::Defrag(hosts)
+            | Fault::Forget(hosts, _)
             | Fault::RotateCerts(hosts) => vec![hosts],
             Fault::Rot(host, _) | Fault::MoveLeader(host) | Fault::Backup(host) => {
                 vec![std::slice::from_ref(host)]

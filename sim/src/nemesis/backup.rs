@@ -1,9 +1,9 @@
 //! A backup under load: taken from one member as `etcdctl snapshot save` takes it, restored as a cluster of
 //! one by the tool's own code on a host of its own, served there by a whole server, and read once. What
-//! was read is evidence; whether it is right is judged in [`crate::check::backups`].
+//! was read is evidence; whether it is right is checked in [`crate::check::backups`].
 //!
-//! The host is no member's: nobody watches it, nothing is done to it, and it is gone when it was read.
-//! Its data directory is not where the judges of members' disks look.
+//! The host is no member's: it is not observed, nothing is done to it, and it is gone when it was read.
+//! Its data directory is not where the checkers of members' disks look.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,18 +25,18 @@ use super::acts::Nemesis;
 use crate::World;
 use crate::check::backups;
 use crate::cluster::{Cluster, Order, ROOT, serve};
-use crate::endpoints::TOKEN;
-use crate::evidence::Backup;
-use crate::history::{Answer, Failure};
-use crate::verdict::Violation;
-use crate::workload::request;
+use crate::facts::addresses::TOKEN;
+use crate::facts::evidence::{Backup, Lease, Read};
+use crate::facts::history::{Answer, Failure};
+use crate::facts::request;
+use crate::facts::verdict::Violation;
 use crate::workload::scribe::NO_USER;
 
 /// What a member gets to give all of it.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10);
 /// What the restored server gets to be read.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// What one question to it may take, and the pause before it is asked again.
+/// What one call to it may take, and the pause before the next try.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How far back the past is read.
@@ -72,7 +72,7 @@ impl Nemesis {
         guest.clear().await;
     }
 
-    /// The file, as the member gives it; its hash is checked by whoever restores it.
+    /// The file, as the member gives it; its hash is checked when it is restored.
     async fn download(&self, source: &str) -> Option<Vec<u8>> {
         let mut client = MaintenanceClient::new(self.cluster.channel(&self.env, Some(source)));
         let download = async {
@@ -87,7 +87,7 @@ impl Nemesis {
     }
 }
 
-/// All that happens on the new host. Whoever reads stands there too: nothing that is done to links comes
+/// All that happens on the new host. The reader runs there too: nothing that is done to links comes
 /// between, so that no lease ends before it was seen.
 async fn restore_and_read(
     env: Env,
@@ -95,7 +95,7 @@ async fn restore_and_read(
     host: String,
     options: server::Options,
     file: Vec<u8>,
-) -> Result<(Vec<backups::Read>, Vec<backups::Lease>), String> {
+) -> Result<(Vec<Read>, Vec<Lease>), String> {
     restore(&env, &cluster, &host, file).await?;
     let (to_server, orders) = mpsc::channel(1);
     let serve = serve(env.clone(), options, orders);
@@ -104,7 +104,7 @@ async fn restore_and_read(
     let read = async move {
         let all = async { read(&env, admitted(&env, &cluster, channel).await).await };
         let read = env.timeout(READ_LIMIT, all).await;
-        // A server that has ended says why itself.
+        // A server that has ended returns its own error.
         let _ = to_server.send(Order::Stop).await;
         read.map_err(|_| format!("it could not be read within {READ_LIMIT:?}"))
     };
@@ -132,7 +132,7 @@ async fn admitted(env: &Env, cluster: &Cluster, channel: Channel) -> Channel {
 }
 
 /// Everything there is, agreed upon and as the member has it, a bit of the past, and every lease.
-async fn read(env: &Env, channel: Channel) -> (Vec<backups::Read>, Vec<backups::Lease>) {
+async fn read(env: &Env, channel: Channel) -> (Vec<Read>, Vec<Lease>) {
     let everything = RangeRequest { range_end: vec![0].into(), ..request::get(vec![0]) };
     let now = range(env, &channel, everything.clone()).await;
     let revision = revision(&now.1);
@@ -158,7 +158,7 @@ async fn read(env: &Env, channel: Channel) -> (Vec<backups::Read>, Vec<backups::
     (reads, leases)
 }
 
-async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> backups::Read {
+async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> Read {
     let answer = ask(env, || {
         let (kv, request) = (KvClient::new(channel.clone()), request.clone());
         async move { kv.max_decoding_message_size(usize::MAX).range(request).await }
@@ -167,7 +167,7 @@ async fn range(env: &Env, channel: &Channel, request: RangeRequest) -> backups::
     (request, answer)
 }
 
-/// Asks until there is an answer or a refusal.
+/// Repeats a call until there is an answer or a refusal.
 async fn ask<T, F>(env: &Env, call: impl Fn() -> F) -> Answer<T>
 where
     F: Future<Output = Result<Response<T>, Status>>,
@@ -209,7 +209,7 @@ async fn restore(env: &Env, cluster: &Cluster, host: &str, file: Vec<u8>) -> Res
     restored.await
 }
 
-/// A host for one server that belongs to nobody; whoever lets go of it stops it.
+/// A host for one server outside of the cluster; dropping it stops the server.
 struct Guest {
     world: World,
     host: String,

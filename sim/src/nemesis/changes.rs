@@ -1,10 +1,8 @@
-//! Steps that the members themselves must agree to: who is a member. They go on until they are done,
+//! Steps that the members themselves must agree to: changes of the membership. They go on until they are done,
 //! whatever else happens meanwhile, one at a time, and the heal waits for them. A member whose files
 //! are rotten is removed and comes back on a new disk in the same way, while a quorum of others is
 //! sound.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::acts::Nemesis;
@@ -20,43 +18,6 @@ const FINISH_LIMIT: Duration = Duration::from_secs(120);
 /// What a member with a rotten file gets to notice.
 const ROT_LIMIT: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What is known of changes; cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Changes(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    /// The change under way, and those that wait for it.
-    pending: Vec<String>,
-    /// Members whose disks have rotted and that have not come back yet.
-    lost: BTreeSet<String>,
-    /// Changes that did not come to an end, and why.
-    failed: Vec<String>,
-}
-
-impl Changes {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the disk there has rotted and has not been replaced.
-    pub(super) fn is_lost(&self, host: &str) -> bool {
-        self.state().lost.contains(host)
-    }
-
-    fn pending(&self) -> bool {
-        !self.state().pending.is_empty()
-    }
-
-    fn ended(&self, label: &str, outcome: Result<(), String>) {
-        let mut state = self.state();
-        state.pending.retain(|pending| pending != label);
-        if let Err(why) = outcome {
-            state.failed.push(format!("{label}: {why}"));
-        }
-    }
-}
 
 impl Nemesis {
     /// Makes a change, where there is none under way and no member is lost: what is left must always

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::observe::spans;
+use crate::facts::addresses::COLLECTOR;
+use crate::facts::shape::Flag;
 use crate::units::{read_share, read_time, read_times, show_share, show_time, show_times};
 
 /// A line of a plan: `at 2.5s kill m0 for 6s`.
@@ -17,11 +18,11 @@ pub struct Step {
     pub lasts: Option<Duration>,
 }
 
-/// Whom a fault is for; roles are looked up when it begins.
+/// The target of a fault; roles are looked up when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Host(String),
-    /// The member that leads, by its own word; `m0` if none says so.
+    /// The member that reports that it leads; `m0` if there is none.
     Leader,
     /// The first member that runs and does not lead.
     Follower,
@@ -33,7 +34,7 @@ pub enum Target {
 /// What can be done. Where several hosts stand, it is done to each at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// `partition m0 | m1 m2`: nobody of one group reaches another group. Who is in none reaches all,
+    /// `partition m0 | m1 m2`: no host of one group reaches another group. A host in none reaches all,
     /// and so is a bridge; clients are in none unless they are named.
     Partition(Vec<Vec<Target>>),
     /// `one-way m0 -> m1 m2`: nothing arrives that way.
@@ -86,6 +87,8 @@ pub enum Fault {
     Restart(Duration),
     /// `rotate-certs m0`: new certificates and keys lie there.
     RotateCerts(Vec<Target>),
+    /// `forget wal-dir m0`: started without that flag for a while.
+    Forget(Vec<Target>, Flag),
     /// `backup m1`: taken there, restored as a cluster of its own on a new host, and read.
     Backup(Target),
 }
@@ -104,15 +107,17 @@ pub enum Place {
 impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
-        use Fault::{Backup, Compact, Defrag, MoveLeader, Reset, Restart, Rot, RotateCerts};
+        use Fault::{
+            Backup, Compact, Defrag, Forget, MoveLeader, Reset, Restart, Rot, RotateCerts,
+        };
         match self {
-            Backup(_) | Compact | Defrag(_) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..)
-            | RotateCerts(_) => true,
+            Backup(_) | Forget(..) | Compact | Defrag(_) | MoveLeader(_) | Reset(_)
+            | Restart(_) | Rot(..) | RotateCerts(_) => true,
             _ => self.changes_members(),
         }
     }
 
-    /// Whether it is for the members to agree on who they are.
+    /// Whether it is a change of the membership.
     pub fn changes_members(&self) -> bool {
         matches!(self, Self::Add(..) | Self::Promote(_) | Self::Remove(_) | Self::Replace(..))
     }
@@ -161,7 +166,7 @@ impl FromStr for Target {
             "follower" => Ok(Self::Follower),
             "others" => Ok(Self::Others),
             "all" => Ok(Self::All),
-            _ if number.parse::<usize>().is_ok() || text == spans::HOST => {
+            _ if number.parse::<usize>().is_ok() || text == COLLECTOR => {
                 Ok(Self::Host(text.to_owned()))
             }
             _ => Err(format!("{text:?} is no host: m0, c0, p0, leader, follower, others, all")),
@@ -228,6 +233,7 @@ impl fmt::Display for Fault {
             Self::Replace(old, fresh) => write!(f, "replace {old} by {fresh}"),
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
             Self::RotateCerts(hosts) => write!(f, "rotate-certs {}", show(hosts)),
+            Self::Forget(hosts, flag) => write!(f, "forget {flag} {}", show(hosts)),
             Self::Backup(of) => write!(f, "backup {of}"),
         }
     }
@@ -292,6 +298,10 @@ impl FromStr for Fault {
                 Self::Restart(read_time(rest.strip_prefix("every ").unwrap_or(rest).trim())?)
             }
             "rotate-certs" => Self::RotateCerts(read(rest)?),
+            "forget" => {
+                let (flag, hosts) = rest.split_once(' ').ok_or("forget FLAG HOST")?;
+                Self::Forget(read(hosts)?, flag.parse()?)
+            }
             "backup" => Self::Backup(rest.trim().parse()?),
             _ => return Err(format!("no fault is called {name:?}")),
         })

@@ -11,13 +11,15 @@
 //! of one takes back only what no other holds. A step without `for` lasts until the heal.
 //!
 //! Reading order: [`fault`] (what there is and how it is written), [`force`] (what is in force),
-//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), [`changes`] (what needs the members' consent, and rot, which ends in it).
+//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), `odd` (starts with a flag forgotten), [`changes`] (what needs the members' consent, and rot, which ends in it).
 
 pub mod acts;
 pub mod backup;
 pub mod changes;
 pub mod fault;
 pub mod force;
+mod odd;
+mod pending;
 
 pub use acts::Nemesis;
 pub use fault::{Fault, Step, Target};

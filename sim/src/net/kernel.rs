@@ -1,4 +1,4 @@
-//! What a process asks its kernel for: sockets, bytes, ends. Who polls is in `socket`, what the
+//! What a kernel does for a process: sockets, bytes, ends. Polling is in `socket`, what the
 //! packets do in `wire`.
 
 use std::collections::VecDeque;

@@ -1,10 +1,10 @@
-//! Simulated TCP. It knows hosts, addresses and bytes, and nothing about who speaks over it.
+//! Simulated TCP. It knows hosts, addresses and bytes, and nothing about the protocols over it.
 //!
 //! Everything between two hosts is a packet on the [`wire`]: the handshake, data, the receiver's
 //! acknowledgement, FIN and RST. A packet arrives after the link's latency, in order per direction.
 //! What follows from that, as on real machines:
 //!
-//! * A partition says nothing to anybody. Data, FIN and RST sent meanwhile wait and arrive after the
+//! * A partition is reported to no end. Data, FIN and RST sent meanwhile wait and arrive after the
 //!   heal, late by a retransmission time; a handshake is lost and tried again after 1, 2, 4.. s.
 //! * A partition may be one-way: then data arrive, but what acknowledges them does not, and the
 //!   sender stops once its window is full.
@@ -12,7 +12,7 @@
 //!   it is back it answers RST to connections that it does not know.
 //! * A reader that does not read stops its writer after 256 KiB.
 //!
-//! Reading order: [`wire`] (packets and what they do), [`kernel`] (what a process asks for),
+//! Reading order: [`wire`] (packets and what they do), [`kernel`] (what it does for a process),
 //! [`socket`] (the `Net` door onto it).
 
 mod kernel;

@@ -17,7 +17,7 @@ use crate::rt::{SimSleep, sim_now};
 /// Waits between handshakes, in seconds; after the last one the dialer gives up, as Linux does.
 const SYN_WAITS_S: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// A process's sockets. Those of a killed process fail or wait for ever: nobody polls them.
+/// A process's sockets. Those of a killed process fail or wait for ever: they are not polled any more.
 pub(crate) struct SimNet {
     pub(crate) wire: Arc<Wire>,
     pub(crate) host: IpAddr,

@@ -1,5 +1,5 @@
 //! Hosts, links, connection ends and the packets between them: what arrives when, and what it does.
-//! What processes ask for is in `kernel`.
+//! What processes call is in `kernel`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -159,7 +159,7 @@ pub(crate) struct State {
     /// Woken when the lock is free again.
     pub(super) wakes: Vec<Waker>,
     pub(crate) digest: Digest,
-    /// The simulation has ended: sockets that are dropped now have nobody to tell.
+    /// The simulation has ended: sockets that are dropped now send nothing.
     over: bool,
 }
 
@@ -316,7 +316,7 @@ impl State {
         }
     }
 
-    /// The kernel is gone: nobody is told, and nothing is sent again.
+    /// The kernel is gone: no end is notified, and nothing is sent again.
     pub(crate) fn power_off(&mut self, host: IpAddr) {
         for id in self.ends_of(host) {
             self.remove_end(id);
@@ -367,7 +367,7 @@ impl State {
         self.launch(packet, Some(from), Duration::ZERO);
     }
 
-    /// A kernel that does not know the connection says so.
+    /// A kernel that does not know the connection answers with RST.
     fn refuse(&mut self, packet: &Packet, late: Duration) {
         let answer = Packet {
             to: packet.to.peer(),
@@ -446,7 +446,7 @@ impl State {
 
     fn arrive(&mut self, packet: Packet, now: Instant) {
         self.digest_packet(&packet, now);
-        // An address that no host has: the packet is gone, and nobody says so.
+        // An address that no host has: the packet is gone without a word.
         let Some(host) = self.hosts.get(&packet.to_host) else { return };
         if !host.powered {
             if matches!(packet.body, Body::Data(_) | Body::Fin) {

@@ -11,11 +11,11 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::seen::{LogLine, Reign};
 use crate::World;
-use crate::evidence::Evidence;
+use crate::facts::evidence::Evidence;
+use crate::facts::seen::{LogLine, Reign};
+use crate::facts::story::{Story, What};
 use crate::rt::host_at_work;
-use crate::story::{Story, What};
 
 thread_local! {
     /// For as long as the thread lives.
@@ -93,7 +93,7 @@ impl Line {
         format!("{}{}", self.message, self.fields)
     }
 
-    /// The term that this member begins to lead, if the line says so.
+    /// The term that this member begins to lead, if that is what the line is.
     fn reign(&self) -> Option<u64> {
         let leads = self.message == "role" && self.role.as_deref() == Some("Leader");
         self.term.filter(|_| leads)

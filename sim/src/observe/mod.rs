@@ -1,14 +1,13 @@
-//! Eyes on the members while a run goes on: each is asked for its status all the time, for its page of
-//! figures and the fingerprint of its history now and then, over the simulated network as anybody
+//! Observes the members while a run goes on: their status all the time, their pages of
+//! figures and the fingerprints of their histories now and then, over the simulated network as any client
 //! would; what servers log is taken down. It goes to the evidence, and to the story when it is news.
-//! Nothing is judged here.
+//! Nothing is checked here.
 //!
-//! Reading order: this file (asking), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
-//! (log lines), [`spans`] (what members tell of traced calls).
+//! Reading order: this file (polling), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
+//! (log lines), [`spans`] (what members export of traced calls).
 
 mod lines;
 mod page;
-pub mod seen;
 pub mod spans;
 
 use std::collections::BTreeMap;
@@ -20,9 +19,10 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{HashKvRequest, StatusRequest, StatusResponse};
 
 use crate::cluster::Cluster;
-use crate::evidence::{Evidence, Sample};
+use crate::facts::evidence::{Evidence, Sample};
+use crate::facts::seen::{Hash, Page};
+use crate::facts::story::{Role, Story, What};
 use crate::offline;
-use crate::story::{Role, Story, What};
 
 /// Between two questions for a member's status.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -54,11 +54,11 @@ struct Observer {
     env: Env,
     evidence: Evidence,
     story: Story,
-    /// Hosts by the ids of their members, as far as they have said.
+    /// Hosts by the ids of their members, as far as they have answered.
     names: Arc<Mutex<BTreeMap<u64, String>>>,
 }
 
-/// What the story has been told of a member last.
+/// What the story has of a member last.
 #[derive(Clone, PartialEq)]
 struct Told {
     role: Role,
@@ -96,7 +96,7 @@ impl Observer {
                 None
             };
             self.tell(&host, status.as_ref(), &mut told);
-            // An answer that a restart has overtaken belongs to nobody.
+            // An answer that a restart has overtaken belongs to no process.
             if let Some(status) = status.filter(|_| world.processes(&host) == process) {
                 self.keep(&host, process, status);
             }
@@ -110,7 +110,7 @@ impl Observer {
         self.evidence.record().samples.push(Sample { at, host, process, disk, status });
     }
 
-    /// Tells the story what is new about a member; of one that does not answer, that once.
+    /// Adds to the story what is new about a member; of one that does not answer, that once.
     fn tell(&self, host: &str, status: Option<&StatusResponse>, told: &mut Option<Told>) {
         let now = match status {
             Some(status) => self.account(host, status),
@@ -162,7 +162,7 @@ impl Observer {
                     self.env.timeout(PATIENCE, page::read(&self.cluster, &self.env, &host)).await;
                 if let Ok(Ok(figures)) = asked {
                     let (at, host) = (self.env.now(), host.clone());
-                    let page = seen::Page { at, host, figures };
+                    let page = Page { at, host, figures };
                     self.evidence.record().seen.pages.push(page);
                 }
             }
@@ -170,7 +170,7 @@ impl Observer {
         }
     }
 
-    /// Asks all members for their fingerprints at one revision that all have reached.
+    /// Fetches the fingerprints of all members at one revision that all have reached.
     async fn compare(self) {
         let world = self.cluster.world().clone();
         loop {
@@ -187,7 +187,7 @@ impl Observer {
                 let answer = self.env.timeout(PATIENCE, asked).await;
                 if let Some(answer) = answer.ok().and_then(Result::ok) {
                     let (at, answer) = (self.env.now(), answer.into_inner());
-                    self.evidence.record().seen.hashes.push(seen::Hash { at, host, disk, answer });
+                    self.evidence.record().seen.hashes.push(Hash { at, host, disk, answer });
                 }
             }
         }

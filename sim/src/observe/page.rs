@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::check::queues;
 use crate::cluster::Cluster;
-use crate::endpoints::endpoint;
+use crate::facts::addresses::endpoint;
 
 /// Reads the page; values of one name with different labels are added up.
 pub(super) async fn read(

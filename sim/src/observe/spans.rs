@@ -1,4 +1,4 @@
-//! The collector of the spans that members tell of, on a host of its own: takes everything and says so.
+//! The collector of the spans that members export, on a host of its own: accepts and acknowledges all.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,7 +8,6 @@ use hyper::body::Incoming;
 use quorate::env::{BoxFuture, Env};
 use quorate::latest;
 use quorate::server::port::{self, Answers, Port};
-use quorate::trace::Settings;
 use quorate_proto::otlp::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -19,31 +18,19 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
-use crate::evidence::Evidence;
+use crate::facts::addresses::{COLLECTOR, COLLECTOR_PORT};
+use crate::facts::evidence::Evidence;
 use crate::world::World;
-
-pub const HOST: &str = "spans";
-const PORT: u16 = 4317;
-
-/// What a member is told, of whose calls so many of a million are traced.
-pub fn settings(host: &str, per_million: u32) -> Settings {
-    Settings {
-        collector: format!("{HOST}:{PORT}"),
-        service_name: "cluster".to_owned(),
-        instance_id: host.to_owned(),
-        per_million,
-    }
-}
 
 /// Begins to collect, until the run ends.
 pub async fn start(world: &World, evidence: &Evidence) {
-    world.add_host(HOST);
+    world.add_host(COLLECTOR);
     let evidence = evidence.clone();
-    drop(world.start(HOST, |env| collect(env, evidence)).await);
+    drop(world.start(COLLECTOR, |env| collect(env, evidence)).await);
 }
 
 async fn collect(env: Env, evidence: Evidence) {
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, COLLECTOR_PORT));
     let opened = port::open(&env, &[address.into()], "members").await;
     let opened = opened.expect("nothing else listens here").remove(0);
     let settings = port::Settings {
@@ -54,7 +41,7 @@ async fn collect(env: Env, evidence: Evidence) {
         http2_only: true,
     };
     let collector = Collector(TraceServiceServer::new(Takes { env: env.clone(), evidence }));
-    // Nobody tells it to stop.
+    // It is never stopped.
     let (_stop, stopped) = latest::channel(false);
     Port::new(&env, &settings, &opened, None, collector, stopped).accept(opened.listener).await;
 }

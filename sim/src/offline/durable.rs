@@ -7,10 +7,10 @@ use prost::Message;
 use quorate_proto::raftpb::{ConfChange, EntryType};
 
 use super::log::Log;
-use super::{fault, note, note_harm, read_log};
-use crate::evidence::{Evidence, Record};
-use crate::observe::seen::{DiskLog, Reign};
-use crate::verdict::{Proof, Violation};
+use super::look::{CHECKER, fault, note, note_harm, read_log};
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::seen::{DiskLog, Reign};
+use crate::facts::verdict::{Proof, Violation};
 use crate::{Side, World};
 
 /// Reads all logs from the platters; `applied` is what the crashed host's state holds.
@@ -73,7 +73,7 @@ fn lost(before: &DiskLog, now: &DiskLog) -> Vec<String> {
     faults
 }
 
-/// Whether the newest index that a member called committed is on the platters of a majority. Told only
+/// Whether the newest index that a member called committed is on the platters of a majority. Checked only
 /// while the configuration is the first one; `unsure` members count as if they had it.
 fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
     let voters = first_voters(logs)?;
@@ -95,11 +95,11 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
     let proof =
         Proof::Member { host: said.host.clone(), at_us: record.at(said.at).as_micros() as u64 };
     let property = "what is committed is durable on a majority";
-    Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
+    Some(Violation::new(CHECKER, property, text).proved_by(proof))
 }
 
 /// Whether the votes for the newest leader are on the platters of a majority: each was to be durable
-/// before it was given. Who has gone on to a later term may have given its vote before. Told only while
+/// before it was given. A member in a later term may have given its vote before. Checked only while
 /// the configuration is the first one; `unsure` members count as if they had voted.
 fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Violation> {
     let voters = first_voters(logs)?;
@@ -125,10 +125,10 @@ fn elected(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vio
         format!("{host} leads term {term}; of {votes} voters only {given:?} have voted for it");
     let proof = Proof::Member { host: host.clone(), at_us: at.as_micros() as u64 };
     let property = "votes are durable before they are given";
-    Some(Violation::new(super::CHECKER, property, text).proved_by(proof))
+    Some(Violation::new(CHECKER, property, text).proved_by(proof))
 }
 
-/// Who votes, if that has never changed; no leader writes in term 1, only the beginning of a cluster.
+/// The voters, if they have never changed; no leader writes in term 1, only the beginning of a cluster.
 fn first_voters(logs: &[(String, Log)]) -> Option<BTreeSet<u64>> {
     let mut configurations = BTreeSet::new();
     let mut first = BTreeSet::new();
@@ -156,7 +156,7 @@ fn first_voters(logs: &[(String, Log)]) -> Option<BTreeSet<u64>> {
     }
 }
 
-/// The oldest term of which the logs still tell who votes.
+/// The oldest term whose voters the logs still have.
 fn known_since(logs: &[(String, Log)]) -> u64 {
     let changes = |log: &Log| {
         let changes = log.entries.iter().filter(|entry| entry.r#type() != EntryType::EntryNormal);
@@ -176,8 +176,8 @@ mod tests {
     use quorate_proto::raftpb::{self, ConfState};
     use quorate_proto::walpb;
 
-    use super::super::Line;
     use super::*;
+    use crate::facts::seen::Line;
 
     fn log(term: u64, vote: u64, commit: u64, terms: &[u64]) -> DiskLog {
         let line =
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Each loss is told; what raft itself replaces is none.
+    /// Each loss is reported; what raft itself replaces is none.
     #[test]
     fn losses_are_found() {
         let before = log(2, 7, 2, &[1, 1, 2, 2]);
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(said(&snapshot), "");
     }
 
-    /// A log that begins behind an election says nothing of who voted then.
+    /// A log that begins behind an election does not have its votes.
     #[test]
     fn the_oldest_word_of_who_votes_is_found() {
         let since = |log: Log| known_since(&[("m0".to_owned(), log)]);

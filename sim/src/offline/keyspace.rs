@@ -1,5 +1,5 @@
 //! What a member's history and everything derived from it must be: bucket `key` as the log of events
-//! says, and `head`, `versions`, `attached`, `counts`, `sums` and the count of bytes as `key` says.
+//! has it, and `head`, `versions`, `attached`, `counts`, `sums` and the count of bytes follow from `key`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use prost::Message;
 use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::store::{Rows, Store};
-use crate::check::replay::Log;
+use crate::facts::history::Log;
 
 /// A change's place: main revision, and its number within that.
 type Rev = (i64, i64);
@@ -43,7 +43,7 @@ pub fn inside(store: &Store) -> Vec<String> {
     faults
 }
 
-/// Whether the state's history is what the log of events says it was at the state's revision, less
+/// Whether the state's history is what the log of events has at the state's revision, less
 /// what its compactions have taken away.
 pub fn against(store: &Store, log: &Log) -> Vec<String> {
     let mut faults = Vec::new();
@@ -239,7 +239,7 @@ fn figures(store: &Store, changes: &[Change], faults: &mut Vec<String>) {
     }
 }
 
-/// How many differences of one kind are worth telling.
+/// How many differences of one kind are reported.
 const SHOWN: usize = 3;
 
 pub(super) fn compare(what: &str, wanted: &Rows, there: &Rows, faults: &mut Vec<String>) {

@@ -1,12 +1,13 @@
-//! What a member's log says, from the records of its WAL in the order in which they were written: an
+//! A member's log, from the records of its WAL in the order in which they were written: an
 //! entry takes away all from its index on, a snapshot mark that the log does not reach begins a new
-//! one. Judges what one log alone can be wrong in; comparing members is for the checkers.
+//! one. Checks what one log alone can be wrong in; comparing members is for the checkers.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use quorate_proto::{raftpb, walpb};
 
 use super::wal::{Record, Records};
+use crate::facts::seen::Line;
 
 /// One member's log.
 #[derive(Clone, Debug, Default)]
@@ -22,22 +23,13 @@ pub struct Log {
     pub entries: Vec<raftpb::Entry>,
     /// Snapshot marks, in the order written.
     pub marks: Vec<walpb::Snapshot>,
-    /// Whom the member has voted for, by term, as it was written.
+    /// The member's votes, by term, as they were written.
     pub votes: Vec<(u64, u64)>,
     /// What the log was before a snapshot that was received replaced it, until a hard state shows
     /// that the snapshot was taken over.
     replaced: Option<Box<(u64, Vec<raftpb::Entry>, usize)>>,
     /// What cannot be.
     pub faults: Vec<String>,
-}
-
-/// An entry without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub index: u64,
-    pub term: u64,
-    /// Of type and data.
-    pub digest: u64,
 }
 
 impl Log {
@@ -256,9 +248,9 @@ mod tests {
         assert_eq!((not_taken.base, not_taken.last(), not_taken.faults.len()), (0, 2, 0));
     }
 
-    /// Each way to be wrong is told.
+    /// Each way to be wrong is reported.
     #[test]
-    fn faults_are_found() {
+    fn gaps_and_steps_back_in_a_log_are_violations() {
         let said = |write: fn(&mut Writer)| log(write).faults.join("; ");
         let two = |writer: &mut Writer| {
             writer.entry(1, 1, "a");

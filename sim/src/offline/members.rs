@@ -1,4 +1,4 @@
-//! The small buckets: that the configuration of consensus is the member table, that who was removed is
+//! The small buckets: that the configuration of consensus is the member table, that a removed member is
 //! not in it, and that leases decode.
 
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Members' directories, read from outside with eyes of our own: the log by a reader of etcd's format
 //! that shares nothing with the server's, the state bucket by bucket from its RocksDB.
 //!
-//! * [`check`] judges all of it after the last process has ended.
+//! * [`check`] runs on all of it after the last process has ended.
 //! * [`after_crash`] looks at all logs the moment after a member has crashed: what is on the platters
 //!   then is what the cluster would have if everything stopped.
 //!
@@ -13,24 +13,21 @@
 mod durable;
 mod keyspace;
 mod log;
+mod look;
 mod members;
 mod store;
 mod wal;
 
-pub use log::Line;
-
 use crate::cluster::Cluster;
-use crate::evidence::Evidence;
-use crate::observe::seen::{DiskLog, DiskStore, Seen};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 use crate::{Side, World};
 use log::Log;
+pub(crate) use look::note_harm;
+use look::{fault, note, read_log};
 use store::Store;
 
-const WAL: &str = "/data/member/wal";
-const CHECKER: &str = "offline";
-
-/// Judges every member's directory. No process runs any more.
+/// Checks every member's directory. No process runs any more.
 pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut stores = Vec::new();
@@ -38,7 +35,7 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
         world.stopped(host).await;
         let harmed = note_harm(world, host, &mut evidence.record().seen);
         if world.disk(host).harm().rotten > 0 {
-            // What it said meanwhile is judged; its files are known to be wrong.
+            // What it reported meanwhile is checked; its files are known to be wrong.
             continue;
         }
         let store = match Store::read(world, host) {
@@ -60,7 +57,7 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
                 continue;
             }
         };
-        violations.extend(judge(host, &log, &store, evidence));
+        violations.extend(examine(host, &log, &store, evidence));
         note(world, host, &log, Some(&store), &mut evidence.record().seen);
         stores.push((host.clone(), store));
     }
@@ -93,17 +90,10 @@ fn crashed_store(world: &World, host: &str, store: &Store, evidence: &Evidence) 
     store.applied()
 }
 
-/// A host's log as one side of its disk has it; none when there is none.
-fn read_log(world: &World, host: &str, side: Side, applied: u64) -> Option<Result<Log, String>> {
-    let files = world.disk(host).read_folder(WAL, side).ok()?;
-    let any = files.iter().any(|file| file.name.ends_with(".wal"));
-    any.then(|| wal::read(&files).map(|records| Log::new(records, applied)))
-}
-
 const REACHED: &str = "what a state holds is in the log";
 
 /// What is wrong with one member's directory.
-fn judge(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Violation> {
+fn examine(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Violation> {
     let record = evidence.record();
     let known = record.log.keys().next_back().is_some_and(|last| *last >= store.revision());
     let history = if known { keyspace::against(store, &record.log) } else { Vec::new() };
@@ -175,47 +165,6 @@ fn comparable(store: &Store, bucket: &str) -> store::Rows {
         rows.retain(|key, _| !key.starts_with(b"quorate.") && key != b"finishedCompactRev");
     }
     rows
-}
-
-/// Adds what was seen to the evidence.
-fn note(world: &World, host: &str, log: &Log, store: Option<&Store>, seen: &mut Seen) {
-    let (at, disk) = (world.elapsed(), world.disk(host).harm().wiped);
-    seen.logs.push(DiskLog {
-        at,
-        host: host.to_owned(),
-        disk,
-        member: log.member,
-        cluster: log.cluster,
-        term: log.state.term,
-        vote: log.state.vote,
-        commit: log.state.commit,
-        base: log.base,
-        lines: log.lines(),
-        votes: log.votes.clone(),
-    });
-    if let Some(store) = store {
-        seen.stores.push(DiskStore {
-            at,
-            host: host.to_owned(),
-            disk,
-            applied: store.applied(),
-            term: store.term(),
-            revision: store.revision(),
-        });
-    }
-}
-
-/// Notes what was done to a disk; tells whether its contents may be wrong for that reason.
-pub(crate) fn note_harm(world: &World, host: &str, seen: &mut Seen) -> bool {
-    let harm = world.disk(host).harm();
-    if harm != crate::Harm::default() {
-        seen.harm.insert(host.to_owned(), harm);
-    }
-    harm.rotten > 0 || harm.failed > 0
-}
-
-fn fault(host: &str, property: &'static str, text: impl Into<String>) -> Violation {
-    Violation::new(CHECKER, property, format!("{host}: {}", text.into()))
 }
 
 #[cfg(test)]

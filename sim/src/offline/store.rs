@@ -57,7 +57,7 @@ impl Store {
         self.number("quorate.revision").unwrap_or(1)
     }
 
-    /// What the state says its history takes, bytes.
+    /// The size of the history by the state's own count, bytes.
     pub fn live_bytes(&self) -> i64 {
         self.number("quorate.live_bytes").unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Each invariant of a member's buckets is broken by hand, and must be told.
+//! Each invariant of a member's buckets is broken by hand, and must be reported.
 
 use prost::Message;
 use quorate_proto::leasepb;
@@ -6,7 +6,7 @@ use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::store::Store;
 use super::{equal, keyspace, members};
-use crate::check::replay::Log;
+use crate::facts::history::Log;
 
 fn kv(key: &'static str, created: i64, revision: i64, version: i64, lease: i64) -> KeyValue {
     let value = "value".into();
@@ -23,7 +23,7 @@ fn rev(main: i64, sub: i64, deletes: bool) -> Vec<u8> {
 }
 
 /// A state of three revisions: `a` written twice, the second time with a lease, then `b` written and
-/// deleted; and the log of events that tells of it.
+/// deleted; and the log of its events.
 fn sound() -> (Store, Log) {
     let mut store = Store::default();
     let mut put = |bucket: &'static str, key: &[u8], value: Vec<u8>| {

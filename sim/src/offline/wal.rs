@@ -46,7 +46,7 @@ enum End {
     Unfinished(usize),
 }
 
-/// Reads the segments in a log's folder; the error says what no power cut explains.
+/// Reads the segments in a log's folder; the error describes what no power cut explains.
 pub fn read(files: &[Contents]) -> Result<Records, String> {
     let mut segments = Vec::new();
     for file in files {

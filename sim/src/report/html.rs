@@ -1,13 +1,13 @@
 //! The run as data, put into the page that draws it. What the page shows and how is the page's own
-//! matter; this says only what there is.
+//! matter; this has only what there is.
 
 use serde::Serialize;
 
 use super::line::{Lines, who};
 use super::proof::{find, name};
-use crate::plan::Plan;
-use crate::story::Event;
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::Event;
+use crate::facts::verdict::{Proof, Verdict, Violation};
+use crate::swarm;
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -44,12 +44,12 @@ struct Run<'a> {
     answered: usize,
     revision: i64,
     simulated_us: u64,
-    violations: Vec<Judged<'a>>,
+    violations: Vec<Explained<'a>>,
     events: Vec<Told<'a>>,
 }
 
 #[derive(Serialize)]
-struct Judged<'a> {
+struct Explained<'a> {
     checker: &'a str,
     property: &'a str,
     text: &'a str,
@@ -58,7 +58,7 @@ struct Judged<'a> {
 
 #[derive(Serialize)]
 struct Shown {
-    /// Which of the events it is; none if the story does not tell of it.
+    /// Which of the events it is; none if the story does not have it.
     event: Option<usize>,
     name: String,
 }
@@ -83,17 +83,20 @@ impl<'a> Run<'a> {
             seed: seed.to_string(),
             digest: format!("{digest:016x}"),
             plan,
-            drawn: Plan::from_seed(*seed).to_string() == *plan,
+            drawn: swarm::draw(*seed).to_string() == *plan,
             answered: *answered,
             revision: *revision,
             simulated_us: simulated.as_micros() as u64,
-            violations: violations.iter().map(|violation| Judged::new(violation, story)).collect(),
+            violations: violations
+                .iter()
+                .map(|violation| Explained::new(violation, story))
+                .collect(),
             events: story.iter().map(told).collect(),
         }
     }
 }
 
-impl<'a> Judged<'a> {
+impl<'a> Explained<'a> {
     fn new(violation: &'a Violation, story: &[Event]) -> Self {
         let Violation { checker, property, text, proof } = violation;
         let shown = |proof: &Proof| Shown { event: find(story, proof), name: name(proof) };

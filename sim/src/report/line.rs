@@ -1,12 +1,12 @@
-//! An event in words: who, and what. A line each, whatever was in the values.
+//! An event in words: subject and action. A line each, whatever was in the values.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::story::{Change, Event, News, Outcome, Role, What};
+use crate::facts::story::{Change, Event, News, Outcome, Role, What};
 
-/// Says events; knows what the numbers in them stand for.
+/// Writes events; knows what the numbers in them stand for.
 pub(super) struct Lines<'a> {
     faults: BTreeMap<usize, &'a str>,
 }
@@ -43,7 +43,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A host, a client's or a watch stream's number, a step of the plan; nobody for a phase.
+/// A host, a client's or a watch stream's number, a step of the plan; none for a phase.
 pub(super) fn who(what: &What) -> String {
     match what {
         What::Phase { .. } => String::new(),

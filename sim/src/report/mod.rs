@@ -1,8 +1,8 @@
 //! A verdict for people: [`text`] for a terminal, one line per event, and [`html`], one page for a
-//! browser that needs no other file and no network. Neither judges anything: both show the story and
+//! browser that needs no other file and no network. Neither checks anything: both show the story and
 //! point at the events that prove what the checkers found.
 //!
-//! Reading order: `line` (an event in words; both say it the same way) · `proof` (which events a
+//! Reading order: `line` (an event in words, the same for both) · `proof` (which events a
 //! violation rests on) · `text` · `html` (the run as data, put into the page of the folder `page`:
 //! `page.html`, `style.css`, and the scripts in the order in which they run: `model.js`, `view.js`,
 //! `draw.js`, `panel.js`, `main.js`).

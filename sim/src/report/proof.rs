@@ -1,12 +1,12 @@
-//! Finds the events of a story that a violation rests on. Where the story does not tell of the very
-//! thing, the nearest that it tells of the same member or stream stands for it.
+//! Finds the events of a story that a violation rests on. Where the story does not have the very
+//! thing, the nearest event of the same member or stream stands for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::line::seconds;
-use crate::story::{Event, News, What};
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::{Event, News, What};
+use crate::facts::verdict::{Proof, Verdict, Violation};
 
 /// The violations of each property, in the order in which the properties were first found violated: a
 /// single mistake may show a thousand times.
@@ -49,7 +49,7 @@ pub(super) fn find(story: &[Event], proof: &Proof) -> Option<usize> {
     }
 }
 
-/// In words, for a proof that the story does not tell of at all.
+/// In words, for a proof that the story does not have at all.
 pub(super) fn name(proof: &Proof) -> String {
     let at = |us: &u64| seconds(Duration::from_micros(*us));
     match proof {
@@ -61,7 +61,7 @@ pub(super) fn name(proof: &Proof) -> String {
     }
 }
 
-/// What a stream was told of a revision; if it was not told, what it was told first beyond it, or last.
+/// What a stream received of a revision; if nothing, what it received first beyond it, or last.
 fn heard(story: &[Event], stream: usize, revision: i64) -> Option<usize> {
     let news = || {
         story.iter().enumerate().filter_map(|(at, event)| match &event.what {
@@ -83,7 +83,7 @@ fn heard(story: &[Event], stream: usize, revision: i64) -> Option<usize> {
     found.or_else(|| news().next_back()).map(|(at, _)| at)
 }
 
-/// What a member logged just then, or else what it last said of itself, or else what was last done to it.
+/// What a member logged just then, or else what it last reported, or else what was last done to it.
 fn said(story: &[Event], host: &str, until: Duration) -> Option<usize> {
     let before: Vec<_> = story
         .iter()

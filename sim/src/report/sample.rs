@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::story::{Change, Event, News, Outcome, Role, Story, What};
-use crate::verdict::{Proof, Verdict, Violation};
+use crate::facts::story::{Change, Event, News, Outcome, Role, Story, What};
+use crate::facts::verdict::{Proof, Verdict, Violation};
 
 const PLAN: &str = "\
 seed 7
@@ -12,7 +12,7 @@ client c0 kv at any
 at 1s kill leader for 2s
 ";
 
-/// A leader is killed, another takes over, nobody is lied to.
+/// A leader is killed, another takes over, all answers are right.
 pub(super) fn passed() -> Verdict {
     Verdict {
         plan: PLAN.to_owned(),

@@ -1,4 +1,4 @@
-//! The story in lines: the plan, a legend, every event in three columns (time, who, what), and at the
+//! The story in lines: the plan, a legend, every event in three columns (time, subject, action), and at the
 //! end what was violated, with the events that prove it once more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 
 use super::line::{Lines, one_line, seconds, who};
 use super::proof::{self, by_property, find, marks};
-use crate::story::{Event, What};
-use crate::verdict::{Verdict, Violation};
+use crate::facts::story::{Event, What};
+use crate::facts::verdict::{Verdict, Violation};
 
 const LEGEND: &str = "\
 time    simulated seconds since the world began
@@ -44,13 +44,13 @@ fn write(page: &mut String, verdict: &Verdict) -> fmt::Result {
 /// The whole verdict in a line.
 fn head(verdict: &Verdict) -> String {
     let Verdict { seed, answered, revision, simulated, digest, .. } = verdict;
-    let judged = match verdict.violations.len() {
+    let checked = match verdict.violations.len() {
         0 => "passed".to_owned(),
         _ => format!("VIOLATED ({})", by_property(verdict).len()),
     };
     let simulated = simulated.as_secs_f64();
     format!(
-        "seed {seed}: {judged}; {simulated:.1} s simulated, {answered} calls answered, \
+        "seed {seed}: {checked}; {simulated:.1} s simulated, {answered} calls answered, \
          revision {revision}, digest {digest:016x}"
     )
 }

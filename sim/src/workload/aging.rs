@@ -1,17 +1,17 @@
-//! A past that ends by itself: leaders compact what is older than `auto-compaction` says, and plans without
-//! that have no use for this. That nothing younger goes is judged in [`crate::check::past`]; that what is
-//! much older does go, whoever leads, is judged here.
+//! A past that ends by itself: leaders compact what is older than `auto-compaction`, and plans without
+//! that have no use for this. That nothing younger goes is checked in [`crate::check::past`]; that what is
+//! much older does go, under any leader, is checked here.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
 use crate::check::model::COMPACTED;
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "aging";
 const KEYS: u64 = 5;
@@ -65,7 +65,7 @@ impl Aging {
                 client.complain("what is old goes by itself", text);
             }
             Err(failure) if failure.text == COMPACTED => {}
-            // It is asked for again.
+            // The call is repeated.
             Err(_) => return,
         }
         self.written.pop_front();

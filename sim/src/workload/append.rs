@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::request_op::Request;
 
-use super::request::{Op, get, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::{Evidence, Record};
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, get, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const LISTS: u64 = 4;
 
@@ -39,11 +39,11 @@ impl Workload for Append {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(&evidence.record())
+        examine(&evidence.record())
     }
 }
 
-fn judge(record: &Record) -> Vec<Violation> {
+fn examine(record: &Record) -> Vec<Violation> {
     let mut last: BTreeMap<&Bytes, (i64, &Bytes)> = BTreeMap::new();
     for operation in calls(record, "append") {
         for kv in read(operation) {
@@ -116,7 +116,7 @@ mod tests {
             for (at, list) in lists {
                 fixture = fixture.call_of(0, "append", 2, 3, read(*at, list));
             }
-            texts(&judge(&fixture.record))
+            texts(&examine(&fixture.record))
         };
         assert_eq!(said(&[(2, "a "), (3, "a b "), (4, "a b c ")]), "");
         assert!(said(&[(3, "b ")]).contains("what was appended stays"));

@@ -1,5 +1,5 @@
 //! Permissions that change while they are used. Each client is a user with a role of its own, and root,
-//! who changes that role: so it knows for certain what it may do, except while it is being changed. What
+//! that changes that role: so it knows for certain what it may do, except while it is being changed. What
 //! it certainly may not do must not be done, and what it certainly may must not be denied. Any other
 //! refusal, such as that users and roles have changed meanwhile, is good.
 //!
@@ -20,13 +20,13 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Response, Status};
 
-use super::request::{Op, delete, get, list, put, txn};
 use super::{Client, Work, Workload};
 use crate::cluster::ROOT;
-use crate::endpoints::TOKEN;
-use crate::evidence::Evidence;
-use crate::history::Answer;
-use crate::verdict::Violation;
+use crate::facts::addresses::TOKEN;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::Answer;
+use crate::facts::request::{Op, delete, get, list, put, txn};
+use crate::facts::verdict::Violation;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -164,7 +164,7 @@ impl Auth {
         own(client, &format!("door{}", self.doors))
     }
 
-    /// Opens the door, or shuts it; often somebody walks through meanwhile.
+    /// Grants a permission, or takes it back; often it is used meanwhile.
     async fn move_door(&mut self, client: &Client) {
         if self.door == Door::Unknown {
             self.doors += 1;
@@ -217,8 +217,8 @@ impl Auth {
         let Some(named) = self.named(client) else { return };
         let key = self.door(client);
         match client.chance(1, 2) {
-            true => judge(client, door, &named.put(put(key, client.value())).await, "put").await,
-            false => judge(client, door, &named.range(get(key)).await, "get").await,
+            true => examine(client, door, &named.put(put(key, client.value())).await, "put").await,
+            false => examine(client, door, &named.range(get(key)).await, "get").await,
         }
     }
 
@@ -229,29 +229,29 @@ impl Auth {
             0 => {
                 let put = PutRequest { prev_kv: true, ..put(key, client.value()) };
                 let answer = named.put(put).await;
-                judge(client, Door::Open, &answer, "put at home").await;
+                examine(client, Door::Open, &answer, "put at home").await;
                 is_lost(&answer)
             }
             1 => {
                 let answer = named.range(list(own(client, "home/"))).await;
-                judge(client, Door::Open, &answer, "list of the home").await;
+                examine(client, Door::Open, &answer, "list of the home").await;
                 is_lost(&answer)
             }
             2 => {
                 let answer = named.delete(delete(key)).await;
-                judge(client, Door::Open, &answer, "delete at home").await;
+                examine(client, Door::Open, &answer, "delete at home").await;
                 is_lost(&answer)
             }
             3 => {
                 let answer = named.range(get(own(client, "one"))).await;
-                judge(client, Door::Open, &answer, "get of one key").await;
+                examine(client, Door::Open, &answer, "get of one key").await;
                 is_lost(&answer)
             }
             _ => {
                 let nested = txn(vec![], vec![put(key, client.value()).op()], vec![]);
                 let reads = get(own(client, "one")).op();
                 let answer = named.txn(txn(vec![], vec![nested.op(), reads], vec![])).await;
-                judge(client, Door::Open, &answer, "txn at home").await;
+                examine(client, Door::Open, &answer, "txn at home").await;
                 is_lost(&answer)
             }
         };
@@ -266,61 +266,61 @@ impl Auth {
         let home = own(client, "home/1");
         let shut = Door::Shut;
         match client.below(8) {
-            0 => judge(client, shut, &named.put(put(out, value)).await, "put outside").await,
-            1 => judge(client, shut, &named.range(get(out)).await, "get outside").await,
+            0 => examine(client, shut, &named.put(put(out, value)).await, "put outside").await,
+            1 => examine(client, shut, &named.range(get(out)).await, "get outside").await,
             2 => {
                 let one = own(client, "one");
-                judge(client, shut, &named.put(put(one, value)).await, "put of a key to read")
+                examine(client, shut, &named.put(put(one, value)).await, "put of a key to read")
                     .await;
             }
             3 => {
                 // From a key that may be read, to all others.
                 let from = own(client, if client.chance(1, 2) { "one" } else { "home/1" });
                 let open = RangeRequest { range_end: vec![0].into(), ..get(from) };
-                judge(client, shut, &named.range(open).await, "open range").await;
+                examine(client, shut, &named.range(open).await, "open range").await;
             }
             4 => {
                 let wide = RangeRequest { range_end: own(client, "home1"), ..get(home) };
-                judge(client, shut, &named.range(wide).await, "range beyond the home").await;
+                examine(client, shut, &named.range(wide).await, "range beyond the home").await;
             }
             5 => {
                 let nested = txn(vec![], vec![put(out, value).op()], vec![]);
                 let answer = named.txn(txn(vec![], vec![nested.op()], vec![])).await;
-                judge(client, shut, &answer, "put in a nested txn").await;
+                examine(client, shut, &answer, "put in a nested txn").await;
             }
             6 => {
                 // In the branch that is not taken.
                 let success = vec![put(home, value).op()];
                 let answer = named.txn(txn(vec![], success, vec![get(out).op()])).await;
-                judge(client, shut, &answer, "txn with a branch outside").await;
+                examine(client, shut, &answer, "txn with a branch outside").await;
             }
             _ => {
                 let next = format!("auth/{}/home/1", client.number + 1);
                 let answer = named.put(put(next, value)).await;
-                judge(client, shut, &answer, "put at a neighbour's").await;
+                examine(client, shut, &answer, "put at a neighbour's").await;
             }
         }
     }
 
-    /// Whoever says no name may do nothing.
+    /// Without a name nothing is permitted.
     async fn nameless(&self, client: &Client) {
         let key = own(client, "home/1");
         let nobody = client.on(client.channel.without_header(TOKEN));
         match client.chance(1, 2) {
             true => {
                 let answer = nobody.put(put(key, client.value())).await;
-                judge(client, Door::Shut, &answer, "put without a name").await;
+                examine(client, Door::Shut, &answer, "put without a name").await;
             }
             false => {
                 let answer = nobody.range(get(key)).await;
-                judge(client, Door::Shut, &answer, "get without a name").await;
+                examine(client, Door::Shut, &answer, "get without a name").await;
             }
         }
     }
 }
 
 /// Complains of an answer that the permission cannot have, and rests.
-async fn judge<T>(client: &Client, door: Door, answer: &Answer<T>, what: &str) {
+async fn examine<T>(client: &Client, door: Door, answer: &Answer<T>, what: &str) {
     match (door, answer) {
         (Door::Shut, Ok(_)) => client.complain(DENIED, format!("{what} by {}", user(client))),
         (Door::Open, Err(failure)) if failure.code == Code::PermissionDenied => {

@@ -1,4 +1,4 @@
-//! What a workload has in its hands: a client of the cluster that records every call and tells it to
+//! What a workload works with: a client of the cluster that records every call and adds it to
 //! the story, and dice of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,16 +20,16 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Response, Status};
 
-use super::Stop;
 use super::json::Json;
 use super::outside::Outside;
+use super::stop::Stop;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::evidence::Evidence;
-use crate::history::{Answer, Call, Failure, Operation};
-use crate::proxies;
-use crate::story::{Outcome, Story, What};
-use crate::verdict::Violation;
+use crate::facts::addresses::proxy_number;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Answer, Call, Failure, Operation};
+use crate::facts::story::{Outcome, Story, What};
+use crate::facts::verdict::Violation;
 
 /// A call that has not been answered by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -54,6 +54,8 @@ pub struct Client {
     pub evidence: Evidence,
     pub story: Story,
     pub stop: Stop,
+    /// After which a call is given up.
+    patience: Duration,
     /// Streams and what is not in [`super::json`] go over gRPC all the same.
     speaks_json: bool,
     own: Arc<Mutex<Own>>,
@@ -76,7 +78,7 @@ pub struct Surroundings {
     pub stop: Stop,
 }
 
-/// Asks, waits, records.
+/// Calls, waits, records.
 macro_rules! call {
     ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
         let request = $request;
@@ -106,8 +108,24 @@ impl Client {
     ) -> Self {
         let Surroundings { env, channel, cluster, evidence, story, stop } = surroundings;
         let own = Arc::new(Mutex::new(Own { dice, serial: 0 }));
-        let speaks_json = false;
-        Self { number, workload, env, channel, cluster, evidence, story, stop, speaks_json, own }
+        Self {
+            number,
+            workload,
+            env,
+            channel,
+            cluster,
+            evidence,
+            story,
+            stop,
+            patience: PATIENCE,
+            speaks_json: false,
+            own,
+        }
+    }
+
+    /// The same client, which waits so long for an answer.
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same client, over JSON or not.
@@ -220,7 +238,7 @@ impl Client {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Answer<T> {
-        match self.env.timeout(PATIENCE, call).await {
+        match self.env.timeout(self.patience, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Failure::new(&status)),
             Err(_) => Err(Failure::silence()),
@@ -275,7 +293,7 @@ impl Client {
 
     /// The proxy that it is behind.
     pub fn proxy(&self) -> Option<usize> {
-        proxies::number(&self.channel.endpoint())
+        proxy_number(&self.channel.endpoint())
     }
 
     /// Where keys have other names than for this client.
@@ -361,7 +379,7 @@ impl<'a> Asked<'a> {
         self.client.record(self.began, self.client.env.now(), call, self.streamed);
     }
 
-    /// Nobody has said what came of it.
+    /// Its outcome is not known.
     pub fn unanswered(mut self) {
         if let Some(call) = self.call.take() {
             self.answered(call);
@@ -378,7 +396,7 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             // There may be no clock any more.
-            self.client.record(self.began, self.began + PATIENCE, call, self.streamed);
+            self.client.record(self.began, self.began + self.client.patience, call, self.streamed);
         }
     }
 }

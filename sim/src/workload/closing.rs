@@ -1,12 +1,13 @@
-//! The end of the load: every member is asked for everything it has, and the scribe is given time to
-//! be told the last of it. What the members answer is evidence like any other call.
+//! The end of the load: everything is read at every member, and the scribe is given time to
+//! receive the last of it. What the members answer is evidence like any other call.
 
 use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::{Client, request};
-use crate::verdict::Violation;
+use super::Client;
+use crate::facts::request;
+use crate::facts::verdict::Violation;
 
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -19,7 +20,7 @@ pub async fn read(client: &Client, within: Duration) -> Result<i64, Violation> {
     for name in &voters {
         newest = newest.max(whole(client, name, false, 1, deadline).await?);
     }
-    // Learners answer from what they have, so they are asked until that is everything.
+    // Learners answer from what they have, so the read is repeated until that is everything.
     for name in client.cluster.names().iter().filter(|name| !voters.contains(name)) {
         whole(client, name, true, newest, deadline).await?;
     }

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{CompactionRequest, RangeRequest};
 
 use super::ranges::dressed;
-use super::request::{Op, get, list, put, txn};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, get, list, put, txn};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 5;
 
@@ -54,7 +54,7 @@ fn key(client: &Client) -> Bytes {
     format!("compaction/{}", client.below(KEYS)).into()
 }
 
-/// Up to some revision that the scribe has been told; rarely one that is not there yet.
+/// Up to some revision that the scribe has received; rarely one that is not there yet.
 async fn compact(client: &Client) {
     let furthest = client.evidence.record().compactable();
     if furthest < 2 {

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::request_op::Request;
 
-use super::request::{Op, get, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::{Evidence, Record};
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, Record};
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, get, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const COUNTERS: u64 = 2;
 
@@ -37,7 +37,7 @@ impl Workload for Counter {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(&evidence.record())
+        examine(&evidence.record())
     }
 }
 
@@ -52,7 +52,7 @@ struct Raised {
     perhaps: u64,
 }
 
-fn judge(record: &Record) -> Vec<Violation> {
+fn examine(record: &Record) -> Vec<Violation> {
     if !record.whole {
         return Vec::new();
     }
@@ -64,7 +64,7 @@ fn judge(record: &Record) -> Vec<Violation> {
     }
     let kvs = record.log.values().flatten().filter_map(|event| event.kv.as_ref());
     let last: BTreeMap<_, _> = kvs.map(|kv| (&kv.key, number(&kv.value).unwrap_or(0))).collect();
-    let judged = raised.into_iter().filter_map(|(key, Raised { certainly, perhaps })| {
+    let checked = raised.into_iter().filter_map(|(key, Raised { certainly, perhaps })| {
         let counted = last.get(key).copied().unwrap_or(0);
         let fits = (certainly..=certainly + perhaps).contains(&counted);
         (!fits).then(|| {
@@ -73,7 +73,7 @@ fn judge(record: &Record) -> Vec<Violation> {
             Violation::new("counter", "a counter counts", text)
         })
     });
-    judged.collect()
+    checked.collect()
 }
 
 /// The counter that a call raised, and whether that is certain; nothing if it certainly did not.
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::check::fixture::{Fixture, header, texts};
-    use crate::history::Failure;
+    use crate::facts::history::Failure;
 
     #[test]
     fn miscounts_are_found() {
@@ -103,7 +103,7 @@ mod tests {
             let fixture = fixture.call_of(0, "counter", 0, 1, Call::Txn(raise(), Ok(answer)));
             let silence = Call::Txn(raise(), Err(Failure::silence()));
             let fixture = fixture.call_of(1, "counter", 0, 1, silence);
-            texts(&judge(&fixture.wrote(2, "counter/0", number).record))
+            texts(&examine(&fixture.wrote(2, "counter/0", number).record))
         };
         assert_eq!(said("1 a"), "");
         assert_eq!(said("2 a"), "");

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const LEASES: usize = 200;
 const TTL_S: i64 = 4;

@@ -1,4 +1,4 @@
-//! A ring of pointers. Transactions swap neighbours; whoever reads all of it must find one ring, with
+//! A ring of pointers. Transactions swap neighbours; a read of all of it must find one ring, with
 //! every node in it.
 
 use std::collections::BTreeMap;
@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_proto::mvccpb::KeyValue;
 
-use super::request::{Op, created, list, put, txn, unchanged};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::Evidence;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{Op, created, list, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const NODES: usize = 6;
 const PREFIX: &str = "cycle/";
@@ -26,7 +26,7 @@ impl Workload for Cycle {
         Box::pin(async move {
             let point = |node: usize| put(key(node), pointer(client, (node + 1) % NODES)).op();
             let absent = vec![created(key(0), 0)];
-            // Whoever comes first makes the ring; the others find it.
+            // The first client makes the ring; the others find it.
             let _ = client.txn(txn(absent, (0..NODES).map(point).collect(), vec![])).await;
         })
     }
@@ -47,7 +47,7 @@ impl Workload for Cycle {
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
         let record = evidence.record();
-        calls(&record, self.name()).filter_map(judge).collect()
+        calls(&record, self.name()).filter_map(examine).collect()
     }
 }
 
@@ -79,7 +79,7 @@ fn swap(client: &Client, kvs: &[KeyValue]) -> Option<quorate_proto::etcdserverpb
     Some(txn(compares, success, vec![list(PREFIX).op()]))
 }
 
-fn judge(operation: &Operation) -> Option<Violation> {
+fn examine(operation: &Operation) -> Option<Violation> {
     let Call::Range(_, Ok(answer)) = &operation.call else { return None };
     let next: BTreeMap<_, _> =
         answer.kvs.iter().filter_map(|kv| Some((kv.key.clone(), target(kv)?))).collect();
@@ -111,7 +111,7 @@ mod tests {
             let keys = ["cycle/0", "cycle/1", "cycle/2", "cycle/3", "cycle/4", "cycle/5"];
             let kvs = keys.into_iter().zip(targets).map(|(key, to)| kv(2, key, to)).collect();
             let fixture = Fixture::default().call(0, 1, get("cycle/", 2, kvs));
-            judge(&fixture.record.operations[0]).is_some()
+            examine(&fixture.record.operations[0]).is_some()
         };
         assert!(!said(["1 a", "2 b", "3 c", "4 d", "5 e", "0 f"]));
         assert!(!said(["2 a", "3 b", "1 c", "4 d", "5 e", "0 f"]));

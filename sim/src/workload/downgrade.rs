@@ -7,10 +7,10 @@ use quorate_proto::etcdserverpb::DowngradeRequest;
 use quorate_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 
-use super::request::{get, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{get, put};
+use crate::facts::verdict::Violation;
 
 /// The release that the cluster goes down to.
 const TARGET: &str = "3.6";

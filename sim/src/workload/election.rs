@@ -1,10 +1,10 @@
-//! An election: candidates queue, the first of them proclaims under its token, and observers, who look
+//! An election: candidates queue, the first of them proclaims under its token, and observers, which look
 //! for the oldest candidate at one revision, never see the leadership go back to an older one.
 
-use super::queue::{Place, first, judge};
+use super::queue::{Place, examine, first};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "election/queue/";
 const PROCLAIMED: &str = "election/proclaimed";
@@ -39,7 +39,7 @@ impl Workload for Election {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(evidence, self.name(), PROCLAIMED.as_bytes())
+        examine(evidence, self.name(), PROCLAIMED.as_bytes())
     }
 }
 

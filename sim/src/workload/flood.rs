@@ -1,5 +1,5 @@
-//! Many large requests at once, half of which nobody waits for to the end: lists of large values, whole,
-//! sorted and as streams, and puts of such values. Being told that there are too many is an answer.
+//! Many large requests at once, half of which are given up: lists of large values, whole,
+//! sorted and as streams, and puts of such values. A refusal because there are too many is an answer.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use quorate_proto::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
 };
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "flood/";
 const KEYS: u64 = 24;
@@ -22,7 +22,7 @@ const WIDTH: usize = 10;
 const VALUE_BYTES: u64 = 4_000;
 /// Between two floods.
 const PAUSE_MS: u64 = 1_500;
-/// Who does not wait leaves within this.
+/// A request that is given up is so within this.
 const IMPATIENCE_MS: u64 = 30;
 
 pub struct Flood;

@@ -1,17 +1,17 @@
 //! Txns that write and also read: some of them more than a member has room for, which it must refuse
 //! before the log has them, others as much as a few at a time may, some the states before their
-//! deletions. Being told that there are too many requests is an answer.
+//! deletions. A refusal because there are too many requests is an answer.
 
 use futures::future::join_all;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{DeleteRangeRequest, RangeRequest, TxnRequest};
 
-use super::request::{Op, list, put, txn};
 use super::{Client, Work, Workload, calls};
-use crate::cluster::ANSWERS;
-use crate::evidence::Evidence;
-use crate::history::Call;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::Call;
+use crate::facts::request::{Op, list, put, txn};
+use crate::facts::shape::ANSWERS;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "greedy";
 const KEYS: u64 = 36;

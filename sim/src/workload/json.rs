@@ -1,5 +1,5 @@
 //! A client that speaks JSON: each call a POST over HTTP/1, on a connection of its own, as a script with curl
-//! makes it. It stands where a gRPC channel does, so that what is asked, recorded and judged is the same.
+//! makes it. It stands where a gRPC channel does, so that what is called, recorded and checked is the same.
 
 use std::sync::LazyLock;
 use std::task::{Context, Poll};

@@ -1,6 +1,6 @@
 //! Traffic as the API server of Kubernetes makes it: objects are created, changed and deleted by txns
 //! on their mod revision; caches list everything, page by page, and watch from the revision of the
-//! list on. A cache must be what a list at its revision says.
+//! list on. A cache must be equal to a list at its revision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchResponse};
 use quorate_proto::mvccpb::{KeyValue, event::EventType};
 
-use super::request::{Op, delete, end_of, get, list, put, txn, unchanged};
 use super::session::{Heard, Session};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, delete, end_of, get, list, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "k8s/";
 const OBJECTS: u64 = 20;

@@ -12,13 +12,13 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::{Stop, below};
-use crate::history::{Call, History, Operation};
+use crate::facts::history::{Call, History, Operation};
 
 const KEYS: u64 = 8;
 /// A call that has not been answered by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// One client, until told to stop.
+/// One client, until it is stopped.
 pub async fn run(env: Env, channel: Channel, client: usize, history: History, stop: Stop) {
     let mut kv = KvClient::new(channel);
     let mut serial = 0_u64;

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::RangeRequest;
 
-use super::request::{delete, end_of, list, put};
 use super::{Client, Work, Workload, calls};
-use crate::evidence::Evidence;
-use crate::history::{Call, Operation};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Operation};
+use crate::facts::request::{delete, end_of, list, put};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 16;
 const PREFIX: &str = "large/";
@@ -47,7 +47,7 @@ impl Workload for Large {
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
         let record = evidence.record();
         let most = record.request_bytes_max;
-        calls(&record, self.name()).filter_map(|operation| judge(operation, most)).collect()
+        calls(&record, self.name()).filter_map(|operation| examine(operation, most)).collect()
     }
 }
 
@@ -96,7 +96,7 @@ async fn pages(client: &Client) {
 }
 
 /// What is too large is refused with these words, and nothing else is.
-fn judge(operation: &Operation, most: usize) -> Option<Violation> {
+fn examine(operation: &Operation, most: usize) -> Option<Violation> {
     let Call::Put(put, answer) = &operation.call else { return None };
     let refused = answer.as_ref().err().is_some_and(|failure| failure.text == TOO_LARGE);
     let large = put.value.len() > most;
@@ -118,10 +118,10 @@ mod tests {
     use crate::check::fixture::{Fixture, failed, put as answered};
 
     #[test]
-    fn faults_are_found() {
+    fn sizes_refused_and_served_wrongly_are_violations() {
         let said = |call| {
             let fixture = Fixture::default().call(0, 1, call);
-            judge(&fixture.record.operations[0], 101).is_some()
+            examine(&fixture.record.operations[0], 101).is_some()
         };
         let refused = || failed(Code::InvalidArgument, TOO_LARGE);
         assert!(!said(answered("a", "", Some(2))) && !said(answered("a", "", None)));

@@ -1,15 +1,15 @@
-//! Leases that are granted, hold keys, are kept alive at whichever member for a while, asked about,
-//! revoked or left to end. Judging them is for [`crate::check::leases`].
+//! Leases that are granted, hold keys, are kept alive at any member for a while, queried,
+//! revoked or left to end. Checking them is for [`crate::check::leases`].
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
-use super::request::{Op, delete, put, txn};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, delete, put, txn};
+use crate::facts::verdict::Violation;
 
 #[derive(Default)]
 pub struct Leases {
@@ -111,7 +111,7 @@ async fn busy(client: &Client, held: &Held) {
 async fn end(client: &Client, held: &Held) {
     if client.chance(1, 3) {
         let _ = client.revoke(held.id).await;
-        // Somebody does not know that yet, nor may the member that is asked.
+        // As by a client that does not know it yet, at a member that may not know it either.
         let member = client.on_member(client.roll());
         let _ = member.keep_alive(held.id).await;
     } else {

@@ -1,9 +1,9 @@
 //! A lock: clients queue for it, and write under its token while they have it.
 
-use super::queue::{Place, judge};
+use super::queue::{Place, examine};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const PREFIX: &str = "lock/queue/";
 const GUARDED: &str = "lock/guarded";
@@ -31,6 +31,6 @@ impl Workload for Lock {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(evidence, self.name(), GUARDED.as_bytes())
+        examine(evidence, self.name(), GUARDED.as_bytes())
     }
 }

@@ -1,14 +1,14 @@
-//! Leases that last long enough for several leaders, some of them kept alive once, late; asked about
-//! all the time. Judging them is for [`crate::check::leases`].
+//! Leases that last long enough for several leaders, some of them kept alive once, late; queried
+//! all the time. Checking them is for [`crate::check::leases`].
 
 use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::put;
+use crate::facts::verdict::Violation;
 
 const TTL_S: i64 = 12;
 

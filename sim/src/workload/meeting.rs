@@ -1,6 +1,6 @@
 //! Members of a new cluster that meet at this one, as `--discovery-endpoints` has them do: more come than
-//! there is room for, all at once. The first so many are the cluster, and all of them are told the same;
-//! the others are told that it is full. What they write stands on record as the client's.
+//! there is room for, all at once. The first so many are the cluster, and all of them get the same list;
+//! the others are refused as it is full. What they write stands on record as the client's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use quorate::config::Discovery;
 use quorate::discovery::{self, DiscoveryError};
 use quorate::types::MemberId;
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::endpoints::{PEER_PORT, host_of};
-use crate::evidence::Evidence;
-use crate::history::{Call, Failure};
-use crate::verdict::Violation;
+use crate::facts::addresses::{PEER_PORT, host_of};
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Failure};
+use crate::facts::request::put;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "meeting";
 const SIZE: usize = 3;
@@ -43,7 +43,7 @@ impl Workload for Meeting {
             let width = client.number * 100 + self.met;
             if client.put(put(key, format!("{SIZE:0width$}"))).await.is_ok() {
                 let all = join_all((0..COMING).map(|_| come(client, &token))).await;
-                judge(client, &all);
+                examine(client, &all);
             }
             client.pause(1_000).await;
         })
@@ -54,11 +54,11 @@ impl Workload for Meeting {
     }
 }
 
-/// One who came.
+/// One member that came.
 struct Guest {
     /// As it has written itself down.
     own: String,
-    /// The cluster that it was told; `None` when nobody answered in time.
+    /// The cluster in its answer; `None` without an answer in time.
     told: Option<Result<String, DiscoveryError>>,
 }
 
@@ -85,7 +85,7 @@ async fn come(client: &Client, token: &str) -> Guest {
     Guest { own, told }
 }
 
-fn judge(client: &Client, guests: &[Guest]) {
+fn examine(client: &Client, guests: &[Guest]) {
     let told = || guests.iter().map(|guest| format!("{}: {:?}", guest.own, guest.told));
     let complain = |property| client.complain(property, told().collect::<Vec<_>>().join(", "));
     let let_in = |guest: &&Guest| matches!(guest.told, Some(Ok(_)));

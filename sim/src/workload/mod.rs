@@ -1,15 +1,15 @@
-//! What clients do to a cluster while the nemesis is at work. Each workload records what it was told;
-//! what holds of all calls is judged in [`crate::check`], and a workload judges only what it alone
+//! What clients do to a cluster while the nemesis is at work. Each workload records its calls and their answers;
+//! what holds of all calls is checked in [`crate::check`], and a workload checks only what it alone
 //! knows, such as that a ring of pointers is still one ring.
 //!
 //! Invariants:
 //! * Every value that is written is written by one call only, so that a value names its call.
 //! * Whatever writes goes through a [`Client`], which records it: the replay has to explain every
 //!   revision.
-//! * Clients draw from dice of their own: leaving one out changes nothing about what others ask for.
+//! * Clients draw from dice of their own: leaving one out changes nothing about the calls of others.
 //!
-//! Reading order: this file (the trait, the list), [`client`] (calls), [`json`] (the same in JSON),
-//! [`outside`] (the same in a namespace), [`request`] (how requests are put together), [`scribe`] (the
+//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON),
+//! [`outside`] (the same in a namespace), [`scribe`] (the
 //! watcher that writes the log), [`closing`] (what is read at the end), then the workloads, one a file.
 
 pub mod aging;
@@ -23,8 +23,10 @@ pub mod crowd;
 pub mod cycle;
 pub mod downgrade;
 pub mod election;
+pub mod ending;
 pub mod flood;
 pub mod greedy;
+pub mod impatient;
 pub mod json;
 pub mod kubernetes;
 pub mod large;
@@ -40,43 +42,20 @@ pub mod quota;
 pub mod ranges;
 pub mod recipes;
 pub mod register;
-pub mod request;
 pub mod scribe;
 pub mod serializable;
 pub mod session;
 pub mod stalled;
+pub mod stop;
 pub mod stranger;
 pub mod txn;
 pub mod watch;
-
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+pub mod work;
 
 pub use client::{Client, Surroundings};
-
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
-
-pub type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-
-/// One kind of traffic, as one client makes it.
-pub trait Workload: Send {
-    /// As plans and the report call it.
-    fn name(&self) -> &'static str;
-
-    /// What must be there before the first step. Made by every client, on a whole cluster.
-    fn setup<'a>(&'a mut self, _client: &'a Client) -> Work<'a> {
-        Box::pin(async {})
-    }
-
-    /// One operation, or a few that belong together, and the pause after it.
-    fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a>;
-
-    /// What this workload alone can judge, once for all its clients together; what holds of all calls
-    /// is judged in [`crate::check`].
-    fn check(&self, evidence: &Evidence) -> Vec<Violation>;
-}
+pub use stop::Stop;
+pub(crate) use work::calls;
+pub use work::{Work, Workload, drive};
 
 /// Declares the workloads: their names, and how to make one.
 macro_rules! workloads {
@@ -123,10 +102,12 @@ workloads! {
     "aging": aging::Aging::default(),
     "pinger": pinger::Pinger,
     "meeting": meeting::Meeting::default(),
+    "ending": ending::Ending,
+    "impatient": impatient::Impatient::default(),
     "stranger": stranger::Stranger::default(),
 }
 
-/// Those that need a cluster made for them: scripts ask for them, seeds do not.
+/// Those that need a cluster made for them: scripts name them, seeds do not.
 pub const SCRIPTED: &[&str] = &[
     "quota",
     "downgrade",
@@ -141,10 +122,10 @@ pub const SCRIPTED: &[&str] = &[
     SECURED,
 ];
 
-/// Those that judge nothing by the names of keys, and so can be put into a namespace.
+/// Those that check nothing by the names of keys, and so can be put into a namespace.
 pub const ANYWHERE: &[&str] = &["register", "txn", "ranges", "serializable", "watch"];
 
-/// The one that goes with no other: where it is at work, nobody is served without a name.
+/// The one that goes with no other: where it is at work, no call is served without a user.
 pub const ALONE: &str = "auth";
 
 /// The one that is for plans with TLS.
@@ -152,35 +133,3 @@ pub const SECURED: &str = "stranger";
 
 /// The one that few plans have: it is much work, and what it is for needs little of it.
 pub const RARE: &str = "flood";
-
-/// Steps until told to stop, `steps_max` times at most.
-pub async fn drive(mut workload: Box<dyn Workload>, client: Client, steps_max: u64) {
-    for _ in 0..steps_max {
-        if client.stop.is_set() {
-            return;
-        }
-        workload.step(&client).await;
-    }
-}
-
-/// Tells clients to end.
-#[derive(Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub fn now(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The calls of one workload, in the order in which they ended.
-fn calls<'a>(
-    record: &'a crate::evidence::Record,
-    workload: &'static str,
-) -> impl Iterator<Item = &'a crate::history::Operation> {
-    record.operations.iter().filter(move |operation| operation.workload == workload)
-}

@@ -1,4 +1,4 @@
-//! What was asked and told behind a proxy with a namespace, as it is for the cluster: every key with the
+//! Calls and answers behind a proxy with a namespace, as it is for the cluster: every key with the
 //! prefix that the proxy has to put there and to take away. Checkers know real keys only.
 
 use bytes::Bytes;
@@ -8,8 +8,8 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::KeyValue;
 
-use super::request::end_of;
-use crate::history::Call;
+use crate::facts::history::Call;
+use crate::facts::request::end_of;
 
 /// The prefix; it does not end with 255.
 pub struct Outside<'a>(pub &'a [u8]);
@@ -116,7 +116,7 @@ mod tests {
     use quorate_proto::etcdserverpb::RangeResponse;
 
     use super::*;
-    use crate::workload::request::{Op, delete_all, get, list, put, txn, unchanged};
+    use crate::facts::request::{Op, delete_all, get, list, put, txn, unchanged};
 
     const OUTSIDE: Outside<'_> = Outside(b"in/");
 
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_key_gets_the_prefix() {
-        let nobody = || crate::history::Failure::silence();
+        let nobody = || crate::facts::history::Failure::silence();
         assert_eq!(shown(Call::Range(get("a"), Err(nobody()))), "get in/a");
         assert_eq!(shown(Call::Range(list("a"), Err(nobody()))), "get in/a..in/b");
         let mut open = get("a");

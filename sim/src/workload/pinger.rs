@@ -1,4 +1,4 @@
-//! A client that pings without end and asks for nothing: it is sent away, and told why. All other clients
+//! A client that pings without end and calls nothing: its connection is closed with a reason. All other clients
 //! ping too, as often as they may, and are not.
 
 use std::error::Error;
@@ -11,15 +11,15 @@ use quorate::env::hyper::{Exec, Timer};
 use tonic::body::Body;
 
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "pinger";
 /// Much more often than members allow.
 const EVERY: Duration = Duration::from_millis(100);
 /// A member has had enough by then.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What it says.
+/// Its frames.
 const WHY: &str = "too_many_pings";
 
 pub struct Pinger;

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use futures::future::{join, join_all};
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 
-use super::request::{list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{list, put};
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "pressure";
 const LEASES: usize = 40;
 const TTL_S: u64 = 4;
 /// What it may take to end all of them.
 const GRACE: Duration = Duration::from_secs(4);
-/// Leases that are granted at a time, while nothing else is asked for.
+/// Leases that are granted at a time, while nothing else is called.
 const GRANTS: usize = 4;
-/// Who writes to one member, and waits so long when told that there are too many.
+/// Clients that write to one member, and their pause after a refusal because there are too many.
 const WRITERS: usize = 10;
 const RETRY: Duration = Duration::from_millis(20);
 

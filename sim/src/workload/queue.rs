@@ -1,6 +1,6 @@
-//! The recipe under locks and elections, as etcd's package `concurrency` has it: who wants a turn puts
+//! The recipe under locks and elections, as etcd's package `concurrency` has it: a client that wants a turn puts
 //! a key that hangs on a lease, and has it when no key of the same name is older. The revision at
-//! which the key was created is the token that fences off whoever had the turn before.
+//! which the key was created is the token that fences off the holder of the turn before.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use quorate_proto::etcdserverpb::{
 };
 
 use super::Client;
-use super::request::{Op, created, delete, get, list, put, txn};
-use crate::evidence::{Evidence, Tenure};
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::{Evidence, Tenure};
+use crate::facts::request::{Op, created, delete, get, list, put, txn};
+use crate::facts::verdict::{Proof, Violation};
 
 const TTL_S: i64 = 3;
 const POLL: Duration = Duration::from_millis(150);
@@ -111,7 +111,7 @@ impl Place {
         created(self.key.clone(), self.token)
     }
 
-    /// Says since when, and until now at most, the turn was this client's for certain.
+    /// Records since when, and until now at most, the turn was this client's for certain.
     pub fn had(&self, client: &Client, from: Instant) {
         client.evidence.record().tenures.push(Tenure {
             workload: client.workload,
@@ -148,7 +148,7 @@ impl Place {
     }
 }
 
-/// Whoever has its turn below `prefix`.
+/// The client that has its turn below `prefix`.
 pub fn first(prefix: &str) -> RangeRequest {
     RangeRequest {
         sort_order: SortOrder::Ascend as i32,
@@ -160,7 +160,7 @@ pub fn first(prefix: &str) -> RangeRequest {
 
 /// No two clients have the turn at the same time, tokens rise, and what was written under an older
 /// token never follows what was written under a newer one.
-pub fn judge(evidence: &Evidence, workload: &'static str, fenced: &[u8]) -> Vec<Violation> {
+pub fn examine(evidence: &Evidence, workload: &'static str, fenced: &[u8]) -> Vec<Violation> {
     let record = evidence.record();
     let slack = |tenure: &Tenure| {
         // A lease may end early by as much as a member's clock runs too fast.

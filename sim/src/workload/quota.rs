@@ -1,15 +1,15 @@
-//! Writes until there is no space, then deletes, compacts and waits until there is space again. Judging
+//! Writes until there is no space, then deletes, compacts and waits until there is space again. Checking
 //! the members' alarms is for [`crate::check::quota`]; that a refused write has no effect is for the
 //! replay.
 
 use quorate_proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest};
 
-use super::request::{Op, delete_all, get, put, txn};
 use super::{Client, Work, Workload};
 use crate::check::quota::NO_SPACE;
-use crate::evidence::Evidence;
-use crate::history::Answer;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::Answer;
+use crate::facts::request::{Op, delete_all, get, put, txn};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 16;
 /// Of a value at most.
@@ -17,7 +17,7 @@ const VALUE_BYTES: u64 = 6_000;
 
 #[derive(Default)]
 pub struct Quota {
-    /// Whether it was told that there is no space, and not yet that there is.
+    /// Whether the last answers were that there is no space.
     full: bool,
 }
 
@@ -50,7 +50,7 @@ impl Workload for Quota {
     }
 }
 
-/// Pauses after an answer; tells whether it was that there is no space.
+/// Pauses after an answer; returns whether it was that there is no space.
 async fn rest<T>(client: &Client, answer: &Answer<T>) -> bool {
     client.rest(answer, 40).await;
     answer.as_ref().err().is_some_and(|failure| failure.text == NO_SPACE)

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{DeleteRangeRequest, RangeRequest};
 
-use super::request::{delete_all, list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{delete_all, list, put};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 40;
 

@@ -1,6 +1,6 @@
 //! Locks and elections as the members' own services give them: the call waits at a member, which may die
 //! over it, while the caller's lease may end. What the service does in the caller's name stands on
-//! record as calls whose outcome nobody was told.
+//! record as calls whose outcome is not known.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use quorate_proto::v3electionpb::{CampaignRequest, LeaderKey, ResignRequest};
 use quorate_proto::v3lockpb::lock_client::LockClient;
 use quorate_proto::v3lockpb::{LockRequest, UnlockRequest};
 
-use super::queue::{Lease, Place, first, judge};
-use super::request::{Op, created, delete, put, txn};
+use super::queue::{Lease, Place, examine, first};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::history::{Call, Failure};
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Failure};
+use crate::facts::request::{Op, created, delete, put, txn};
+use crate::facts::verdict::Violation;
 
 /// Longer than leases last, so that some end while their holders wait.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -62,7 +62,7 @@ impl Workload for Recipe {
     }
 
     fn check(&self, evidence: &Evidence) -> Vec<Violation> {
-        judge(evidence, self.name(), self.guarded().as_bytes())
+        examine(evidence, self.name(), self.guarded().as_bytes())
     }
 }
 
@@ -133,7 +133,7 @@ impl Recipe {
         }
     }
 
-    /// Since when the lock's key is there: whoever is given a lock has it at the revision of the answer.
+    /// Since when the lock's key is there: a lock that is given is held at the revision of the answer.
     /// `None` when that cannot be seen any more.
     async fn token(self, client: &Client, key: &Bytes, revision: i64) -> Option<i64> {
         let then = RangeRequest { revision, ..first(&self.prefix()) };

@@ -2,7 +2,7 @@
 //! and writes down what each revision did. Its log is what most checkers hold everything else against.
 //!
 //! Compaction makes the beginning unreadable, so the log cannot be fetched at the end of a run; and no
-//! compaction may pass what the scribe has ([`Record::compactable`](crate::evidence::Record)).
+//! compaction may pass what the scribe has ([`Record::compactable`](crate::facts::evidence::Record)).
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use quorate_proto::mvccpb::Event;
 use super::Client;
 use super::session::{Heard, Session};
 
-/// Silence after which the scribe asks whether there is anything new.
+/// Silence after which the scribe requests progress.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Questions without an answer after which it tries another member.
 const QUESTIONS: u32 = 3;
-/// What is told to whoever shows no token, or one that is not known any more.
+/// The answers to calls without a token, or with one that is not known any more.
 pub(crate) const NO_USER: &str = "etcdserver: user name is empty";
 const BAD_TOKEN: &str = "etcdserver: invalid auth token";
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows everything until told to stop.
+/// Follows everything until it is stopped.
 pub async fn run(client: Client) {
     let features = client.roll();
     let mut members = client.roll();
@@ -76,7 +76,7 @@ async fn follow(client: &Client, session: &mut Session) {
     }
 }
 
-/// Whether a member does not know who the scribe is, where permissions are on.
+/// Whether a member does not know the scribe's token, where permissions are on.
 fn is_unknown(response: &WatchResponse) -> bool {
     let reason = &response.cancel_reason;
     response.canceled && (reason.ends_with(NO_USER) || reason.ends_with(BAD_TOKEN))
@@ -92,7 +92,7 @@ fn write(client: &Client, open: &mut Vec<Event>, response: WatchResponse) {
     let known = record.last_revision();
     for event in open.drain(..) {
         let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-        // What came twice is for the checker of watches to judge.
+        // What came twice is for the checker of watches to check.
         if revision > known {
             record.log.entry(revision).or_default().push(event);
         }

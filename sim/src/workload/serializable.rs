@@ -3,10 +3,10 @@
 use quorate_proto::etcdserverpb::{Compare, RangeRequest};
 
 use super::ranges::dressed;
-use super::request::{Op, get, list, put, txn, unchanged};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, get, list, put, txn, unchanged};
+use crate::facts::verdict::Violation;
 
 pub struct Serializable;
 

@@ -1,5 +1,5 @@
 //! One connection with watches on it, as a client library keeps it: every response goes to the
-//! evidence, and each watch knows from which revision it would have to be resumed. What is asked for
+//! evidence, and each watch knows from which revision it would have to be resumed. What is requested
 //! is the caller's choice.
 
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
 use super::Client;
-use crate::endpoints::host_of;
-use crate::evidence::{End, How, Stream};
-use crate::story::{News, What};
+use crate::facts::addresses::host_of;
+use crate::facts::evidence::{End, How, Stream};
+use crate::facts::story::{News, What};
 
 /// A stream that has not been opened by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -35,9 +35,9 @@ pub struct Watching {
     /// Its place among the record's streams.
     pub stream: usize,
     id: Option<i64>,
-    /// The first revision it has not been told, as far as it knows.
+    /// The first revision it has not received, as far as it knows.
     pub next: i64,
-    /// Whether it can still be told anything.
+    /// Whether it can still receive anything.
     pub open: bool,
     /// Revision of the newest word about its progress.
     pub progress: i64,
@@ -69,7 +69,7 @@ impl Session {
         Some(Self { client: client.clone(), connection, requests, responses, watches: Vec::new() })
     }
 
-    /// Asks for one more watch; it is numbered as it was asked for.
+    /// Requests one more watch; it is numbered in the order of requests.
     pub fn create(&mut self, watcher: usize, request: WatchCreateRequest) {
         let now = self.client.env.now();
         let mut watched = request.clone();
@@ -110,7 +110,7 @@ impl Session {
     }
 
     fn send(&self, request: RequestUnion) {
-        // A stream that has ended says so to whoever listens to it.
+        // A stream that has ended is reported to its reader.
         let _ = self.requests.send(WatchRequest { request_union: Some(request) });
     }
 

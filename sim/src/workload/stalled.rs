@@ -1,5 +1,5 @@
-//! Watch streams in JSON, over connections from which nobody reads, while what they watch is written and
-//! written: what waits for them in their member stays within its bounds, and they hold up nobody. Only
+//! Watch streams in JSON, over connections that are not read, while what they watch is written and
+//! written: what waits for them in their member stays within its bounds, and they hold up no other. Only
 //! for plans with a small `watch-buffer`.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use futures::future::join_all;
 use quorate::env::BoxConn;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::request::put;
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::{Proof, Violation};
+use crate::facts::evidence::Evidence;
+use crate::facts::request::put;
+use crate::facts::verdict::{Proof, Violation};
 
 const NAME: &str = "stalled";
 const STREAMS: usize = 3;
@@ -20,7 +20,7 @@ const VALUE_BYTES: usize = 16 << 10;
 /// Writers at a time, and what each writes: more than connections take.
 const WRITERS: usize = 4;
 const WRITES: usize = 80;
-/// So long that somebody looks at the member's figures.
+/// So long that the observer reads the member's figures.
 const HOLD: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What may wait for each stream where the buffer has eight events: these, and a page of history.
@@ -69,7 +69,7 @@ impl Workload for Stalled {
     }
 }
 
-/// A watch of all keys of this workload; when it is answered, nobody reads on.
+/// A watch of all keys of this workload; once it is answered, nothing more is read.
 async fn open(client: &Client) -> Option<BoxConn> {
     let host = client.channel.endpoint().to_owned();
     let mut connection = client.cluster.connect(&client.env, &host).await.ok()?;

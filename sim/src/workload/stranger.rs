@@ -1,6 +1,6 @@
-//! Those who are not to be let in: who speaks no TLS, who shows no certificate, one of an authority that only
+//! Connections that must be rejected: without TLS, without a certificate, with one of an authority that only
 //! bears the same name, one that has expired or was revoked, or, among members, another host's. None of them
-//! may ever be answered, at neither port. Whoever has a good one is let in, is shown a certificate that
+//! may ever be answered, at neither port. One with a good certificate is accepted, is shown a certificate that
 //! lay on the member's disk at some time since, and is not cut off when that changes. Only for plans with
 //! `tls`.
 
@@ -17,9 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{Client, Work, Workload};
 use crate::certificates::{Certificates, Flaw, Pair};
-use crate::endpoints::{CLIENT_PORT, PEER_PORT};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::addresses::{CLIENT_PORT, PEER_PORT};
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 /// What one visit may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -33,7 +33,7 @@ pub struct Stranger {
     held: Option<(String, BoxConn)>,
 }
 
-/// By what somebody wants to be let in.
+/// What a connection is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shows {
     /// A certificate of its own.
@@ -81,7 +81,7 @@ impl Workload for Stranger {
 }
 
 impl Stranger {
-    /// Whoever is connected stays so, unless something is done to the members or the way to them.
+    /// A connection lasts, unless something is done to the members or the way to them.
     async fn ask_again(&mut self, client: &Client) {
         let Some((endpoint, conn)) = &mut self.held else { return };
         let asked = client.env.timeout(PATIENCE, ask(conn, endpoint)).await;
@@ -99,7 +99,7 @@ impl Stranger {
     }
 }
 
-/// Somebody comes to a port.
+/// A connection to a port.
 struct Visit<'a> {
     client: &'a Client,
     host: String,
@@ -112,14 +112,14 @@ impl Visit<'_> {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The connection of one who was let in and had reason to be.
+    /// A connection that was accepted and had to be.
     async fn make(&self) -> Option<BoxConn> {
         let certificates = self.client.cluster.certificates()?;
         let endpoint = self.endpoint();
         let mut plain = self.client.env.net.connect(endpoint.clone()).await.ok()?;
         if self.shows == Shows::Plain {
             let answer = ask(&mut plain, &endpoint).await.ok()?;
-            self.judge(&answer);
+            self.examine(&answer);
             return None;
         }
         let began = self.client.cluster.world().elapsed();
@@ -137,7 +137,7 @@ impl Visit<'_> {
                 return None;
             }
         };
-        self.judge(&answer);
+        self.examine(&answer);
         let shown = conn.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
         if !certificates.since(&self.host, began).iter().any(|laid| **laid == **shown) {
             let text = format!("{endpoint} shows another one than lies there since {began:?}");
@@ -170,7 +170,7 @@ impl Visit<'_> {
         builder.with_client_auth_cert(chain, key).expect("a key of its own")
     }
 
-    fn judge(&self, answer: &[u8]) {
+    fn examine(&self, answer: &[u8]) {
         let (good, answered) = (self.shows == Shows::Good, is_answer(answer));
         if answered && !good {
             let text = format!("{} answers to {:?}", self.endpoint(), self.shows);
@@ -181,7 +181,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Connections break for many reasons; but whoever sends an alert has decided.
+    /// Connections break for many reasons; an alert is a decision.
     fn judge_refusal(&self, error: &io::Error) {
         let why = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         if let (Shows::Good, Some(rustls::Error::AlertReceived(alert))) = (self.shows, why) {
@@ -194,7 +194,7 @@ fn is_answer(answer: &[u8]) -> bool {
     answer.starts_with(b"HTTP/")
 }
 
-/// Asks for the version, which both ports tell; all that comes until that is told or the end.
+/// Requests the version, which both ports serve; returns all that comes until that or the end.
 async fn ask<C>(conn: &mut C, endpoint: &str) -> io::Result<Vec<u8>>
 where
     C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,

@@ -13,10 +13,10 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::KeyValue;
 
 use super::ranges::dressed;
-use super::request::{Op, delete, delete_all, get, list, put};
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::request::{Op, delete, delete_all, get, list, put};
+use crate::facts::verdict::Violation;
 
 const KEYS: u64 = 12;
 const DEPTH_MAX: u32 = 2;

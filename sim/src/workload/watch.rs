@@ -1,5 +1,5 @@
 //! Watchers of all kinds, on whichever members, several on one connection: from now, from the past and
-//! from the future, with filters, previous values and fragments, with words about progress asked for
+//! from the future, with filters, previous values and fragments, with progress requested
 //! and unasked; cancelled now and then, and resumed where they were broken off. They watch what other
 //! clients do, and a little that they do themselves.
 
@@ -8,17 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType};
 
-use super::request::{delete, end_of, get, put};
 use super::session::{Heard, Session};
 use super::{Client, Work, Workload};
-use crate::evidence::{Evidence, How};
-use crate::verdict::Violation;
+use crate::facts::evidence::{Evidence, How};
+use crate::facts::request::{delete, end_of, get, put};
+use crate::facts::verdict::Violation;
 
 const TOGETHER_MAX: u64 = 4;
 const SILENCE: Duration = Duration::from_millis(700);
 /// Silent moments after which another member is tried, questions about progress unanswered.
 const PATIENCE: u32 = 6;
-/// What a watcher in a whole cluster may take to be told everything.
+/// What a watcher in a whole cluster may take to receive everything.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
@@ -106,7 +106,7 @@ fn span(client: &Client) -> (Bytes, Bytes) {
     }
 }
 
-/// Listens for a while; in the end, if that is the end of all, until everything has been told.
+/// Reads for a while; at the end of the load until everything has been received.
 async fn listen(client: &Client, session: &mut Session) {
     let until = client.env.now() + Duration::from_millis(client.below(8_000));
     let mut silence = 0;
@@ -135,7 +135,7 @@ async fn listen(client: &Client, session: &mut Session) {
     }
 }
 
-/// A change of its own, so that there is always something to be told.
+/// A change of its own, so that there is always an event.
 async fn disturb(client: &Client) {
     let key = format!("watch/{}", client.below(3));
     if client.chance(1, 3) {
@@ -145,7 +145,7 @@ async fn disturb(client: &Client) {
     }
 }
 
-/// The load has ended and the cluster is whole: each watch must be told everything there is by now.
+/// The load has ended and the cluster is whole: each watch must receive everything there is by now.
 async fn finish(client: &Client, session: &mut Session) {
     let Ok(answer) = client.range(get("watch/")).await else { return };
     let newest = answer.header.map_or(0, |header| header.revision);

@@ -6,7 +6,7 @@ use quorate_proto::etcdserverpb::{
 
 use super::super::fixture::{Fixture, get, kv, put, texts};
 use super::*;
-use crate::history::Failure;
+use crate::facts::history::Failure;
 
 fn said(calls: Vec<(u64, u64, Call)>) -> String {
     let fixture = calls

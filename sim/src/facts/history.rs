@@ -1,6 +1,7 @@
-//! What clients asked and were told, in a form that a checker can replay. Knows the wire types only;
+//! What clients called and were answered, in a form that a checker can replay. Knows the wire types only;
 //! whether an answer is right is for [`crate::check`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -11,10 +12,15 @@ use quorate_proto::etcdserverpb::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
     RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse, request_op::Request,
+    response_op::Response,
 };
+use quorate_proto::mvccpb::Event;
 use tonic::Code;
 
-use crate::verdict::Proof;
+use crate::facts::verdict::Proof;
+
+/// All events of one revision, by revision.
+pub type Log = BTreeMap<i64, Vec<Event>>;
 
 /// What came back: the response, or why there is none.
 pub type Answer<T> = Result<T, Failure>;
@@ -106,7 +112,7 @@ impl Failure {
         Self { code: Code::DeadlineExceeded, text: "no answer".into(), never: false }
     }
 
-    /// Whether a server said no: it has judged the request, in the state that it was in.
+    /// Whether a server refused it: it has checked the request, in the state that it was in.
     pub fn is_refusal(&self) -> bool {
         self.never && self.code != Code::Unavailable
     }
@@ -161,6 +167,48 @@ impl Operation {
     }
 }
 
+impl Call {
+    /// Whether an answer says that something was changed.
+    pub fn wrote(&self) -> bool {
+        match self {
+            Self::Put(_, answer) => answer.is_ok(),
+            Self::Delete(_, Ok(answer)) => answer.deleted > 0,
+            Self::Txn(_, Ok(answer)) => txn_wrote(answer),
+            _ => false,
+        }
+    }
+
+    /// Whether a call may change anything.
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::Put(..) | Self::Delete(..) => true,
+            Self::Txn(txn, _) => txn.success.iter().chain(&txn.failure).any(op_changes),
+            _ => false,
+        }
+    }
+}
+
+fn txn_wrote(answer: &TxnResponse) -> bool {
+    answer.responses.iter().any(|op| match &op.response {
+        Some(Response::ResponsePut(_)) => true,
+        Some(Response::ResponseDeleteRange(deleted)) => deleted.deleted > 0,
+        Some(Response::ResponseTxn(nested)) => txn_wrote(nested),
+        _ => false,
+    })
+}
+
+fn op_changes(op: &RequestOp) -> bool {
+    match &op.request {
+        Some(Request::RequestPut(_) | Request::RequestDeleteRange(DeleteRangeRequest { .. })) => {
+            true
+        }
+        Some(Request::RequestTxn(TxnRequest { success, failure, .. })) => {
+            success.iter().chain(failure).any(op_changes)
+        }
+        _ => false,
+    }
+}
+
 /// Whether a txn is nothing but reads that any member may answer.
 fn local(txn: &TxnRequest) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
@@ -191,7 +239,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What was asked, in a line for people; not what came of it.
+/// The request in a line for people, without its outcome.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

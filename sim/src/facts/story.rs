@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// Everything told so far. Cheap to clone; all parts of a run tell the same story.
+/// All events so far. Cheap to clone; all parts of a run add to the same story.
 #[derive(Clone, Default)]
 pub struct Story(Arc<Mutex<Vec<Event>>>);
 
@@ -31,9 +31,9 @@ pub enum What {
     FaultEnded { step: usize },
     /// A host's process, its power or its clock.
     Host { host: String, change: Change },
-    /// What a member says of itself, told when something of it has changed. Empty `leader`: none known.
+    /// What a member reports, when something of it has changed. Empty `leader`: none known.
     Member { host: String, role: Role, term: u64, commit: u64, applied: u64, leader: String },
-    /// A client's call, told when it ended; `began_us` is when it was made.
+    /// A client's call, when it has ended; `began_us` is when it was made.
     Operation {
         client: usize,
         #[serde(rename = "began_us", serialize_with = "micros")]
@@ -42,7 +42,7 @@ pub enum What {
         call: String,
         outcome: Outcome,
     },
-    /// A watch stream was created, was told revisions `first..=last` in `events` events, or ended.
+    /// A watch stream was created, received revisions `first..=last` in `events` events, or ended.
     Watch { stream: usize, host: String, news: News },
     /// A line that a server logged.
     Log { host: String, level: String, text: String },
@@ -75,7 +75,7 @@ pub enum Outcome {
     Answered {
         revision: i64,
     },
-    /// Said no: it has not happened.
+    /// Refused: it has not happened.
     Refused {
         text: String,
     },
@@ -99,7 +99,7 @@ impl Story {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Event { at, what });
     }
 
-    /// All events, by time; those of one time in the order in which they were told.
+    /// All events, by time; those of one time in the order in which they were added.
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         events.sort_by_key(|event| event.at);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::story::Event;
+use crate::facts::story::Event;
 
 /// Something that happened and must not, or did not and must.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +26,7 @@ pub struct Violation {
 pub enum Proof {
     /// The client's call that began then, in microseconds of simulated time.
     Operation { client: usize, began_us: u64 },
-    /// What a watch stream was told of a revision.
+    /// What a watch stream received of a revision.
     Watch { stream: usize, revision: i64 },
     /// A member, as it was then.
     Member { host: String, at_us: u64 },

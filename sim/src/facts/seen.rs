@@ -1,5 +1,5 @@
 //! What observers see of members from outside: their pages of figures, the lines they log, what their
-//! disks hold. Part of the evidence; judging is for the checkers.
+//! disks hold. Part of the evidence; deciding is for the checkers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use quorate_proto::etcdserverpb::HashKvResponse;
 use quorate_proto::otlp::trace::v1::Span;
 use tracing::Level;
-
-use crate::Harm;
-use crate::offline::Line;
 
 /// All of it.
 #[derive(Default)]
@@ -24,7 +21,7 @@ pub struct Seen {
     pub logs: Vec<DiskLog>,
     /// States as they lay on disk.
     pub stores: Vec<DiskStore>,
-    /// Spans, in the order in which the collector was told, and when; some twice.
+    /// Spans, in the order in which the collector received them, and when; some twice.
     pub spans: Vec<(Instant, Span)>,
     /// What was done to disks, by host.
     pub harm: BTreeMap<String, Harm>,
@@ -79,7 +76,7 @@ pub struct DiskLog {
     /// The index before the first of `lines`.
     pub base: u64,
     pub lines: Vec<Line>,
-    /// Whom it voted for, by term.
+    /// Its votes, by term.
     pub votes: Vec<(u64, u64)>,
 }
 
@@ -92,6 +89,26 @@ pub struct DiskStore {
     pub applied: u64,
     pub term: u64,
     pub revision: i64,
+}
+
+/// An entry without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub index: u64,
+    pub term: u64,
+    /// Of type and data.
+    pub digest: u64,
+}
+
+/// What was done to a disk that a sound one does not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Calls that failed because they were made to, or because the disk was full.
+    pub failed: u64,
+    /// Bits that changed by themselves.
+    pub rotten: u64,
+    /// Times that it was replaced by an empty one.
+    pub wiped: u64,
 }
 
 impl DiskLog {

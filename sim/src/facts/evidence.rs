@@ -1,17 +1,18 @@
 //! Everything that was seen of a run from outside the servers, in one place: what clients called and
-//! were told, what watchers saw, what members said of themselves. Checkers read it; workloads and
+//! were answered, what watchers received, what members reported of themselves. Checkers read it; workloads and
 //! observers add to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_proto::etcdserverpb::{StatusResponse, WatchCreateRequest, WatchResponse};
+use quorate_proto::etcdserverpb::{
+    LeaseTimeToLiveResponse, RangeRequest, RangeResponse, StatusResponse, WatchCreateRequest,
+    WatchResponse,
+};
 
-use crate::check::backups::{Lease, Read};
-use crate::check::replay::Log;
-use crate::history::{Call, Operation};
-use crate::observe::seen::Seen;
-use crate::verdict::Violation;
+use crate::facts::history::{Answer, Call, Log, Operation};
+use crate::facts::seen::Seen;
+use crate::facts::verdict::Violation;
 
 /// Cheap to clone: all parts of a run add to the same evidence.
 #[derive(Clone, Default)]
@@ -27,7 +28,7 @@ pub struct Record {
     pub samples: Vec<Sample>,
     /// What observers saw of members besides.
     pub seen: Seen,
-    /// All events by revision, from 1 on, as the one watcher that sees everything has been told them.
+    /// All events by revision, from 1 on, as the one watcher of everything has received them.
     pub log: Log,
     /// Backups that were restored, with what was read there.
     pub backups: Vec<Backup>,
@@ -46,7 +47,7 @@ pub struct Record {
     pub lease_checkpoint: Option<Duration>,
     /// The age at which leaders compact the past by themselves, where they do.
     pub auto_compaction: Option<Duration>,
-    /// Whether members tell of their calls.
+    /// Whether members export spans of their calls.
     pub traced: bool,
     /// Nothing is done to the cluster but that its leaders change, and its certificates.
     pub steady: bool,
@@ -76,13 +77,13 @@ pub struct Record {
 pub struct Stream {
     /// Streams of one watcher follow each other: each resumes where the one before was broken.
     pub watcher: usize,
-    /// Watches of one connection have the same number here: progress may be told to all at once.
+    /// Watches of one connection have the same number here: progress may be for all at once.
     pub connection: usize,
     /// `host:port` of the member it was opened to.
     pub endpoint: String,
     pub request: WatchCreateRequest,
     pub created: Instant,
-    /// The id in the answer that said `created`; none if there never was one.
+    /// The id in the answer with `created`; none if there never was one.
     pub watch_id: Option<i64>,
     /// The header revision of that answer.
     pub created_revision: Option<i64>,
@@ -120,6 +121,11 @@ pub struct Tenure {
     pub from: Instant,
     pub until: Instant,
 }
+
+/// What was asked of a restored server.
+pub type Read = (RangeRequest, Answer<RangeResponse>);
+/// A lease that it listed, and what it said of it.
+pub type Lease = (i64, Answer<LeaseTimeToLiveResponse>);
 
 /// A backup that was restored as a cluster of its own.
 #[derive(Clone, Debug)]
