@@ -11,13 +11,10 @@ use serde_json::Value;
 use super::client::Client;
 use super::crash::runtime;
 use super::curl::Curl;
-use super::etcdctl::Release;
 use super::process::{Kind, Server, etcd_program, scratch};
 
-/// Both, or ours alone where there is no etcd 3.5.
-fn kinds() -> Vec<Kind> {
-    let reference = Release::v3_5().map(|release| Kind::Etcd(release.etcd));
-    reference.into_iter().chain([Kind::subject()]).collect()
+fn kinds() -> [Kind; 2] {
+    [Kind::Etcd(etcd_program()), Kind::subject()]
 }
 
 /// A file's text, the exit code, and what must be on standard error.
