@@ -32,7 +32,7 @@ use self::scenario::{SCENARIOS, Scenario};
 use self::table::Measured;
 use self::version::Version;
 
-/// What the command line says.
+/// The command line.
 struct Options {
     seconds: u64,
     rounds: usize,

@@ -1,14 +1,14 @@
-//! Conformance: the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd and
-//! against ours. What is printed, where, and how it ends must be the same, field by field. The commands
-//! are data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed
-//! only where a file says which and why.
+//! Conformance: runs the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd
+//! and against Quorate. Output, stream and exit code must be the same, field by field. The commands are
+//! data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed only
+//! where a file names it with its reason.
 //!
-//! A program of its own, for its answer is a list of differences: `cargo test` runs it beside the etcd
+//! A program of its own, because its result is a list of differences: `cargo test` runs it beside the etcd
 //! that `ci/etcd` gives, `ci/conformance` beside any release. Words on the command line choose files.
 //!
 //! Reading order: this file (which files, which etcd), [`script`] (a file of cases), [`side`] (one
-//! server and what it is asked), [`rpc`] (gRPC as text), [`names`] (metrics), [`fields`] (from output to
-//! fields), [`report`] (what was found), [`version`].
+//! server and the commands sent to it), [`rpc`] (gRPC as text), [`names`] (metrics), [`fields`] (from output
+//! to fields), [`report`] (the differences), [`version`].
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,7 +22,7 @@ mod client;
 #[path = "../it/curl.rs"]
 mod curl;
 #[path = "../it/etcdctl.rs"]
-#[allow(dead_code, reason = "other tests ask for more")]
+#[allow(dead_code, reason = "other tests use more")]
 mod etcdctl;
 mod fields;
 mod names;
@@ -48,7 +48,7 @@ use self::version::Version;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/cases");
 
-/// The files and who asks.
+/// The files, and the tool that runs their commands.
 const FILES: &[(&str, Tool)] = &[
     ("etcdctl.txt", Tool::Etcdctl),
     ("rpc.txt", Tool::Rpc),
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the command line says. What else cargo hands to tests is not for us.
+/// The command line. Other options that cargo gives to tests are ignored.
 #[derive(Default)]
 struct Options {
     /// Where the etcd and the etcdctl to compare with are.
@@ -119,7 +119,7 @@ fn run(todo: Vec<(&str, Tool)>, release: &Release) -> Total {
                 let take = || next.lock().expect("taking does not panic").next();
                 while let Some((i, (file, tool))) = take() {
                     let report = compare(file, *tool, release);
-                    done.lock().expect("nobody panics here")[i] = Some(report);
+                    done.lock().expect("no comparison panics with it in hand")[i] = Some(report);
                 }
             });
         }

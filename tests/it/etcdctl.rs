@@ -60,6 +60,11 @@ impl Etcdctl {
         Self { program: release.etcdctl.clone(), endpoints: endpoints.join(",") }
     }
 
+    /// The etcdutl of a release, which has no endpoints.
+    pub fn utility(release: &Release) -> Self {
+        Self { program: release.etcdutl.clone(), endpoints: String::new() }
+    }
+
     /// Runs to the end.
     pub fn run<S: AsRef<str>>(&self, args: &[S], stdin: &str) -> Output {
         self.start(args, stdin).finish()
@@ -71,10 +76,10 @@ impl Etcdctl {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
         }
-        command
-            .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={}", self.endpoints))
-            .args(args.iter().map(AsRef::as_ref));
+        if !self.endpoints.is_empty() {
+            command.arg(format!("--endpoints={}", self.endpoints));
+        }
+        command.env("ETCDCTL_API", "3").args(args.iter().map(AsRef::as_ref));
         let args = args.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
         Running::new(command, format!("etcdctl {args}"), stdin)
     }
