@@ -48,8 +48,8 @@ pub(super) struct Applier {
     pub learners_max: usize,
     /// What live bytes are compared with.
     pub quota: Option<Quota>,
-    /// Where the fingerprints of compactions go, if anybody wants them.
-    pub hashes: Option<Hashes>,
+    /// Where the fingerprints of compactions go.
+    pub hashes: Hashes,
     /// Whose state this is.
     pub member: MemberId,
     /// The state is flushed when this many entries were applied since the last time.
@@ -62,6 +62,8 @@ pub(super) struct Applier {
     pub compaction_pause: Duration,
     /// When the compaction under way took its first step.
     pub compacting_since: Option<Instant>,
+    /// States that it has deleted so far.
+    pub compacted_keys: usize,
     pub flushed: Index,
 }
 
@@ -123,13 +125,29 @@ impl Applier {
         let since = *self.compacting_since.get_or_insert(began);
         observe_ms(&self.metrics.compaction_pause_ms, now - began);
         self.metrics.compacted_keys.inc_by(step.forgotten as u64);
+        self.compacted_keys += step.forgotten;
         if step.finished {
+            self.compaction_finished(now - since);
             self.compacting_since = None;
             observe_ms(&self.metrics.compaction_ms, now - since);
             let at = self.env.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.metrics.compacted_last.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
         }
         Ok(!step.finished)
+    }
+
+    fn compaction_finished(&mut self, took: Duration) {
+        let revision = self.store.compact_revision();
+        let bytes = self.store.live_bytes();
+        info!(
+            compact_revision = revision.0,
+            ?took,
+            number_of_keys_compacted = std::mem::take(&mut self.compacted_keys),
+            hash = self.hashes.at(revision).map(|hash| hash.hash),
+            current_db_size_bytes = bytes,
+            current_db_size_in_use_bytes = bytes,
+            "finished scheduled compaction"
+        );
     }
 
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
@@ -199,10 +217,9 @@ impl Applier {
         let (began, compacted) = (self.env.now(), store.compact_revision());
         write.commit()?;
         observe(&self.metrics.commit_seconds, self.env.now() - began);
-        if let Some(hashes) = self.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
-        {
+        if store.compact_revision() > compacted {
             // Of this very moment: the first deletion comes after it.
-            hashes.compute(&self.env, &self.signals, store.view(), compacted);
+            self.hashes.compute(&self.env, &self.signals, store.view(), compacted);
         }
         self.tell(notices, changed);
         for (publications, revision, (first, last)) in told {
@@ -368,9 +385,7 @@ impl Applier {
             .await?;
         self.metrics.apply_snapshots.set(0);
         self.machine = self.load()?;
-        if let Some(hashes) = &self.hashes {
-            hashes.clear();
-        }
+        self.hashes.clear();
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;

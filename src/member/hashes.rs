@@ -1,9 +1,9 @@
 //! Fingerprints of the last compactions, each of the history up to a compaction as it was before its
-//! deletions began. Every member comes to the same ones at the same places of the log, whenever it is
-//! asked, so that they can be compared long after. They are computed beside the applier, from a
-//! snapshot, and only where they are asked for: each reads the whole history.
+//! deletions began. Every member comes to the same ones at the same places of the log, so that they can
+//! be compared long after, and a client finds the history at a compacted revision unchanged. They are
+//! computed beside the applier, one after the other, each from a snapshot.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tracing::info;
@@ -21,27 +21,54 @@ pub(super) struct Hashes(Arc<Inner>);
 struct Inner {
     /// By the compaction's revision, the newest last.
     kept: Mutex<Vec<HashKv>>,
-    busy: AtomicBool,
+    /// Compactions whose fingerprints are to be computed; the first one is under way.
+    waiting: Mutex<VecDeque<Compaction>>,
+}
+
+#[derive(Clone)]
+struct Compaction {
+    /// The first view to have it.
+    view: View,
+    /// The compaction before it.
+    before: Revision,
 }
 
 impl Hashes {
     /// Begins to compute the fingerprint of the compaction that `view` is the first one to have; the
-    /// one before it was at `before`. A compaction that comes while another one is at it is passed over.
+    /// one before it was at `before`. When more wait than are kept, this one is passed over.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
-        if self.0.busy.swap(true, Ordering::AcqRel) {
-            return;
+        {
+            let mut waiting = self.0.waiting.lock().expect("nothing panics with it in hand");
+            if waiting.len() == COMPACTION_HASHES {
+                return;
+            }
+            waiting.push_back(Compaction { view, before });
+            if waiting.len() > 1 {
+                return;
+            }
         }
         let (hashes, signals, inner) = (self.clone(), signals.clone(), env.clone());
         env.spawn("compaction hash", async move {
-            let compaction = move || view.hash_compaction(before);
-            match inner.blocking("compaction hash", compaction).await {
-                Ok(Ok(hash)) => hashes.keep(hash),
-                // Compacted once more meanwhile.
-                Ok(Err(_)) => {}
-                Err(fatal) => signals.stop_with(fatal),
+            while let Some(Compaction { view, before }) = hashes.first() {
+                let compaction = move || view.hash_compaction(before);
+                match inner.blocking("compaction hash", compaction).await {
+                    Ok(Ok(hash)) => hashes.keep(hash),
+                    // Compacted once more meanwhile.
+                    Ok(Err(_)) => {}
+                    Err(fatal) => signals.stop_with(fatal),
+                }
+                hashes.0.waiting.lock().expect("nothing panics with it in hand").pop_front();
             }
-            hashes.0.busy.store(false, Ordering::Release);
         });
+    }
+
+    /// Whether there are fingerprints yet to come.
+    pub fn are_pending(&self) -> bool {
+        self.first().is_some()
+    }
+
+    fn first(&self) -> Option<Compaction> {
+        self.0.waiting.lock().expect("nothing panics with it in hand").front().cloned()
     }
 
     /// The fingerprint of the compaction at exactly this revision.
@@ -51,13 +78,13 @@ impl Hashes {
 
     /// The newest first.
     pub fn list(&self) -> Vec<HashKv> {
-        let kept = self.0.kept.lock().expect("nobody panics with it in hand");
+        let kept = self.0.kept.lock().expect("nothing panics with it in hand");
         kept.iter().rev().copied().collect()
     }
 
     /// What was computed of a state that has been replaced.
     pub fn clear(&self) {
-        self.0.kept.lock().expect("nobody panics with it in hand").clear();
+        self.0.kept.lock().expect("nothing panics with it in hand").clear();
     }
 
     fn keep(&self, hash: HashKv) {
@@ -67,7 +94,7 @@ impl Hashes {
             compact_revision = hash.compact_revision.0,
             "storing new hash"
         );
-        let mut kept = self.0.kept.lock().expect("nobody panics with it in hand");
+        let mut kept = self.0.kept.lock().expect("nothing panics with it in hand");
         kept.push(hash);
         kept.sort_unstable_by_key(|hash| hash.hash_revision);
         let more = kept.len().saturating_sub(COMPACTION_HASHES);

@@ -124,7 +124,8 @@ impl Member {
         let physical = request.physical;
         let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
         self.propose_within(caller.span(), request).await?;
-        while physical && self.0.store.compaction_pending() && !self.is_stopping() {
+        let pending = || self.0.store.compaction_pending() || self.0.hashes.are_pending();
+        while physical && pending() && !self.is_stopping() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
         Ok(CompactionResponse { header: Some(self.header()) })
