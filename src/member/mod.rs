@@ -35,6 +35,7 @@ mod clock;
 mod clockwork;
 pub mod compactor;
 mod corruption;
+mod defragment;
 mod downgrade;
 pub mod first;
 mod hashes;
