@@ -22,21 +22,12 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
 
-# Puts an etcd and an etcdctl on the path: Debian's, unpacked into the cache where they are not
-# installed, so that no service is started.
-etcd_on_path() {
-    if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
-        return
+# Lets tests compare with a real etcd: `ci/etcd`'s, unless another one was chosen.
+real_etcd() {
+    if [ -z "${ETCD:-}" ]; then
+        ETCD="$(ci/etcd)/etcd"
     fi
-    etcd="$HOME/.cache/quorate/etcd"
-    if ! [ -x "$etcd/usr/bin/etcd" ] || ! [ -x "$etcd/usr/bin/etcdctl" ]; then
-        mkdir -p "$etcd"
-        apt_lists
-        for package in etcd-server etcd-client; do
-            (cd "$etcd" && apt-get download -q "$package" && dpkg -x "$package"_*.deb .)
-        done
-    fi
-    export PATH="$etcd/usr/bin:$PATH"
+    export ETCD
 }
 
 # Lets cargo link RocksDB as `ci/rocksdb` has compiled it.

@@ -174,6 +174,8 @@ pub const COMPACT_PAUSE: Duration = Duration::from_millis(2);
 pub const COMPACT_STEP_BUSY: usize = 128;
 /// How often a client that waits for a compaction's end looks.
 pub const COMPACTION_POLL: Duration = Duration::from_millis(10);
+/// What a store without any key is counted as: its members, version and position, bytes.
+pub const STORE_BYTES_MIN: u64 = 4 << 10;
 /// Fingerprints of compactions that a member keeps, the newest ones.
 pub const COMPACTION_HASHES: usize = 10;
 /// Time between two comparisons of compactions (`--compact-hash-check-time`).

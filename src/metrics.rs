@@ -102,6 +102,12 @@ metrics! {
     wal_write_bytes: gauge (), "etcd_disk_wal_write_bytes_total", "Bytes written to the log.";
     commit_seconds: histogram (0.001, 14), "etcd_disk_backend_commit_duration_seconds",
         "Commit of one batch to the store.";
+    defrag_seconds: histogram (0.1, 13), "etcd_disk_backend_defrag_duration_seconds",
+        "Flushing and compacting the store on a client's request.";
+    defrags: gauge (), "etcd_disk_defrag_inflight",
+        "Defragmentations under way.";
+    snapshot_seconds: histogram (0.01, 16), "etcd_disk_backend_snapshot_duration_seconds",
+        "Reading the whole store out as a database file.";
 
     puts: counter (), "etcd_mvcc_put_total", "Puts applied, those of txns counted.";
     put_bytes: gauge (), "etcd_debugging_mvcc_total_put_size_in_bytes",
@@ -139,6 +145,18 @@ metrics! {
         "Bytes of messages sent to gRPC clients.";
     client_received_bytes: counter (), "etcd_network_client_grpc_received_bytes_total",
         "Bytes of messages received from gRPC clients.";
+    watch_send_seconds: histogram (0.001, 14),
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+        "Handing one response with events to a watch stream.";
+    watch_send_event_seconds: histogram (0.001, 14),
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+        "Handing one response with events to a watch stream, divided by its events.";
+    watch_control_seconds: histogram (0.001, 14),
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+        "Handing the answer to a watch stream's request to it.";
+    watch_progress_seconds: histogram (0.001, 14),
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+        "Handing a progress notification to a watch stream.";
     stream_failures: counters ["Type", "API"], "etcd_network_server_stream_failures_total",
         "Streams of clients that brought what cannot be read.";
     grpc_started: counters ["grpc_type", "grpc_service", "grpc_method"],
@@ -314,6 +332,22 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
 /// A truth as a label's value.
 pub fn truth(value: bool) -> &'static str {
     if value { "true" } else { "false" }
+}
+
+/// Counts one more for as long as it lives, however its owner ends.
+pub struct Counted<'a>(&'a IntGauge);
+
+impl<'a> Counted<'a> {
+    pub fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Observes a duration in seconds.

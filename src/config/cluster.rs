@@ -83,6 +83,20 @@ impl InitialCluster {
             ));
         }
         let missing: Vec<_> = advertised.iter().filter(|url| lacks(url, listed)).cloned().collect();
+        if missing.is_empty() {
+            // One is listed more often in one of the two.
+            let quoted = |urls: &[Url]| {
+                let urls: Vec<_> = urls.iter().map(|url| go::quote(url.as_str())).collect();
+                urls.join(" ")
+            };
+            return Err(format!(
+                "failed to resolve {} to match --initial-cluster={} (len([{}]) != len([{}]))",
+                join(advertised),
+                Self::of(name, advertised),
+                quoted(advertised),
+                quoted(listed)
+            ));
+        }
         Err(format!(
             "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
             join(&missing),

@@ -181,9 +181,7 @@ fn check_mappings(document: &Value) -> Result<(), ConfigError> {
             continue;
         };
         if !node.is_object() {
-            let (found, path) = (kind(node), path.join("."));
-            let what = format!("{found} into Go struct field configYAML.{path} of type {of}");
-            return Err(unmarshal(&what));
+            return Err(mismatch_of(kind(node), &path.join("."), of));
         }
     }
     Ok(())
@@ -208,12 +206,17 @@ fn mismatch(found: &str, path: &str, flag: &Flag) -> ConfigError {
     mismatch_of(found, path, of)
 }
 
-/// Go names the innermost mapping's type, and the whole path.
+/// Go names the innermost mapping's type, then the embedded struct that the key belongs to, then the
+/// whole path.
 fn mismatch_of(found: &str, path: &str, of: &str) -> ConfigError {
     let inside = |mapping: &[&str]| path.starts_with(&format!("{}.", mapping.join(".")));
     let outer = MAPPINGS.iter().rfind(|(mapping, _)| inside(mapping));
     let outer = outer.and_then(|(_, of)| of.split('.').nth(1)).unwrap_or("configYAML");
-    unmarshal(&format!("{found} into Go struct field {outer}.{path} of type {of}"))
+    let first = path.split('.').next().unwrap_or_default();
+    let own = [CLIENT[0], PEER[0], "cors", "host-whitelist", "feature-gates"];
+    let embedded =
+        if own.contains(&first) || URLS.contains(&first) { "configJSON" } else { "Config" };
+    unmarshal(&format!("{found} into Go struct field {outer}.{embedded}.{path} of type {of}"))
 }
 
 fn unmarshal(what: &str) -> ConfigError {
@@ -344,36 +347,72 @@ mod tests {
         );
     }
 
-    /// As etcd 3.5.1 answered to these files.
+    /// As etcd 3.7.3 answers to these files.
     #[test]
     fn what_is_wrong_has_etcds_text() {
         let cannot = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal ";
         let cases = [
-            ("heartbeat-interval: x", "string", "configYAML.heartbeat-interval of type uint"),
-            ("heartbeat-interval: -1", "number -1", "configYAML.heartbeat-interval of type uint"),
-            ("heartbeat-interval: 1.5", "number 1.5", "configYAML.heartbeat-interval of type uint"),
-            ("name: [a]", "array", "configYAML.name of type string"),
-            ("name: 1", "number", "configYAML.name of type string"),
-            ("log-outputs: x", "string", "configYAML.log-outputs of type []string"),
-            ("pre-vote: 1", "number", "configYAML.pre-vote of type bool"),
-            ("pre-vote: \"true\"", "string", "configYAML.pre-vote of type bool"),
+            (
+                "heartbeat-interval: x",
+                "string",
+                "configYAML.Config.heartbeat-interval of type uint",
+            ),
+            (
+                "heartbeat-interval: -1",
+                "number -1",
+                "configYAML.Config.heartbeat-interval of type uint",
+            ),
+            (
+                "heartbeat-interval: 1.5",
+                "number 1.5",
+                "configYAML.Config.heartbeat-interval of type uint",
+            ),
+            ("name: [a]", "array", "configYAML.Config.name of type string"),
+            ("name: 1", "number", "configYAML.Config.name of type string"),
+            ("log-outputs: x", "string", "configYAML.Config.log-outputs of type []string"),
+            ("pre-vote: 1", "number", "configYAML.Config.pre-vote of type bool"),
+            ("pre-vote: \"true\"", "string", "configYAML.Config.pre-vote of type bool"),
             (
                 "grpc-keepalive-interval: 10s",
                 "string",
-                "configYAML.grpc-keepalive-interval of type time.Duration",
+                "configYAML.Config.grpc-keepalive-interval of type time.Duration",
             ),
             (
                 "client-transport-security: x",
                 "string",
-                "configYAML.client-transport-security of type embed.securityConfig",
+                "configYAML.configJSON.client-transport-security of type embed.securityConfig",
             ),
             (
                 "client-transport-security:\n  client-cert-auth: x",
                 "string",
-                "securityConfig.client-transport-security.client-cert-auth of type bool",
+                "securityConfig.configJSON.client-transport-security.client-cert-auth of type bool",
             ),
         ];
-        for (text, found, wanted) in cases {
+        let more = [
+            (
+                "listen-peer-urls: 1",
+                "number",
+                "configYAML.configJSON.listen-peer-urls of type string",
+            ),
+            ("cors: 1", "number", "configYAML.configJSON.cors of type string"),
+            ("feature-gates: [x]", "array", "configYAML.configJSON.feature-gates of type string"),
+            (
+                "socket-options: {reuse-port: 1}",
+                "number",
+                "SocketOpts.Config.socket-options.reuse-port of type bool",
+            ),
+            (
+                "discovery-config: {client: {secure: {cert: 1}}}",
+                "number",
+                "SecureConfig.Config.discovery-config.client.secure.cert of type string",
+            ),
+            (
+                "discovery-config: {client: 1}",
+                "number",
+                "DiscoveryConfig.Config.discovery-config.client of type clientv3.ConfigSpec",
+            ),
+        ];
+        for (text, found, wanted) in cases.into_iter().chain(more) {
             let wanted = format!("{cannot}{found} into Go struct field {wanted}");
             assert_eq!(invalid(text), wanted, "{text}");
         }

@@ -111,43 +111,67 @@ pub(crate) fn int(text: &str) -> Result<i64, Why> {
     i64::try_from(if negative { -value } else { value }).map_err(|_| RANGE.into())
 }
 
-/// `time.ParseDuration`, for durations that are not negative: `1h30m`, `1.5s`, `0`.
+/// [`parse_duration`] as package `flag` reports it.
 pub(crate) fn duration(text: &str) -> Result<Duration, Why> {
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    parse_duration(text).map_err(|_| SYNTAX.into())
+}
+
+/// `time.ParseDuration`, for durations that are not negative: `1h30m`, `1.5s`, `0`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, Why> {
+    without_sign(text, text.strip_prefix('+').unwrap_or(text))
+}
+
+/// `rest` is `text` behind its sign.
+fn without_sign(text: &str, mut rest: &str) -> Result<Duration, Why> {
+    let wrong = |what: &str| Err(format!("time: {what} duration {}", quote(text)));
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
     if rest == "0" {
         return Ok(Duration::ZERO);
     }
+    if rest.is_empty() {
+        return wrong("invalid");
+    }
     let mut nanos = 0.0;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(SYNTAX)?;
-        let count: f64 = rest[..end].parse().map_err(|_| SYNTAX)?;
+        let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let mut end = digits(rest);
+        if rest[end..].starts_with('.') {
+            end += 1 + digits(&rest[end + 1..]);
+        }
+        // A point alone is no number either.
+        let Ok(count) = rest[..end].parse::<f64>() else { return wrong("invalid") };
         rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        nanos += count
-            * match &rest[..end] {
-                "ns" => 1.0,
-                "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return Err(SYNTAX.into()),
-            };
+        let end = rest.find(is_number).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1.0,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "" => return wrong("missing unit in"),
+            unit => return wrong(&format!("unknown unit {} in", quote(unit))),
+        };
+        nanos += count * unit;
         rest = &rest[end..];
     }
     // Go counts in signed 64-bit nanoseconds.
-    match text {
-        "" | "+" => Err(SYNTAX.into()),
-        _ if nanos > i64::MAX as f64 => Err(SYNTAX.into()),
-        _ => Ok(Duration::from_nanos(nanos.round() as u64)),
+    match nanos > i64::MAX as f64 {
+        true => wrong("invalid"),
+        false => Ok(Duration::from_nanos(nanos.round() as u64)),
     }
 }
 
 /// [`duration`] where etcd takes a negative one for none.
 pub(crate) fn delay(text: &str) -> Result<Duration, Why> {
+    parse_delay(text).map_err(|_| SYNTAX.into())
+}
+
+/// [`parse_duration`] where etcd takes a negative one for none.
+pub(crate) fn parse_delay(text: &str) -> Result<Duration, Why> {
     match text.strip_prefix('-') {
-        Some(rest) if !rest.starts_with(['+', '-']) => duration(rest).map(|_| Duration::ZERO),
-        _ => duration(text),
+        Some(rest) => without_sign(text, rest).map(|_| Duration::ZERO),
+        None => parse_duration(text),
     }
 }
 
@@ -211,8 +235,19 @@ mod tests {
         for bad in ["", "5", "s", "1.2.3s", "-1s", "5d", ".s", "+"] {
             assert_eq!(duration(bad), Err(SYNTAX.into()), "{bad}");
         }
+        let why = |text| parse_duration(text).expect_err("no duration");
+        assert_eq!(why("1d"), "time: unknown unit \"d\" in duration \"1d\"");
+        assert_eq!(why("1h5"), "time: missing unit in duration \"1h5\"");
+        assert_eq!(why("1.2.3s"), "time: missing unit in duration \"1.2.3s\"");
+        for bad in ["", "+", "x", ".s", "-1s", "9999999h"] {
+            assert_eq!(why(bad), format!("time: invalid duration \"{bad}\""));
+        }
         assert_eq!(delay("-1s"), Ok(Duration::ZERO));
         assert_eq!(delay("1s"), Ok(Duration::from_secs(1)));
         assert_eq!(delay("--1s"), Err(SYNTAX.into()));
+        assert_eq!(
+            parse_delay("-1d").expect_err("no unit"),
+            "time: unknown unit \"d\" in duration \"-1d\""
+        );
     }
 }

@@ -115,8 +115,7 @@ fn check(kind: Kind, value: &str) -> Result<(), String> {
     let (function, checked) = match kind {
         Kind::Text | Kind::List => return Ok(()),
         Kind::Duration => {
-            let why = |_| format!("time: invalid duration {}", go::quote(value));
-            return go::delay(value).map(drop).map_err(why);
+            return go::parse_delay(value).map(drop);
         }
         Kind::Bool => ("ParseBool", go::bool(value).map(drop)),
         Kind::Uint => ("ParseUint", go::uint(value).map(drop)),

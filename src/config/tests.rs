@@ -340,10 +340,16 @@ fn auto_compaction_keeps_time_or_revisions() {
     assert_eq!(kept(by_number), Some(AutoCompaction::Count(1000)));
     assert_eq!(invalid("--auto-compaction-mode="), "undefined auto-compaction-mode");
     assert_eq!(invalid("--auto-compaction-mode x"), "unknown auto-compaction-mode \"x\"");
-    assert_eq!(
-        invalid("--auto-compaction-retention x"),
-        "error parsing CompactionRetention: time: invalid duration \"x\""
-    );
+    for (retention, why) in [
+        ("x", "invalid duration"),
+        ("1d", "unknown unit \"d\" in duration"),
+        ("1.5", "missing unit in duration"),
+    ] {
+        assert_eq!(
+            invalid(&format!("--auto-compaction-retention {retention}")),
+            format!("error parsing CompactionRetention: time: {why} \"{retention}\"")
+        );
+    }
 }
 
 #[test]
@@ -428,6 +434,12 @@ fn a_first_start_checks_the_initial_cluster() {
         ),
         "--initial-advertise-peer-urls has http://y:1 but missing from \
          --initial-cluster=a=http://x:1,a=http://y:1"
+    );
+    assert_eq!(
+        error("--name a --initial-cluster a=http://localhost:2380,a=http://localhost:2380"),
+        "failed to resolve http://localhost:2380 to match --initial-cluster=a=http://localhost:2380 \
+         (len([\"http://localhost:2380\"]) != len([\"http://localhost:2380\" \
+         \"http://localhost:2380\"]))"
     );
     assert_eq!(
         error("--name a --initial-cluster a=http://localhost:2380,b=http://localhost:2380"),

@@ -28,7 +28,8 @@ impl Url {
     /// One URL, with etcd's texts for what is wrong with it.
     pub fn parse(input: &str) -> Result<Self, String> {
         let input = input.trim();
-        let (scheme, rest) = input.split_once(':').unwrap_or(("", input));
+        let (scheme, rest) =
+            split_scheme(input).map_err(|why| format!("parse {}: {why}", go::quote(input)))?;
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {
             "http" | "https" => {}
@@ -144,6 +145,26 @@ impl Url {
     }
 }
 
+/// The scheme, empty when there is none, and what follows it; otherwise the reason as Go's `url.Parse`
+/// words it.
+fn split_scheme(input: &str) -> Result<(&str, &str), &'static str> {
+    let other = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.');
+    let end = input.find(other).unwrap_or(input.len());
+    match input[end..].strip_prefix(':') {
+        Some(_) if end == 0 => Err("missing protocol scheme"),
+        Some(rest) if input.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            Ok((&input[..end], rest))
+        }
+        _ => {
+            let segment = input.split(['/', '?', '#']).next().unwrap_or_default();
+            match segment.contains(':') {
+                true => Err("first path segment in URL cannot contain colon"),
+                false => Ok(("", input)),
+            }
+        }
+    }
+}
+
 fn check_port(port: &str, input: &str) -> Result<(), String> {
     match port.bytes().all(|c| c.is_ascii_digit()) {
         true => Ok(()),
@@ -196,6 +217,15 @@ mod tests {
         assert_eq!(error("https://a:1/"), "URL must not contain a path: https://a:1/");
         assert_eq!(error("unix://m0:a"), "parse \"unix://m0:a\": invalid port \":a\" after host");
         assert_eq!(error("unix://"), "no path: unix://");
+        for text in ["127.0.0.1:2379", "a_b:1", "[::1]:1"] {
+            let colon = "first path segment in URL cannot contain colon";
+            assert_eq!(error(text), format!("parse \"{text}\": {colon}"));
+        }
+        assert_eq!(error(":2379"), "parse \":2379\": missing protocol scheme");
+        let scheme = "URL scheme must be http, https, unix, or unixs: ";
+        for text in ["", "foo", "//a:1", "ftp://a:1"] {
+            assert_eq!(error(text), format!("{scheme}{text}"));
+        }
     }
 
     #[test]

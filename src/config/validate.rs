@@ -421,11 +421,8 @@ fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>
         (Ok(0), _) => return Ok(None),
         (Ok(revisions), false) => return Ok(Some(AutoCompaction::Count(revisions.into()))),
         (Ok(hours), true) => Duration::from_secs(3600) * hours,
-        (Err(_), _) => go::duration(retention).map_err(|_| {
-            ConfigError::Invalid(format!(
-                "error parsing CompactionRetention: time: invalid duration {}",
-                go::quote(retention)
-            ))
+        (Err(_), _) => go::parse_delay(retention).map_err(|why| {
+            ConfigError::Invalid(format!("error parsing CompactionRetention: {why}"))
         })?,
     };
     let kept = match by_age {

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
 use rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions,
-    properties,
+    BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    FlushOptions, WriteBatch, WriteOptions, properties,
 };
 
 use super::{Cf, Options, Snapshot};
@@ -44,6 +45,8 @@ pub(super) struct Inner {
     simulated: bool,
     /// Bytes of all batches so far.
     written: AtomicU64,
+    /// All of it is being compacted.
+    compacting: AtomicBool,
     db: DB,
 }
 
@@ -98,6 +101,26 @@ impl Engine {
         Ok(())
     }
 
+    /// Flushes, and merges all table files of each family, so that what was deleted takes no space on
+    /// disk. Blocks, for as long as it takes to rewrite the store; readers and writers go on. Returns at
+    /// once while another call is at it.
+    pub fn compact(&self) -> Result<(), EngineError> {
+        if self.inner.compacting.swap(true, Acquire) {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        if flushed.is_ok() {
+            let mut options = CompactOptions::default();
+            options.set_exclusive_manual_compaction(false);
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            for cf in self.inner.families {
+                self.inner.db.compact_range_cf_opt(cf, None::<&[u8]>, None::<&[u8]>, &options);
+            }
+        }
+        self.inner.compacting.store(false, Release);
+        flushed
+    }
+
     /// What RocksDB does by itself in production: merges the table files of those families that have
     /// gathered many, without which reads come to cost as much as there were flushes.
     fn compact_pile(&self) {
@@ -111,7 +134,7 @@ impl Engine {
     }
 
     /// Bytes in table files and in memory. Files that are on their way out are not counted: when they
-    /// go is up to RocksDB's threads, and this figure is on the wire.
+    /// go is up to RocksDB's threads.
     pub fn total_bytes(&self) -> u64 {
         self.size(properties::LIVE_SST_FILES_SIZE)
     }
@@ -168,7 +191,8 @@ impl Inner {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let (path, simulated) = (dir.to_owned(), options.mem.is_some());
-        Ok(Self { families, unlogged, path, simulated, written: AtomicU64::new(0), db })
+        let (written, compacting) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { families, unlogged, path, simulated, written, compacting, db })
     }
 
     pub(super) fn db(&self) -> &DB {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::caller;
 use super::status::status;
 use crate::member::Member;
+use crate::metrics::observe;
 use crate::types::MemberId;
 
 pub struct Maintenance {
@@ -36,11 +37,11 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(self.member.status()))
     }
 
-    /// There is nothing to do: space comes back by itself.
     async fn defragment(
         &self,
         _request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.member.defragment().await.map_err(status)?;
         Ok(Response::new(DefragmentResponse::default()))
     }
 
@@ -65,7 +66,9 @@ impl maintenance_server::Maintenance for Maintenance {
         let (mut remaining, mut pieces) = self.member.backup().await.map_err(broken)?;
         let (sender, stream) = mpsc::channel(1);
         let stored = self.member.storage_version();
+        let (env, metrics) = (self.member.env().clone(), self.member.metrics().clone());
         self.member.env().spawn("snapshot stream", async move {
+            let began = env.now();
             while let Some(piece) = pieces.recv().await {
                 let response = piece.map_err(broken).map(|blob| {
                     // The hash comes after the database and is not counted.
@@ -77,6 +80,7 @@ impl maintenance_server::Maintenance for Maintenance {
                     return;
                 }
             }
+            observe(&metrics.snapshot_seconds, env.now() - began);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join};
@@ -23,6 +24,7 @@ use super::status::{count_failure, status};
 use super::{caller, gate};
 use crate::limits;
 use crate::member::Member;
+use crate::metrics::{Metrics, observe};
 use crate::watch;
 
 #[derive(Clone)]
@@ -98,9 +100,14 @@ impl Watch {
             let session = member.watch(caller, requests, sender);
             let forward = async {
                 while let Some(response) = responses.recv().await {
+                    let sent = response.as_ref().ok().map(Sent::new);
+                    let began = member.env().now();
                     let place = place_in(&room, response.as_ref().map_or(0, size)).await;
                     if answers.send((response.map_err(status), place)).await.is_err() {
                         return;
+                    }
+                    if let Some(sent) = sent {
+                        sent.observe(member.metrics(), member.env().now() - began);
                     }
                 }
             };
@@ -114,6 +121,36 @@ impl Watch {
             }
         });
         Box::pin(ReceiverStream::new(stream).map(|(response, _place)| response))
+    }
+}
+
+/// The kind of a response, as etcd times them.
+enum Sent {
+    Events(usize),
+    /// The answer to a request of the client.
+    Control,
+    Progress,
+}
+
+impl Sent {
+    fn new(response: &watch::Response) -> Self {
+        match response.events.len() {
+            0 if response.created || response.canceled => Self::Control,
+            0 => Self::Progress,
+            events => Self::Events(events),
+        }
+    }
+
+    fn observe(self, metrics: &Metrics, took: Duration) {
+        match self {
+            Self::Events(events) => {
+                let seconds = took.as_secs_f64();
+                metrics.watch_send_seconds.observe(seconds);
+                metrics.watch_send_event_seconds.observe(seconds / events as f64);
+            }
+            Self::Control => observe(&metrics.watch_control_seconds, took),
+            Self::Progress => observe(&metrics.watch_progress_seconds, took),
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //!
 //! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks),
 //! [`gateway`] (gRPC calls as JSON), [`vars`] (what the process was started with), [`pprof`] (its profiles),
-//! `member` (a member as what is served), `rows` (its state as metrics).
+//! `member` (a member as what is served), `rows` (its state as metrics), `compress`.
 
 pub mod access;
+mod compress;
 pub mod gateway;
 mod health;
 mod member;
@@ -112,7 +113,10 @@ impl Endpoints {
             // Asked by browsers, before anything else.
             _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
             Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
-            None => self.find(&parts.method, &parts.uri).await,
+            None => {
+                let page = self.find(&parts.method, &parts.uri).await;
+                compress::negotiated(&parts.headers, page).await
+            }
         };
         response.headers_mut().extend(headers);
         response
@@ -160,7 +164,10 @@ impl Endpoints {
             path if path == "/version" || path.starts_with("/debug/") => {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }
-            _ => self.find(&parts.method, &parts.uri).await,
+            _ => {
+                let page = self.find(&parts.method, &parts.uri).await;
+                compress::negotiated(&parts.headers, page).await
+            }
         }
     }
 

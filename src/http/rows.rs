@@ -49,9 +49,11 @@ fn cluster(member: &Member) -> Vec<Row> {
     }
     rows.push(gates);
     if let Some(version) = member.cluster_version() {
+        // Without the patch level.
+        let minor = version.rsplit_once('.').map_or(&*version, |(minor, _)| minor);
         rows.push(of(
             "cluster_version",
-            &version,
+            minor,
             "etcd_cluster_version",
             "The version that all members agreed on: 1 with its label.",
         ));
@@ -128,14 +130,19 @@ fn store(member: &Member) -> Vec<Row> {
         ),
         gauge(
             "etcd_mvcc_db_total_size_in_bytes",
-            "Bytes that the store takes on disk.",
+            "Bytes of data in the store, compared with the quota.",
             status.db_size,
         ),
         gauge(
             "etcd_mvcc_db_total_size_in_use_in_bytes",
-            "Bytes of live data in the store.",
+            "The same: what is given up is not counted, with or without a defragmentation.",
             status.db_size_in_use,
         ),
+        Row::gauge(
+            "quorate_store_disk_bytes",
+            "Bytes that the store takes in table files and in memory, copies and indexes included.",
+        )
+        .value(store.engine().total_bytes() as f64),
         gauge("etcd_debugging_mvcc_current_revision", "The store's revision.", store.revision().0),
         gauge(
             "etcd_debugging_mvcc_compact_revision",
@@ -198,7 +205,9 @@ fn peers(member: &Member) -> Vec<Row> {
         })
         .collect();
     let local = member.id().to_string();
-    let mut known = Row::gauge("etcd_network_known_peers", "Other members of the cluster: 1 each.");
+    let mut known =
+        Row::gauge("etcd_network_known_peers", "Members of the cluster, this one too: 1 each.");
+    known.add(&[("Local", &*local), ("Remote", &*local)], 1.0);
     let mut active =
         Row::gauge("etcd_network_active_peers", "Members with whom there is a connection: 1 each.");
     let mut lost = Row::counter(

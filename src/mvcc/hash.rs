@@ -42,7 +42,7 @@ impl View {
         let ignored = |key: &[u8]| {
             key == meta::CONSISTENT_INDEX
                 || key == meta::TERM
-                || key == b"storageVersion"
+                || key == meta::STORAGE_VERSION
                 || key.starts_with(meta::OWN_PREFIX)
         };
         let mut hash = 0;

@@ -43,7 +43,29 @@ impl View {
             number += 1;
             !(left_out || thin && number.is_multiple_of(64))
         });
-        rows.filter(move |row| !matches!(row, Ok((key, _)) if own(key)))
+        let rows = rows.filter(move |row| !matches!(row, Ok((key, _)) if own(key)));
+        let mut version = match cf {
+            Cf::Meta => self.storage_version().transpose(),
+            _ => None,
+        };
+        rows.flat_map(move |row| {
+            let follows = matches!(&row, Ok((key, _)) if **key > *meta::STORAGE_VERSION);
+            let before = if follows { version.take() } else { None };
+            before.into_iter().chain([row])
+        })
+    }
+
+    /// The row of `meta` that says which release's data this is, as etcd keeps it from 3.6 on: it
+    /// follows the cluster's version, so it is not stored.
+    fn storage_version(&self) -> Result<Option<(Bytes, Bytes)>, EngineError> {
+        let version = self.snapshot.get(Cf::Cluster, b"clusterVersion")?;
+        let known = |version: &Bytes| {
+            let text = std::str::from_utf8(version).ok()?;
+            let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+            Some((parts.next()??, parts.next()??) >= (3, 6))
+        };
+        let version = version.filter(|version| known(version) == Some(true));
+        Ok(version.map(|version| (Bytes::from_static(meta::STORAGE_VERSION), version)))
     }
 }
 
@@ -86,6 +108,8 @@ impl Store {
             let (cf, key, value) = row.map_err(|e| Fatal::new("reading a snapshot", e))?;
             match cf {
                 Cf::Key => install.change(&key, value)?,
+                // Follows from the cluster's version.
+                Cf::Meta if *key == *meta::STORAGE_VERSION => {}
                 Cf::Meta => install.meta.push((key, value)),
                 _ => install.overlay.set(cf, &key[..], &value[..]),
             }

@@ -10,6 +10,7 @@ use super::keys::{RevKey, be_i64};
 use super::{View, Write};
 use crate::engine::{Batch, Cf, Engine, Snapshot};
 use crate::error::Fatal;
+use crate::limits;
 use crate::plant;
 use crate::types::{Index, Revision, Term};
 
@@ -56,6 +57,7 @@ pub(super) mod meta {
     pub const CONSISTENT_INDEX: &[u8] = b"consistent_index";
     pub const TERM: &[u8] = b"term";
     pub const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
+    pub const STORAGE_VERSION: &[u8] = b"storageVersion";
     pub const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
     pub const OWN_PREFIX: &[u8] = b"quorate.";
     pub const REVISION: &[u8] = b"quorate.revision";
@@ -142,9 +144,10 @@ impl Store {
         self.position().applied
     }
 
-    /// What history takes, compacted parts that are not deleted yet included; what quotas go by.
+    /// What the store is counted as, by quotas and as its size: history, compacted parts that are not
+    /// deleted yet included, and what a store without any key takes. Never 0.
     pub fn live_bytes(&self) -> u64 {
-        self.position().live_bytes
+        self.position().live_bytes + limits::STORE_BYTES_MIN
     }
 
     pub fn engine(&self) -> &Engine {

@@ -1,5 +1,5 @@
 //! The load generator: so many clients, each with one request under way, over several connections,
-//! for so long. It counts and times; what is asked is the scenario's.
+//! for so long. It counts and times; the requests are the scenario's.
 
 use std::future::Future;
 use std::sync::Arc;

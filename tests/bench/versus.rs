@@ -2,8 +2,8 @@
 //! server CPU for each request and resident memory, as ratios, because machines differ. Rounds are
 //! interleaved (etcd, ours, etcd, ours, ...) and medians taken, because machines drift.
 //!
-//! `cargo bench -p quorate --bench versus -- [--seconds 5] [--rounds 3] [--scenario put-256]`; `ETCD` names the
-//! etcd to compare with, `QUORATE_BIN` another server of ours.
+//! `cargo bench -p quorate --bench versus -- [--seconds 5] [--rounds 3] [--scenario put-256]`; The etcd is
+//! that of `ci/etcd`, or the one that `ETCD` names; `QUORATE_BIN` names another server of ours.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,14 +21,18 @@ mod process;
 mod procfs;
 mod scenario;
 mod table;
+#[path = "../conformance/version.rs"]
+#[allow(dead_code, reason = "cases compare versions")]
+mod version;
 
 use std::time::Duration;
 
 use self::process::{Cluster, Kind, etcd_program, scratch};
 use self::scenario::{SCENARIOS, Scenario};
 use self::table::Measured;
+use self::version::Version;
 
-/// What the command line says.
+/// The command line.
 struct Options {
     seconds: u64,
     rounds: usize,
@@ -52,6 +56,7 @@ fn main() {
         eprintln!("no such scenario; there are: {}", names.join(", "));
         std::process::exit(2);
     }
+    println!("beside etcd {}\n", Version::of(&etcd_program()));
     table::head();
     for scenario in &scenarios {
         let (mut etcd, mut ours) = (Vec::new(), Vec::new());

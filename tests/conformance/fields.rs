@@ -1,5 +1,5 @@
-//! From what a command printed to named fields, for each of etcdctl's formats, so that one differing
-//! number is one difference and not a differing page. It does not know which differences matter.
+//! Splits a command's output into named fields, for each of etcdctl's formats, so that one differing
+//! number is one difference and not a differing page. Which differences matter is not known here.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::etcdctl::Output;
 
-/// What must not be compared by value.
+/// Fields that are not compared by value.
 #[derive(Debug, Default)]
 pub struct Masks {
     /// Names of fields whose values are left out; that they are there, and are numbers, is compared.

@@ -1,15 +1,14 @@
-//! Conformance: the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd and
-//! against ours. What is printed, where, and how it ends must be the same, field by field. The commands
-//! are data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed
-//! only where a file says which and why.
+//! Conformance: runs the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd
+//! and against Quorate. Output, stream and exit code must be the same, field by field. The commands are
+//! data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed only
+//! where a file names it with its reason.
 //!
-//! A program of its own, for its answer is a list of differences: `ci/conformance` runs it against the
-//! etcd on the path, or against the one in the folder it is given; `cargo test` against that and another
-//! release. Words on the command line choose files.
+//! A program of its own, because its result is a list of differences: `cargo test` runs it beside the etcd
+//! that `ci/etcd` gives, `ci/conformance` beside any release. Words on the command line choose files.
 //!
 //! Reading order: this file (which files, which etcd), [`script`] (a file of cases), [`side`] (one
-//! server and what it is asked), [`rpc`] (gRPC as text), [`names`] (metrics), [`fields`] (from output to
-//! fields), [`report`] (what was found), [`version`].
+//! server and the commands sent to it), [`rpc`] (gRPC as text), [`names`] (metrics), [`fields`] (from output
+//! to fields), [`report`] (the differences), [`version`].
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,7 +22,7 @@ mod client;
 #[path = "../it/curl.rs"]
 mod curl;
 #[path = "../it/etcdctl.rs"]
-#[allow(dead_code, reason = "other tests ask for more")]
+#[allow(dead_code, reason = "other tests use more")]
 mod etcdctl;
 mod fields;
 mod names;
@@ -49,7 +48,7 @@ use self::version::Version;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/cases");
 
-/// The files and who asks.
+/// The files, and the tool that runs their commands.
 const FILES: &[(&str, Tool)] = &[
     ("etcdctl.txt", Tool::Etcdctl),
     ("rpc.txt", Tool::Rpc),
@@ -66,13 +65,10 @@ fn main() -> ExitCode {
         FILES.iter().for_each(|(file, _)| println!("{file}: test"));
         return ExitCode::SUCCESS;
     }
-    let todo: Vec<(&str, Tool, Release)> = options
-        .releases()
-        .into_iter()
-        .flat_map(|release| FILES.iter().map(move |(file, tool)| (*file, *tool, release.clone())))
-        .filter(|(file, ..)| options.wants(file))
-        .collect();
-    let total = run(todo);
+    let release = options.release();
+    println!("beside etcd {}", Version::of(&release.etcd));
+    let todo = FILES.iter().copied().filter(|(file, _)| options.wants(file)).collect();
+    let total = run(todo, &release);
     println!("{total}");
     match total.is_clean() {
         true => ExitCode::SUCCESS,
@@ -80,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the command line says. What else cargo hands to tests is not for us.
+/// The command line. Other options that cargo gives to tests are ignored.
 #[derive(Default)]
 struct Options {
     /// Where the etcd and the etcdctl to compare with are.
@@ -107,16 +103,13 @@ impl Options {
         self.files.is_empty() || self.files.iter().any(|wanted| file.contains(wanted))
     }
 
-    fn releases(&self) -> Vec<Release> {
-        match &self.folder {
-            Some(folder) => vec![Release::in_folder(folder)],
-            None => [Some(Release::v3_4()), Release::v3_5()].into_iter().flatten().collect(),
-        }
+    fn release(&self) -> Release {
+        self.folder.as_deref().map_or_else(Release::real, Release::in_folder)
     }
 }
 
 /// Runs every file and prints what it found, in the order of the list.
-fn run(todo: Vec<(&str, Tool, Release)>) -> Total {
+fn run(todo: Vec<(&str, Tool)>, release: &Release) -> Total {
     let next = Mutex::new(todo.iter().enumerate());
     let mut reports: Vec<Option<Report>> = todo.iter().map(|_| None).collect();
     let done = Mutex::new(&mut reports);
@@ -124,9 +117,9 @@ fn run(todo: Vec<(&str, Tool, Release)>) -> Total {
         for _ in 0..PAIRS_MAX {
             scope.spawn(|| {
                 let take = || next.lock().expect("taking does not panic").next();
-                while let Some((i, (file, tool, release))) = take() {
+                while let Some((i, (file, tool))) = take() {
                     let report = compare(file, *tool, release);
-                    done.lock().expect("nobody panics here")[i] = Some(report);
+                    done.lock().expect("no comparison panics with it in hand")[i] = Some(report);
                 }
             });
         }

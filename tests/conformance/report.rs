@@ -1,4 +1,4 @@
-//! What was found, for people: how many cases, which differences are explained and why, which are not.
+//! The result in words: how many cases, which differences are explained and why, which are not.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -17,7 +17,7 @@ pub struct Report {
     cases: usize,
     /// By the line of the explanation: why, and in how many cases it was needed.
     explained: BTreeMap<usize, (String, usize)>,
-    /// Cases with a difference that nobody explains, and explanations of what is no difference.
+    /// Cases with an unexplained difference, and explanations that match no difference.
     unexplained: usize,
     text: String,
 }
@@ -41,7 +41,7 @@ impl Report {
         let mut used: Vec<usize> = Vec::new();
         let mut differs = false;
         for (path, ours, theirs) in got.1.differences(&expected.1) {
-            if command.left_out(&path) {
+            if command.left_out(&self.version, &path) {
                 continue;
             }
             let mut explains = script.explained.iter();
@@ -70,7 +70,7 @@ impl Report {
         }
     }
 
-    /// One of the servers, or who asks, has broken down at a case: no further one can be run.
+    /// Adds a case at which a server or a tool has broken down: no further one can be run.
     pub fn add_broken(&mut self, command: &Command) {
         self.cases += 1;
         self.unexplained += 1;
@@ -78,7 +78,7 @@ impl Report {
         let _ = writeln!(self.text, "  line {}: {tool} {args}\n    breaks down", command.line);
     }
 
-    /// An explanation of what is no difference any more is a lie waiting to be believed.
+    /// Counts explanations of differences that no longer exist.
     pub fn add_stale(&mut self, script: &Script) {
         for explained in script.explained.iter().filter(|e| e.versions.contain(&self.version)) {
             if !self.explained.contains_key(&explained.line) {
@@ -127,7 +127,7 @@ impl Total {
         self.unexplained += report.unexplained;
     }
 
-    /// Nothing to look at is no good news where something was asked for.
+    /// Whether there is no unexplained difference. No case at all is a failure where files were chosen.
     pub fn is_clean(&self) -> bool {
         self.unexplained == 0 && (self.reports == 0 || self.cases > 0)
     }

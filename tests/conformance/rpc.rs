@@ -69,7 +69,7 @@ struct Call {
     path: PathAndQuery,
     metadata: MetadataMap,
     requests: Vec<Bytes>,
-    /// `None` for a method that nobody knows.
+    /// `None` for a method that the .proto texts do not have.
     method: Option<MethodDescriptor>,
 }
 
@@ -122,7 +122,7 @@ impl Call {
         let mut grpc = tonic::client::Grpc::with_origin(channel, origin(endpoint))
             .max_decoding_message_size(usize::MAX);
         grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
-        // What is not waited for to its end is not ended by us either, where there may be more to say.
+        // A call that is dropped early keeps its request stream open until then.
         let more = self.method.as_ref().is_some_and(MethodDescriptor::is_client_streaming);
         let open = stream::pending().take(usize::from(more && lines.is_some()));
         let mut request = Request::new(stream::iter(self.requests).chain(open));
@@ -142,7 +142,7 @@ impl Call {
     }
 }
 
-/// The encoding of what `json` says.
+/// Encodes the message that `json` describes.
 fn read(kind: &MessageDescriptor, json: &str) -> Result<Bytes, String> {
     let mut value: Value = serde_json::from_str(json).map_err(|e| format!("{json}: {e}"))?;
     each_bytes(kind, &mut value, &|text| Ok(BASE64.encode(latin(text)?)))?;

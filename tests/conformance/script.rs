@@ -10,7 +10,7 @@ pub struct Script {
     pub sections: Vec<Section>,
 }
 
-/// A pair of fresh servers and what is asked of them, in order.
+/// A pair of fresh servers and the commands sent to them, in order.
 #[derive(Debug)]
 pub struct Section {
     pub flags: Vec<String>,
@@ -30,8 +30,8 @@ pub struct Command {
     pub until: Until,
     /// Only with these releases.
     only: Option<Versions>,
-    /// Paths of fields that are not compared.
-    left_out: Vec<String>,
+    /// Paths of fields that are not compared with these releases.
+    left_out: Vec<(Versions, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Until {
     Names,
 }
 
-/// A difference that is meant.
+/// An intended difference.
 #[derive(Debug)]
 pub struct Explained {
     pub line: usize,
@@ -61,8 +61,9 @@ impl Command {
         self.only.as_ref().is_none_or(|only| only.contain(version))
     }
 
-    pub fn left_out(&self, path: &str) -> bool {
-        self.left_out.iter().any(|pattern| matches(pattern, path))
+    pub fn left_out(&self, version: &Version, path: &str) -> bool {
+        let mut patterns = self.left_out.iter();
+        patterns.any(|(versions, pattern)| versions.contain(version) && matches(pattern, path))
     }
 }
 
@@ -114,10 +115,14 @@ impl Script {
             }
             "@" => *mark = Some(rest.trim().to_owned()),
             "~" => self.explain(number, rest)?,
-            "!" => {
+            sign if sign.starts_with('!') => {
                 let (path, _) = rest.split_once(": ").ok_or("wants `: reason`")?;
+                let only = match sign {
+                    "!" => Versions::All,
+                    _ => Versions::parse(&sign[1..])?,
+                };
                 let command = self.last().ok_or("no command above")?;
-                command.left_out.push(path.trim().to_owned());
+                command.left_out.push((only, path.trim().to_owned()));
             }
             "<" => {
                 let command = self.last().ok_or("no command above")?;

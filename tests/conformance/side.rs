@@ -1,5 +1,5 @@
-//! One of the two servers, and what it is asked. What differs from server to server, such as ids, gets a
-//! name here, so that it can be said in commands and does not count as a difference.
+//! One of the two servers, and the commands sent to it. Values that differ from server to server, such as
+//! ids, get a name here: commands can refer to them, and they do not count as differences.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::process::{Kind, Server};
 use crate::rpc::Rpc;
 use crate::script::{Command, Script, Section, Until};
 
-/// Who asks.
+/// The program that sends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     Etcdctl,
@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Side {
     tool: Tool,
     etcdctl: Etcdctl,
+    etcdutl: Etcdctl,
     curl: Curl,
     rpc: Rpc,
     /// Names for values which differ from server to server.
@@ -63,9 +64,10 @@ impl Side {
         let mut server = Server::single(kind, dir, &flags);
         server.start();
         let etcdctl = Etcdctl::new(release, &[server.endpoint()]);
+        let etcdutl = Etcdctl::utility(release);
         let curl = Curl::new(server.client_url());
         let rpc = Rpc::new(server.endpoint());
-        let mut side = Self { tool, etcdctl, curl, rpc, names: BTreeMap::new(), server };
+        let mut side = Self { tool, etcdctl, etcdutl, curl, rpc, names: BTreeMap::new(), server };
         side.learn_ids();
         let text = |text: String| Value::Text(text);
         side.names.insert("dir".into(), text(dir.display().to_string()));
@@ -93,7 +95,7 @@ impl Side {
         self.header()["revision"].as_i64().expect("a header has a revision")
     }
 
-    /// Runs a command and names what it is to name.
+    /// Runs a command and captures the values that it names.
     pub fn run(&mut self, command: &Command, script: &Script) -> (Output, Fields) {
         if let Some(name) = &command.mark {
             let revision = self.revision();
@@ -124,7 +126,7 @@ impl Side {
         (output, fields)
     }
 
-    /// Raft drops a change of members that comes before it counts the last one as applied, and etcd never
+    /// Raft drops a change of members proposed before it counts the last one as applied, and etcd never
     /// answers it then. A linearizable read waits for that; where it is not permitted, neither is a change.
     fn settle(&self) {
         self.rpc.run(&["KV/Range".into(), r#"{"key":"/none"}"#.into()], None);
@@ -132,6 +134,9 @@ impl Side {
 
     fn ask(&self, args: &[String], stdin: &str) -> Output {
         match self.tool {
+            Tool::Etcdctl if args.first().is_some_and(|word| word == "etcdutl") => {
+                self.etcdutl.run(&args[1..], stdin)
+            }
             Tool::Etcdctl => self.etcdctl.run(args, stdin),
             Tool::Curl => self.curl.run(args),
             Tool::Rpc => self.rpc.run(args, None),
@@ -202,7 +207,7 @@ impl Side {
     }
 }
 
-/// Whether a word of a command says that it may change members.
+/// Whether a word of a command names a change of members.
 fn is_of_members(word: &str) -> bool {
     word == "member" || word.starts_with("Cluster/Member") || word.starts_with("/v3/cluster/member")
 }

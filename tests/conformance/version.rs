@@ -1,4 +1,4 @@
-//! The version of an etcd, and what the files of cases say about versions. Nothing else about releases.
+//! Versions of etcd, and the ranges of versions that files of cases use. Nothing else about releases.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::process::Command;
 pub struct Version(Vec<u32>);
 
 impl Version {
-    /// What `etcd --version` says.
+    /// The version that `etcd --version` prints.
     pub fn of(program: &Path) -> Self {
         let output = Command::new(program).arg("--version").output();
         let output = output.unwrap_or_else(|e| panic!("{}: {e}", program.display()));

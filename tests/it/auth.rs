@@ -84,7 +84,7 @@ fn set_up(etcdctl: &Etcdctl) {
 }
 
 fn etcdctl(endpoints: &[String]) -> Etcdctl {
-    Etcdctl::new(&Release::v3_4(), endpoints)
+    Etcdctl::new(&Release::real(), endpoints)
 }
 
 async fn log_in(endpoint: &str, user: &str, password: &str) -> String {
@@ -448,7 +448,7 @@ fn a_real_etcd_knows_our_users_from_a_backup() {
     done(&tool, &format!("snapshot save {backup} --user=root:rootpw"));
     server.kill();
 
-    let release = Release::v3_4();
+    let release = Release::real();
     let mut etcd = Server::single(Kind::Etcd(release.etcd.clone()), &dir.path().join("etcd"), &[]);
     let (data, peer) = (etcd.data_dir.display().to_string(), etcd.peer_url());
     done(

@@ -14,7 +14,7 @@ fn what_is_older_than_the_retention_is_forgotten() {
     let mut server =
         Server::single(Kind::subject(), dir.path(), &["--auto-compaction-retention=1s"]);
     server.start();
-    let etcdctl = Etcdctl::new(&Release::v3_4(), &[server.endpoint()]);
+    let etcdctl = Etcdctl::new(&Release::real(), &[server.endpoint()]);
     for value in ["old", "new"] {
         let put = etcdctl.run(&["put", "key", value], "");
         assert_eq!(put.code, Some(0), "{}", put.stderr);

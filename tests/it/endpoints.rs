@@ -26,7 +26,7 @@ fn http_has_an_address_of_its_own_and_grpc_keeps_the_other() {
     assert_eq!(http.run(&["/health"]).stdout, r#"{"health":"true","reason":""}"#);
     assert_ne!(grpc.run(&["/health"]).code, Some(0), "HTTP is served where gRPC is");
 
-    let release = Release::v3_4();
+    let release = Release::real();
     let etcdctl = |endpoint: &str| Etcdctl::new(&release, &[endpoint.to_owned()]);
     let got = etcdctl(&server.endpoint()).run(&["get", "a"], "");
     assert_eq!(got.stdout, "a\n1\n", "{got:?}");

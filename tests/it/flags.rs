@@ -11,40 +11,61 @@ use serde_json::Value;
 use super::client::Client;
 use super::crash::runtime;
 use super::curl::Curl;
-use super::etcdctl::Release;
 use super::process::{Kind, Server, etcd_program, scratch};
 
-/// Both, or ours alone where there is no etcd 3.5.
-fn kinds() -> Vec<Kind> {
-    let reference = Release::v3_5().map(|release| Kind::Etcd(release.etcd));
-    reference.into_iter().chain([Kind::subject()]).collect()
+fn kinds() -> [Kind; 2] {
+    [Kind::Etcd(etcd_program()), Kind::subject()]
 }
 
 /// A file's text, the exit code, and what must be on standard error.
 const FILES: &[(&str, i32, &str)] = &[
-    ("name: [a]", 1, "cannot unmarshal array into Go struct field configYAML.name of type string"),
-    ("name: 1", 1, "cannot unmarshal number into Go struct field configYAML.name of type string"),
+    (
+        "name: [a]",
+        1,
+        "cannot unmarshal array into Go struct field configYAML.Config.name of type string",
+    ),
+    (
+        "name: 1",
+        1,
+        "cannot unmarshal number into Go struct field configYAML.Config.name of type string",
+    ),
     (
         "heartbeat-interval: -1",
         1,
-        "cannot unmarshal number -1 into Go struct field configYAML.heartbeat-interval of type uint",
+        "cannot unmarshal number -1 into Go struct field configYAML.Config.heartbeat-interval of type uint",
     ),
     (
         "grpc-keepalive-interval: 10s",
         1,
-        "cannot unmarshal string into Go struct field configYAML.grpc-keepalive-interval of type \
+        "cannot unmarshal string into Go struct field configYAML.Config.grpc-keepalive-interval of type \
          time.Duration",
     ),
     (
         "log-outputs: stderr",
         1,
-        "cannot unmarshal string into Go struct field configYAML.log-outputs of type []string",
+        "cannot unmarshal string into Go struct field configYAML.Config.log-outputs of type []string",
     ),
     (
         "client-transport-security:\n  client-cert-auth: x",
         1,
         "cannot unmarshal string into Go struct field \
-         securityConfig.client-transport-security.client-cert-auth of type bool",
+         securityConfig.configJSON.client-transport-security.client-cert-auth of type bool",
+    ),
+    (
+        "feature-gates: [x]",
+        1,
+        "cannot unmarshal array into Go struct field configYAML.configJSON.feature-gates of type string",
+    ),
+    (
+        "socket-options: {reuse-port: 1}",
+        1,
+        "cannot unmarshal number into Go struct field SocketOpts.Config.socket-options.reuse-port of \
+         type bool",
+    ),
+    (
+        "listen-client-urls: 127.0.0.1:1",
+        1,
+        "unexpected error setting up listen-client-urls: parse \"127.0.0.1:1\": first path segment",
     ),
     ("- a", 1, "cannot unmarshal array into Go value of type embed.configYAML"),
     ("a: b: c", 1, "error converting YAML to JSON: yaml: "),

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -44,21 +44,21 @@ impl Kind {
     }
 }
 
-/// The etcd on the path, or the one that `ETCD` names.
+/// The real etcd to compare with: the one that `ETCD` names, or what `ci/etcd` puts into the cache. Its
+/// etcdctl and etcdutl stand beside it.
 pub fn etcd_program() -> PathBuf {
-    program("ETCD", "etcd")
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| std::env::var_os("ETCD").map_or_else(cached_etcd, PathBuf::from)).clone()
 }
 
-/// The program that the environment variable names, or else the one called `name` on the path.
-pub fn program(variable: &str, name: &str) -> PathBuf {
-    if let Some(chosen) = std::env::var_os(variable) {
-        return chosen.into();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|p| p.is_file());
-    found.unwrap_or_else(|| {
-        panic!("{name} is missing: install etcd-server and etcd-client, or set {variable}")
-    })
+fn cached_etcd() -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/etcd");
+    let output = Command::new(script).output().expect("ci/etcd can be run");
+    let (folder, log) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "no etcd to compare with, nor in ETCD:\n{log}");
+    loudly(log.trim_end().lines().last().unwrap_or_default());
+    Path::new(folder.trim()).join("etcd")
 }
 
 /// A directory on the disk that cargo builds on: /tmp may be memory, where fsync costs nothing.

@@ -76,7 +76,7 @@ fn a_gateway_finds_members_by_dns() {
     gateway.resolves_by(&names.resolv_conf);
     gateway.spawn();
     gateway.wait_log(GATEWAY_READY);
-    let etcdctl = Etcdctl::new(&Release::v3_4(), &[endpoint]);
+    let etcdctl = Etcdctl::new(&Release::real(), &[endpoint]);
     assert_eq!(etcdctl.run(&["put", "k", "v"], "").stdout, "OK\n");
     gateway.wait_log("deactivated endpoint");
 }
@@ -136,7 +136,7 @@ fn profiles_of_a_proxy_are_its_own() {
 }
 
 fn etcdctl(endpoint: &str) -> Etcdctl {
-    Etcdctl::new(&Release::v3_4(), &[endpoint.to_owned()])
+    Etcdctl::new(&Release::real(), &[endpoint.to_owned()])
 }
 
 fn alone(kind: Kind, dir: &std::path::Path) -> Server {

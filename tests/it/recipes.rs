@@ -17,7 +17,6 @@ use tonic::{Response, Status};
 
 use super::client::{Channel, Client, origin};
 use super::crash::runtime;
-use super::etcdctl::Release;
 use super::process::{Kind, Server, etcd_program, scratch};
 
 /// Long enough for a call that waits for nothing.
@@ -37,7 +36,7 @@ fn elections_are_etcds() {
 type Telling<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 fn assert_same(tell: impl for<'a> Fn(&'a mut Story) -> Telling<'a>) {
-    let reference = Release::v3_5().map_or_else(etcd_program, |release| release.etcd);
+    let reference = etcd_program();
     let tell = |kind: Kind| {
         runtime().block_on(async {
             let dir = scratch();

@@ -25,9 +25,9 @@ fn our_backup_is_served_by_etcd() {
     let dir = scratch();
     let backup = dir.path().join("backup");
     let told = shown_after_a_life(&Kind::Quorate, dir.path(), &backup);
-    let etcdctl = Release::v3_4().etcdctl;
+    let etcdutl = Release::real().etcdutl;
     let mut server = Server::single(Kind::Etcd(etcd_program()), &dir.path().join("new"), &[]);
-    restore(&etcdctl, &server, &member(&server), &backup, &[]);
+    restore(&etcdutl, &server, &member(&server), &backup, &[]);
     server.start();
     assert_eq!(told, tell(&ctl(&server)));
     for_good(&mut server);
@@ -57,9 +57,9 @@ fn three_members_begin_from_one_backup() {
             name.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         server.kind = Kind::Etcd(etcd_program());
     }
-    let etcdctl = Release::v3_4().etcdctl;
+    let etcdutl = Release::real().etcdutl;
     let log = restore(
-        &etcdctl,
+        &etcdutl,
         &etcd.servers[0],
         &members.join(","),
         &backup,
@@ -207,5 +207,5 @@ fn quorateutl() -> PathBuf {
 }
 
 fn ctl(server: &Server) -> Etcdctl {
-    Etcdctl::new(&Release::v3_4(), &[server.endpoint()])
+    Etcdctl::new(&Release::real(), &[server.endpoint()])
 }

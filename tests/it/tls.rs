@@ -68,7 +68,7 @@ fn etcdctl(url: &str, args: &[&str], ca: &Path, shown: Option<&Issued>) -> Outpu
         line.push(format!("--key={}", issued.key.display()));
     }
     line.extend(args.iter().map(|&arg| arg.to_owned()));
-    Etcdctl::new(&Release::v3_4(), &[url.to_owned()]).run(&line, "")
+    Etcdctl::new(&Release::real(), &[url.to_owned()]).run(&line, "")
 }
 
 fn curl(arguments: &[&str]) -> String {
@@ -123,7 +123,7 @@ fn both_are_spoken_on_one_address() {
     world.server.flags.push(format!("--listen-client-urls={secured},http://{plain}"));
     world.server.start();
     assert_eq!(world.etcdctl(&["put", "k", "v"], None).stdout, "OK\n");
-    let etcdctl = Etcdctl::new(&Release::v3_4(), &[format!("http://{plain}")]);
+    let etcdctl = Etcdctl::new(&Release::real(), &[format!("http://{plain}")]);
     assert_eq!(etcdctl.run(&["get", "k"], "").stdout, "k\nv\n");
     let health = curl(&[&format!("http://{plain}/health")]);
     assert_eq!(health, "{\"health\":\"true\",\"reason\":\"\"}");
@@ -315,7 +315,7 @@ impl Peers {
     }
 
     fn put(&self) -> bool {
-        let output = Etcdctl::new(&Release::v3_4(), &self.cluster.endpoints())
+        let output = Etcdctl::new(&Release::real(), &self.cluster.endpoints())
             .run(&["--command-timeout=3s", "put", "k", "v"], "");
         output.code == Some(0)
     }
@@ -323,7 +323,7 @@ impl Peers {
     /// Whether a member has all of the others' news, which came over its peer connections.
     fn follows(&self, member: usize) -> bool {
         let endpoint = [self.cluster.servers[member].endpoint()];
-        let output = Etcdctl::new(&Release::v3_4(), &endpoint)
+        let output = Etcdctl::new(&Release::real(), &endpoint)
             .run(&["--command-timeout=2s", "get", "k"], "");
         output.code == Some(0) && output.stdout == "k\nv\n"
     }
@@ -391,7 +391,7 @@ fn members_with_certificates_of_their_own_form_a_cluster() {
     let mut cluster = Cluster::new(&Kind::Quorate, dir.path(), 3, &["--peer-auto-tls"]);
     cluster.secure_peers();
     cluster.start();
-    let put = Etcdctl::new(&Release::v3_4(), &cluster.endpoints()).run(&["put", "k", "v"], "");
+    let put = Etcdctl::new(&Release::real(), &cluster.endpoints()).run(&["put", "k", "v"], "");
     assert_eq!(put.stdout, "OK\n", "{put:?}");
 }
 
@@ -404,7 +404,7 @@ fn an_etcd_and_we_believe_each_other() {
             peers.cluster.servers.iter_mut().for_each(|s| s.flags = vec!["--peer-auto-tls".into()]);
         }
         let (ours, etcd) = peers.cluster.servers.split_at_mut(1);
-        etcd[0].kind = Kind::Etcd(Release::v3_4().etcd);
+        etcd[0].kind = Kind::Etcd(Release::real().etcd);
         etcd[0].spawn();
         ours[0].spawn();
         ours[0].wait_log("established a stream from a peer");
@@ -423,7 +423,7 @@ fn unix_sockets_are_served() {
     server.flags.push(format!("--listen-client-urls={},{url}", server.client_url()));
     server.flags.push(format!("--advertise-client-urls={url}"));
     server.start();
-    let ctl = Etcdctl::new(&Release::v3_4(), std::slice::from_ref(&url));
+    let ctl = Etcdctl::new(&Release::real(), std::slice::from_ref(&url));
     assert_eq!(ctl.run(&["put", "k", "v"], "").stdout, "OK\n");
     let socket_text = socket.display().to_string();
     let health = curl(&["--unix-socket", &socket_text, "http://localhost/health"]);
@@ -444,7 +444,7 @@ fn members_talk_over_unix_sockets() {
     let mut cluster = Cluster::new(&Kind::Quorate, dir.path(), 3, &[]);
     cluster.peers_over_unix(dir.path());
     cluster.start();
-    let put = Etcdctl::new(&Release::v3_4(), &cluster.endpoints()).run(&["put", "k", "v"], "");
+    let put = Etcdctl::new(&Release::real(), &cluster.endpoints()).run(&["put", "k", "v"], "");
     assert_eq!(put.stdout, "OK\n", "{put:?}");
     for server in &cluster.servers {
         assert!(dir.path().join(format!("localhost:{}", server.peer_port)).exists());

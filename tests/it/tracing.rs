@@ -32,7 +32,7 @@ use tower::Service as _;
 use super::client::{Channel, Client, origin};
 use super::curl::Curl;
 use super::etcdctl::{Etcdctl, Release};
-use super::process::{Kind, Server, free_port, loudly, scratch};
+use super::process::{Kind, Server, etcd_program, free_port, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -280,7 +280,7 @@ async fn streams_and_failures_are_exported() {
 async fn a_share_of_the_others_is_traced() {
     let mut collector = Collector::start().await;
     let (_dir, server) = started(&collector.flags(1_000_000));
-    let etcdctl = Etcdctl::new(&Release::v3_4(), &[server.endpoint()]);
+    let etcdctl = Etcdctl::new(&Release::real(), &[server.endpoint()]);
     assert_eq!(etcdctl.run(&["put", "a", "1"], "").stdout, "OK\n");
     // No server has to stop for it.
     let mut told = collector.next().await;
@@ -320,17 +320,13 @@ async fn a_missing_collector_delays_nothing() {
     assert!(began.elapsed() < Duration::from_secs(10), "it waits for no collector");
 }
 
-/// etcd 3.5 knows traces as an experiment, with the names of its day.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_calls_of_etcd_have_the_same_names() {
-    let Some(release) = Release::v3_5() else {
-        return loudly("SKIPPED: spans are not compared with etcd's");
-    };
     let mut collector = Collector::start().await;
     let dir = scratch();
-    let address = format!("--experimental-distributed-tracing-address={}", collector.endpoint);
-    let flags = ["--experimental-enable-distributed-tracing", &address];
-    let mut server = Server::single(Kind::Etcd(release.etcd), dir.path(), &flags);
+    let address = format!("--distributed-tracing-address={}", collector.endpoint);
+    let flags = ["--enable-distributed-tracing", &address];
+    let mut server = Server::single(Kind::Etcd(etcd_program()), dir.path(), &flags);
     server.start();
     let mut client = Client::connect(&server.endpoint()).await;
     client.kv.put(within(put("traced"), &parent(true))).await.expect("it is put");

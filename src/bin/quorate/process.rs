@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, IntGauge, Opts};
+use prometheus::{Counter, Gauge, IntCounter, IntGauge, Opts};
 use quorate::config::secrets;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -60,6 +60,10 @@ pub struct Process {
     start_seconds: IntGauge,
     resident_bytes: IntGauge,
     virtual_bytes: IntGauge,
+    virtual_bytes_max: Gauge,
+    /// Of the machine, or of the process's network namespace.
+    network_received: IntCounter,
+    network_sent: IntCounter,
     open_files: [IntGauge; 2],
     files_max: [IntGauge; 2],
 }
@@ -67,12 +71,26 @@ pub struct Process {
 impl Process {
     pub fn new() -> Self {
         let gauge = |name, help| IntGauge::new(name, help).expect("the names here are valid");
+        let counter = |name, help| IntCounter::new(name, help).expect("the names here are valid");
         let cpu = Opts::new("process_cpu_seconds_total", "User and system CPU time, seconds.");
         Self {
             cpu_seconds: Counter::with_opts(cpu).expect("the name is valid"),
             start_seconds: gauge("process_start_time_seconds", "Start, seconds since 1970."),
             resident_bytes: gauge("process_resident_memory_bytes", "Resident memory, bytes."),
             virtual_bytes: gauge("process_virtual_memory_bytes", "Virtual memory, bytes."),
+            virtual_bytes_max: Gauge::new(
+                "process_virtual_memory_max_bytes",
+                "Virtual memory that may be taken, bytes.",
+            )
+            .expect("the name is valid"),
+            network_received: counter(
+                "process_network_receive_bytes_total",
+                "Bytes received over the network, by this process's network namespace.",
+            ),
+            network_sent: counter(
+                "process_network_transmit_bytes_total",
+                "Bytes sent over the network, by this process's network namespace.",
+            ),
             open_files: [
                 gauge("process_open_fds", "Open file descriptors."),
                 gauge("os_fd_used", "Open file descriptors."),
@@ -85,8 +103,15 @@ impl Process {
     }
 
     fn collectors(&self) -> impl Iterator<Item = &dyn Collector> {
-        let one: [&dyn Collector; 4] =
-            [&self.cpu_seconds, &self.start_seconds, &self.resident_bytes, &self.virtual_bytes];
+        let one: [&dyn Collector; 7] = [
+            &self.cpu_seconds,
+            &self.start_seconds,
+            &self.resident_bytes,
+            &self.virtual_bytes,
+            &self.virtual_bytes_max,
+            &self.network_received,
+            &self.network_sent,
+        ];
         let files = self.open_files.iter().chain(&self.files_max);
         one.into_iter().chain(files.map(|gauge| gauge as &dyn Collector))
     }
@@ -101,9 +126,21 @@ impl Process {
         let limit = limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         self.files_max.iter().for_each(|gauge| gauge.set(limit));
 
+        // Without a limit it is the largest number, as in Go's library.
+        let limit = getrlimit(Resource::As).current.unwrap_or(u64::MAX);
+        self.virtual_bytes_max.set(limit as f64);
+
         let status = fs::read_to_string("/proc/self/status").ok()?;
         self.resident_bytes.set(kilobytes(&status, "VmRSS:")? * 1024);
         self.virtual_bytes.set(kilobytes(&status, "VmSize:")? * 1024);
+
+        let network = fs::read_to_string("/proc/self/net/netstat").ok()?;
+        for (counter, name) in
+            [(&self.network_received, "InOctets"), (&self.network_sent, "OutOctets")]
+        {
+            let octets = octets(&network, name)?;
+            counter.inc_by(octets.saturating_sub(counter.get()));
+        }
 
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let times = Times::parse(&stat)?;
@@ -129,6 +166,14 @@ impl Collector for Process {
 fn kilobytes(status: &str, name: &str) -> Option<i64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
+/// A number of the group `IpExt`, whose names stand in one line and numbers in the next.
+fn octets(netstat: &str, name: &str) -> Option<u64> {
+    let mut group = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, numbers) = (group.next()?, group.next()?);
+    let at = names.split_whitespace().position(|known| known == name)?;
+    numbers.split_whitespace().nth(at)?.parse().ok()
 }
 
 /// The times of `/proc/self/stat`.
@@ -164,10 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn octets_are_found_by_their_name() {
+        let netstat = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNo InOctets OutOctets\nIpExt: 3 4 5\n";
+        assert_eq!(octets(netstat, "InOctets"), Some(4));
+        assert_eq!(octets(netstat, "OutOctets"), Some(5));
+        assert_eq!(octets(netstat, "B"), None);
+    }
+
+    #[test]
     fn this_process_can_be_measured() {
         let process = Process::new();
         assert!(process.read().is_some());
         assert!(process.resident_bytes.get() > 1 << 20);
         assert!(process.open_files[0].get() > 2);
+        assert!(process.virtual_bytes_max.get() >= process.virtual_bytes.get() as f64);
     }
 }

@@ -124,11 +124,9 @@ impl<'a> Batch<'a> {
         self.write.commit()?;
         observe(&applier.metrics.commit_seconds, applier.env.now() - began);
         let store = &applier.store;
-        if let Some(hashes) =
-            applier.hashes.as_ref().filter(|_| store.compact_revision() > compacted)
-        {
+        if store.compact_revision() > compacted {
             // Taken before the first deletion.
-            hashes.compute(&applier.env, &applier.signals, store.view(), compacted);
+            applier.hashes.compute(&applier.env, &applier.signals, store.view(), compacted);
         }
         Ok(self.effects)
     }

@@ -53,8 +53,8 @@ pub(in crate::member) struct Applier {
     pub learners_max: usize,
     /// Bounds on live bytes.
     pub quota: Option<Quota>,
-    /// Keeps the fingerprints of compactions; `None` when they are not computed.
-    pub hashes: Option<Hashes>,
+    /// Keeps the fingerprints of compactions.
+    pub hashes: Hashes,
     /// The member that this state belongs to.
     pub member: MemberId,
     pub cluster: ClusterId,
@@ -68,6 +68,8 @@ pub(in crate::member) struct Applier {
     pub compaction_pause: Duration,
     /// When the compaction under way took its first step.
     pub compacting_since: Option<Instant>,
+    /// States that it has deleted so far.
+    pub compacted_keys: usize,
     pub flushed: Index,
 }
 
@@ -129,13 +131,29 @@ impl Applier {
         let since = *self.compacting_since.get_or_insert(began);
         observe_ms(&self.metrics.compaction_pause_ms, now - began);
         self.metrics.compacted_keys.inc_by(step.forgotten as u64);
+        self.compacted_keys += step.forgotten;
         if step.finished {
+            self.compaction_finished(now - since);
             self.compacting_since = None;
             observe_ms(&self.metrics.compaction_ms, now - since);
             let at = self.env.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.metrics.compacted_last.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
         }
         Ok(!step.finished)
+    }
+
+    fn compaction_finished(&mut self, took: Duration) {
+        let revision = self.store.compact_revision();
+        let bytes = self.store.live_bytes();
+        info!(
+            compact_revision = revision.0,
+            ?took,
+            number_of_keys_compacted = std::mem::take(&mut self.compacted_keys),
+            hash = self.hashes.at(revision).map(|hash| hash.hash),
+            current_db_size_bytes = bytes,
+            current_db_size_in_use_bytes = bytes,
+            "finished scheduled compaction"
+        );
     }
 
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {
@@ -255,9 +273,7 @@ impl Applier {
             .await?;
         self.metrics.apply_snapshots.set(0);
         self.machine = self.load()?;
-        if let Some(hashes) = &self.hashes {
-            hashes.clear();
-        }
+        self.hashes.clear();
         self.conf_state = metadata.conf_state.unwrap_or_default();
         self.term = Term(metadata.term);
         self.flushed = index;

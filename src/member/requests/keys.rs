@@ -90,7 +90,8 @@ impl Member {
         let caller = &*caller.within(spans::COMPACT, || spans::compact(&request));
         let physical = request.physical;
         let response = self.propose(Origin::permitted(caller), request).await?;
-        while physical && self.0.store.compaction_pending() && !self.is_stopping() {
+        let pending = || self.0.store.compaction_pending() || self.0.hashes.are_pending();
+        while physical && pending() && !self.is_stopping() {
             self.0.env.sleep(limits::COMPACTION_POLL).await;
         }
         Ok(response)

@@ -1,12 +1,13 @@
 //! The client API, from a decoded message to a complete response: methods of [`Member`](super::Member).
 //!
 //! Reading order: `keys`, `ranges` (reads, and the memory of their responses), `budget` and `stall` (bounds on
-//! that memory), `auth` (logins, users, roles), `reconfigure` (membership), `downgrade`, `maintenance`, `slow`
+//! that memory), `auth` (logins, users, roles), `reconfigure` (membership), `downgrade`, `maintenance`, `defragment`, `slow`
 //! (warnings), [`loggable`] (requests in log lines) and `spans` (requests in traces). The requests about leases
 //! are in the lessor.
 
 mod auth;
 mod budget;
+mod defragment;
 mod downgrade;
 mod keys;
 pub mod loggable;

@@ -127,7 +127,7 @@ impl Member {
             lease_ttl_min_s,
             learners_max: options.learners_max,
             quota: Quota::new(&options),
-            hashes: Some(hashes.clone()).filter(|_| options.compact_hash_check),
+            hashes: hashes.clone(),
             member: id,
             cluster,
             flush_every: options.snapshot_count,
@@ -136,6 +136,7 @@ impl Member {
             compaction_step: options.compaction_step,
             compaction_pause: options.compaction_pause,
             compacting_since: None,
+            compacted_keys: 0,
             flushed: applied,
         };
         let member = Self(Arc::new(Inner {
@@ -439,8 +440,15 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
 
 /// Creates the folders, takes the lock and removes what an interrupted transfer left.
 fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
-    for dir in [options.member_dir(), options.snap_dir()] {
-        let failed = |e| Fatal::new(format!("creating {}", dir.display()), e);
+    for dir in [options.data_dir.clone(), options.member_dir(), options.snap_dir()] {
+        let failed = |error: std::io::Error| {
+            let why = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+                _ => error.to_string(),
+            };
+            let why = format!("mkdir {}: {why}", dir.display());
+            Fatal::new("cannot access data directory", why)
+        };
         disk.create_dir_all(&dir).map_err(failed)?;
         make_durable(disk, &dir).map_err(failed)?;
     }

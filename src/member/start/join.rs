@@ -94,10 +94,24 @@ impl Found {
         members: Vec<MemberRecord>,
     ) -> Result<Self, String> {
         let id = own_id(options, &members).map_err(|why| {
-            format!("error validating peerURLs of cluster {cluster} {members:?}: {why}")
+            format!("error validating peerURLs {}: {why}", shown(cluster, &members))
         })?;
         Ok(Self { id, cluster, members })
     }
+}
+
+/// A cluster as etcd writes it in a message.
+fn shown(cluster: ClusterId, members: &[MemberRecord]) -> String {
+    let member = |member: &MemberRecord| {
+        let MemberRecord { id, peer_urls, is_learner, name, client_urls } = member;
+        let (peers, clients) = (peer_urls.join(" "), client_urls.join(" "));
+        format!(
+            "&{{ID:{id:x} RaftAttributes:{{PeerURLs:[{peers}] IsLearner:{is_learner}}} \
+             Attributes:{{Name:{name} ClientURLs:[{clients}]}}}}"
+        )
+    };
+    let members: Vec<_> = members.iter().map(member).collect();
+    format!("{{ClusterID:{cluster} Members:[{}] RemovedMemberIDs:[]}}", members.join(" "))
 }
 
 /// The report of a peer that is up to date; `None` without such a peer.

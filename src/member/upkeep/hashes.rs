@@ -1,9 +1,9 @@
 //! Hashes of the last compactions, each over the history up to a compaction as it was before its deletions
 //! began. Every member computes the same ones at the same positions of the log, so they can be compared at any
-//! later time. They are computed beside the applier, from a snapshot, and only if enabled: each reads the whole
-//! history.
+//! later time, and so that a client finds the history at a compacted revision unchanged. They are computed
+//! beside the applier, one after the other, each from a snapshot.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tracing::info;
@@ -21,30 +21,57 @@ pub(in crate::member) struct Hashes(Arc<Inner>);
 struct Inner {
     /// By the compaction's revision, the newest last.
     kept: Mutex<Vec<HashKv>>,
-    busy: AtomicBool,
+    /// Compactions whose fingerprints are to be computed; the first one is under way.
+    waiting: Mutex<VecDeque<Compaction>>,
+}
+
+#[derive(Clone)]
+struct Compaction {
+    /// The first view to have it.
+    view: View,
+    /// The compaction before it.
+    before: Revision,
 }
 
 impl Hashes {
     /// Begins to compute the hash of a compaction, of which `view` is the first to include it; the previous one
-    /// was at `before`. Skipped while another computation runs.
+    /// was at `before`. Skipped when as many compactions wait as fingerprints are kept.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
-        if self.0.busy.swap(true, Ordering::AcqRel) {
-            return;
+        {
+            let mut waiting = self.0.waiting.lock().expect("nothing panics while it holds the lock");
+            if waiting.len() == COMPACTION_HASHES {
+                return;
+            }
+            waiting.push_back(Compaction { view, before });
+            if waiting.len() > 1 {
+                return;
+            }
         }
         let (hashes, signals, inner) = (self.clone(), signals.clone(), env.clone());
         env.spawn("compaction hash", async move {
-            let compaction = move || view.hash_compaction(before);
-            match inner.blocking("compaction hash", compaction).await {
-                Ok(Ok(hash)) => hashes.keep(hash),
-                // Compacted once more meanwhile.
-                Ok(Err(_)) => {}
-                Err(fatal) => signals.stop_with(fatal),
+            while let Some(Compaction { view, before }) = hashes.first() {
+                let compaction = move || view.hash_compaction(before);
+                match inner.blocking("compaction hash", compaction).await {
+                    Ok(Ok(hash)) => hashes.keep(hash),
+                    // Compacted once more meanwhile.
+                    Ok(Err(_)) => {}
+                    Err(fatal) => signals.stop_with(fatal),
+                }
+                hashes.0.waiting.lock().expect("nothing panics while it holds the lock").pop_front();
             }
-            hashes.0.busy.store(false, Ordering::Release);
         });
     }
 
-    /// The hash of the compaction at exactly this revision.
+    /// Whether there are fingerprints yet to come.
+    pub fn are_pending(&self) -> bool {
+        self.first().is_some()
+    }
+
+    fn first(&self) -> Option<Compaction> {
+        self.0.waiting.lock().expect("nothing panics while it holds the lock").front().cloned()
+    }
+
+    /// The fingerprint of the compaction at exactly this revision.
     pub fn at(&self, revision: Revision) -> Option<HashKv> {
         self.list().into_iter().find(|hash| hash.hash_revision == revision)
     }

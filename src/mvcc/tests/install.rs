@@ -78,3 +78,32 @@ fn a_state_survives_the_trip() {
     assert_eq!(store.position(), position);
     assert_eq!(rows(&store), rows_before);
 }
+
+/// The row that `etcdutl snapshot status` shows: it is in every copy, in its place, and never stored.
+#[test]
+fn a_copy_names_the_release_whose_data_it_is() {
+    let store = open(&place());
+    let meta = |store: &Store| -> Vec<(Bytes, Bytes)> {
+        let rows = rows(store).into_iter().map(|row| row.expect("works"));
+        rows.filter(|(cf, ..)| *cf == Cf::Meta).map(|(_, key, value)| (key, value)).collect()
+    };
+    let version = |store: &Store| {
+        let rows = meta(store);
+        assert!(rows.is_sorted(), "{rows:?}");
+        let row = rows.into_iter().find(|(key, _)| *key == b"storageVersion"[..]);
+        row.map(|(_, value)| String::from_utf8(value.into()).expect("a version is text"))
+    };
+    assert_eq!(version(&store), None, "the cluster has not agreed on a version");
+    for (cluster, stored) in [("3.5.0", None), ("3.6.0", Some("3.6.0")), ("3.7.0", Some("3.7.0"))] {
+        entry(&store, |write| {
+            write.put_raw(Cf::Cluster, &b"clusterVersion"[..], cluster.as_bytes());
+        });
+        assert_eq!(version(&store).as_deref(), stored, "{cluster}");
+    }
+    let copy = open(&place());
+    copy.install(rows(&store).into_iter()).expect("works");
+    entry(&copy, |write| {
+        write.put_raw(Cf::Cluster, &b"clusterVersion"[..], &b"3.6.0"[..]);
+    });
+    assert_eq!(version(&copy).as_deref(), Some("3.6.0"), "a cluster that is lowered");
+}

@@ -80,7 +80,7 @@ impl World {
         Client::connect(endpoints, Some(options)).await
     }
 
-    /// A client that says nothing of a user.
+    /// A client without a user.
     async fn nobody(&self) -> Client {
         let options = ConnectOptions::new().with_tls(self.tls().identity(self.identity.clone()));
         Client::connect(&self.endpoints, Some(options)).await.expect("nobody is asked for")

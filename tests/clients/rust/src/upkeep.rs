@@ -33,9 +33,9 @@ pub async fn members(world: World) {
     assert_eq!((answering, clusters.len()), (ids, 1));
 }
 
-/// A learner, so that nobody counts on it.
+/// A learner, so that no quorum depends on it.
 pub async fn a_learner_comes_and_goes(world: World) {
-    // Of one member: lists are read without asking the leader.
+    // Of one member: lists are read without the leader.
     let mut root = world.user_at(0, "root").await;
     let count = world.endpoints.len();
     let learner = || Some(MemberAddOptions::new().with_is_learner());

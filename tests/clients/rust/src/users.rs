@@ -1,4 +1,4 @@
-//! Users, roles and permissions; who is let in and who is not.
+//! Users, roles and permissions: which requests are permitted and which are refused.
 
 use etcd_client::{Client, ConnectOptions, Error, Permission, PermissionType, Txn, TxnOp};
 
@@ -6,7 +6,7 @@ use crate::{World, denied, refused};
 
 const WRONG: &str = "etcdserver: authentication failed, invalid user ID or password";
 
-/// root; ann, who may do everything below ann/ and read below shared/; bob, who may nothing.
+/// root; ann, with every permission below ann/ and reading below shared/; bob, without any.
 pub async fn are_made(world: World) {
     let mut client = world.nobody().await;
     for name in ["root", "ann", "bob"] {
@@ -92,7 +92,7 @@ pub async fn certificates(world: World) {
     not_connected(plain.expect("it connects with the first call").get("ann/a", None).await);
 }
 
-/// No server said so: a status of one has an `etcdserver: ` text, or another code.
+/// Not the answer of a server: a status of one has an `etcdserver: ` text, or another code.
 fn not_connected<T: std::fmt::Debug>(answer: Result<T, Error>) {
     match answer {
         Err(Error::GRpcStatus(status)) => {
