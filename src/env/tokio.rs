@@ -13,13 +13,14 @@ use std::time::{Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::dns::NameServers;
 use super::{
-    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Service,
+    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, WorkPlaces, Listener, Lock, Net, Open, Runtime, Service,
     Worker,
 };
 use crate::limits;
@@ -45,7 +46,7 @@ impl Machine {
     /// As [`env`], which see.
     pub fn env(self) -> Env {
         Env {
-            rt: Arc::new(TokioRuntime { handle: Handle::current() }),
+            rt: Arc::new(TokioRuntime { handle: Handle::current(), work_places: WorkPlaces::default() }),
             net: Arc::new(Sockets(self)),
             disk: Arc::new(FileSystem { sync: !self.no_sync }),
         }
@@ -54,6 +55,7 @@ impl Machine {
 
 struct TokioRuntime {
     handle: Handle,
+    work_places: WorkPlaces,
 }
 
 impl Runtime for TokioRuntime {
@@ -72,6 +74,10 @@ impl Runtime for TokioRuntime {
                 }
             }
         })
+    }
+
+    fn work_places(&self) -> &WorkPlaces {
+        &self.work_places
     }
 
     fn worker(&self, name: &'static str) -> Arc<dyn Worker> {
@@ -182,6 +188,11 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 impl Net for Sockets {
+    fn descriptors_max(&self) -> usize {
+        let limit = getrlimit(Resource::Nofile).current;
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener = self.bind(addr)?;

@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use super::Member;
 use super::caller::Caller;
 use crate::apply::Reply;
+use crate::env::Work;
 use crate::error::{Error, Refused};
 
 /// bcrypt looks at no more of a password; etcd refuses longer ones.
@@ -203,7 +204,7 @@ impl Member {
         let mut salt = [0; 16];
         self.0.env.rt.fill_random(&mut salt);
         let hash = move || bcrypt::hash_with_salt(password, cost, salt);
-        let hash = self.0.env.blocking("hash password", hash).await;
+        let hash = self.0.env.blocking_for(Work::Passwords, "hash password", hash).await;
         let hash = hash.expect("the cost was validated and the salt is of its size");
         Ok(STANDARD.encode(hash.format_for_version(bcrypt::Version::TwoA)))
     }
@@ -218,7 +219,8 @@ impl Member {
             let hash = std::str::from_utf8(&hash).ok()?;
             bcrypt::verify(password, hash).ok()
         };
-        match self.0.env.blocking("compare password", compare).await {
+        let env = &self.0.env;
+        match env.blocking_for(Work::Passwords, "compare password", compare).await {
             Some(true) => Ok(()),
             // A hash that is none is no password's, as in etcd.
             _ => {

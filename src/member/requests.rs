@@ -16,6 +16,7 @@ use tokio_stream::Stream;
 use super::{Answer, Caller, Charge, ETCD_VERSION, Member, snapshot, spans};
 use crate::apply::Reply;
 use crate::auth::{Auth, Principal, Rule};
+use crate::env::Work;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::metrics::observe;
@@ -179,7 +180,9 @@ impl Member {
         let stored = self.0.hashes.at(Revision(request.revision));
         let hash = match stored {
             Some(stored) => stored,
-            None => self.read(true, move |view| view.hash_kv(request.revision)).await?,
+            None => {
+                self.read(Some(Work::Hashes), move |view| view.hash_kv(request.revision)).await?
+            },
         };
         observe(&self.0.metrics.hash_kv_seconds, self.0.env.now() - began);
         Ok(HashKvResponse {
@@ -192,7 +195,7 @@ impl Member {
 
     pub async fn hash(&self) -> Result<HashResponse, Error> {
         let began = self.0.env.now();
-        let hash = self.read(true, |view| view.hash().map(Ok)).await?;
+        let hash = self.read(Some(Work::Hashes), |view| view.hash().map(Ok)).await?;
         observe(&self.0.metrics.hash_seconds, self.0.env.now() - began);
         Ok(HashResponse { header: Some(self.header()), hash })
     }
@@ -278,7 +281,7 @@ impl Member {
         judged: Option<u64>,
         read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.read(large, move |view| match judged {
+        self.read(large.then_some(Work::Reads), move |view| match judged {
             Some(revision) if Auth::revision_in(view)? != revision => {
                 Ok(Err(Refused::AuthOldRevision))
             }
@@ -287,17 +290,16 @@ impl Member {
         .await
     }
 
-    /// Reads the present state: on this thread when that is quick, where blocking is allowed when not.
+    /// Reads the present state: on this thread, or as `work` where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
-        large: bool,
+        work: Option<Work>,
         read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
     ) -> Result<T, Error> {
         let view = self.0.store.view();
-        let outcome = if large {
-            self.0.env.blocking("read", move || read(&view)).await
-        } else {
-            read(&view)
+        let outcome = match work {
+            Some(work) => self.0.env.blocking_for(work, "read", move || read(&view)).await,
+            None => read(&view),
         };
         Ok(self.fatal_stops(outcome)??)
     }

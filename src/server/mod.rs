@@ -7,10 +7,13 @@
 //! [`crate::http`], which hands what comes as JSON to [`Gate`] again. Calls that are traced leave spans, which
 //! the exporter takes to a collector.
 
+mod arriving;
 mod authority;
 mod exporter;
+mod frames;
 mod pings;
 pub mod port;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,12 +21,14 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 use tracing::{info, warn};
 
+use self::arriving::{Arrivals, Kind};
 use self::exporter::Exporter;
-use self::port::{Answers, Opened, Port};
+use self::port::{Handler, Opened, Port};
 use crate::env::{BoxFuture, Env, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
@@ -33,6 +38,7 @@ use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
 use crate::http::vars::Process;
 use crate::latest;
+use crate::limits::METADATA_BYTES_MAX;
 use crate::member::{self, Member};
 use crate::tls::{self, Acceptor, Listen};
 use crate::trace;
@@ -132,6 +138,7 @@ impl Server {
             None => (None, None),
         };
         let (stop, stopped) = latest::channel(false);
+        let (places, arrivals) = (port::places(&env), Arrivals::new(&env));
         let port = |opened: &Opened, speaks: Speaks| {
             let settings = port::Settings {
                 concurrent_streams_max: options.concurrent_streams_max,
@@ -139,9 +146,10 @@ impl Server {
                 keep_alive_timeout: options.keep_alive_timeout,
                 ping_time_min: options.ping_time_min,
                 http2_only: speaks == Speaks::Grpc,
+                places: places.clone(),
             };
             let spans = tracer.clone().map(|tracer| Spans::new(tracer, opened.place.address()));
-            let services = Services::new(&options, member.clone(), speaks, spans);
+            let services = Services::new(&options, member.clone(), speaks, spans, arrivals.clone());
             Port::new(&env, &settings, opened, acceptor.clone(), services, stopped.clone())
         };
         for opened in metrics {
@@ -210,6 +218,10 @@ enum Speaks {
 }
 
 impl Speaks {
+    fn grpc(self) -> bool {
+        matches!(self, Self::Both | Self::Grpc)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Both => "grpc+http",
@@ -220,44 +232,76 @@ impl Speaks {
     }
 }
 
-/// Who answers at one listening address.
+/// What one listening address serves.
 #[derive(Clone)]
 struct Services {
     gate: Gate,
     endpoints: Endpoints,
+    arrivals: Arrivals,
     speaks: Speaks,
 }
 
 impl Services {
-    fn new(options: &Options, member: Member, speaks: Speaks, spans: Option<Spans>) -> Self {
+    fn new(
+        options: &Options,
+        member: Member,
+        speaks: Speaks,
+        spans: Option<Spans>,
+        arrivals: Arrivals,
+    ) -> Self {
         let gate = Gate::new(member.clone(), options.time_calls, spans);
         let gateway = options
             .gateway
             .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
         let (access, process) = (options.access.clone(), options.process.clone());
-        Self { gate, endpoints: Endpoints::new(member, gateway, access, process), speaks }
+        Self { gate, endpoints: Endpoints::new(member, gateway, access, process), arrivals, speaks }
     }
 }
 
-impl Answers for Services {
+impl Handler for Services {
     fn secured(self) -> Self {
         Self { endpoints: self.endpoints.secured(), ..self }
     }
 
-    /// What is no gRPC goes to HTTP, wherever there is any.
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    /// Where authentication is enabled, only users are no strangers.
+    fn is_clients(&self, request: &Request<Incoming>) -> bool {
+        port::is_grpc(request) && self.gate.knows(request.headers(), request.extensions())
+    }
+
+    /// Requests that are not gRPC are HTTP's, where there is any.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        known: bool,
+    ) -> BoxFuture<'static, Response<Body>> {
+        let is_grpc = port::is_grpc(&request) && self.speaks.grpc();
+        let (parts, body) = request.into_parts();
+        let lengths = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let metadata: usize = lengths.sum();
+        if metadata > METADATA_BYTES_MAX {
+            let text = format!("received metadata larger than max ({metadata} vs. {METADATA_BYTES_MAX})");
+            return Box::pin(async { Status::resource_exhausted(text).into_http() });
+        }
+        let watch = |kind| self.arrivals.watch(body, metadata, kind, !known);
         // gRPC calls are the hot path: clone only what they need.
-        if port::is_grpc(&request) && matches!(self.speaks, Speaks::Both | Speaks::Grpc) {
-            let mut gate = self.gate.clone();
+        if is_grpc {
+            let (mut gate, body) = (self.gate.clone(), watch(Kind::Grpc));
+            let request = Request::from_parts(parts, body);
             return Box::pin(async move {
                 gate.call(request).await.unwrap_or_else(|never| match never {})
             });
         }
+        let kind = match parts.uri.path() {
+            path if path.ends_with("/watch") || path.ends_with("/lease/keepalive") => Kind::Pieces,
+            _ => Kind::Whole,
+        };
+        let body = Body::new(watch(kind));
+        let request = Request::from_parts(parts, body);
         let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
         Box::pin(async move {
             match speaks {
-                Speaks::Metrics => endpoints.answer_metrics(request.map(Body::new)).await,
-                Speaks::Both | Speaks::Http => endpoints.answer(request.map(Body::new)).await,
+                Speaks::Metrics => endpoints.answer_metrics(request).await,
+                Speaks::Both | Speaks::Http => endpoints.answer(request).await,
                 Speaks::Grpc => {
                     let mut response = Response::new(Body::empty());
                     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;

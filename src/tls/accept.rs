@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::{NoClientAuth, NoServerSessionStorage};
 use rustls::time_provider::TimeProvider;
-use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
@@ -17,7 +16,7 @@ use super::files::{Contents, End, Reloading};
 use super::verify::Clients;
 use super::{ClientName, Settings, TlsError, origin};
 use crate::env::{BoxConn, Disk, Env};
-use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
+use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 use crate::plant;
 
 /// Which port is listened on.
@@ -60,8 +59,6 @@ struct Inner {
     asks_origin: bool,
     names_clients: bool,
     configs: Arc<Reloading<ServerConfig>>,
-    /// Handshakes that may still begin.
-    places: Semaphore,
 }
 
 impl Acceptor {
@@ -81,12 +78,11 @@ impl Acceptor {
             asks_origin: port == Port::Peer && !settings.skip_client_san_verification,
             names_clients: settings.client_cert_auth,
             configs,
-            places: Semaphore::new(TLS_HANDSHAKES_MAX),
         })))
     }
 
-    /// Takes a connection through its handshake. Takes up to `TLS_HANDSHAKE_TIMEOUT`: not to be
-    /// waited for by whoever accepts connections.
+    /// Takes a connection through its handshake, which may take `TLS_HANDSHAKE_TIMEOUT`. Handshakes do
+    /// not wait for each other: how many there are is bounded by the places of connections.
     pub async fn accept(
         &self,
         conn: BoxConn,
@@ -134,7 +130,6 @@ impl Inner {
         from: Option<SocketAddr>,
         server_name: &mut Option<String>,
     ) -> Result<Accepted, Why> {
-        let _place = self.places.acquire().await.expect("nobody closes the semaphore");
         let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), conn).await;
         let hello = greeted.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => Why::Gone,

@@ -5,31 +5,31 @@
 //! Rules that are etcd's:
 //! * A listener asks clients for certificates when it has a CA or `client-cert-auth`; it takes none
 //!   without one then. Without a CA, the system's CAs count.
-//! * The names of a certificate are its alternative names; the common name is nobody's host.
+//! * The names of a certificate are its alternative names; the common name is no host.
 //! * A member that connects to the peer port must come from an address that its certificate names.
 //! * A revocation list counts by serial number, whoever issued it, at listeners only.
 //! * Certificates that a member makes for itself encrypt and prove nothing.
 //!
 //! Invariants:
-//! * Files are read anew for every handshake. What changed counts for new connections; what cannot be
-//!   used fails them, and no other.
+//! * A changed file counts for new connections within a second, and for no other; one that cannot be
+//!   used fails them. Handshakes do not each read the files.
 //! * Every session is a whole handshake: nothing is resumed, so nothing escapes a check.
-//! * A handshake has a time limit, and only so many are on their way at once.
+//! * A handshake has a time limit. Handshakes do not wait for each other.
 //! * Time comes from the environment. Randomness comes from `ring`, which asks the system itself and
 //!   takes no other source; the simulator answers in the system's place.
 //!
 //! Reading order: this file (settings), [`target`] (where a URL leads), `suites` (versions, cipher
-//! suites), `files` (reading, reading again), `der`, `certificate` (what is asked of one), `verify` (who
-//! is believed), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
+//! suites), `files` (reading, reading again), `certificate` (facts in one), `verify` (whom to trust), `path`
+//! (CAs that are clients), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
 //! `self_signed`.
 
 mod accept;
 mod certificate;
-mod der;
 mod dial;
 pub mod either;
 mod files;
 mod origin;
+mod path;
 mod self_signed;
 pub mod suites;
 pub mod target;
