@@ -1,4 +1,4 @@
-//! The doors to the world. Everything that differs between a real machine and a simulated one
+//! The interfaces to the world. Everything that differs between a real machine and a simulated one
 //! (clock, randomness, tasks, sockets, files) is reached through [`Env`] and nowhere else.
 //!
 //! Invariants:
@@ -78,7 +78,7 @@ impl WorkPlaces {
     }
 }
 
-/// All the doors, cheap to clone.
+/// All the interfaces, cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     pub rt: Arc<dyn Runtime>,
@@ -210,7 +210,7 @@ fn no_unix_sockets() -> io::Error {
 
 /// An open file. Reads and writes name their offset; there is no cursor.
 pub trait File: Send + Sync {
-    /// Bytes read; fewer than asked only at the end of the file.
+    /// Returns the bytes read, which are fewer than requested only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Truncates or extends with zeroes.

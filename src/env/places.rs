@@ -210,7 +210,7 @@ impl Group {
         true
     }
 
-    /// The origin that is asked for, or the one with the most connections.
+    /// The given origin, or the one with the most connections.
     fn origin(&self, of: Option<Origin>) -> Option<Origin> {
         of.or_else(|| self.ranks.last().map(|(_, origin)| *origin))
     }

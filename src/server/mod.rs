@@ -1,11 +1,14 @@
-//! The whole server as one value: a member and its client port, gRPC and HTTP together. This is what
-//! the program starts on a real machine and the simulator on simulated ones; nothing of the server
-//! is outside it. Parsing flags and setting up logs are.
+//! The whole server as one value: a member and its client port, gRPC and HTTP together. The program
+//! starts it on a real machine and the simulator on simulated ones; only parsing flags and setting up
+//! logs is outside it.
 //!
-//! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
-//! its URL says so ([`port`]); a gRPC request goes through [`Gate`] to the services, everything else to
-//! [`crate::http`], which hands what comes as JSON to [`Gate`] again. Calls that are traced leave spans, which
-//! the exporter takes to a collector.
+//! Data flow: a connection is accepted on the client port, HTTP/2 and HTTP/1 alike, and secured there if
+//! its URL requires it ([`port`]); its bytes pass through `wire`. A gRPC request goes through [`Gate`] to the
+//! services, any other to [`crate::http`], whose JSON gateway calls [`Gate`] again. Requests count while
+//! they arrive (`arriving`). Spans of traced calls are sent to a collector by the exporter.
+//!
+//! Reading order: this file, [`port`], `wire` (a connection's bytes), `frames`, `pings`, `authority` (what is
+//! done to them), `arriving`, `exporter`.
 
 mod arriving;
 mod authority;
@@ -43,33 +46,33 @@ use crate::member::{self, Member};
 use crate::tls::{self, Acceptor, Listen};
 use crate::trace;
 
-/// What a server is started with; validated.
+/// The validated settings of a server.
 #[derive(Clone)]
 pub struct Options {
     pub member: member::Options,
     pub listen_client: Vec<Listen>,
-    /// Where clients of HTTP are served, and no others; if anywhere, those above are for gRPC only.
+    /// Addresses for HTTP only; if there are any, those above are for gRPC only.
     pub listen_client_http: Vec<Listen>,
-    /// Where only metrics and health are served, also before the member takes part in its cluster.
+    /// Addresses for metrics and health only, also before the member takes part in its cluster.
     pub listen_metrics: Vec<Listen>,
-    /// For those of both that are secured.
+    /// For the addresses that are secured.
     pub tls: tls::Settings,
     /// HTTP/2 streams that one connection may have open.
     pub concurrent_streams_max: u32,
-    /// Ping an idle client connection after this time, and give it up when no answer comes.
+    /// Pings an idle client connection after this time, and closes it when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
-    /// Serve gRPC calls as JSON over HTTP, too.
+    /// Serves gRPC calls as JSON over HTTP, too.
     pub gateway: bool,
-    /// Who may use the HTTP side from a browser.
+    /// Hosts and origins that browsers may use.
     pub access: Access,
-    /// Have a metric of how long gRPC calls take.
+    /// Exports a metric of how long gRPC calls take.
     pub time_calls: bool,
-    /// What the program that starts the server is.
+    /// Describes the program that starts the server.
     pub process: Process,
-    /// Clients that ping more often than this are sent away.
+    /// Clients that ping more often than this are disconnected.
     pub ping_time_min: Duration,
-    /// Tell a collector what becomes of calls.
+    /// Sends spans of calls to a collector.
     pub tracing: Option<trace::Settings>,
 }
 
@@ -98,10 +101,10 @@ impl Options {
     }
 }
 
-/// What calls in flight get at shutdown before they are cut off.
+/// The time that calls in flight have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     env: Env,
     member: Member,
@@ -183,17 +186,17 @@ impl Server {
         &self.member
     }
 
-    /// Where clients connect, in the order of the options, HTTP's last; unix sockets left out.
+    /// The addresses for clients, in the order of the options, HTTP's last, without unix sockets.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Ready when the member cannot go on.
+    /// Waits until the member cannot go on.
     pub async fn fatal(&self) -> Fatal {
         self.member.fatal().await
     }
 
-    /// Takes no new connection, lets calls in flight end, hands leadership over and stops the member.
+    /// Stops accepting connections, lets calls in flight end, transfers leadership and stops the member.
     pub async fn shutdown(self) {
         self.member.stopping();
         self.stop.send_replace(true);
@@ -213,7 +216,7 @@ enum Speaks {
     Both,
     Grpc,
     Http,
-    /// HTTP, but only what tells how the server does.
+    /// HTTP, metrics and health only.
     Metrics,
 }
 

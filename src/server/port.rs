@@ -1,5 +1,5 @@
-//! One listening address: connections take a place, are secured where the URL says so, speak HTTP/1 or
-//! HTTP/2, and end in order when the server stops or their place is needed. Requests are answered by a
+//! One listening address: connections take a place, are secured where the URL requires it, speak HTTP/1
+//! or HTTP/2, and end in order when the server stops or their place is needed. Requests are answered by a
 //! [`Handler`]; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
@@ -58,8 +58,8 @@ pub fn places(env: &Env) -> Places {
     Places::new(limits::connections_max(env.net.descriptors_max()))
 }
 
-/// Whether a request is gRPC, which is spoken over HTTP/2 only: what says the same over HTTP/1 is checked
-/// and answered as any other HTTP request.
+/// Whether a request is gRPC, which is spoken over HTTP/2 only: a request with its content type over HTTP/1 is
+/// checked and answered as any other HTTP request.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     request.version() == Version::HTTP_2
@@ -71,10 +71,10 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 pub struct Settings {
     /// HTTP/2 streams that one connection may have open.
     pub concurrent_streams_max: u32,
-    /// Ping an idle connection after this time, and give it up when no answer comes.
+    /// Pings an idle connection after this time, and closes it when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
-    /// Clients that ping more often than this are sent away.
+    /// Clients that ping more often than this are disconnected.
     pub ping_time_min: Duration,
     /// HTTP/1 is not spoken.
     pub http2_only: bool,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub places: Places,
 }
 
-/// An address that is listened on, and what is spoken there: one of both, or both.
+/// An open listener, and whether it takes TLS, plain connections or both.
 pub struct Opened {
     pub place: Place,
     pub secure: bool,
@@ -90,7 +90,7 @@ pub struct Opened {
     pub listener: Box<dyn Listener>,
 }
 
-/// Listens on all of `listens`; `whom` for is said when that fails.
+/// Listens on all of `listens`; `whom` they are for is part of the error.
 pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, Fatal> {
     let mut all: Vec<Opened> = Vec::new();
     for Listen { place, secure } in listens {
@@ -117,7 +117,7 @@ pub struct Port<H> {
     env: Env,
     builder: auto::Builder<Exec>,
     handler: H,
-    /// For TLS, if it is spoken here.
+    /// For TLS, if the address takes it.
     acceptor: Option<Acceptor>,
     plain: bool,
     ping_time_min: Duration,
@@ -199,7 +199,7 @@ impl<H: Handler> Port<H> {
             secured = self.secure(conn, from) => secured,
         };
         let Some((Accepted { conn, client }, handler)) = secured else { return };
-        // A verified certificate shows who the client is.
+        // The client has a verified certificate.
         if client.is_some() {
             place.standing().make_known();
         }

@@ -32,7 +32,7 @@ pub(super) struct Wire {
     mending: Option<Mending>,
     /// Received and looked at, not yet passed on.
     ready: Vec<u8>,
-    /// When the connection ends unless the client has said what it speaks.
+    /// Ready when the client had enough time to begin a protocol; none once it has.
     greeting: Option<BoxFuture<'static, ()>>,
     /// What is still to be sent before the connection ends, and why it ends.
     farewell: Option<(Vec<u8>, &'static str)>,
@@ -106,7 +106,7 @@ impl Wire {
         self.streams.set(self.police.open());
     }
 
-    /// Says why and closes; between two frames only, for within one it would not be understood.
+    /// Sends the reason and closes; between two frames only, as within one it would be read as payload.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let why = self.farewell.as_ref().map_or("", |(_, why)| why);
         if self.outgoing.is_between() {

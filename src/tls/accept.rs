@@ -1,4 +1,4 @@
-//! The listener's end of a secured stream: one handshake with whoever has connected, by the
+//! The listener's end of a secured stream: one handshake with a client or a member, by the
 //! certificates of that moment.
 
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::plant;
 pub enum Port {
     /// HTTP/2 and HTTP/1; clients may come from anywhere.
     Client,
-    /// HTTP/1; members come from where their certificates say.
+    /// HTTP/1; members connect from the addresses in their certificates.
     Peer,
 }
 
@@ -37,14 +37,14 @@ impl std::fmt::Display for Port {
     }
 }
 
-/// A connection whose other end is who it should be.
+/// A connection whose other end is authenticated.
 pub struct Accepted {
     pub conn: BoxConn,
     /// Only with `client-cert-auth`, as in etcd.
     pub client: Option<ClientName>,
 }
 
-/// The handshake failed; the log says why.
+/// The handshake failed; the reason is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the TLS handshake failed")]
 pub struct Rejected;
@@ -99,8 +99,8 @@ impl Acceptor {
         };
         let (port, from) = (inner.port, from.map(|from| from.to_string()));
         match why {
-            // Who only looks whether the port is open.
-            Why::Gone => debug!(from, %port, "somebody connected and said nothing"),
+            // A check whether the port is open.
+            Why::Gone => debug!(from, %port, "a connection was closed before its handshake"),
             Why::Failed(error) => {
                 warn!(
                     remote_addr = from,

@@ -1,5 +1,5 @@
-//! Facts in a certificate beside its chain, and in a revocation list (RFC 5280). Chains are built by
-//! `verify` and `path`, which decide whom to trust.
+//! Facts in a certificate beside its chain, and in a revocation list (RFC 5280). Chains are built and
+//! judged by `verify` and `path`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -96,7 +96,7 @@ pub(super) fn is_for(certificate: &X509Certificate<'_>, usage: Usage) -> bool {
 }
 
 /// Whether other certificates may be signed with its key, by Go's rules: it is a CA, and the usage of its
-/// key, if it has one, says so. The first version of X.509 knew neither.
+/// key, if it has one, includes it. The first version of X.509 has neither.
 pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     let is_ca = match certificate.basic_constraints() {
         Ok(Some(constraints)) => constraints.value.ca,
@@ -110,8 +110,8 @@ pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     is_ca && signs
 }
 
-/// The serial numbers in a revocation list (DER). Who issued the list, and whether it is still valid,
-/// is not looked at, as in etcd.
+/// The serial numbers in a revocation list (DER). Its issuer and its validity are not checked, as in
+/// etcd.
 pub(super) fn revoked(der: &[u8]) -> Result<BTreeSet<Vec<u8>>, TlsError> {
     let list = CertificateRevocationList::from_der(der).ok().filter(|(rest, _)| rest.is_empty());
     let (_, list) = list.ok_or_else(|| TlsError::new("x509: malformed crl"))?;

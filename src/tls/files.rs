@@ -1,5 +1,5 @@
 //! Certificates, keys, CAs and revocation lists on disk, and whether they have changed. What is made
-//! of them is kept for as long as their bytes stay the same. What they mean is not known here.
+//! of them is kept for as long as their bytes stay the same. Their contents are not interpreted here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub(super) enum End {
 pub(super) struct Contents {
     pub pair: Option<Pair>,
     pub ca: Option<Vec<u8>>,
-    /// A list that cannot be read only keeps those out who show a certificate.
+    /// A list that cannot be read refuses all certificates.
     pub crl: Option<Result<Vec<u8>, TlsError>>,
 }
 

@@ -1,4 +1,4 @@
-//! Whom to trust: webpki's chains with Go's rules for authorities, and etcd's further rules around them.
+//! Trust: webpki's chains with Go's rules for authorities, and etcd's further rules around them.
 //!
 //! A certificate of `--trusted-ca-file` is an authority if it is a CA's, its key may sign certificates and
 //! its usage fits; it counts while it is valid. Every certificate of that file also vouches for itself, CA
@@ -151,7 +151,7 @@ fn refusal(error: webpki::Error) -> Error {
     .into()
 }
 
-/// The names that are let in.
+/// The names that are accepted.
 #[derive(Clone, Debug)]
 struct Allowed {
     cns: Vec<String>,
@@ -189,13 +189,13 @@ fn refused(why: impl AsRef<str>) -> Error {
     CertificateError::Other(OtherError(Arc::new(TlsError::new(why)))).into()
 }
 
-/// Verifies those who connect.
+/// Verifies clients.
 pub(super) struct Clients {
     algorithms: WebPkiSupportedAlgorithms,
     hints: Vec<DistinguishedName>,
     trusted: Trusted,
     allowed: Allowed,
-    /// Serial numbers that are kept out; an error keeps everybody out.
+    /// Serial numbers that are refused; with an error all are.
     revoked: Result<BTreeSet<Vec<u8>>, TlsError>,
 }
 
@@ -353,8 +353,8 @@ impl ServerCertVerifier for Servers {
     }
 }
 
-/// Believes every server, as its name says. A signature by a key that nobody vouches for proves
-/// nothing, so none is looked at: etcd signs with a curve that `ring` does not have when it makes its
+/// Accepts every server. A signature by a key that no authority vouches for proves nothing, so none is
+/// verified: etcd signs with a curve that `ring` does not have when it makes its
 /// own certificate.
 #[derive(Debug)]
 pub(super) struct Anybody;

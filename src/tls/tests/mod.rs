@@ -1,4 +1,4 @@
-//! Handshakes between an acceptor and a dialer, in one process: who is let in, who is believed, and
+//! Handshakes between an acceptor and a dialer, in one process: which certificates either accepts, and
 //! what a changed file does.
 
 mod authorities;
@@ -44,7 +44,7 @@ impl World {
         self.ca.issue(self.path(), cn, Subject::new(cn, hosts, serial))
     }
 
-    /// A server that asks for certificates.
+    /// A server that requires certificates.
     fn asking(&self) -> Settings {
         Settings {
             cert_file: self.server.cert.clone(),
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// A client that believes the authority.
+    /// A client that trusts the authority.
     fn believing(&self, shown: Option<&Issued>) -> Settings {
         let (cert_file, key_file) =
             shown.map(|issued| (issued.cert.clone(), issued.key.clone())).unwrap_or_default();
@@ -67,7 +67,7 @@ impl World {
         Acceptor::new(&self.env, settings, Port::Peer).await.expect("good settings")
     }
 
-    /// Brings both ends together: who the server takes the client for, and what the client says of it.
+    /// Connects both ends: the client's name as the server has it, and the outcome at the client.
     async fn meet(
         &self,
         acceptor: &Acceptor,
@@ -129,7 +129,7 @@ async fn a_client_is_known_by_its_certificate() {
     let expired = world.ca.issue(world.path(), "expired", expired);
     assert_eq!(world.meet(&acceptor, &world.believing(Some(&expired))).await.0, None);
 
-    // A CA alone asks for certificates, too, but makes nobody a user.
+    // A CA alone requires certificates, too, but names no user.
     let settings = Settings { client_cert_auth: false, ..world.asking() };
     let acceptor = world.acceptor(&settings).await;
     assert_eq!(world.meet(&acceptor, &world.believing(Some(&alice))).await.0, Some(None));

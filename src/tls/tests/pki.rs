@@ -27,7 +27,7 @@ pub struct Issued {
     pub serial: u64,
 }
 
-/// What a certificate is to say.
+/// The contents of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub cn: &'a str,
