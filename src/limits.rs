@@ -85,14 +85,90 @@ pub const PEER_SNAPSHOT_WRITE_BYTES: usize = 1 << 20;
 pub const PEER_SNAPSHOTS_IN: usize = 4;
 /// Senders that are not members yet and are still answered; further ones are not.
 pub const PEER_REMOTES_MAX: usize = 64;
-/// Open connections to the peer port.
-pub const PEER_CONNECTIONS_MAX: usize = 1_024;
 
-/// TLS: a handshake's time (etcd's), and how many may be on their way at one listener.
+// What a stranger may cost. A stranger is a client that has not shown who it is: it has made no gRPC call
+// yet or, where authentication is enabled, none with a valid token or certificate.
+//
+// | bound | of what | above it |
+// |---|---|---|
+// | `DESCRIPTORS_RESERVED` | descriptors that are no connection's | connections get the rest |
+// | `PEER_CONNECTIONS_MAX`, `peer_connections_max` | connections of the peer port | the oldest idle one is closed |
+// | `connections_max` | connections of all client ports | strangers are closed first, then idle ones |
+// | `STRANGERS_MAX` | strangers' connections | the oldest one is closed |
+// | `ADDRESS_SHARE` | connections from one address | one of that address is closed, or the new one |
+// | `STRANGER_STREAMS_MAX` | open HTTP/2 streams of all strangers | the connection that opens more is closed |
+// | `ARRIVING_BYTES_MAX` | requests that have begun and not arrived, streams without a message | the oldest one ends |
+// | `METADATA_BYTES_MAX` | metadata of one request | that request is refused |
+// | `METADATA_ARRIVING_BYTES_MAX` | metadata on its way | the connection that sends more is closed |
+// | `GREETING_TIMEOUT` | the time until a connection has said what it speaks | it is closed |
+// | `TLS_HANDSHAKE_TIMEOUT` | the time of a handshake | it is closed |
+// | `HTTP_HEAD_TIMEOUT` | the time between two HTTP/1 requests, the second one's head included | it is closed |
+// | `BODY_STALL` | the time without a byte of an HTTP request's body | it fails |
+
+/// Descriptors kept back for the log, the store and the tools of the process, etcd's number.
+pub const DESCRIPTORS_RESERVED: usize = 150;
+/// Open connections to the peer port, and of what is left of the descriptors the part for them.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
+pub const PEER_CONNECTIONS_SHARE: usize = 8;
+/// Open connections to all client ports, however many descriptors there are.
+pub const CONNECTIONS_MAX: usize = 1 << 20;
+/// Connections of strangers.
+pub const STRANGERS_MAX: usize = 2_048;
+/// The part of all connections that one address may have: three of four.
+pub const ADDRESS_SHARE: (usize, usize) = (3, 4);
+/// Connections that were told to end above which no further one is accepted until some have.
+pub const CONNECTIONS_LEAVING_MAX: usize = 32;
+/// How many connections are looked at for one that is idle.
+pub const IDLE_LOOKED_AT: usize = 64;
+/// Open HTTP/2 streams of all strangers, and those that each may have in any case.
+pub const STRANGER_STREAMS_MAX: usize = 4_096;
+pub const STRANGER_STREAMS_MIN: usize = 8;
+/// Bytes of requests that have begun and not arrived, and what a stream takes that waits for its first
+/// message.
+pub const ARRIVING_BYTES_MAX: usize = 96 << 20;
+pub const ARRIVING_STREAM_BYTES: usize = 24 << 10;
+/// Metadata of one request; a larger one is refused, a much larger one ends its connection.
+pub const METADATA_BYTES_MAX: usize = 512 << 10;
+pub const METADATA_READ_BYTES_MAX: u32 = 4 << 20;
+/// Metadata that is on its way in all connections, those small enough for one frame aside.
+pub const METADATA_ARRIVING_BYTES_MAX: usize = 32 << 20;
+/// The time in which a connection says what it speaks.
+pub const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an idle HTTP/1 connection gets to send the next request's head.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// An HTTP request's body of which nothing comes for so long fails.
+pub const BODY_STALL: Duration = Duration::from_secs(30);
+/// What a known client's idle connection gets to end when its place is needed.
+pub const CONNECTION_LEAVE: Duration = Duration::from_secs(1);
+
+/// Connections of the peer port under a limit of so many descriptors.
+pub fn peer_connections_max(descriptors: usize) -> usize {
+    let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    (free / PEER_CONNECTIONS_SHARE).clamp(16, PEER_CONNECTIONS_MAX)
+}
+
+/// Connections of all client ports together, likewise.
+pub fn connections_max(descriptors: usize) -> usize {
+    let kept = DESCRIPTORS_RESERVED.saturating_add(peer_connections_max(descriptors));
+    descriptors.saturating_sub(kept).clamp(16, CONNECTIONS_MAX)
+}
+
+/// TLS: a handshake's time (etcd's).
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-pub const TLS_HANDSHAKES_MAX: usize = 1_024;
+/// Certificates on disk are compared with those in use when the last comparison is older than this.
+pub const TLS_FILES_FRESH: Duration = Duration::from_millis(500);
 /// Largest certificate, key, CA or revocation list file.
 pub const TLS_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Jobs of clients that run where blocking is allowed, at once: of each kind, see `env::Work`. The rest of
+/// the threads there are the member's own.
+pub const BLOCKING_READS_MAX: usize = 32;
+pub const BLOCKING_HASHES_MAX: usize = 2;
+pub const BLOCKING_PASSWORDS_MAX: usize = 2;
+pub const BLOCKING_TLS_MAX: usize = 4;
+pub const BLOCKING_NAMES_MAX: usize = 8;
+/// Threads on which blocking is allowed: what tokio starts at most.
+pub const BLOCKING_THREADS_MAX: usize = 512;
 
 /// Jobs that wait for one worker thread; the caller blocks when there are more.
 pub const WORKER_QUEUE: usize = 1_024;
@@ -255,6 +331,24 @@ const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES);
 const _: () = assert!(REQUEST_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * PEER_LINK_HEARTBEAT.as_millis() <= PEER_IO_TIMEOUT.as_millis());
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_millis());
+const _: () = assert!(ADDRESS_SHARE.0 < ADDRESS_SHARE.1);
+const _: () = assert!(CONNECTIONS_LEAVING_MAX < DESCRIPTORS_RESERVED);
+// One request in JSON that is being read leaves room for others.
+const _: () = assert!(4 * GATEWAY_JSON_FACTOR * REQUEST_BYTES_MAX <= ARRIVING_BYTES_MAX);
+const _: () = assert!(METADATA_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(METADATA_BYTES_MAX < METADATA_READ_BYTES_MAX as usize);
+const _: () = assert!(4 * (METADATA_READ_BYTES_MAX as usize) < METADATA_ARRIVING_BYTES_MAX);
+const _: () = assert!(GREETING_TIMEOUT.as_millis() <= HTTP_HEAD_TIMEOUT.as_millis());
+// Whatever clients do, most threads are left to the member.
+const _: () = assert!(
+    2 * (BLOCKING_READS_MAX
+        + BLOCKING_HASHES_MAX
+        + BLOCKING_PASSWORDS_MAX
+        + BLOCKING_TLS_MAX
+        + BLOCKING_NAMES_MAX)
+        <= BLOCKING_THREADS_MAX
+);
+const _: () = assert!(TLS_FILES_FRESH.as_millis() <= 1_000);
 const _: () = assert!(SPANS_BATCH_MAX <= SPANS_WAITING_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);

@@ -49,6 +49,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hyper_util", &["env", "peer", "server", "client", "proxy"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
+    ("webpki", &["tls"]),
+    ("x509_parser", &["tls"]),
     ("rcgen", &["tls"]),
     ("prometheus", &["metrics", "bin"]),
     ("prost_reflect", &["http"]),

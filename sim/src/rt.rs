@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use madsim::rand::RngCore;
 use madsim::runtime::NodeHandle;
-use quorate::env::{Abort, BoxFuture, Job, Runtime, Worker};
+use quorate::env::{Abort, BoxFuture, Job, WorkPlaces, Runtime, Worker};
 use quorate::limits;
 use tokio::sync::{mpsc, oneshot};
 
@@ -189,6 +189,7 @@ pub(crate) struct SimRuntime {
     pub(crate) machine: Arc<Machine>,
     pub(crate) node: NodeHandle,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) work_places: WorkPlaces,
 }
 
 impl SimRuntime {
@@ -225,6 +226,10 @@ impl Runtime for SimRuntime {
 
     fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
         self.block(name, job, false)
+    }
+
+    fn work_places(&self) -> &WorkPlaces {
+        &self.work_places
     }
 
     fn spawn_outside(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {

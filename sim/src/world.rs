@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use madsim::rand::Rng;
 use madsim::rand::distributions::uniform::{SampleRange, SampleUniform};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
-use quorate::env::Env;
+use quorate::env::{Env, WorkPlaces};
 use tokio::sync::oneshot;
 
 use crate::dice::Dice;
@@ -224,6 +224,7 @@ impl World {
             host.processes += 1;
             let number = host.processes;
             let rt = SimRuntime {
+                work_places: WorkPlaces::default(),
                 machine: Arc::clone(&host.machine),
                 node: node.clone(),
                 tasks: Arc::clone(&tasks),

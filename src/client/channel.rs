@@ -2,7 +2,7 @@
 //! behind the `tower` service that generated clients take.
 //!
 //! A request that was certainly not sent is tried once more on a new connection; any other failure is
-//! the caller's, who alone knows whether the request may happen twice.
+//! the caller's, as only the caller knows whether the request may happen twice.
 
 use std::fmt;
 use std::future::Future;
@@ -156,7 +156,7 @@ pub fn is_unsent(status: &Status) -> bool {
     false
 }
 
-/// Marks the statuses that [`is_unsent`] tells apart.
+/// Marks the statuses that [`is_unsent`] recognizes.
 #[derive(Debug)]
 struct Unsent;
 
@@ -188,7 +188,7 @@ impl tower::Service<Request<Body>> for Channel {
         let timeout = request.headers().get("grpc-timeout");
         let timeout = timeout.and_then(|value| codec::grpc_timeout(value.to_str().ok()?));
         Box::pin(async move {
-            // The server keeps the deadline too, but nobody hears it through a partition.
+            // The server keeps the deadline too, but its answer may be lost in a partition.
             match timeout {
                 None => shared.send(request).await,
                 Some(timeout) => match shared.env.timeout(timeout, shared.send(request)).await {
@@ -223,7 +223,7 @@ impl Shared {
         }
     }
 
-    /// The live connection, made by whoever needs it first while the others wait.
+    /// The live connection, made by the first request that needs it while others wait.
     async fn connected(&self) -> Result<Connection, Status> {
         let mut connection = self.connection.lock().await;
         if let Some(live) = connection.as_ref().filter(|live| !live.sender.is_closed()) {
@@ -279,7 +279,7 @@ impl Shared {
         Ok(sender)
     }
 
-    /// Gives up the connection to `endpoint`, unless somebody has made another meanwhile.
+    /// Drops the connection to `endpoint`, unless another has been made meanwhile.
     async fn forget(&self, endpoint: &Endpoint) {
         let mut connection = self.connection.lock().await;
         if connection.as_ref().is_some_and(|live| live.sender.is_closed()) {

@@ -42,14 +42,14 @@ pub use channel::{Channel, is_unsent};
 pub struct Options {
     /// For one endpoint.
     pub connect_timeout: Duration,
-    /// Silence after which the server is asked for a sign of life, while a request or stream is open.
+    /// The time without traffic after which the server is pinged while a request or stream is open.
     pub keep_alive_interval: Duration,
     /// Without a sign for this long, the connection is given up.
     pub keep_alive_timeout: Duration,
-    /// Ask also while nothing is open. etcd takes pings without an open stream as an attack unless they
+    /// Pings also while nothing is open. etcd takes pings without an open stream as an attack unless they
     /// are rare; a silent watch is an open one.
     pub keep_alive_while_idle: bool,
-    /// For endpoints whose scheme asks for TLS, and for those without a scheme. Without it, these are
+    /// For endpoints whose scheme requires TLS, and for those without a scheme. Without it, these are
     /// plain and those believe the CAs of the system.
     pub tls: Option<tls::Settings>,
 }

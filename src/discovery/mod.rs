@@ -1,7 +1,7 @@
-//! How the members of a new cluster find each other: by SRV records in DNS (`srv`, which also tells
+//! How the members of a new cluster find each other: by SRV records in DNS (`srv`, which also finds
 //! proxies where the members are), or at an etcd that they all know (etcd's "v3 discovery"), which
-//! is here. Somebody has written there how many they are; each writes its name and peer URLs, and
-//! waits until there are as many. Who comes too late is told that the cluster is full.
+//! is here. The operator has written their number there; each writes its name and peer URLs, and
+//! waits until there are as many. A member that is too late gets the error that the cluster is full.
 //!
 //! ```text
 //! /_etcd/registry/TOKEN/_config/size       3
@@ -109,7 +109,7 @@ struct Meeting<'a> {
 }
 
 impl Meeting<'_> {
-    /// Who has registered, until the etcd says so or says that it makes no sense; with its revision.
+    /// The registered members, once they are known or cannot be; with the etcd's revision.
     async fn check(&mut self) -> Result<(Standing, i64), DiscoveryError> {
         loop {
             match self.look().await {

@@ -1,4 +1,4 @@
-//! Where members write themselves down, and who of them counts. Pure: no connection, no clock.
+//! The keys under which members register, and which of them count. Pure: no connection, no clock.
 
 use bytes::Bytes;
 
@@ -46,7 +46,7 @@ pub(super) fn size(value: &[u8]) -> Option<usize> {
     (size > 0).then_some(size)
 }
 
-/// Who has registered, in the order in which they did.
+/// The registered members, in the order in which they registered.
 #[derive(Debug)]
 pub(super) struct Standing {
     size: usize,

@@ -1,6 +1,6 @@
-//! What SRV records in DNS say: who the members of a new cluster are, and where the members of a cluster
-//! serve clients. The names of the services, the order in which they are asked and the texts are etcd's
-//! (3.7, `client/pkg/srv`, `server/embed`). Connects to nobody, but for the check of an endpoint's
+//! SRV records in DNS: the members of a new cluster, and the addresses where the members of a cluster
+//! serve clients. The names of the services, the order of the queries and the texts are etcd's
+//! (3.7, `client/pkg/srv`, `server/embed`). Makes no connection, but for the check of an endpoint's
 //! certificate that etcd's proxies make.
 
 use std::collections::BTreeMap;
@@ -28,15 +28,15 @@ pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Resu
     let cluster = InitialCluster::parse(&found.join(","))?;
     check(&cluster, config)?;
     let secured = cluster.members().any(|(_, urls)| urls.iter().any(|url| url.scheme() == "https"));
-    // Who has no CA of its own believes those who speak for the domain.
-    if secured && config.server.member.peer_tls.trusted_ca_file.as_os_str().is_empty() {
-        config.server.member.peer_tls.server_name = srv.domain.clone();
+    // Without a CA of its own a client trusts the domain's.
+    if secured && config.peer_tls.trusted_ca_file.as_os_str().is_empty() {
+        config.peer_tls.server_name = srv.domain.clone();
     }
     config.initial_cluster = cluster;
     Ok(())
 }
 
-/// The checks of a list of members that somebody has written, by which place is meant: addresses have
+/// The checks of a list of members, by which the own entry is found: addresses have
 /// been compared by then, so a name of this member's is as good as its address.
 fn check(cluster: &InitialCluster, config: &Config) -> Result<(), String> {
     let own = cluster.members().find(|(name, _)| *name == config.server.member.name);
@@ -54,8 +54,8 @@ fn check(cluster: &InitialCluster, config: &Config) -> Result<(), String> {
     cluster.check_joining(&config.server.member.name)
 }
 
-/// All members as `name=url`. Those that are not this one are called 0, 1 and so on until they say
-/// themselves who they are.
+/// All members as `name=url`. Those that are not this one are called 0, 1 and so on until they publish
+/// their names.
 async fn members(
     env: &Env,
     srv: &Srv,
@@ -259,7 +259,7 @@ fn in_order(mut records: Vec<Service>, draw: impl Fn(u64) -> usize) -> Vec<Servi
     ordered
 }
 
-/// Where a host is. As Go, which asks for one address only, prefers the shorter ones.
+/// A host's address. As Go, which takes one address only, prefers the shorter ones.
 async fn address(env: &Env, host: &str, port: u16) -> Result<SocketAddr, String> {
     let found = env.net.addresses_of(host.to_owned()).await;
     let found = found.map_err(|error| format!("lookup {host}: {error}"))?;

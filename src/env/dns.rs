@@ -1,6 +1,6 @@
-//! The machine's name servers, asked for SRV records, which the system's own resolver has no call for.
+//! Queries for SRV records to the machine's name servers; the system's own resolver has no call for them.
 //! Reads `/etc/resolv.conf` anew for every question; keeps nothing, follows no search list, and takes
-//! what it is told for true, as every stub resolver does (RFC 1035, RFC 2782).
+//! the answers for true, as every stub resolver does (RFC 1035, RFC 2782).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the doors lead here")]
 
 use std::fs;
@@ -20,7 +20,7 @@ const PORT: u16 = 53;
 /// As much as a datagram holds.
 const ANSWER_BYTES_MAX: usize = 65_535;
 
-/// Who is asked, how often, and for how long each time.
+/// The servers, how often each is queried, and the time for each query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NameServers {
     servers: Vec<SocketAddr>,
@@ -30,7 +30,7 @@ pub(super) struct NameServers {
 
 impl NameServers {
     pub fn of_the_system() -> Self {
-        // Without the file there is one on this machine, says resolv.conf(5).
+        // Without the file there is one on this machine (resolv.conf(5)).
         Self::parse(&fs::read_to_string(FILE).unwrap_or_default())
     }
 
@@ -92,13 +92,13 @@ impl NameServers {
     }
 }
 
-/// What a server says.
+/// A server's answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Services(Vec<Service>),
     /// There is no such name, or none with such a record.
     Nothing,
-    /// It cannot tell.
+    /// It does not know.
     Trouble,
 }
 
@@ -126,7 +126,7 @@ async fn by_datagram(server: SocketAddr, id: u16, query: &[u8]) -> io::Result<Ve
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     loop {
         let length = socket.recv(&mut answer).await?;
-        // Late answers to somebody else, and forgeries.
+        // Late answers to other queries, and forgeries.
         if packet(&answer[..length], id).is_some() {
             answer.truncate(length);
             return Ok(answer);
@@ -213,7 +213,7 @@ mod tests {
                 let mut query = [0; 512];
                 let (length, from) = socket.recv_from(&mut query).await.expect("a question");
                 let answer = answer(&query[..length], rcode, records, flags);
-                // Somebody else's answer is passed over.
+                // The answer to another query is ignored.
                 let mut other = answer.clone();
                 other[0] ^= 1;
                 socket.send_to(&other, from).await.expect("sent");

@@ -1,4 +1,4 @@
-//! The doors to the world. Everything that differs between a real machine and a simulated one
+//! The interfaces to the world. Everything that differs between a real machine and a simulated one
 //! (clock, randomness, tasks, sockets, files) is reached through [`Env`] and nowhere else.
 //!
 //! Invariants:
@@ -9,8 +9,11 @@
 //! Reading order: this file (the traits), [`tokio`] (a real machine), `dns` (its name servers), [`hyper`]
 //! (hyper's executor and timer over the traits).
 
+#[cfg(test)]
+pub mod clocks;
 mod dns;
 pub mod hyper;
+pub mod places;
 pub mod tokio;
 
 use std::fmt;
@@ -24,12 +27,58 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::tokio::io::{AsyncRead, AsyncWrite};
+use ::tokio::sync::Semaphore;
+
+use crate::limits;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-/// Work that may block; it runs to its end even when nobody waits for it any more.
+/// Work that may block; once begun, it runs to its end even when no caller waits for it any more.
 pub type Job = Box<dyn FnOnce() + Send + 'static>;
 
-/// All the doors, cheap to clone.
+/// A kind of blocking work that clients cause. Each has few places of its own, so that much work of one
+/// kind delays neither another kind nor the member's own work, which has no kind. Work whose caller has
+/// gone before it had a place is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Reads of the store: large ranges, history.
+    Reads,
+    /// Hashes of the store.
+    Hashes,
+    /// Hashes of passwords.
+    Passwords,
+    /// Certificates on disk.
+    Tls,
+    /// Names and addresses of hosts.
+    Names,
+}
+
+impl Work {
+    /// The places of every kind.
+    const ALL: [(Self, usize); 5] = [
+        (Self::Reads, limits::BLOCKING_READS_MAX),
+        (Self::Hashes, limits::BLOCKING_HASHES_MAX),
+        (Self::Passwords, limits::BLOCKING_PASSWORDS_MAX),
+        (Self::Tls, limits::BLOCKING_TLS_MAX),
+        (Self::Names, limits::BLOCKING_NAMES_MAX),
+    ];
+}
+
+/// The free places of every [`Work`] of blocking work.
+pub struct WorkPlaces([Arc<Semaphore>; 5]);
+
+impl Default for WorkPlaces {
+    fn default() -> Self {
+        Self(Work::ALL.map(|(_, places)| Arc::new(Semaphore::new(places))))
+    }
+}
+
+impl WorkPlaces {
+    fn of(&self, kind: Work) -> &Arc<Semaphore> {
+        &self.0[kind as usize]
+    }
+}
+
+/// All the interfaces, cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     pub rt: Arc<dyn Runtime>,
@@ -44,6 +93,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
     /// Runs `job` where blocking is allowed; the future is ready when it has ended.
     fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()>;
+    /// The places of blocking work that clients cause.
+    fn work_places(&self) -> &WorkPlaces;
     /// As `spawn_blocking`, for work of a library that lives by the real clock or starts threads, such
     /// as opening a RocksDB: the simulator runs it outside its own time.
     fn spawn_outside(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
@@ -111,6 +162,10 @@ impl fmt::Display for Place {
 }
 
 pub trait Net: Send + Sync + 'static {
+    /// How many descriptors the process may have open, those of connections among them.
+    fn descriptors_max(&self) -> usize {
+        usize::MAX
+    }
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
     /// Resolves and connects. There is no time limit inside: wrap it in [`Env::timeout`].
     fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>>;
@@ -155,7 +210,7 @@ fn no_unix_sockets() -> io::Error {
 
 /// An open file. Reads and writes name their offset; there is no cursor.
 pub trait File: Send + Sync {
-    /// Bytes read; fewer than asked only at the end of the file.
+    /// Returns the bytes read, which are fewer than requested only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Truncates or extends with zeroes.
@@ -248,6 +303,25 @@ impl Env {
         result.await.expect("the job has ended and sent its result")
     }
 
+    /// As [`Env::blocking`], for work that a client has caused: it waits for a place of its kind, and is
+    /// not done when the returned future is dropped before it has one.
+    pub async fn blocking_for<T: Send + 'static>(
+        &self,
+        kind: Work,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let places = self.rt.work_places().of(kind).clone();
+        let place = places.acquire_owned().await.expect("the semaphore is never closed");
+        // The place is free when the work has ended, which may be after its caller has gone.
+        let placed = move || {
+            let done = work();
+            drop(place);
+            done
+        };
+        self.blocking(name, placed).await
+    }
+
     /// As [`Env::blocking`], for work that must run outside a simulation: see
     /// [`Runtime::spawn_outside`]. Opening the engine is the only one.
     pub async fn blocking_outside<T: Send + 'static>(
@@ -298,5 +372,48 @@ impl<F: Future> Future for Timeout<F> {
             return Poll::Ready(Ok(output));
         }
         self.deadline.as_mut().poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_in_order() {
+        for (at, (kind, _)) in Work::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
+    }
+
+    #[::tokio::test]
+    async fn work_of_one_kind_does_not_delay_another() {
+        let env = self::tokio::env();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let mut busy = Vec::new();
+        for _ in 0..limits::BLOCKING_PASSWORDS_MAX {
+            let held = held.clone();
+            let wait = move || held.lock().expect("no thread panics").recv().is_err();
+            let mut hashing = Box::pin(env.blocking_for(Work::Passwords, "hash", wait));
+            assert!(futures::poll!(&mut hashing).is_pending());
+            busy.push(hashing);
+        }
+        let (gone, done) = mpsc::channel();
+        let mut waiting = Box::pin(env.blocking_for(Work::Passwords, "hash", move || {
+            drop(gone.send(()));
+        }));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(env.blocking_for(Work::Tls, "read", || 7).await, 7);
+        assert_eq!(env.blocking("flush", || 8).await, 8);
+        drop(waiting);
+        drop(release);
+        for hashing in busy {
+            assert!(hashing.await);
+        }
+        env.blocking_for(Work::Passwords, "hash", || ()).await;
+        assert!(done.recv().is_err(), "work of a caller that has gone is not done");
     }
 }

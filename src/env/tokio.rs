@@ -1,6 +1,6 @@
 //! The environment of a real machine: tokio's tasks, time and sockets, the operating system's files.
-//! No decisions are made here; every door is a thin call.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the doors lead here")]
+//! No decisions are made here; every function is a thin call.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where they are called")]
 
 use std::fs;
 use std::io;
@@ -13,24 +13,25 @@ use std::time::{Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::dns::NameServers;
 use super::{
-    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Service,
+    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, WorkPlaces, Listener, Lock, Net, Open, Runtime, Service,
     Worker,
 };
 use crate::limits;
 
-/// The doors of this machine. Must be called inside a tokio runtime, which then serves every task
+/// The environment of this machine. Must be called inside a tokio runtime, which then serves every task
 /// and timer made through it, from whatever thread.
 pub fn env() -> Env {
     Machine::default().env()
 }
 
-/// What the doors are to do differently from what is usual on a machine.
+/// Differences from what is usual on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Other processes may listen on the same ports (`SO_REUSEPORT`).
@@ -45,7 +46,7 @@ impl Machine {
     /// As [`env`], which see.
     pub fn env(self) -> Env {
         Env {
-            rt: Arc::new(TokioRuntime { handle: Handle::current() }),
+            rt: Arc::new(TokioRuntime { handle: Handle::current(), work_places: WorkPlaces::default() }),
             net: Arc::new(Sockets(self)),
             disk: Arc::new(FileSystem { sync: !self.no_sync }),
         }
@@ -54,6 +55,7 @@ impl Machine {
 
 struct TokioRuntime {
     handle: Handle,
+    work_places: WorkPlaces,
 }
 
 impl Runtime for TokioRuntime {
@@ -72,6 +74,10 @@ impl Runtime for TokioRuntime {
                 }
             }
         })
+    }
+
+    fn work_places(&self) -> &WorkPlaces {
+        &self.work_places
     }
 
     fn worker(&self, name: &'static str) -> Arc<dyn Worker> {
@@ -139,7 +145,7 @@ impl Worker for WorkerThread {
 fn work_off(jobs: &Receiver<Queued>) {
     for Queued { job, done } in jobs {
         job();
-        // Nobody may be waiting any more: the job ran all the same, as promised.
+        // The caller may be gone: the job ran all the same.
         let _ = done.send(());
     }
 }
@@ -150,7 +156,7 @@ struct Sockets(Machine);
 impl Sockets {
     fn bind(&self, addr: SocketAddr) -> io::Result<TcpListener> {
         let socket = socket_for(addr)?;
-        // As Go does: what the process before has left in TIME_WAIT is nobody's.
+        // As Go does: connections of an earlier process may be in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(self.0.reuse_port)?;
         socket.bind(addr)?;
@@ -182,6 +188,11 @@ fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 impl Net for Sockets {
+    fn descriptors_max(&self) -> usize {
+        let limit = getrlimit(Resource::Nofile).current;
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener = self.bind(addr)?;
@@ -252,7 +263,7 @@ impl Listener for AcceptingUnix {
 
 impl Drop for AcceptingUnix {
     fn drop(&mut self) {
-        // Somebody may have removed it already.
+        // It may have been removed already.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -320,7 +331,7 @@ impl Disk for FileSystem {
         let parent = dir.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
         match fs::DirBuilder::new().mode(0o700).create(dir) {
-            // Somebody else was quicker.
+            // It was created meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             created => created?,
         }
@@ -360,7 +371,7 @@ struct OpenFile {
 impl File for OpenFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
-        // The system may give less than there is; the contract says only the end may.
+        // The system may return less than there is; this function does so at the end only.
         while read < buf.len() {
             match self.file.read_at(&mut buf[read..], offset + read as u64) {
                 Ok(0) => break,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use http_body::Body as HttpBody;
 use tonic::Status;
 use tonic::body::Body;
@@ -48,6 +48,11 @@ impl Gate {
         let clock = timed.then(|| member.env().clone());
         let calls = Calls::new(member.metrics().clone(), clock);
         Self { routes: super::routes(&member).prepare(), calls, spans, member }
+    }
+
+    /// Whether a request shows a caller that is known; where authentication is disabled, all are.
+    pub fn knows(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        self.member.knows(&caller::read(headers, extensions))
     }
 
     /// etcd's checks that need no message, in its order.

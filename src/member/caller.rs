@@ -94,7 +94,14 @@ impl Member {
         Ok(())
     }
 
-    /// The auth tables as of the applied index.
+    /// Whether the caller is a user; where authentication is disabled, every caller is known.
+    pub fn knows(&self, caller: &Caller) -> bool {
+        let auth = self.auth();
+        !auth.is_enabled()
+            || self.identify_now(caller).is_ok_and(|who| auth.is_user(&who).is_ok())
+    }
+
+    /// The tables as this member has applied them.
     pub fn auth(&self) -> Arc<Auth> {
         self.0.signals.auth.borrow().clone()
     }

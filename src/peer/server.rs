@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use quorate_proto::raftpb::{Message, MessageType};
 use tokio::select;
-use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::body::{Body, ReadError, read_whole};
@@ -29,8 +28,9 @@ use super::stats::SNAPSHOT_FIRST;
 use super::stream_codec::StreamKind;
 use super::transport::Transport;
 use crate::env::hyper::Timer;
+use crate::env::places::{Places, Standing};
 use crate::env::{BoxConn, Listener};
-use crate::limits::{PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::limits::{self, PEER_MESSAGE_BYTES_MAX};
 use crate::tls::Acceptor;
 use crate::types::{Index, MemberId};
 
@@ -46,9 +46,8 @@ pub(super) async fn serve(
     acceptor: Option<Acceptor>,
 ) {
     let env = transport.env().clone();
-    let room = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
+    let places = Places::new(limits::peer_connections_max(env.net.descriptors_max()));
     loop {
-        let place = room.clone().acquire_owned().await.expect("nobody closes the semaphore");
         // The end first: no connection is accepted after it.
         let accepted = select! { biased;
             () = transport.stopped() => return,
@@ -56,13 +55,26 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((conn, from)) => {
+                // The end first, as above.
+                let place = select! { biased;
+                    () = transport.stopped() => return,
+                    place = places.enter(from.map(|from| from.ip())) => place,
+                };
+                let Some(place) = place else {
+                    debug!(?from, "refused a peer connection: all places are taken");
+                    continue;
+                };
                 let (transport, acceptor) = (transport.clone(), acceptor.clone());
                 env.spawn("peer-server", async move {
-                    let _place = place;
+                    let standing = place.standing();
                     // The end first, as above; it cuts off the streams, which have none.
                     let served = select! { biased;
                         () = transport.stopped() => return,
-                        served = secure_and_serve(&transport, acceptor, conn, from) => served,
+                        () = place.gives_way() => {
+                            debug!(?from, "a peer connection is closed: its place is needed");
+                            return;
+                        }
+                        served = secure_and_serve(&transport, acceptor, conn, from, standing) => served,
                     };
                     if let Err(error) = served {
                         debug!(?from, %error, "a peer connection broke");
@@ -82,6 +94,7 @@ async fn secure_and_serve(
     acceptor: Option<Acceptor>,
     conn: BoxConn,
     from: Option<SocketAddr>,
+    standing: &Standing,
 ) -> hyper::Result<()> {
     let conn = match acceptor {
         None => conn,
@@ -91,13 +104,29 @@ async fn secure_and_serve(
             Err(_) => return Ok(()),
         },
     };
-    serve_connection(transport, conn).await
+    serve_connection(transport, conn, standing).await
 }
 
-async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result<()> {
+async fn serve_connection(
+    transport: &Transport,
+    conn: BoxConn,
+    standing: &Standing,
+) -> hyper::Result<()> {
     let env = transport.env();
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(transport.answer(request).await) });
+    // A stream's answer has no end: its connection is not idle any more.
+    let stream = std::sync::Mutex::new(None);
+    let service = service_fn(|request: Request<Incoming>| async {
+        let (open, is_stream) = (standing.open(), is_stream(&request));
+        let answer = transport.answer(request).await;
+        // An answer of success is for members only, but for what any client may ask.
+        if is_stream && answer.status().is_success() {
+            standing.make_known();
+            *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        } else if answer.status() == StatusCode::NO_CONTENT {
+            standing.make_known();
+        }
+        Ok::<_, Infallible>(answer)
+    });
     http1::Builder::new()
         .timer(Timer(env.rt.clone()))
         .header_read_timeout(transport.patience().read)
@@ -110,6 +139,11 @@ async fn serve_connection(transport: &Transport, conn: BoxConn) -> hyper::Result
         .await
 }
 
+/// Whether a request opens a stream of messages.
+fn is_stream(request: &Request<Incoming>) -> bool {
+    request.uri().path().starts_with("/raft/stream/")
+}
+
 impl Transport {
     /// The answer to any request on the peer port.
     async fn answer(&self, request: Request<Incoming>) -> Answered {
@@ -120,7 +154,7 @@ impl Transport {
             "/raft/probing" => {
                 answer(StatusCode::OK, "text/plain; charset=utf-8", health_json(self.env().wall()))
             }
-            _ if path.starts_with("/raft/stream/") => self.stream(&request),
+            _ if is_stream(&request) => self.stream(&request),
             _ => self.route(request).await,
         }
     }

@@ -1,177 +1,74 @@
 //! Clients of etcd 3.4 that are given `http://host:port` call Maintenance with just that as their
 //! HTTP/2 `:authority`, and over a unix socket they call everything with its path. Neither is one: a
-//! slash cannot be part of it, and our HTTP/2 library refuses the request before anybody could look at
-//! it. etcd serves it. So `/` in an authority becomes `-`, and `://` becomes `j--`, which may stand in
-//! one, have the same length and even the same number of bits in HPACK's Huffman code (RFC 7541,
-//! appendix B): no other byte moves and both ends' tables stay alike.
+//! slash cannot be part of it, and the HTTP/2 library refuses the request. etcd serves it. So `/` in an
+//! authority becomes `-`, and `://` becomes `j--`, which may stand in one, have the same length and even
+//! the same number of bits in HPACK's Huffman code (RFC 7541, appendix B): no other byte moves and both
+//! ends' tables stay alike.
 //!
 //! A client names its authority in the first request of a connection and refers to it afterwards, so
-//! only the first HEADERS frame is looked at; after it this is a plain pipe. Nobody reads the authority.
+//! only the first HEADERS frame is looked at. The server does not use the authority.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use super::frames::{FRAME_BYTES_MAX, Frame, Frames, HEADERS, PADDED, PRIORITY};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::env::BoxConn;
-
-/// How a client of HTTP/2 begins (RFC 9113, section 3.4).
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEAD: usize = 9;
-const HEADERS: u8 = 1;
-const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
-/// The largest frame that a client may send before it has been told otherwise; a larger one is the
-/// library's to refuse.
-const FRAME_MAX: usize = 16 << 10;
-
-/// A connection whose first HEADERS frame is made acceptable.
-pub(super) struct Lenient {
-    conn: BoxConn,
-    reading: Reading,
-    /// Read and looked at, not yet handed on.
-    ready: Vec<u8>,
-}
-
-/// Where in the stream the next byte is.
-enum Reading {
-    /// So many bytes of the preface have been seen.
-    Preface(usize),
-    /// The head of a frame, or a HEADERS frame, as far as it has come; not handed on yet.
-    Frame(Vec<u8>),
-    /// So many bytes of another frame are still to come.
-    Skip(usize),
+/// What a client sends up to its first HEADERS frame, whose authority is made acceptable.
+pub(super) struct Mending {
+    frames: Frames,
+    /// The first HEADERS frame, and its payload as far as it has come.
+    headers: Option<(Frame, Vec<u8>)>,
     /// Nothing more is looked at.
-    Rest,
+    done: bool,
 }
 
-impl Lenient {
-    pub fn new(conn: BoxConn) -> Self {
-        Self { conn, reading: Reading::Preface(0), ready: Vec::new() }
+impl Mending {
+    pub fn new() -> Self {
+        Self { frames: Frames::Preface(0), headers: None, done: false }
     }
 
-    /// Takes in what was read; what may be handed on is in `ready` then.
-    fn take(&mut self, mut bytes: &[u8]) {
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Takes what was read, and appends to `ready` what may be passed on.
+    pub fn take(&mut self, mut bytes: &[u8], ready: &mut Vec<u8>) {
         while !bytes.is_empty() {
-            let used = match &mut self.reading {
-                Reading::Preface(seen) => {
-                    let used = bytes.len().min(PREFACE.len() - *seen);
-                    let fits = bytes[..used] == PREFACE[*seen..*seen + used];
-                    *seen += used;
-                    match (fits, *seen == PREFACE.len()) {
-                        (false, _) => self.reading = Reading::Rest,
-                        (true, true) => self.reading = Reading::Frame(Vec::new()),
-                        (true, false) => {}
+            if self.done {
+                return ready.extend_from_slice(bytes);
+            }
+            let used = match &mut self.headers {
+                Some((frame, block)) => {
+                    let used = bytes.len().min(frame.len - block.len());
+                    block.extend_from_slice(&bytes[..used]);
+                    if block.len() == frame.len {
+                        mend_payload(frame.flags, block);
+                        ready.append(block);
+                        self.done = true;
                     }
-                    self.ready.extend_from_slice(&bytes[..used]);
                     used
                 }
-                Reading::Frame(frame) => {
-                    frame.push(bytes[0]);
-                    self.look_at_frame();
-                    1
-                }
-                Reading::Skip(left) => {
-                    let used = bytes.len().min(*left);
-                    *left -= used;
-                    if *left == 0 {
-                        self.reading = Reading::Frame(Vec::new());
+                None => {
+                    let (used, frame) = self.frames.step(bytes);
+                    ready.extend_from_slice(&bytes[..used]);
+                    self.done = self.frames == Frames::None;
+                    if let Some(frame) = frame.filter(|frame| frame.kind == HEADERS) {
+                        // A frame that is too large is the library's to refuse.
+                        self.done = frame.len == 0 || frame.len > FRAME_BYTES_MAX;
+                        self.headers = Some((frame, Vec::new()));
                     }
-                    self.ready.extend_from_slice(&bytes[..used]);
                     used
-                }
-                Reading::Rest => {
-                    self.ready.extend_from_slice(bytes);
-                    bytes.len()
                 }
             };
             bytes = &bytes[used..];
         }
     }
-
-    /// Decides what to do with a frame as soon as enough of it is there.
-    fn look_at_frame(&mut self) {
-        let Reading::Frame(frame) = &mut self.reading else { return };
-        if frame.len() < FRAME_HEAD {
-            return;
-        }
-        let len = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
-        if frame[3] != HEADERS || len > FRAME_MAX {
-            self.ready.append(frame);
-            self.reading = match len {
-                0 => Reading::Frame(Vec::new()),
-                len if len > FRAME_MAX => Reading::Rest,
-                len => Reading::Skip(len),
-            };
-        } else if frame.len() == FRAME_HEAD + len {
-            let flags = frame[4];
-            let padding = usize::from(flags & PADDED != 0);
-            let priority = if flags & PRIORITY != 0 { 5 } else { 0 };
-            if let Some(block) = frame.get_mut(FRAME_HEAD + padding + priority..) {
-                // A block that cannot be read is the library's to refuse.
-                let _ = mend_block(block);
-            }
-            self.ready.append(frame);
-            self.reading = Reading::Rest;
-        }
-    }
 }
 
-impl AsyncRead for Lenient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            if !self.ready.is_empty() {
-                let len = self.ready.len().min(buf.remaining());
-                buf.put_slice(&self.ready[..len]);
-                self.ready.drain(..len);
-                return Poll::Ready(Ok(()));
-            }
-            if matches!(self.reading, Reading::Rest) {
-                return Pin::new(&mut self.conn).poll_read(cx, buf);
-            }
-            let mut space = [0; 4096];
-            let mut read = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut self.conn).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.take(read.filled());
-        }
-    }
-}
-
-impl AsyncWrite for Lenient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.conn).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.conn).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.conn.is_write_vectored()
+/// Mends the authority in a HEADERS frame's payload.
+fn mend_payload(flags: u8, payload: &mut [u8]) {
+    let padding = usize::from(flags & PADDED != 0);
+    let priority = if flags & PRIORITY != 0 { 5 } else { 0 };
+    if let Some(block) = payload.get_mut(padding + priority..) {
+        // A block that cannot be read is the library's to refuse.
+        let _ = mend_block(block);
     }
 }
 
@@ -292,6 +189,7 @@ fn set_bits(value: &mut [u8], at: usize, (code, len): Code) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::PREFACE;
     use super::*;
 
     /// What etcdctl 3.4 sends for `http://127.0.0.1:9399`: `:method`, `:scheme`, `:path`, `:authority`.
@@ -308,11 +206,11 @@ mod tests {
     }
 
     fn through(bytes: &[u8], chunk: usize) -> Vec<u8> {
-        let mut lenient = Lenient::new(Box::new(tokio::io::empty()));
+        let (mut mending, mut ready) = (Mending::new(), Vec::new());
         for chunk in bytes.chunks(chunk) {
-            lenient.take(chunk);
+            mending.take(chunk, &mut ready);
         }
-        lenient.ready
+        ready
     }
 
     fn stream(block: &[u8]) -> Vec<u8> {

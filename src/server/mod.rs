@@ -1,16 +1,22 @@
-//! The whole server as one value: a member and its client port, gRPC and HTTP together. This is what
-//! the program starts on a real machine and the simulator on simulated ones; nothing of the server
-//! is outside it. Parsing flags and setting up logs are.
+//! The whole server as one value: a member and its client port, gRPC and HTTP together. The program
+//! starts it on a real machine and the simulator on simulated ones; only parsing flags and setting up
+//! logs is outside it.
 //!
-//! Data flow: a connection comes in on the client port, HTTP/2 and HTTP/1 alike, and is secured there if
-//! its URL says so ([`port`]); a gRPC request goes through [`Gate`] to the services, everything else to
-//! [`crate::http`], which hands what comes as JSON to [`Gate`] again. Calls that are traced leave spans, which
-//! the exporter takes to a collector.
+//! Data flow: a connection is accepted on the client port, HTTP/2 and HTTP/1 alike, and secured there if
+//! its URL requires it ([`port`]); its bytes pass through `wire`. A gRPC request goes through [`Gate`] to the
+//! services, any other to [`crate::http`], whose JSON gateway calls [`Gate`] again. Requests count while
+//! they arrive (`arriving`). Spans of traced calls are sent to a collector by the exporter.
+//!
+//! Reading order: this file, [`port`], `wire` (a connection's bytes), `frames`, `pings`, `authority` (what is
+//! done to them), `arriving`, `exporter`.
 
+mod arriving;
 mod authority;
 mod exporter;
+mod frames;
 mod pings;
 pub mod port;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,12 +24,14 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 use tracing::{info, warn};
 
+use self::arriving::{Arrivals, Kind};
 use self::exporter::Exporter;
-use self::port::{Answers, Opened, Port};
+use self::port::{Handler, Opened, Port};
 use crate::env::{BoxFuture, Env, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
@@ -33,37 +41,38 @@ use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
 use crate::http::vars::Process;
 use crate::latest;
+use crate::limits::METADATA_BYTES_MAX;
 use crate::member::{self, Member};
 use crate::tls::{self, Acceptor, Listen};
 use crate::trace;
 
-/// What a server is started with; validated.
+/// The validated settings of a server.
 #[derive(Clone)]
 pub struct Options {
     pub member: member::Options,
     pub listen_client: Vec<Listen>,
-    /// Where clients of HTTP are served, and no others; if anywhere, those above are for gRPC only.
+    /// Addresses for HTTP only; if there are any, those above are for gRPC only.
     pub listen_client_http: Vec<Listen>,
-    /// Where only metrics and health are served, also before the member takes part in its cluster.
+    /// Addresses for metrics and health only, also before the member takes part in its cluster.
     pub listen_metrics: Vec<Listen>,
-    /// For those of both that are secured.
+    /// For the addresses that are secured.
     pub tls: tls::Settings,
     /// HTTP/2 streams that one connection may have open.
     pub concurrent_streams_max: u32,
-    /// Ping an idle client connection after this time, and give it up when no answer comes.
+    /// Pings an idle client connection after this time, and closes it when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
-    /// Serve gRPC calls as JSON over HTTP, too.
+    /// Serves gRPC calls as JSON over HTTP, too.
     pub gateway: bool,
-    /// Who may use the HTTP side from a browser.
+    /// Hosts and origins that browsers may use.
     pub access: Access,
-    /// Have a metric of how long gRPC calls take.
+    /// Exports a metric of how long gRPC calls take.
     pub time_calls: bool,
-    /// What the program that starts the server is.
+    /// Describes the program that starts the server.
     pub process: Process,
-    /// Clients that ping more often than this are sent away.
+    /// Clients that ping more often than this are disconnected.
     pub ping_time_min: Duration,
-    /// Tell a collector what becomes of calls.
+    /// Sends spans of calls to a collector.
     pub tracing: Option<trace::Settings>,
 }
 
@@ -92,10 +101,10 @@ impl Options {
     }
 }
 
-/// What calls in flight get at shutdown before they are cut off.
+/// The time that calls in flight have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     env: Env,
     member: Member,
@@ -132,6 +141,7 @@ impl Server {
             None => (None, None),
         };
         let (stop, stopped) = latest::channel(false);
+        let (places, arrivals) = (port::places(&env), Arrivals::new(&env));
         let port = |opened: &Opened, speaks: Speaks| {
             let settings = port::Settings {
                 concurrent_streams_max: options.concurrent_streams_max,
@@ -139,9 +149,10 @@ impl Server {
                 keep_alive_timeout: options.keep_alive_timeout,
                 ping_time_min: options.ping_time_min,
                 http2_only: speaks == Speaks::Grpc,
+                places: places.clone(),
             };
             let spans = tracer.clone().map(|tracer| Spans::new(tracer, opened.place.address()));
-            let services = Services::new(&options, member.clone(), speaks, spans);
+            let services = Services::new(&options, member.clone(), speaks, spans, arrivals.clone());
             Port::new(&env, &settings, opened, acceptor.clone(), services, stopped.clone())
         };
         for opened in metrics {
@@ -175,17 +186,17 @@ impl Server {
         &self.member
     }
 
-    /// Where clients connect, in the order of the options, HTTP's last; unix sockets left out.
+    /// The addresses for clients, in the order of the options, HTTP's last, without unix sockets.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Ready when the member cannot go on.
+    /// Waits until the member cannot go on.
     pub async fn fatal(&self) -> Fatal {
         self.member.fatal().await
     }
 
-    /// Takes no new connection, lets calls in flight end, hands leadership over and stops the member.
+    /// Stops accepting connections, lets calls in flight end, transfers leadership and stops the member.
     pub async fn shutdown(self) {
         self.member.stopping();
         self.stop.send_replace(true);
@@ -205,11 +216,15 @@ enum Speaks {
     Both,
     Grpc,
     Http,
-    /// HTTP, but only what tells how the server does.
+    /// HTTP, metrics and health only.
     Metrics,
 }
 
 impl Speaks {
+    fn grpc(self) -> bool {
+        matches!(self, Self::Both | Self::Grpc)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Both => "grpc+http",
@@ -220,44 +235,76 @@ impl Speaks {
     }
 }
 
-/// Who answers at one listening address.
+/// What one listening address serves.
 #[derive(Clone)]
 struct Services {
     gate: Gate,
     endpoints: Endpoints,
+    arrivals: Arrivals,
     speaks: Speaks,
 }
 
 impl Services {
-    fn new(options: &Options, member: Member, speaks: Speaks, spans: Option<Spans>) -> Self {
+    fn new(
+        options: &Options,
+        member: Member,
+        speaks: Speaks,
+        spans: Option<Spans>,
+        arrivals: Arrivals,
+    ) -> Self {
         let gate = Gate::new(member.clone(), options.time_calls, spans);
         let gateway = options
             .gateway
             .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
         let (access, process) = (options.access.clone(), options.process.clone());
-        Self { gate, endpoints: Endpoints::new(member, gateway, access, process), speaks }
+        Self { gate, endpoints: Endpoints::new(member, gateway, access, process), arrivals, speaks }
     }
 }
 
-impl Answers for Services {
+impl Handler for Services {
     fn secured(self) -> Self {
         Self { endpoints: self.endpoints.secured(), ..self }
     }
 
-    /// What is no gRPC goes to HTTP, wherever there is any.
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    /// Where authentication is enabled, only users are no strangers.
+    fn is_clients(&self, request: &Request<Incoming>) -> bool {
+        port::is_grpc(request) && self.gate.knows(request.headers(), request.extensions())
+    }
+
+    /// Requests that are not gRPC are HTTP's, where there is any.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        known: bool,
+    ) -> BoxFuture<'static, Response<Body>> {
+        let is_grpc = port::is_grpc(&request) && self.speaks.grpc();
+        let (parts, body) = request.into_parts();
+        let lengths = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let metadata: usize = lengths.sum();
+        if metadata > METADATA_BYTES_MAX {
+            let text = format!("received metadata larger than max ({metadata} vs. {METADATA_BYTES_MAX})");
+            return Box::pin(async { Status::resource_exhausted(text).into_http() });
+        }
+        let watch = |kind| self.arrivals.watch(body, metadata, kind, !known);
         // gRPC calls are the hot path: clone only what they need.
-        if port::is_grpc(&request) && matches!(self.speaks, Speaks::Both | Speaks::Grpc) {
-            let mut gate = self.gate.clone();
+        if is_grpc {
+            let (mut gate, body) = (self.gate.clone(), watch(Kind::Grpc));
+            let request = Request::from_parts(parts, body);
             return Box::pin(async move {
                 gate.call(request).await.unwrap_or_else(|never| match never {})
             });
         }
+        let kind = match parts.uri.path() {
+            path if path.ends_with("/watch") || path.ends_with("/lease/keepalive") => Kind::Pieces,
+            _ => Kind::Whole,
+        };
+        let body = Body::new(watch(kind));
+        let request = Request::from_parts(parts, body);
         let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
         Box::pin(async move {
             match speaks {
-                Speaks::Metrics => endpoints.answer_metrics(request.map(Body::new)).await,
-                Speaks::Both | Speaks::Http => endpoints.answer(request.map(Body::new)).await,
+                Speaks::Metrics => endpoints.answer_metrics(request).await,
+                Speaks::Both | Speaks::Http => endpoints.answer(request).await,
                 Speaks::Grpc => {
                     let mut response = Response::new(Body::empty());
                     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;

@@ -1,232 +1,28 @@
-//! Clients that ping too often are sent away, with etcd's measure and gRPC's words: GOAWAY with
-//! ENHANCE_YOUR_CALM and `too_many_pings` (gRPC proposal A8, as grpc-go carries it out). Our HTTP/2 library
-//! answers pings by itself and tells nobody, so the frames are watched as they pass; nothing is changed
-//! in them.
+//! Clients that ping too often are disconnected, by etcd's measure and with gRPC's words: GOAWAY with
+//! ENHANCE_YOUR_CALM and `too_many_pings` (gRPC proposal A8, as grpc-go implements it). The HTTP/2 library
+//! answers pings without reporting them, so the frames are counted as they pass.
 //!
 //! A ping is a strike when it comes sooner than `time_min` after the one before, or than two
 //! hours when the client has no call open. What the server sends for a call in between clears the
 //! strikes: libraries ping to measure bandwidth. Two strikes are forgiven.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tracing::debug;
-
-use super::authority::PREFACE;
-use crate::env::{BoxConn, Env};
+use super::frames::{ACK, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM};
 use crate::plant;
-
-const HEAD_BYTES: usize = 9;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const ENHANCE_YOUR_CALM: u32 = 0xb;
-const WHY: &[u8] = b"too_many_pings";
 
 /// Between two pings of a client without a call.
 const IDLE_TIME_MIN: Duration = Duration::from_secs(2 * 3600);
 const STRIKES_MAX: u32 = 2;
 
-/// A connection whose client's pings are counted.
-pub(super) struct Policed {
-    conn: BoxConn,
-    env: Env,
-    police: Police,
-    incoming: Frames,
-    outgoing: Frames,
-    /// What is still to be said before the connection ends.
-    farewell: Option<Vec<u8>>,
-}
-
-impl Policed {
-    pub fn new(conn: BoxConn, env: Env, time_min: Duration) -> Self {
-        let (incoming, outgoing) = (Frames::Preface(0), Frames::BETWEEN);
-        Self { conn, env, police: Police::new(time_min), incoming, outgoing, farewell: None }
-    }
-
-    fn received(&mut self, bytes: &[u8]) {
-        let (env, police) = (&self.env, &mut self.police);
-        let mut too_many = false;
-        self.incoming.follow(bytes, |frame| too_many |= police.received(frame, || env.now()));
-        if too_many && self.farewell.is_none() {
-            debug!("a client pings too often and is sent away");
-            self.farewell = Some(goaway(self.police.newest));
-        }
-    }
-
-    /// Notes so many bytes of what was offered for writing.
-    fn sent<'a>(&mut self, bufs: impl Iterator<Item = &'a [u8]>, mut count: usize) {
-        // What does not speak HTTP/2 has no frames.
-        if matches!(self.incoming, Frames::None) {
-            return;
-        }
-        for buf in bufs {
-            let part = &buf[..buf.len().min(count)];
-            let police = &mut self.police;
-            self.outgoing.follow(part, |frame| police.sent(frame));
-            count -= part.len();
-        }
-    }
-
-    /// Says why and closes; between two frames only, for within one it would not be understood.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.outgoing.is_between() {
-            while let Some(bytes) = self.farewell.as_mut().filter(|bytes| !bytes.is_empty()) {
-                let written = ready!(Pin::new(&mut self.conn).poll_write(cx, bytes))?;
-                bytes.drain(..written);
-            }
-            ready!(Pin::new(&mut self.conn).poll_flush(cx))?;
-            ready!(Pin::new(&mut self.conn).poll_shutdown(cx))?;
-        }
-        Poll::Ready(Err(io::Error::other("got too many pings from the client")))
-    }
-}
-
-impl AsyncRead for Policed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.farewell.is_none() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.conn).poll_read(cx, buf))?;
-            self.received(&buf.filled()[before..]);
-        }
-        match self.farewell {
-            None => Poll::Ready(Ok(())),
-            Some(_) => self.poll_farewell(cx),
-        }
-    }
-}
-
-impl AsyncWrite for Policed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.farewell.is_some() {
-            ready!(self.poll_farewell(cx))?;
-        }
-        let written = ready!(Pin::new(&mut self.conn).poll_write(cx, buf))?;
-        self.sent([buf].into_iter(), written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.farewell.is_some() {
-            ready!(self.poll_farewell(cx))?;
-        }
-        let written = ready!(Pin::new(&mut self.conn).poll_write_vectored(cx, bufs))?;
-        self.sent(bufs.iter().map(|buf| &**buf), written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.conn.is_write_vectored()
-    }
-}
-
-/// A frame's head, as far as it matters here.
-#[derive(Clone, Copy)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-/// Where in one direction of the connection the next byte is.
-enum Frames {
-    /// So many bytes of the client's preface have been seen.
-    Preface(usize),
-    /// So many bytes of a frame's head.
-    Head([u8; HEAD_BYTES], usize),
-    /// So many bytes of a frame are still to come.
-    Skip(usize),
-    /// This is not HTTP/2.
-    None,
-}
-
-impl Frames {
-    const BETWEEN: Self = Self::Head([0; HEAD_BYTES], 0);
-
-    fn is_between(&self) -> bool {
-        matches!(self, Self::Head(_, 0))
-    }
-
-    /// Tells of each frame whose head ends in `bytes`.
-    fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
-        while !bytes.is_empty() {
-            let used = match self {
-                Self::None => return,
-                Self::Preface(seen) => {
-                    let used = bytes.len().min(PREFACE.len() - *seen);
-                    let fits = bytes[..used] == PREFACE[*seen..*seen + used];
-                    *seen += used;
-                    match (fits, *seen == PREFACE.len()) {
-                        (false, _) => *self = Self::None,
-                        (true, true) => *self = Self::BETWEEN,
-                        (true, false) => {}
-                    }
-                    used
-                }
-                Self::Head(head, seen) => {
-                    let used = bytes.len().min(HEAD_BYTES - *seen);
-                    head[*seen..*seen + used].copy_from_slice(&bytes[..used]);
-                    *seen += used;
-                    if *seen == HEAD_BYTES {
-                        let [a, b, c, kind, flags, stream @ ..] = *head;
-                        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-                        each(Frame { kind, flags, stream });
-                        *self = match u32::from_be_bytes([0, a, b, c]) as usize {
-                            0 => Self::BETWEEN,
-                            length => Self::Skip(length),
-                        };
-                    }
-                    used
-                }
-                Self::Skip(left) => {
-                    let used = bytes.len().min(*left);
-                    *left -= used;
-                    if *left == 0 {
-                        *self = Self::BETWEEN;
-                    }
-                    used
-                }
-            };
-            bytes = &bytes[used..];
-        }
-    }
-}
-
-/// What is known of one client.
-struct Police {
+/// The calls and pings of one client.
+pub(super) struct Police {
     time_min: Duration,
     /// Calls that the server has not ended.
     open: BTreeSet<u32>,
     /// The newest call's stream.
-    newest: u32,
+    pub newest: u32,
     last_ping: Option<Instant>,
     strikes: u32,
     /// The server has sent something for a call since the last ping.
@@ -234,13 +30,18 @@ struct Police {
 }
 
 impl Police {
-    fn new(time_min: Duration) -> Self {
+    pub fn new(time_min: Duration) -> Self {
         let open = BTreeSet::new();
         Self { time_min, open, newest: 0, last_ping: None, strikes: 0, forgiven: false }
     }
 
+    /// The number of open calls.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether this is one ping too many.
-    fn received(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> bool {
+    pub fn received(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> bool {
         match frame.kind {
             // Trailers of a client come on a stream that is open already.
             HEADERS if frame.stream > self.newest => {
@@ -254,7 +55,7 @@ impl Police {
         false
     }
 
-    fn sent(&mut self, frame: Frame) {
+    pub fn sent(&mut self, frame: Frame) {
         if matches!(frame.kind, DATA | HEADERS) {
             self.forgiven = true;
             if frame.flags & END_STREAM != 0 {
@@ -279,26 +80,21 @@ impl Police {
     }
 }
 
-fn goaway(newest: u32) -> Vec<u8> {
-    let length = u8::try_from(8 + WHY.len()).expect("a few words");
-    let head = [0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
-    [&head, &newest.to_be_bytes()[..], &ENHANCE_YOUR_CALM.to_be_bytes(), WHY].concat()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::frames::{Frames, PREFACE};
     use super::*;
 
-    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(payload.len()).expect("short");
-        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let frame = Frame { len: payload.len(), kind, flags, stream };
+        [&frame.head()[..], payload].concat()
     }
 
     fn ping() -> Vec<u8> {
         frame(PING, 0, 0, &[7; 8])
     }
 
-    fn call(stream: u8) -> Vec<u8> {
+    fn call(stream: u32) -> Vec<u8> {
         frame(HEADERS, 4, stream, b"block")
     }
 
@@ -388,24 +184,5 @@ mod tests {
         assert_eq!(world.police.newest, 5);
         world.client(&frame(PING, ACK, 0, &[7; 8]));
         assert!(world.police.last_ping.is_none(), "an answer is no ping");
-    }
-
-    #[test]
-    fn what_is_not_http_2_is_left_alone() {
-        let mut world = World::new(5);
-        world.incoming = Frames::Preface(0);
-        world.client(b"GET /health HTTP/1.1\r\n\r\n");
-        assert!(matches!(world.incoming, Frames::None));
-    }
-
-    #[test]
-    fn the_farewell_is_a_frame() {
-        let bytes = goaway(7);
-        let mut kinds = Vec::new();
-        let mut frames = Frames::BETWEEN;
-        frames.follow(&bytes, |frame| kinds.push((frame.kind, frame.stream)));
-        assert_eq!(kinds, [(GOAWAY, 0)]);
-        assert!(frames.is_between());
-        assert!(bytes.ends_with(b"\0\0\0\x07\0\0\0\x0btoo_many_pings"));
     }
 }

@@ -1,28 +1,34 @@
-//! One listening address: connections come in, are secured where the URL says so, speak HTTP/1 or HTTP/2,
-//! are pinged and their pings counted, and end in order when the server stops. What is answered to a
-//! request is [`Answers`]' matter; a member and a proxy have ports of the same kind.
+//! One listening address: connections take a place, are secured where the URL requires it, speak HTTP/1
+//! or HTTP/2, and end in order when the server stops or their place is needed. Requests are answered by a
+//! [`Handler`]; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::{Request, Response, Version};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use tonic::Status;
 use tonic::body::Body;
 use tracing::{debug, warn};
 
-use super::authority::Lenient;
-use super::pings::Policed;
+use super::wire::Wire;
 use crate::env::hyper::{Exec, Timer};
+use crate::env::places::{self, Places};
 use crate::env::{BoxConn, BoxFuture, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::slow::Remote;
 use crate::latest;
-use crate::tls::{Accepted, Acceptor, ClientName, Listen, either};
+use crate::limits;
+use crate::tls::{Accepted, Acceptor, Listen, either};
 
 /// HTTP/2 flow-control windows: larger than the protocol's 64 KiB so that a long range is not paced
 /// by window updates.
@@ -30,35 +36,53 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// After a failed accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who answers the requests of a port. A request carries who its client is, as far as that is known,
-/// in its extensions: [`Remote`] and [`ClientName`].
-pub trait Answers: Clone + Send + Sync + 'static {
-    /// The same for those who come over TLS.
+/// Answers the requests of a port. A request has in its extensions where it comes from, [`Remote`], and
+/// whose certificate was verified, [`crate::tls::ClientName`].
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The same for connections that are secured.
     fn secured(self) -> Self;
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+    /// Whether the request shows that its connection is a client's, and no stranger's.
+    fn is_clients(&self, request: &Request<Incoming>) -> bool {
+        is_grpc(request)
+    }
+    /// The connection is `known` to be a client's, or it is a stranger's.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        known: bool,
+    ) -> BoxFuture<'static, Response<Body>>;
 }
 
-/// Whether the request says of itself that it is gRPC.
+/// Places for the connections of all client ports of a process.
+pub fn places(env: &Env) -> Places {
+    Places::new(limits::connections_max(env.net.descriptors_max()))
+}
+
+/// Whether a request is gRPC, which is spoken over HTTP/2 only: a request with its content type over HTTP/1 is
+/// checked and answered as any other HTTP request.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    request.version() == Version::HTTP_2
+        && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// What is asked of clients' connections.
-#[derive(Clone, Debug)]
+/// What is required of clients' connections.
+#[derive(Clone)]
 pub struct Settings {
     /// HTTP/2 streams that one connection may have open.
     pub concurrent_streams_max: u32,
-    /// Ping an idle connection after this time, and give it up when no answer comes.
+    /// Pings an idle connection after this time, and closes it when no answer comes.
     pub keep_alive_interval: Duration,
     pub keep_alive_timeout: Duration,
-    /// Clients that ping more often than this are sent away.
+    /// Clients that ping more often than this are disconnected.
     pub ping_time_min: Duration,
     /// HTTP/1 is not spoken.
     pub http2_only: bool,
+    /// Taken by every connection.
+    pub places: Places,
 }
 
-/// An address that is listened on, and what is spoken there: one of both, or both.
+/// An open listener, and whether it takes TLS, plain connections or both.
 pub struct Opened {
     pub place: Place,
     pub secure: bool,
@@ -66,7 +90,7 @@ pub struct Opened {
     pub listener: Box<dyn Listener>,
 }
 
-/// Listens on all of `listens`; `whom` for is said when that fails.
+/// Listens on all of `listens`; `whom` they are for is part of the error.
 pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, Fatal> {
     let mut all: Vec<Opened> = Vec::new();
     for Listen { place, secure } in listens {
@@ -87,34 +111,39 @@ pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opene
     Ok(all)
 }
 
-/// One listening address and who answers there.
+/// One listening address and its handler.
 #[derive(Clone)]
-pub struct Port<A> {
+pub struct Port<H> {
     env: Env,
     builder: auto::Builder<Exec>,
-    answers: A,
-    /// For TLS, if it is spoken here.
+    handler: H,
+    /// For TLS, if the address takes it.
     acceptor: Option<Acceptor>,
     plain: bool,
     ping_time_min: Duration,
+    places: Places,
     stopped: latest::Receiver<bool>,
 }
 
-impl<A: Answers> Port<A> {
+impl<H: Handler> Port<H> {
     /// The `acceptor` is for those addresses that are secured.
     pub fn new(
         env: &Env,
         settings: &Settings,
         opened: &Opened,
         acceptor: Option<Acceptor>,
-        answers: A,
+        handler: H,
         stopped: latest::Receiver<bool>,
     ) -> Self {
         let mut builder = auto::Builder::new(Exec(env.rt.clone()));
-        builder.http1().timer(Timer(env.rt.clone()));
+        builder
+            .http1()
+            .timer(Timer(env.rt.clone()))
+            .header_read_timeout(limits::HTTP_HEAD_TIMEOUT);
         builder
             .http2()
             .timer(Timer(env.rt.clone()))
+            .max_header_list_size(limits::METADATA_READ_BYTES_MAX)
             .max_concurrent_streams(settings.concurrent_streams_max)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -124,89 +153,150 @@ impl<A: Answers> Port<A> {
             builder = builder.http2_only();
         }
         let (acceptor, plain) = (acceptor.filter(|_| opened.secure), opened.plain);
-        let (env, ping_time_min) = (env.clone(), settings.ping_time_min);
-        Self { env, builder, answers, acceptor, plain, ping_time_min, stopped }
+        let (env, places) = (env.clone(), settings.places.clone());
+        let ping_time_min = settings.ping_time_min;
+        Self { env, builder, handler, acceptor, plain, ping_time_min, places, stopped }
     }
 
-    /// Takes connections in until the server stops.
+    /// Accepts connections until the server stops.
     pub async fn accept(self, mut listener: Box<dyn Listener>) {
         loop {
             let mut signal = self.stopped.clone();
-            tokio::select! {
-                biased; // A server that stops takes nobody in.
+            let accepted = tokio::select! {
+                biased; // The signal first: no connection is accepted after it.
                 () = stopped(&mut signal) => return,
-                accepted = listener.accept() => match accepted {
-                    Ok((conn, from)) => {
-                        debug!(?from, "client connected");
-                        self.env.spawn("client connection", self.clone().secure(conn, from));
-                    }
-                    Err(error) => {
-                        warn!(%error, "accepting a client connection failed");
-                        self.env.sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn secure(self, conn: BoxConn, from: Option<SocketAddr>) {
-        let remote = Remote(from);
-        let Some(acceptor) = &self.acceptor else { return self.serve(conn, remote, None).await };
-        let entering = async {
-            let (tls, conn) = match self.plain {
-                true => either::is_tls(&self.env, conn).await?,
-                false => (true, conn),
+                accepted = listener.accept() => accepted,
             };
-            match tls {
-                // The acceptor says itself why it takes somebody not.
-                true => {
-                    let accepted = acceptor.accept(conn, from).await.ok()?;
-                    Some((accepted, self.answers.clone().secured()))
+            let (conn, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "accepting a client connection failed");
+                    self.env.sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-                false => Some((Accepted { conn, client: None }, self.answers.clone())),
-            }
-        };
-        let mut signal = self.stopped.clone();
-        let accepted = tokio::select! {
-            biased; // Who has not come in when the server stops stays outside.
-            () = stopped(&mut signal) => return,
-            accepted = entering => accepted,
-        };
-        if let Some((Accepted { conn, client }, answers)) = accepted {
-            Self { answers, ..self }.serve(conn, remote, client).await;
+            };
+            let place = tokio::select! {
+                biased; // As above.
+                () = stopped(&mut signal) => return,
+                place = self.places.enter(from.map(|from| from.ip())) => place,
+            };
+            let Some(place) = place else {
+                debug!(?from, "refused a client connection: all places are taken");
+                continue;
+            };
+            debug!(?from, "client connected");
+            self.env.spawn("client connection", self.clone().run(conn, from, place));
         }
     }
 
-    async fn serve(mut self, conn: BoxConn, remote: Remote, client: Option<ClientName>) {
-        let answers = self.answers;
+    /// Serves a connection until it ends or its place is needed.
+    async fn run(mut self, conn: BoxConn, from: Option<SocketAddr>, place: places::Place) {
+        let mut signal = self.stopped.clone();
+        let secured = tokio::select! {
+            biased; // Handshakes do not hold up the end of the server.
+            () = stopped(&mut signal) => return,
+            () = place.gives_way() => return,
+            secured = self.secure(conn, from) => secured,
+        };
+        let Some((Accepted { conn, client }, handler)) = secured else { return };
+        // The client has a verified certificate.
+        if client.is_some() {
+            place.standing().make_known();
+        }
+        let (remote, standing) = (Remote(from), place.standing().clone());
+        let wire = Wire::new(conn, self.env.clone(), standing.clone(), self.ping_time_min);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(remote);
+            // The streams of HTTP/2 are counted by their frames.
+            let open = (request.version() < Version::HTTP_2).then(|| standing.open());
+            let extensions = request.extensions_mut();
+            extensions.insert(remote);
             if let Some(client) = &client {
-                request.extensions_mut().insert(client.clone());
+                extensions.insert(client.clone());
             }
-            let answer = answers.answer(request);
-            async { Ok::<_, Infallible>(answer.await) }
+            if !standing.is_known() && handler.is_clients(&request) {
+                standing.make_known();
+            }
+            let answer = handler.handle(request, standing.is_known());
+            async {
+                let answer = answer.await;
+                Ok::<_, Infallible>(match open {
+                    None => answer,
+                    Some(open) => answer.map(|body| Body::new(Until { body, _open: open })),
+                })
+            }
         });
-        let conn = Policed::new(conn, self.env.clone(), self.ping_time_min);
-        let conn = TokioIo::new(Lenient::new(Box::new(conn)));
-        let connection = self.builder.serve_connection(conn, service);
+        let connection = self.builder.serve_connection(TokioIo::new(wire), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
-            biased; // Progress of the connection first; the stop signal is for idle ones.
+            biased; // Progress of the connection first; the signals are for idle ones.
             ended = connection.as_mut() => ended,
             () = stopped(&mut self.stopped) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = place.gives_way() => {
+                debug!(?from, "a client connection is closed: its place is needed");
+                if !place.standing().is_known() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased; // A connection that ends in time ends in order.
+                    ended = connection.as_mut() => ended,
+                    () = self.env.sleep(limits::CONNECTION_LEAVE) => return,
+                }
             }
         };
         if let Err(error) = ended {
             debug!(%error, "client connection ended");
         }
     }
+
+    /// The connection, secured where that is required; `None` if that fails, of which the acceptor logs
+    /// the reason.
+    async fn secure(&self, conn: BoxConn, from: Option<SocketAddr>) -> Option<(Accepted, H)> {
+        let handler = self.handler.clone();
+        let plain = |conn| Accepted { conn, client: None };
+        let Some(acceptor) = &self.acceptor else { return Some((plain(conn), handler)) };
+        let (tls, conn) = match self.plain {
+            true => either::is_tls(&self.env, conn).await?,
+            false => (true, conn),
+        };
+        if !tls {
+            return Some((plain(conn), handler));
+        }
+        Some((acceptor.accept(conn, from).await.ok()?, handler.secured()))
+    }
 }
 
-/// Waits for the word to stop, or for its giver to be gone.
+/// A response body of HTTP/1: its connection is not idle until it has ended.
+struct Until {
+    body: Body,
+    _open: places::Open,
+}
+
+impl http_body::Body for Until {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Waits for the signal to stop, or for the server to be dropped.
 pub(super) async fn stopped(signal: &mut latest::Receiver<bool>) {
-    // An error means that the server itself has been dropped.
+    // An error means that the sender has been dropped.
     let _ = signal.wait_for(|stop| *stop).await;
 }

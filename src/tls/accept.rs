@@ -1,4 +1,4 @@
-//! The listener's end of a secured stream: one handshake with whoever has connected, by the
+//! The listener's end of a secured stream: one handshake with a client or a member, by the
 //! certificates of that moment.
 
 use std::net::SocketAddr;
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::{NoClientAuth, NoServerSessionStorage};
 use rustls::time_provider::TimeProvider;
-use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
@@ -17,14 +16,14 @@ use super::files::{Contents, End, Reloading};
 use super::verify::Clients;
 use super::{ClientName, Settings, TlsError, origin};
 use crate::env::{BoxConn, Disk, Env};
-use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
+use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
 /// Which port is listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// HTTP/2 and HTTP/1; clients may come from anywhere.
     Client,
-    /// HTTP/1; members come from where their certificates say.
+    /// HTTP/1; members connect from the addresses in their certificates.
     Peer,
 }
 
@@ -37,14 +36,14 @@ impl std::fmt::Display for Port {
     }
 }
 
-/// A connection whose other end is who it should be.
+/// A connection whose other end is authenticated.
 pub struct Accepted {
     pub conn: BoxConn,
     /// Only with `client-cert-auth`, as in etcd.
     pub client: Option<ClientName>,
 }
 
-/// The handshake failed; the log says why.
+/// The handshake failed; the reason is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the TLS handshake failed")]
 pub struct Rejected;
@@ -59,8 +58,6 @@ struct Inner {
     asks_origin: bool,
     names_clients: bool,
     configs: Arc<Reloading<ServerConfig>>,
-    /// Handshakes that may still begin.
-    places: Semaphore,
 }
 
 impl Acceptor {
@@ -80,12 +77,11 @@ impl Acceptor {
             asks_origin: port == Port::Peer && !settings.skip_client_san_verification,
             names_clients: settings.client_cert_auth,
             configs,
-            places: Semaphore::new(TLS_HANDSHAKES_MAX),
         })))
     }
 
-    /// Takes a connection through its handshake. Takes up to `TLS_HANDSHAKE_TIMEOUT`: not to be
-    /// waited for by whoever accepts connections.
+    /// Takes a connection through its handshake, which may take `TLS_HANDSHAKE_TIMEOUT`. Handshakes do
+    /// not wait for each other: how many there are is bounded by the places of connections.
     pub async fn accept(
         &self,
         conn: BoxConn,
@@ -102,8 +98,8 @@ impl Acceptor {
         };
         let (port, from) = (inner.port, from.map(|from| from.to_string()));
         match why {
-            // Who only looks whether the port is open.
-            Why::Gone => debug!(from, %port, "somebody connected and said nothing"),
+            // A check whether the port is open.
+            Why::Gone => debug!(from, %port, "a connection was closed before its handshake"),
             Why::Failed(error) => {
                 warn!(
                     remote_addr = from,
@@ -133,7 +129,6 @@ impl Inner {
         from: Option<SocketAddr>,
         server_name: &mut Option<String>,
     ) -> Result<Accepted, Why> {
-        let _place = self.places.acquire().await.expect("nobody closes the semaphore");
         let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), conn).await;
         let hello = greeted.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => Why::Gone,

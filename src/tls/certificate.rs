@@ -1,27 +1,18 @@
-//! What is asked of a certificate beside its chain, and of a revocation list (RFC 5280). Chains are
-//! webpki's business; whom to believe is decided in `verify`.
+//! Facts in a certificate beside its chain, and in a revocation list (RFC 5280). Chains are built and
+//! judged by `verify` and `path`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rustls::pki_types::UnixTime;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::asn1_rs::Any;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::x509::X509Version;
 
 use super::TlsError;
-use super::der::{INTEGER, OBJECT, OCTETS, Reader, SEQUENCE, SET};
-
-/// Object identifiers, as DER has them.
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
-const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
-const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
-const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
-const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
-
-/// Tags of a certificate's optional parts, and of alternative names.
-const VERSION: u8 = 0xa0;
-const EXTENSIONS: u8 = 0xa3;
-const DNS_NAME: u8 = 0x82;
-const IP_ADDRESS: u8 = 0x87;
 
 /// What a certificate is shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,67 +21,10 @@ pub(super) enum Usage {
     Client,
 }
 
-/// A certificate's parts.
-struct Certificate<'a> {
-    serial: &'a [u8],
-    validity: Reader<'a>,
-    subject: Reader<'a>,
-    extensions: Reader<'a>,
-}
-
-impl<'a> Certificate<'a> {
-    fn parse(der: &'a [u8]) -> Option<Self> {
-        let mut signed = Reader::new(der).inside(SEQUENCE)?;
-        let mut parts = signed.inside(SEQUENCE)?;
-        let _version = parts.tagged(VERSION);
-        let serial = parts.tagged(INTEGER)?;
-        let _algorithm = parts.tagged(SEQUENCE)?;
-        let _issuer = parts.tagged(SEQUENCE)?;
-        let validity = parts.inside(SEQUENCE)?;
-        let subject = parts.inside(SEQUENCE)?;
-        let _public_key = parts.tagged(SEQUENCE)?;
-        let mut extensions = Reader::new(&[]);
-        while let Some((tag, contents)) = parts.value() {
-            if tag == EXTENSIONS {
-                extensions = Reader::new(contents).inside(SEQUENCE)?;
-            }
-        }
-        Some(Self { serial, validity, subject, extensions })
-    }
-
-    /// What an extension says, if it is there.
-    fn extension(&self, wanted: &[u8]) -> Option<Reader<'a>> {
-        let mut extensions = self.extensions;
-        while let Some(mut extension) = extensions.inside(SEQUENCE) {
-            let id = extension.tagged(OBJECT)?;
-            while let Some((tag, contents)) = extension.value() {
-                if tag == OCTETS && id == wanted {
-                    return Reader::new(contents).inside(SEQUENCE);
-                }
-            }
-        }
-        None
-    }
-
-    /// The last one, as Go has it.
-    fn common_name(&self) -> Option<String> {
-        let mut found = None;
-        let mut subject = self.subject;
-        while let Some(mut set) = subject.inside(SET) {
-            while let Some(mut attribute) = set.inside(SEQUENCE) {
-                if attribute.tagged(OBJECT)? == COMMON_NAME {
-                    found = attribute.value().and_then(text);
-                }
-            }
-        }
-        found
-    }
-
-    /// First and last second, since 1970.
-    fn valid(&self) -> Option<(i64, i64)> {
-        let mut validity = self.validity;
-        Some((seconds(validity.value()?)?, seconds(validity.value()?)?))
-    }
+/// A certificate without anything behind it.
+pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+    let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+    rest.is_empty().then_some(certificate)
 }
 
 /// The names of a certificate.
@@ -104,15 +38,17 @@ pub(super) struct Names {
 impl Names {
     /// `None` for what is no certificate.
     pub fn of(der: &[u8]) -> Option<Self> {
-        let certificate = Certificate::parse(der)?;
-        let mut names = Self { common: certificate.common_name(), ..Self::default() };
-        if let Some(mut alternatives) = certificate.extension(ALTERNATIVE_NAMES) {
-            while let Some((tag, contents)) = alternatives.value() {
-                match tag {
-                    DNS_NAME => names.dns.extend(String::from_utf8(contents.to_vec())),
-                    IP_ADDRESS => names.addresses.extend(address(contents)),
-                    _ => {}
-                }
+        let certificate = parse(der)?;
+        // The last one, as Go has it.
+        let common = certificate.subject().iter_common_name().last();
+        let common = common.and_then(|name| text(name.attr_value()));
+        let mut names = Self { common, ..Self::default() };
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        for name in alternatives.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => names.dns.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => names.addresses.extend(address(bytes)),
+                _ => {}
             }
         }
         Some(names)
@@ -129,48 +65,57 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 /// The serial number without leading zeros.
 pub(super) fn serial(der: &[u8]) -> Option<Vec<u8>> {
-    Certificate::parse(der).map(|certificate| stripped(certificate.serial))
+    parse(der).map(|certificate| stripped(certificate.raw_serial()))
 }
 
 /// Whether a certificate that is trusted itself, and needs no chain, is valid now and made for `usage`.
 pub(super) fn is_usable(der: &[u8], now: UnixTime, usage: Usage) -> bool {
-    let Some(certificate) = Certificate::parse(der) else { return false };
+    let certificate = parse(der);
+    certificate.is_some_and(|found| is_in_time(&found, now) && is_for(&found, usage))
+}
+
+pub(super) fn is_in_time(certificate: &X509Certificate<'_>, now: UnixTime) -> bool {
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let in_time = certificate.valid().is_some_and(|(first, last)| first <= now && now <= last);
-    let wanted = match usage {
-        Usage::Server => SERVER_AUTH,
-        Usage::Client => CLIENT_AUTH,
-    };
-    let for_usage = certificate.extension(EXTENDED_KEY_USAGE).is_none_or(|mut usages| {
-        std::iter::from_fn(|| usages.tagged(OBJECT)).any(|id| id == wanted || id == ANY_USAGE)
-    });
-    in_time && for_usage
+    let validity = certificate.validity();
+    validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
 }
 
-/// The serial numbers in a revocation list (DER). Who issued the list, and whether it is still valid,
-/// is not looked at, as in etcd.
-pub(super) fn revoked(der: &[u8]) -> Result<BTreeSet<Vec<u8>>, TlsError> {
-    read_list(der).ok_or_else(|| TlsError::new("x509: malformed crl"))
-}
-
-fn read_list(der: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
-    let mut signed = Reader::new(der).inside(SEQUENCE)?;
-    let mut parts = signed.inside(SEQUENCE)?;
-    let _version = parts.tagged(INTEGER);
-    let _algorithm = parts.tagged(SEQUENCE)?;
-    let _issuer = parts.tagged(SEQUENCE)?;
-    let _this_update = parts.value().and_then(seconds)?;
-    let mut revoked = BTreeSet::new();
-    while let Some((tag, contents)) = parts.value() {
-        // The time of the next update, which is not looked at, may stand before the entries.
-        if tag == SEQUENCE {
-            let mut entries = Reader::new(contents);
-            while !entries.is_empty() {
-                revoked.insert(stripped(entries.inside(SEQUENCE)?.tagged(INTEGER)?));
-            }
+/// Whether its extended key usage, if it has one, covers `usage`.
+pub(super) fn is_for(certificate: &X509Certificate<'_>, usage: Usage) -> bool {
+    match certificate.extended_key_usage() {
+        Ok(None) => true,
+        Ok(Some(usages)) => {
+            let wanted = match usage {
+                Usage::Server => usages.value.server_auth,
+                Usage::Client => usages.value.client_auth,
+            };
+            wanted || usages.value.any
         }
+        Err(_) => false,
     }
-    parts.is_empty().then_some(revoked)
+}
+
+/// Whether other certificates may be signed with its key, by Go's rules: it is a CA, and the usage of its
+/// key, if it has one, includes it. The first version of X.509 has neither.
+pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
+    let is_ca = match certificate.basic_constraints() {
+        Ok(Some(constraints)) => constraints.value.ca,
+        Ok(None) => certificate.version() == X509Version::V1,
+        Err(_) => false,
+    };
+    let signs = match certificate.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    };
+    is_ca && signs
+}
+
+/// The serial numbers in a revocation list (DER). Its issuer and its validity are not checked, as in
+/// etcd.
+pub(super) fn revoked(der: &[u8]) -> Result<BTreeSet<Vec<u8>>, TlsError> {
+    let list = CertificateRevocationList::from_der(der).ok().filter(|(rest, _)| rest.is_empty());
+    let (_, list) = list.ok_or_else(|| TlsError::new("x509: malformed crl"))?;
+    Ok(list.iter_revoked_certificates().map(|entry| stripped(entry.raw_serial())).collect())
 }
 
 fn stripped(serial: &[u8]) -> Vec<u8> {
@@ -179,11 +124,12 @@ fn stripped(serial: &[u8]) -> Vec<u8> {
 }
 
 /// A string in one of X.509's kinds.
-fn text((tag, bytes): (u8, &[u8])) -> Option<String> {
-    match tag {
+fn text(value: &Any<'_>) -> Option<String> {
+    let bytes = value.data;
+    match value.tag().0 {
         // UTF8, Numeric, Printable, IA5.
         0x0c | 0x12 | 0x13 | 0x16 => String::from_utf8(bytes.to_vec()).ok(),
-        // T61, which everybody reads as Latin-1.
+        // T61, which is read as Latin-1.
         0x14 => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
         // BMP.
         0x1e => {
@@ -195,65 +141,20 @@ fn text((tag, bytes): (u8, &[u8])) -> Option<String> {
     }
 }
 
-/// UTCTime (of the years 1950 to 2049) or GeneralizedTime, as seconds since 1970.
-fn seconds((tag, bytes): (u8, &[u8])) -> Option<i64> {
-    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('Z')?;
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let (year, rest) = match tag {
-        0x17 => {
-            let (year, rest) = text.split_at_checked(2)?;
-            let year: i64 = year.parse().ok()?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-        }
-        0x18 => {
-            let (year, rest) = text.split_at_checked(4)?;
-            (year.parse().ok()?, rest)
-        }
-        _ => return None,
-    };
-    if rest.len() != 10 {
-        return None;
-    }
-    let field = |at: usize| rest[at..at + 2].parse::<i64>().ok();
-    let (month, day) = (field(0)?, field(2)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    Some(days(year, month, day) * 86_400 + field(4)? * 3600 + field(6)? * 60 + field(8)?)
-}
-
-/// Days since 1970-01-01. Years begin in March here, so that a leap day comes last.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
-        - 719_468
-}
-
 #[cfg(test)]
 mod tests {
+    use x509_parser::oid_registry::asn1_rs::Tag;
+
     use super::*;
 
     #[test]
-    fn times_are_seconds() {
-        assert_eq!(seconds((0x17, b"700101000000Z")), Some(0));
-        assert_eq!(seconds((0x17, b"491231235959Z")), Some(2_524_607_999));
-        assert_eq!(seconds((0x18, b"20000229120000Z")), Some(951_825_600));
-        assert_eq!(seconds((0x18, b"40960101000000Z")), Some(67_090_118_400));
-        for bad in [&b"700101000000"[..], b"7001010000Z", b"70010100000aZ", b"701301000000Z", b""] {
-            assert_eq!(seconds((0x17, bad)), None, "{bad:?}");
-        }
-    }
-
-    #[test]
     fn strings_come_in_many_kinds() {
-        assert_eq!(text((0x0c, "ä".as_bytes())).as_deref(), Some("ä"));
-        assert_eq!(text((0x14, &[0xe4])).as_deref(), Some("ä"));
-        assert_eq!(text((0x1e, &[0, 0xe4])).as_deref(), Some("ä"));
-        assert_eq!(text((0x1e, &[0])), None);
-        assert_eq!(text((0x02, b"1")), None);
+        let text = |tag, bytes: &[u8]| text(&Any::from_tag_and_data(Tag(tag), bytes));
+        assert_eq!(text(0x0c, "ä".as_bytes()).as_deref(), Some("ä"));
+        assert_eq!(text(0x14, &[0xe4]).as_deref(), Some("ä"));
+        assert_eq!(text(0x1e, &[0, 0xe4]).as_deref(), Some("ä"));
+        assert_eq!(text(0x1e, &[0]), None);
+        assert_eq!(text(0x02, b"1"), None);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! Certificates, keys, CAs and revocation lists on disk, read anew for every handshake. What is made
-//! of them is kept for as long as their bytes stay the same. What they mean is not known here.
+//! Certificates, keys, CAs and revocation lists on disk, and whether they have changed. What is made
+//! of them is kept for as long as their bytes stay the same. Their contents are not interpreted here.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
 
 use super::{Settings, TlsError, is_given};
-use crate::env::{Disk, Env, Open};
-use crate::limits::TLS_FILE_BYTES_MAX;
+use crate::env::{Disk, Env, Open, Work};
+use crate::limits::{TLS_FILE_BYTES_MAX, TLS_FILES_FRESH};
 
 /// Where Linux distributions keep the CAs that they trust; the first that is there counts.
 const SYSTEM_CAS: &[&str] = &[
@@ -36,7 +36,7 @@ pub(super) enum End {
 pub(super) struct Contents {
     pub pair: Option<Pair>,
     pub ca: Option<Vec<u8>>,
-    /// A list that cannot be read only keeps those out who show a certificate.
+    /// A list that cannot be read refuses all certificates.
     pub crl: Option<Result<Vec<u8>, TlsError>>,
 }
 
@@ -102,14 +102,10 @@ pub(super) fn revocation_list(bytes: &[u8]) -> Vec<u8> {
     crl.map_or_else(|| bytes.to_vec(), |(_, der)| der)
 }
 
-/// The CAs that this machine trusts, none if it keeps them elsewhere.
-pub(super) fn system_roots(disk: &dyn Disk) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
+/// The certificates of the CAs that this machine trusts, none if it keeps them elsewhere.
+pub(super) fn system_authorities(disk: &dyn Disk) -> Vec<CertificateDer<'static>> {
     let found = SYSTEM_CAS.iter().find_map(|path| read(disk, Path::new(path)).ok());
-    let found = found.and_then(|pem| certificates(&pem).ok());
-    // One that cannot be used is another's matter; the rest count.
-    roots.add_parsable_certificates(found.unwrap_or_default());
-    roots
+    found.and_then(|pem| certificates(&pem).ok()).unwrap_or_default()
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -138,13 +134,16 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// What is made of the files, as new as they are.
+/// What is made of the files, made anew when they have changed. They are compared when the last
+/// comparison is older than [`TLS_FILES_FRESH`]: one comparison serves all handshakes meanwhile.
 pub(super) struct Reloading<T> {
     env: Env,
     settings: Settings,
     end: End,
     build: Build<T>,
     state: Mutex<State<T>>,
+    /// When the last comparison began, and its outcome. Locked while one is on its way.
+    last: tokio::sync::Mutex<Option<(Instant, Result<Arc<T>, TlsError>)>>,
 }
 
 type Build<T> = Box<dyn Fn(&dyn Disk, &Settings, &Contents) -> Result<T, TlsError> + Send + Sync>;
@@ -158,13 +157,24 @@ struct State<T> {
 impl<T: Send + Sync + 'static> Reloading<T> {
     pub fn new(env: Env, settings: Settings, end: End, build: Build<T>) -> Arc<Self> {
         let state = Mutex::new(State { made: None, failure: None });
-        Arc::new(Self { env, settings, end, build, state })
+        let last = tokio::sync::Mutex::new(None);
+        Arc::new(Self { env, settings, end, build, state, last })
     }
 
-    /// What the files say now.
+    /// What the files held at some time within the last [`TLS_FILES_FRESH`].
     pub async fn current(self: &Arc<Self>) -> Result<Arc<T>, TlsError> {
+        let mut last = self.last.lock().await;
+        let now = self.env.now();
+        if let Some((at, outcome)) = &*last
+            && now < *at + TLS_FILES_FRESH
+        {
+            return outcome.clone();
+        }
         let this = self.clone();
-        self.env.blocking("read certificates", move || this.look()).await
+        let compare = move || this.look();
+        let outcome = self.env.blocking_for(Work::Tls, "read certificates", compare).await;
+        *last = Some((now, outcome.clone()));
+        outcome
     }
 
     fn look(&self) -> Result<Arc<T>, TlsError> {

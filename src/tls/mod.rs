@@ -1,35 +1,35 @@
-//! Secured streams: TLS around what clients and other members connect to, as etcd configures it (3.7,
-//! `client/pkg/transport`, `client/pkg/tlsutil`). It opens no socket and speaks nothing inside a
+//! Secured streams: TLS for the connections of clients and members, as etcd configures it (3.7,
+//! `client/pkg/transport`, `client/pkg/tlsutil`). It opens no socket and speaks no protocol inside a
 //! stream: an [`Acceptor`] and a [`Dialer`] make a secured [`crate::env::BoxConn`] of a plain one.
 //!
 //! Rules that are etcd's:
-//! * A listener asks clients for certificates when it has a CA or `client-cert-auth`; it takes none
-//!   without one then. Without a CA, the system's CAs count.
-//! * The names of a certificate are its alternative names; the common name is nobody's host.
+//! * A listener requires certificates of clients when it has a CA or `client-cert-auth`.
+//!   Without a CA, the system's CAs count.
+//! * The names of a certificate are its alternative names; the common name is no host.
 //! * A member that connects to the peer port must come from an address that its certificate names.
-//! * A revocation list counts by serial number, whoever issued it, at listeners only.
+//! * A revocation list counts by serial number, whatever its issuer, at listeners only.
 //! * Certificates that a member makes for itself encrypt and prove nothing.
 //!
 //! Invariants:
-//! * Files are read anew for every handshake. What changed counts for new connections; what cannot be
-//!   used fails them, and no other.
+//! * A changed file counts for new connections within a second, and for no other; one that cannot be
+//!   used fails them. Handshakes do not each read the files.
 //! * Every session is a whole handshake: nothing is resumed, so nothing escapes a check.
-//! * A handshake has a time limit, and only so many are on their way at once.
-//! * Time comes from the environment. Randomness comes from `ring`, which asks the system itself and
-//!   takes no other source; the simulator answers in the system's place.
+//! * A handshake has a time limit. Handshakes do not wait for each other.
+//! * Time comes from the environment. Randomness comes from `ring`, which takes it from the
+//!   system and from no other source; the simulator answers in the system's place.
 //!
 //! Reading order: this file (settings), [`target`] (where a URL leads), `suites` (versions, cipher
-//! suites), `files` (reading, reading again), `der`, `certificate` (what is asked of one), `verify` (who
-//! is believed), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
+//! suites), `files` (reading, reading again), `certificate` (facts in one), `verify` (trust), `path`
+//! (CAs that are clients), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
 //! `self_signed`.
 
 mod accept;
 mod certificate;
-mod der;
 mod dial;
 pub mod either;
 mod files;
 mod origin;
+mod path;
 mod self_signed;
 pub mod suites;
 pub mod target;
@@ -59,18 +59,18 @@ pub struct Settings {
     pub trusted_ca_file: PathBuf,
     pub client_cert_auth: bool,
     pub crl_file: PathBuf,
-    /// The common names that are let in; everybody whom the CA vouches for when empty.
+    /// The common names that are accepted; all when empty.
     pub allowed_cns: Vec<String>,
     /// The same, by alternative names.
     pub allowed_hostnames: Vec<String>,
-    /// Do not ask where a member comes from.
+    /// Does not check the addresses from which members connect.
     pub skip_client_san_verification: bool,
     /// What a server's certificate must name, in place of the host that was connected to.
     pub server_name: String,
-    /// The certificate that is shown when connecting must have no common name: who connects for others
-    /// must not be taken for one of them.
+    /// The certificate that is shown when connecting must have no common name: a proxy must not be taken
+    /// for a user.
     pub nameless: bool,
-    /// Believe any server.
+    /// Accepts any server certificate.
     pub insecure_skip_verify: bool,
     pub protocol: Protocol,
     /// A certificate to be made where there is none; see [`Settings::prepare`].
@@ -121,8 +121,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Makes the certificate that is to be made, unless it is there from an earlier start. What is left
-    /// of other settings then is what etcd leaves: no CA, nobody is asked who they are.
+    /// Makes the certificate that is to be made, unless it is there from an earlier start. The
+    /// other settings are then reset as in etcd: no CA, no client certificates.
     pub async fn prepare(&mut self, env: &Env) -> Result<(), TlsError> {
         let Some(generate) = self.generate.take() else { return Ok(()) };
         let (cert_file, key_file) = self_signed::make(env, &generate).await?;
@@ -138,12 +138,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether those who connect must show a certificate.
+    /// Whether clients must show a certificate.
     fn asks_clients(&self) -> bool {
         is_given(&self.trusted_ca_file) || self.client_cert_auth
     }
 
-    /// The pair that is shown when connecting.
+    /// The certificate and key that are shown when connecting.
     fn client_pair(&self) -> (&Path, &Path) {
         match is_given(&self.client_cert_file) {
             true => (&self.client_cert_file, &self.client_key_file),
@@ -174,7 +174,7 @@ fn is_given(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
 
-/// One address to listen on, as a URL's scheme asks for it.
+/// One address to listen on, and whether its URL's scheme requires TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub place: Place,
@@ -198,7 +198,7 @@ impl Listen {
     }
 }
 
-/// The common name of the certificate by which a client has proved who it is. A request carries it as
+/// The common name of a client's verified certificate. A request carries it as
 /// an extension when its connection was verified because of `client-cert-auth`: where authentication is
 /// on and the request has no token, this is its user (etcd, `AuthInfoFromTLS`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Whether a member comes from where its certificate says (etcd, `checkCertSAN`): its address stands in
-//! the certificate, or is that of a name in it. A certificate without names may come from anywhere.
+//! Whether a member connects from an address of its certificate (etcd, `checkCertSAN`): one that the
+//! certificate names, or one of a host that it names. A certificate without names is valid anywhere.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::certificate::Names;
 use crate::env::Env;
 
 pub(super) async fn check(env: &Env, names: &Names, from: IpAddr) -> Result<(), TlsError> {
-    // A member that listens on IPv6 sees IPv4 addresses in IPv6's clothes.
+    // A listener on IPv6 reports IPv4 addresses as mapped ones.
     let from = from.to_canonical();
     if names.addresses.is_empty() && names.dns.is_empty() || names.addresses.contains(&from) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Where a URL leads: `http`, `https`, `unix` and `unixs`, as etcd takes them. A unix URL names a
+//! The targets of URLs: `http`, `https`, `unix` and `unixs`, as etcd takes them. A unix URL names a
 //! file: its host and port, its path, or both in a row, so `unix://m0:2379` is the file `m0:2379` in the
 //! folder in which the process was started.
 
@@ -11,7 +11,7 @@ use crate::env::{BoxConn, Env};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     pub way: Way,
-    /// Whether the scheme asks for TLS; `None` when there is no scheme.
+    /// Whether the scheme requires TLS; `None` when there is no scheme.
     pub secure: Option<bool>,
     /// The host alone, without brackets: what a certificate must name.
     pub name: String,

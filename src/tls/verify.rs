@@ -1,69 +1,156 @@
-//! Who is believed: rustls's verifiers over webpki, with etcd's further rules around them. A
-//! certificate that is itself among the trusted ones needs no chain, CA or not, as in Go: a member's own
-//! certificate may be its only CA.
+//! Trust: webpki's chains with Go's rules for authorities, and etcd's further rules around them.
+//!
+//! A certificate of `--trusted-ca-file` is an authority if it is a CA's, its key may sign certificates and
+//! its usage fits; it counts while it is valid. Every certificate of that file also vouches for itself, CA
+//! or not, as in Go: a member's own certificate may be the only one there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
+use rustls::client::verify_server_name;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
+use webpki::{
+    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage,
+    RequiredEkuNotFoundContext, VerifiedPath,
 };
 
 use super::certificate::{self, Names, Usage};
 use super::files::{self, Contents};
-use super::{Settings, TlsError};
+use super::{Settings, TlsError, path};
 use crate::env::Disk;
 
-/// The CAs, and the certificates that are trusted as they are.
+/// The authorities, and the certificates that are trusted as they are.
 struct Trusted {
-    roots: Arc<RootCertStore>,
+    usage: Usage,
+    /// As webpki has them, and their certificates in the same order.
+    anchors: Vec<TrustAnchor<'static>>,
+    authorities: Vec<CertificateDer<'static>>,
     themselves: Vec<CertificateDer<'static>>,
 }
 
 impl Trusted {
-    fn new(disk: &dyn Disk, contents: &Contents) -> Result<Self, TlsError> {
+    fn new(disk: &dyn Disk, contents: &Contents, usage: Usage) -> Result<Self, TlsError> {
+        let none = Vec::new;
+        let mut trusted = Self { usage, anchors: none(), authorities: none(), themselves: none() };
         let Some(pem) = &contents.ca else {
-            let roots = Arc::new(files::system_roots(disk));
-            return Ok(Self { roots, themselves: Vec::new() });
+            for authority in files::system_authorities(disk) {
+                // One that cannot be used does not matter; the rest count.
+                let _ = trusted.add(authority);
+            }
+            return Ok(trusted);
         };
-        let themselves = files::certificates(pem)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &themselves {
-            roots
-                .add(certificate.clone())
-                .map_err(|error| TlsError::new(format!("trusted CA: {error}")))?;
+        for given in files::certificates(pem)? {
+            trusted.themselves.push(given.clone());
+            trusted.add(given).map_err(|error| TlsError::new(format!("trusted CA: {error}")))?;
         }
-        Ok(Self { roots: Arc::new(roots), themselves })
+        Ok(trusted)
     }
 
-    /// A verifier over the CAs; `None` without a CA: nobody but those who are trusted themselves is
-    /// believed then.
-    fn verifier<V>(
+    /// Adds an authority, if it is one.
+    fn add(&mut self, der: CertificateDer<'static>) -> Result<(), webpki::Error> {
+        let anchor = webpki::anchor_from_trusted_cert(&der)?.to_owned();
+        let is_authority = certificate::parse(&der).is_some_and(|parsed| {
+            certificate::is_authority(&parsed) && certificate::is_for(&parsed, self.usage)
+        });
+        if is_authority {
+            self.anchors.push(anchor);
+            self.authorities.push(der);
+        }
+        Ok(())
+    }
+
+    fn check(
         &self,
-        build: impl FnOnce(Arc<RootCertStore>) -> Result<V, VerifierBuilderError>,
-    ) -> Result<Option<V>, TlsError> {
-        if self.roots.is_empty() {
-            return Ok(None);
+        shown: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
+        if self.themselves.contains(shown) && certificate::is_usable(shown, now, self.usage) {
+            return Ok(());
         }
-        let built = build(self.roots.clone());
-        built.map(Some).map_err(|error| TlsError::new(format!("trusted CA: {error}")))
-    }
-
-    fn vouches_for(&self, der: &CertificateDer<'_>, now: UnixTime, usage: Usage) -> bool {
-        self.themselves.contains(der) && certificate::is_usable(der, now, usage)
+        let in_time = |path: &VerifiedPath<'_>| {
+            let at = self.anchors.iter().position(|anchor| std::ptr::eq(anchor, path.anchor()));
+            let authority = at.and_then(|at| certificate::parse(&self.authorities[at]));
+            match authority.is_some_and(|authority| certificate::is_in_time(&authority, now)) {
+                true => Ok(()),
+                false => Err(webpki::Error::UnknownIssuer),
+            }
+        };
+        let parsed = EndEntityCert::try_from(shown).map_err(refusal)?;
+        let checked = parsed.verify_for_usage(
+            algorithms.all,
+            &self.anchors,
+            others,
+            now,
+            self.usage,
+            None,
+            Some(&in_time),
+        );
+        let authorities = self.authorities.iter();
+        match checked {
+            Ok(_) => Ok(()),
+            Err(webpki::Error::CaUsedAsEndEntity)
+                if path::leads_to_authority(shown, others, authorities, now, self.usage) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(refusal(error)),
+        }
     }
 }
 
-/// The names that are let in.
+/// The usage that a certificate names, if it names any, or any usage at all.
+impl ExtendedKeyUsageValidator for Usage {
+    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        const ANY: KeyPurposeId<'_> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0x00]);
+        const SERVER: KeyPurposeId<'_> =
+            KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01]);
+        const CLIENT: KeyPurposeId<'_> =
+            KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]);
+        let (wanted, required) = match self {
+            Self::Server => (SERVER, KeyUsage::server_auth()),
+            Self::Client => (CLIENT, KeyUsage::client_auth()),
+        };
+        let mut present = Vec::new();
+        for usage in usages {
+            let usage = usage?;
+            if usage == wanted || usage == ANY {
+                return Ok(());
+            }
+            present.push(usage.to_decoded_oid());
+        }
+        if present.is_empty() {
+            return Ok(());
+        }
+        let context = RequiredEkuNotFoundContext { required, present };
+        Err(webpki::Error::RequiredEkuNotFoundContext(context))
+    }
+}
+
+fn refusal(error: webpki::Error) -> Error {
+    use webpki::Error as E;
+    match error {
+        E::CertExpired { .. } => CertificateError::Expired,
+        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        error => CertificateError::Other(OtherError(Arc::new(error))),
+    }
+    .into()
+}
+
+/// The names that are accepted.
 #[derive(Clone, Debug)]
 struct Allowed {
     cns: Vec<String>,
@@ -101,15 +188,13 @@ fn refused(why: impl AsRef<str>) -> Error {
     CertificateError::Other(OtherError(Arc::new(TlsError::new(why)))).into()
 }
 
-/// Verifies those who connect.
+/// Verifies clients.
 pub(super) struct Clients {
-    /// `None` without a CA.
-    webpki: Option<Arc<dyn ClientCertVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
     hints: Vec<DistinguishedName>,
     trusted: Trusted,
     allowed: Allowed,
-    /// Serial numbers that are kept out; an error keeps everybody out.
+    /// Serial numbers that are refused; with an error all are.
     revoked: Result<BTreeSet<Vec<u8>>, TlsError>,
 }
 
@@ -126,11 +211,8 @@ impl Clients {
         contents: &Contents,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let trusted = Trusted::new(disk, contents)?;
+        let trusted = Trusted::new(disk, contents, Usage::Client)?;
         let algorithms = provider.signature_verification_algorithms;
-        let webpki = trusted.verifier(|roots| {
-            WebPkiClientVerifier::builder_with_provider(roots, provider).build()
-        })?;
         let revoked = match &contents.crl {
             None => Ok(BTreeSet::new()),
             Some(Err(error)) => Err(error.clone()),
@@ -140,8 +222,9 @@ impl Clients {
             let crl_file = settings.crl_file.display();
             tracing::warn!(%crl_file, %error, "nobody with a certificate is let in");
         }
-        let hints = trusted.roots.subjects();
-        Ok(Self { webpki, algorithms, hints, trusted, allowed: Allowed::new(settings), revoked })
+        let subject = |anchor: &TrustAnchor<'_>| DistinguishedName::in_sequence(&anchor.subject);
+        let hints = trusted.anchors.iter().map(subject).collect();
+        Ok(Self { algorithms, hints, trusted, allowed: Allowed::new(settings), revoked })
     }
 
     fn check_revoked<'a>(
@@ -174,10 +257,7 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if !self.trusted.vouches_for(end_entity, now, Usage::Client) {
-            let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-            webpki.verify_client_cert(end_entity, intermediates, now)?;
-        }
+        self.trusted.check(end_entity, intermediates, now, &self.algorithms)?;
         self.allowed.check(end_entity)?;
         self.check_revoked(std::iter::once(end_entity).chain(intermediates))?;
         Ok(ClientCertVerified::assertion())
@@ -208,8 +288,6 @@ impl ClientCertVerifier for Clients {
 
 /// Verifies the server that is connected to.
 pub(super) struct Servers {
-    /// `None` without a CA.
-    webpki: Option<Arc<WebPkiServerVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
     trusted: Trusted,
     allowed: Allowed,
@@ -228,12 +306,9 @@ impl Servers {
         contents: &Contents,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let trusted = Trusted::new(disk, contents)?;
+        let trusted = Trusted::new(disk, contents, Usage::Server)?;
         let algorithms = provider.signature_verification_algorithms;
-        let webpki = trusted.verifier(|roots| {
-            WebPkiServerVerifier::builder_with_provider(roots, provider).build()
-        })?;
-        Ok(Self { webpki, algorithms, trusted, allowed: Allowed::new(settings) })
+        Ok(Self { algorithms, trusted, allowed: Allowed::new(settings) })
     }
 }
 
@@ -243,21 +318,11 @@ impl ServerCertVerifier for Servers {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.trusted.vouches_for(end_entity, now, Usage::Server) {
-            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        } else {
-            let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-            webpki.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            )?;
-        }
+        self.trusted.check(end_entity, intermediates, now, &self.algorithms)?;
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         self.allowed.check(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -285,8 +350,8 @@ impl ServerCertVerifier for Servers {
     }
 }
 
-/// Believes every server, as its name says. A signature by a key that nobody vouches for proves
-/// nothing, so none is looked at: etcd signs with a curve that `ring` does not have when it makes its
+/// Accepts every server. A signature by a key that no authority vouches for proves nothing, so none is
+/// verified: etcd signs with a curve that `ring` does not have when it makes its
 /// own certificate.
 #[derive(Debug)]
 pub(super) struct Anybody;

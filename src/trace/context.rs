@@ -1,5 +1,5 @@
 //! W3C trace context as callers send it (<https://www.w3.org/TR/trace-context/>), read as OpenTelemetry's
-//! Go library reads it. None is written: nobody is called on behalf of a call.
+//! Go library reads it. None is written: a call causes no call to another server.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ impl Parent {
         let (trace, span) = (hex(parts.next()?)?, hex(parts.next()?)?);
         let [flags] = hex(parts.next()?)?;
         let rest = parts.next().unwrap_or_default();
-        // Later versions may say more, and 255 is none.
+        // Later versions may have more fields, and 255 is no version.
         let strict = version == 0 && (!rest.is_empty() || flags > SAMPLED | RANDOM);
         if version == u8::MAX || strict || trace == [0; 16] || span == [0; 8] {
             return None;

@@ -1,17 +1,17 @@
-//! Spans: what a call did and when, as OpenTelemetry has it, for an operator who follows requests through
+//! Spans: what a call did and when, as OpenTelemetry has it, for operators that follow requests through
 //! many programs. Not the log, and nothing is sent from here: ended spans wait in a bounded queue, from
 //! which `server` takes them to a collector.
 //!
 //! The meaning is etcd's (3.7, `server/embed/config_tracing.go`, otelgrpc 0.68):
-//! * A caller that is in a trace decides: its call is traced if it says so, and not if it does not.
+//! * A caller that is in a trace decides whether its call is traced.
 //! * Of the other calls a share is traced, decided by the trace's id alone, so that all programs which
 //!   have the same share come to the same.
 //! * A call's span has the gRPC method's name; what a member does for it stands in spans within.
 //!
-//! What is not traced costs a look at one header, and no random number unless a share is asked for. A span
+//! A call that is not traced costs a look at one header, and no random number unless a share is kept. A span
 //! that finds no room is dropped and counted: tracing never makes a call wait.
 //!
-//! Reading order: [`context`] (what callers say), `sampler`, [`span`].
+//! Reading order: [`context`] (what callers send), `sampler`, [`span`].
 
 pub mod context;
 mod sampler;
@@ -29,7 +29,7 @@ use crate::env::Env;
 use crate::limits;
 use crate::metrics::Metrics;
 
-/// What of calls is traced, and who is told.
+/// Which calls are traced, and where their spans are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The collector, `host:port`.

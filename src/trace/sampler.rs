@@ -1,9 +1,9 @@
-//! Which traces are kept, when nobody has decided yet: a share of them, by the trace's id alone, as
+//! Which traces are kept, when no caller has decided: a share of them, by the trace's id alone, as
 //! OpenTelemetry's `TraceIdRatioBased` is in its Go library.
 
 use super::context::TraceId;
 
-/// Half of what 64 bits can say: the numbers that ids are compared by are below.
+/// Half of the range of 64 bits: the numbers that ids are compared by are below.
 const ALL: u64 = 1 << 63;
 const MILLION: u32 = 1_000_000;
 

@@ -1,4 +1,4 @@
-//! One span: begun, told what happens in it, ended once. It is kept in the form in which it is sent.
+//! One span: begun, filled with events, ended once. It is kept in the form in which it is sent.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use crate::plant;
 const PARENT_KNOWN: u32 = 0x100;
 const PARENT_REMOTE: u32 = 0x200;
 
-/// A span that goes on; clones are the same span. It ends when it is told to, or with its last clone.
+/// An open span; clones are the same span. It ends by a call, or with its last clone.
 #[derive(Clone)]
 pub struct Span(Arc<Inner>);
 
@@ -34,7 +34,7 @@ struct Inner {
     open: Mutex<Option<Ended>>,
 }
 
-/// What both clocks showed when the call began. All that is told of it is told by the one that does not
+/// What both clocks showed when the call began. All its times are measured by the one that does not
 /// jump, so that what comes later is later.
 #[derive(Clone)]
 struct Clock {
@@ -107,7 +107,7 @@ impl Span {
         Self(Arc::new(Inner { tracer, trace, id, flags, state, clock, open }))
     }
 
-    /// Says more of what it is.
+    /// Adds attributes.
     pub fn add(&self, attributes: impl IntoIterator<Item = KeyValue>) {
         self.0.change(|span| span.attributes.extend(attributes));
     }

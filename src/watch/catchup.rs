@@ -10,7 +10,7 @@ use super::link::{Slot, Stopped};
 use super::record::{Record, Response, key_of};
 use super::session::Session;
 use super::watchers::State;
-use crate::env::BoxFuture;
+use crate::env::{BoxFuture, Work};
 use crate::plant;
 use crate::types::Revision;
 
@@ -87,7 +87,7 @@ impl Session {
             (self.env.clone(), self.history.clone(), self.readers.clone());
         self.reading = Reading::Running(Box::pin(async move {
             let _turn = readers.acquire().await.expect("it is never closed");
-            let page = env.blocking("watch catch-up", move || history.read(&ask)).await;
+            let page = env.blocking_for(Work::Reads, "watch catch-up", move || history.read(&ask)).await;
             (Step { from, slots, wanted }, page)
         }));
     }

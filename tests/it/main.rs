@@ -29,6 +29,7 @@ mod members;
 mod names;
 mod overload;
 mod overload_json;
+#[allow(dead_code, reason = "the unit tests ask for more of it")]
 #[path = "../../src/tls/tests/pki.rs"]
 mod pki;
 mod pprof;
@@ -41,6 +42,7 @@ mod recipes;
 mod restore;
 mod shipped;
 mod srv;
+mod strangers;
 mod tls;
 mod tracing;
 

@@ -109,6 +109,8 @@ pub struct Server {
     folder: Option<PathBuf>,
     /// What the process finds in place of the machine's `/etc/resolv.conf`.
     resolv_conf: Option<PathBuf>,
+    /// How many files the process may have open.
+    files_max: Option<u32>,
     child: Option<Child>,
     log: Arc<Log>,
     /// Log lines of earlier runs, not to be taken for those of this one.
@@ -195,6 +197,7 @@ impl Server {
             peer_scheme: "http",
             folder: None,
             resolv_conf: None,
+            files_max: None,
             child: None,
             log: Arc::default(),
             started_at_line: 0,
@@ -213,6 +216,11 @@ impl Server {
     pub fn peer_url(&self) -> String {
         let host = if self.peer_scheme == "unix" { "localhost" } else { "127.0.0.1" };
         format!("{}://{host}:{}", self.peer_scheme, self.peer_port)
+    }
+
+    /// The process may have so many files open, connections among them.
+    pub fn limit_files(&mut self, max: u32) {
+        self.files_max = Some(max);
     }
 
     /// The client port speaks TLS; the certificates are the caller's.
@@ -257,9 +265,10 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.resolv_conf {
-            None => Command::new(self.kind.program()),
-            Some(file) => with_resolv_conf(file, &self.kind.program()),
+        let mut command = match (&self.resolv_conf, self.files_max) {
+            (Some(file), _) => with_resolv_conf(file, &self.kind.program()),
+            (None, Some(max)) => with_files(max, &self.kind.program()),
+            (None, None) => Command::new(self.kind.program()),
         };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
@@ -361,6 +370,14 @@ fn with_resolv_conf(file: &Path, program: &Path) -> Command {
     let mut command = Command::new("unshare");
     let script = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
     command.args(["-m", "sh", "-c", script, "sh"]).arg(file).arg(program);
+    command
+}
+
+/// `program` with a limit of open files that it cannot raise.
+fn with_files(max: u32, program: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &max.to_string()]);
+    command.arg(program);
     command
 }
 

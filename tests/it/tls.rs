@@ -173,7 +173,7 @@ fn clients_must_show_a_certificate() {
     let mallory = other.issue(world.dir.path(), "mallory", Subject::new("alice", &[], 4));
     assert!(!world.lets_in(Some(&mallory)));
     fs::write(&crl, world.ca.revoke(&[alice.serial])).expect("writable");
-    assert!(world.lets_in(Some(&bob)), "a new list counts at once");
+    assert!(soon(|| world.lets_in(Some(&bob))), "a new list counts within a second");
     assert!(!world.lets_in(Some(&alice)));
 }
 
@@ -210,6 +210,17 @@ fn a_certificate_names_the_user() {
     assert_eq!(put("bob/k", &alice, &["--user=root:secret"]).0, Some(0));
 }
 
+/// Whether a changed certificate counts in time: after a second, and what one attempt takes.
+fn soon(counts: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        if counts() {
+            return true;
+        }
+    }
+    false
+}
+
 #[test]
 fn certificates_are_replaced_without_a_restart() {
     let mut world = World::new(&[]);
@@ -217,13 +228,13 @@ fn certificates_are_replaced_without_a_restart() {
     assert!(world.lets_in(None));
     let key = fs::read(&world.cert.key).expect("there");
     fs::write(&world.cert.key, "broken").expect("writable");
-    assert!(!world.lets_in(None));
+    assert!(soon(|| !world.lets_in(None)));
     world.server.wait_log("failed to create peer certificate");
     fs::write(&world.cert.key, key).expect("writable");
-    assert!(world.lets_in(None), "mended");
+    assert!(soon(|| world.lets_in(None)), "mended");
     let other = Authority::new(world.dir.path(), "other");
     other.issue(world.dir.path(), "server", Subject::new("server", LOCAL, 5));
-    assert!(!world.lets_in(None), "another authority's");
+    assert!(soon(|| !world.lets_in(None)), "another authority's");
     world.ca = other;
     assert!(world.lets_in(None));
     world.server.wait_log("reloaded certificates");

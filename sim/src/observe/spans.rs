@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use quorate::env::{BoxFuture, Env};
 use quorate::latest;
-use quorate::server::port::{self, Answers, Port};
+use quorate::server::port::{self, Handler, Port};
 use quorate_proto::otlp::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -39,6 +39,7 @@ async fn collect(env: Env, evidence: Evidence) {
         keep_alive_timeout: Duration::from_secs(20),
         ping_time_min: Duration::from_secs(1),
         http2_only: true,
+        places: port::places(&env),
     };
     let collector = Collector(TraceServiceServer::new(Takes { env: env.clone(), evidence }));
     // It is never stopped.
@@ -49,12 +50,12 @@ async fn collect(env: Env, evidence: Evidence) {
 #[derive(Clone)]
 struct Collector(TraceServiceServer<Takes>);
 
-impl Answers for Collector {
+impl Handler for Collector {
     fn secured(self) -> Self {
         self
     }
 
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn handle(&self, request: Request<Incoming>, _: bool) -> BoxFuture<'static, Response<Body>> {
         let Self(mut service) = self.clone();
         Box::pin(async move { service.call(request).await.unwrap_or_else(|never| match never {}) })
     }

@@ -11,6 +11,7 @@ use tokio_stream::Stream;
 
 use super::{Charge, ReadResponse, spans};
 use crate::auth::{Auth, Principal};
+use crate::env::Work;
 use crate::error::{Error, Refused};
 use crate::limits;
 use crate::member::propose::Origin;
@@ -135,7 +136,7 @@ impl Member {
         judged: Option<u64>,
         read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.read(large, move |view| match judged {
+        self.read(large.then_some(Work::Reads), move |view| match judged {
             Some(revision) if Auth::revision_in(view)? != revision => {
                 Ok(Err(Refused::AuthOldRevision))
             }
@@ -147,14 +148,13 @@ impl Member {
     /// Reads the present state: on this thread, or, if `large`, where blocking is allowed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        large: bool,
+        work: Option<Work>,
         read: impl FnOnce(&View) -> mvcc::Outcome<T> + Send + 'static,
     ) -> Result<T, Error> {
         let view = self.0.store.view();
-        let outcome = if large {
-            self.0.env.blocking("read", move || read(&view)).await
-        } else {
-            read(&view)
+        let outcome = match work {
+            Some(work) => self.0.env.blocking_for(work, "read", move || read(&view)).await,
+            None => read(&view),
         };
         Ok(self.fatal_stops(outcome)??)
     }

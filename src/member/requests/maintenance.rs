@@ -10,6 +10,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 
 use crate::auth::Rule;
+use crate::env::Work;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::propose::Origin;
@@ -36,7 +37,7 @@ impl Member {
         let stored = self.0.hashes.at(Revision(request.revision));
         let hash = match stored {
             Some(stored) => stored,
-            None => self.read(true, move |view| view.hash_kv(request.revision)).await?,
+            None => self.read(Some(Work::Hashes), move |view| view.hash_kv(request.revision)).await?,
         };
         observe(&self.0.metrics.hash_kv_seconds, self.0.env.now() - began);
         Ok(HashKvResponse {
@@ -49,7 +50,7 @@ impl Member {
 
     pub async fn hash(&self) -> Result<HashResponse, Error> {
         let began = self.0.env.now();
-        let hash = self.read(true, |view| view.hash().map(Ok)).await?;
+        let hash = self.read(Some(Work::Hashes), |view| view.hash().map(Ok)).await?;
         observe(&self.0.metrics.hash_seconds, self.0.env.now() - began);
         Ok(HashResponse { header: Some(self.header()), hash })
     }

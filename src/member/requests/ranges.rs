@@ -12,6 +12,7 @@ use super::budget::{Budget, Charge};
 use super::keys::judged_at;
 use super::stall::StallGuard;
 use super::{slow, spans};
+use crate::env::Work;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::applier::read_only_txn;
@@ -208,7 +209,7 @@ impl Member {
         let ResponseMemory { most, counted, .. } = self.0.options.response_memory;
         let (view, asked) = (self.0.store.view(), request.clone());
         let weigh = move || view.weigh_txn(&asked, most as u64);
-        let bytes = self.fatal_stops(self.0.env.blocking("weigh", weigh).await)?;
+        let bytes = self.fatal_stops(self.0.env.blocking_for(Work::Reads, "weigh", weigh).await)?;
         match usize::try_from(bytes).unwrap_or(usize::MAX) {
             bytes if bytes < counted => Ok(None),
             bytes if bytes > most => Err(Unavailable::TooManyRequests.into()),
@@ -336,7 +337,7 @@ impl Pages {
         let (mut lists, charge) = self.held.take().ok_or(Unavailable::Canceled)?;
         let member = &self.member;
         let bytes = member.0.options.response_memory.page;
-        let read = member.0.env.blocking("page", move || {
+        let read = member.0.env.blocking_for(Work::Reads, "page", move || {
             let kvs = lists.front_mut().map_or(Ok(Vec::new()), |pages| pages.next(bytes))?;
             if kvs.is_empty() {
                 lists.pop_front();

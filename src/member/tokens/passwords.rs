@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::env::Env;
+use crate::env::{Env, Work};
 use crate::error::Unavailable;
 use crate::limits::{PASSWORDS_AT_ONCE, PASSWORDS_WAITING_MAX};
 
@@ -51,7 +51,7 @@ impl Passwords {
             let turn = acquire(&entry.user.turn).await;
             (acquire(&self.places).await, turn)
         };
-        let done = env.blocking("password", move || {
+        let done = env.blocking_for(Work::Passwords, "password", move || {
             let done = work();
             drop(held);
             done

@@ -66,7 +66,7 @@ use crate::grpc::calls::Calls;
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
-use crate::server::port::{self, Answers, Port};
+use crate::server::port::{self, Handler, Port};
 use crate::tls::{self, Acceptor, Listen};
 
 /// What a proxy is started with; validated.
@@ -145,6 +145,7 @@ impl Proxy {
             keep_alive_timeout: options.keep_alive_timeout,
             ping_time_min: options.ping_time_min,
             http2_only: false,
+            places: port::places(env),
         };
         let (stop, stopped) = latest::channel(false);
         let opened = port::open(env, &listens, "clients").await.map_err(|e| e.to_string())?;
@@ -153,10 +154,10 @@ impl Proxy {
             env.spawn("proxy ordering", async move { recovering.recovered().await });
         }
         for (opened, listen) in opened.into_iter().zip(&listens) {
-            let answers = Services { grpc: listen.place == listens[0].place, ..proxy.clone() };
+            let handler = Services { grpc: listen.place == listens[0].place, ..proxy.clone() };
             info!(address = %opened.place, "listening for gRPC proxy client requests");
             let port =
-                Port::new(env, &settings, &opened, acceptor.clone(), answers, stopped.clone());
+                Port::new(env, &settings, &opened, acceptor.clone(), handler, stopped.clone());
             env.spawn("proxy port", port.accept(opened.listener));
         }
         proxy.cluster.register();
@@ -330,12 +331,12 @@ impl Cluster {
     }
 }
 
-impl Answers for Services {
+impl Handler for Services {
     fn secured(self) -> Self {
         self
     }
 
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn handle(&self, request: Request<Incoming>, _: bool) -> BoxFuture<'static, Response<Body>> {
         let this = self.clone();
         Box::pin(async move {
             match this.grpc && port::is_grpc(&request) {

@@ -1,6 +1,7 @@
-//! Handshakes between an acceptor and a dialer, in one process: who is let in, who is believed, and
+//! Handshakes between an acceptor and a dialer, in one process: which certificates either accepts, and
 //! what a changed file does.
 
+mod authorities;
 mod pki;
 
 use std::fs;
@@ -11,11 +12,14 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::env::clocks::Ahead;
+use crate::limits::TLS_FILES_FRESH;
 use pki::{Authority, Issued, Subject};
 
 /// An authority, and a server's certificate for localhost in the same folder.
 struct World {
     env: Env,
+    clock: Arc<Ahead>,
     dir: TempDir,
     ca: Authority,
     server: Issued,
@@ -28,7 +32,8 @@ impl World {
         let dir = TempDir::new().expect("a temporary folder");
         let ca = Authority::new(dir.path(), "ca");
         let server = ca.issue(dir.path(), "server", Subject::new("server", LOCAL, 1));
-        Self { env: crate::env::tokio::env(), dir, ca, server }
+        let (env, clock) = Ahead::moved();
+        Self { env, clock, dir, ca, server }
     }
 
     fn path(&self) -> &Path {
@@ -39,7 +44,7 @@ impl World {
         self.ca.issue(self.path(), cn, Subject::new(cn, hosts, serial))
     }
 
-    /// A server that asks for certificates.
+    /// A server that requires certificates.
     fn asking(&self) -> Settings {
         Settings {
             cert_file: self.server.cert.clone(),
@@ -50,7 +55,7 @@ impl World {
         }
     }
 
-    /// A client that believes the authority.
+    /// A client that trusts the authority.
     fn believing(&self, shown: Option<&Issued>) -> Settings {
         let (cert_file, key_file) =
             shown.map(|issued| (issued.cert.clone(), issued.key.clone())).unwrap_or_default();
@@ -62,7 +67,7 @@ impl World {
         Acceptor::new(&self.env, settings, Port::Peer).await.expect("good settings")
     }
 
-    /// Brings both ends together: who the server takes the client for, and what the client says of it.
+    /// Connects both ends: the client's name as the server has it, and the outcome at the client.
     async fn meet(
         &self,
         acceptor: &Acceptor,
@@ -92,6 +97,12 @@ impl World {
         tokio::join!(serving, dialing)
     }
 
+    /// Writes a file, and waits until it counts.
+    fn write(&self, path: &Path, contents: impl AsRef<[u8]>) {
+        fs::write(path, contents).expect("writable");
+        self.clock.skip(TLS_FILES_FRESH);
+    }
+
     async fn lets_in(&self, server: &Settings, client: &Settings) -> bool {
         let acceptor = self.acceptor(server).await;
         let (served, heard) = self.meet(&acceptor, client).await;
@@ -118,7 +129,7 @@ async fn a_client_is_known_by_its_certificate() {
     let expired = world.ca.issue(world.path(), "expired", expired);
     assert_eq!(world.meet(&acceptor, &world.believing(Some(&expired))).await.0, None);
 
-    // A CA alone asks for certificates, too, but makes nobody a user.
+    // A CA alone requires certificates, too, but names no user.
     let settings = Settings { client_cert_auth: false, ..world.asking() };
     let acceptor = world.acceptor(&settings).await;
     assert_eq!(world.meet(&acceptor, &world.believing(Some(&alice))).await.0, Some(None));
@@ -194,20 +205,21 @@ async fn the_revoked_stay_outside() {
         async |who: &Issued| world.meet(&acceptor, &world.believing(Some(who))).await.0.is_some();
     assert!(!lets_in(&alice).await);
     assert!(lets_in(&bob).await);
-    // A new list counts at once; PEM is read, too.
-    fs::write(&crl_file, pem("X509 CRL", &world.ca.revoke(&[bob.serial]))).expect("writable");
+    // A new list counts; PEM is read, too.
+    world.write(&crl_file, pem("X509 CRL", &world.ca.revoke(&[bob.serial])));
     assert!(lets_in(&alice).await);
     assert!(!lets_in(&bob).await);
-    fs::write(&crl_file, "no list").expect("writable");
-    assert!(!lets_in(&alice).await, "nobody knows whether it is revoked");
+    world.write(&crl_file, "no list");
+    assert!(!lets_in(&alice).await, "it may be revoked");
     fs::remove_file(&crl_file).expect("there");
+    world.clock.skip(TLS_FILES_FRESH);
     assert!(!lets_in(&alice).await);
-    fs::write(&crl_file, world.ca.revoke(&[])).expect("writable");
+    world.write(&crl_file, world.ca.revoke(&[]));
     assert!(lets_in(&bob).await);
 }
 
 #[tokio::test]
-async fn files_are_read_anew() {
+async fn changed_files_count_within_a_second() {
     let world = World::new();
     let alice = world.believing(Some(&world.client("alice", &[], 2)));
     let acceptor = world.acceptor(&world.asking()).await;
@@ -217,26 +229,28 @@ async fn files_are_read_anew() {
     };
     assert!(lets_in().await);
     let (cert, key) = (fs::read(&world.server.cert), fs::read(&world.server.key));
-    fs::write(&world.server.key, "broken").expect("writable");
+    world.write(&world.server.key, "broken");
     assert!(!lets_in().await);
-    fs::write(&world.server.key, key.expect("there")).expect("writable");
+    world.write(&world.server.key, key.expect("there"));
     assert!(lets_in().await);
     // A certificate of another authority is shown as soon as it is there.
     let other = Authority::new(world.path(), "other");
     other.issue(world.path(), "server", Subject::new("server", LOCAL, 9));
+    world.clock.skip(TLS_FILES_FRESH);
     assert!(!lets_in().await, "the client does not believe the other authority");
-    fs::write(&world.server.cert, cert.expect("there")).expect("writable");
+    world.write(&world.server.cert, cert.expect("there"));
     assert!(!lets_in().await, "the key is another's");
     world.ca.issue(world.path(), "server", Subject::new("server", LOCAL, 10));
+    world.clock.skip(TLS_FILES_FRESH);
     assert!(lets_in().await);
     // The CA of clients, too.
     let pem = fs::read(&world.ca.file).expect("there");
-    fs::write(&world.ca.file, fs::read(&other.file).expect("there")).expect("writable");
+    world.write(&world.ca.file, fs::read(&other.file).expect("there"));
     let shown = world.path().join("shown.pem");
-    fs::write(&shown, &pem).expect("writable");
+    world.write(&shown, &pem);
     let alice = Settings { trusted_ca_file: shown, ..alice.clone() };
     assert_eq!(world.meet(&acceptor, &alice).await.0, None);
-    fs::write(&world.ca.file, pem).expect("writable");
+    world.write(&world.ca.file, pem);
     assert!(world.meet(&acceptor, &alice).await.0.is_some());
 }
 

@@ -27,33 +27,51 @@ pub struct Issued {
     pub serial: u64,
 }
 
-/// What a certificate is to say.
+/// The contents of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub cn: &'a str,
     pub hosts: &'a [&'a str],
     pub serial: u64,
     pub expired: bool,
+    pub is_ca: bool,
+    pub usages: &'a [ExtendedKeyUsagePurpose],
 }
+
+const BOTH: &[ExtendedKeyUsagePurpose] =
+    &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
 
 impl<'a> Subject<'a> {
     pub fn new(cn: &'a str, hosts: &'a [&'a str], serial: u64) -> Self {
-        Self { cn, hosts, serial, expired: false }
+        Self { cn, hosts, serial, expired: false, is_ca: false, usages: BOTH }
     }
 }
 
 impl Authority {
     /// A CA whose certificate lies in `dir`.
     pub fn new(dir: &Path, name: &str) -> Self {
+        Self::made(dir, name, |_| {})
+    }
+
+    /// The same, or what `change` makes of it.
+    pub fn made(dir: &Path, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
         let file = dir.join(format!("{name}.pem"));
         fs::write(&file, pem("CERTIFICATE", issuer.der())).expect("writable");
         Self { issuer, file }
+    }
+
+    /// Its own certificate and key, as it would show them.
+    pub fn itself(&self, dir: &Path) -> Issued {
+        let key = dir.join("itself.key");
+        fs::write(&key, pem("PRIVATE KEY", &self.issuer.key().serialize_der())).expect("writable");
+        Issued { cert: self.file.clone(), key, serial: 0 }
     }
 
     /// Issues a certificate for servers and clients alike; it replaces one of the same name in `dir`.
@@ -69,8 +87,10 @@ impl Authority {
                 Err(_) => SanType::DnsName((*host).try_into().expect("a name")),
             });
         }
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = subject.usages.to_vec();
+        if subject.is_ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let issued = Issued {

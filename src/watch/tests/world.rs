@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::env::{self, Abort, BoxFuture, Env, Job, Runtime, Worker};
+use crate::env::{self, Abort, BoxFuture, Env, Job, Runtime, WorkPlaces, Worker};
 
 pub struct World {
     rt: Arc<Seeded>,
@@ -25,7 +25,7 @@ impl World {
         let _inside = runtime.enter();
         let real = env::tokio::env();
         let state = Mutex::new(State { random: seed, ..State::default() });
-        let rt = Arc::new(Seeded { zero: real.now(), state });
+        let rt = Arc::new(Seeded { zero: real.now(), state, work_places: WorkPlaces::default() });
         Self { env: Env { rt: rt.clone(), ..real }, rt }
     }
 
@@ -98,6 +98,7 @@ impl State {
 struct Seeded {
     zero: Instant,
     state: Mutex<State>,
+    work_places: WorkPlaces,
 }
 
 impl Seeded {
@@ -160,6 +161,10 @@ impl Runtime for Seeded {
             }),
         );
         Box::pin(async move { ended.await.expect("the job has run") })
+    }
+
+    fn work_places(&self) -> &WorkPlaces {
+        &self.work_places
     }
 
     fn worker(&self, _name: &'static str) -> Arc<dyn Worker> {

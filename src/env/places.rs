@@ -1,0 +1,489 @@
+//! Bounded numbers of connections: a new connection takes a place, and when there is none left another
+//! connection gives way, so that connections that do nothing cannot keep others out. Sockets and
+//! protocols are elsewhere; a listener reports what its connections do.
+//!
+//! Two groups of connections are kept apart. *Strangers* have not shown that a client uses them; there
+//! are few places for them, and they give way first. *Known* connections give way only while they are
+//! idle. Within a group the address with the most connections loses the oldest one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::tokio::sync::Notify;
+
+use crate::limits::{
+    ADDRESS_SHARE, CONNECTIONS_LEAVING_MAX, IDLE_LOOKED_AT, METADATA_ARRIVING_BYTES_MAX,
+    STRANGER_STREAMS_MAX, STRANGER_STREAMS_MIN, STRANGERS_MAX,
+};
+
+/// The places of one or more listeners; clones share them.
+#[derive(Clone)]
+pub struct Places(Arc<Shared>);
+
+struct Shared {
+    /// Connections, and those of strangers among them.
+    max: usize,
+    strangers_max: usize,
+    held: Mutex<Held>,
+    /// Open streams of all strangers.
+    streams: AtomicUsize,
+    /// Bytes of metadata on its way.
+    metadata: AtomicUsize,
+    /// A connection that gave way has ended.
+    left: Notify,
+}
+
+/// The place of one connection, which is free again when this is dropped.
+pub struct Place(Standing);
+
+/// What is known about a connection; its requests share it.
+#[derive(Clone)]
+pub struct Standing {
+    shared: Arc<Shared>,
+    origin: Origin,
+    slot: Arc<Slot>,
+}
+
+struct Slot {
+    /// Its age in its group; changed under the lock only.
+    key: AtomicU64,
+    known: AtomicBool,
+    /// Requests that are being answered.
+    open: AtomicUsize,
+    gives_way: AtomicBool,
+    notify: Notify,
+}
+
+/// A request that is being answered: its connection is not idle while this is held.
+pub struct Open(Arc<Slot>);
+
+/// Where connections come from; an IPv6 network counts as one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Here,
+    V4(Ipv4Addr),
+    V6([u8; 8]),
+}
+
+impl Origin {
+    fn of(from: Option<IpAddr>) -> Self {
+        match from.map(|from| from.to_canonical()) {
+            None => Self::Here,
+            Some(IpAddr::V4(address)) => Self::V4(address),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    next: u64,
+    strangers: Group,
+    known: Group,
+    per_origin: BTreeMap<Origin, usize>,
+    /// Connections that gave way and have not ended.
+    leaving: usize,
+}
+
+/// Connections by where they come from and by age.
+#[derive(Default)]
+struct Group {
+    count: usize,
+    by_origin: BTreeMap<Origin, BTreeMap<u64, Arc<Slot>>>,
+    /// The origins by their numbers of connections.
+    ranks: BTreeSet<(usize, Origin)>,
+}
+
+impl Places {
+    /// For `max` connections.
+    pub fn new(max: usize) -> Self {
+        Self(Arc::new(Shared {
+            max,
+            strangers_max: STRANGERS_MAX.min(max),
+            held: Mutex::default(),
+            streams: AtomicUsize::new(0),
+            metadata: AtomicUsize::new(0),
+            left: Notify::new(),
+        }))
+    }
+
+    /// The place of a new connection, for which another one may have to give way; `None` if no other one
+    /// can. Waits while many connections that gave way have not ended yet.
+    pub async fn enter(&self, from: Option<IpAddr>) -> Option<Place> {
+        loop {
+            let left = self.0.left.notified();
+            if self.0.held().leaving < CONNECTIONS_LEAVING_MAX {
+                break;
+            }
+            left.await;
+        }
+        let origin = Origin::of(from);
+        let slot = self.0.held().admit(origin, self.0.max, self.0.strangers_max)?;
+        Some(Place(Standing { shared: self.0.clone(), origin, slot }))
+    }
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn admit(&mut self, origin: Origin, max: usize, strangers_max: usize) -> Option<Arc<Slot>> {
+        let share = (max * ADDRESS_SHARE.0 / ADDRESS_SHARE.1).max(1);
+        loop {
+            let of_origin = self.per_origin.get(&origin).copied().unwrap_or(0);
+            let victim = if of_origin >= share {
+                let stranger = self.strangers.victim(Some(origin));
+                stranger.or_else(|| self.known.idle(Some(origin), &mut self.next))
+            } else if self.strangers.count >= strangers_max {
+                self.strangers.victim(None)
+            } else if self.strangers.count + self.known.count < max {
+                break;
+            } else if self.strangers.count > max / 8 {
+                self.strangers.victim(None)
+            } else {
+                // A few strangers are new connections that had no time to send anything.
+                let idle = self.known.idle(None, &mut self.next);
+                idle.or_else(|| self.strangers.victim(None))
+            };
+            let (origin, slot) = victim?;
+            self.remove(origin, &slot);
+            self.leaving += 1;
+            slot.give_way();
+        }
+        self.next += 1;
+        let slot = Arc::new(Slot {
+            key: AtomicU64::new(self.next),
+            known: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            gives_way: AtomicBool::new(false),
+            notify: Notify::new(),
+        });
+        self.strangers.insert(origin, slot.clone());
+        *self.per_origin.entry(origin).or_default() += 1;
+        Some(slot)
+    }
+
+    /// Whether it was there: a connection that gave way is not.
+    fn remove(&mut self, origin: Origin, slot: &Arc<Slot>) -> bool {
+        if !self.strangers.remove(origin, slot) && !self.known.remove(origin, slot) {
+            return false;
+        }
+        if let Some(count) = self.per_origin.get_mut(&origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_origin.remove(&origin);
+            }
+        }
+        true
+    }
+}
+
+impl Group {
+    fn insert(&mut self, origin: Origin, slot: Arc<Slot>) {
+        let of_origin = self.by_origin.entry(origin).or_default();
+        self.ranks.remove(&(of_origin.len(), origin));
+        of_origin.insert(slot.key(), slot);
+        self.ranks.insert((of_origin.len(), origin));
+        self.count += 1;
+    }
+
+    fn remove(&mut self, origin: Origin, slot: &Arc<Slot>) -> bool {
+        let Some(of_origin) = self.by_origin.get_mut(&origin) else { return false };
+        let before = of_origin.len();
+        if of_origin.remove(&slot.key()).is_none() {
+            return false;
+        }
+        self.ranks.remove(&(before, origin));
+        self.count -= 1;
+        match of_origin.len() {
+            0 => drop(self.by_origin.remove(&origin)),
+            left => drop(self.ranks.insert((left, origin))),
+        }
+        true
+    }
+
+    /// The given origin, or the one with the most connections.
+    fn origin(&self, of: Option<Origin>) -> Option<Origin> {
+        of.or_else(|| self.ranks.last().map(|(_, origin)| *origin))
+    }
+
+    /// An old idle connection, else the oldest one.
+    fn victim(&self, of: Option<Origin>) -> Option<(Origin, Arc<Slot>)> {
+        let origin = self.origin(of)?;
+        let of_origin = self.by_origin.get(&origin)?;
+        let idle = of_origin.values().take(IDLE_LOOKED_AT).find(|slot| slot.is_idle());
+        let slot = idle.or_else(|| of_origin.values().next())?;
+        Some((origin, slot.clone()))
+    }
+
+    /// An idle connection. Those that are found busy are looked at last the next time.
+    fn idle(&mut self, of: Option<Origin>, next: &mut u64) -> Option<(Origin, Arc<Slot>)> {
+        let origin = self.origin(of)?;
+        let of_origin = self.by_origin.get_mut(&origin)?;
+        for _ in 0..IDLE_LOOKED_AT.min(of_origin.len()) {
+            let (_, slot) = of_origin.pop_first()?;
+            let idle = slot.is_idle();
+            if !idle {
+                *next += 1;
+                slot.key.store(*next, Ordering::Relaxed);
+            }
+            of_origin.insert(slot.key(), slot.clone());
+            if idle {
+                return Some((origin, slot));
+            }
+        }
+        None
+    }
+}
+
+impl Slot {
+    fn key(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+
+    fn give_way(&self) {
+        self.gives_way.store(true, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+}
+
+impl Place {
+    /// Ready when the connection must end.
+    pub async fn gives_way(&self) {
+        let slot = &self.0.slot;
+        while !slot.gives_way.load(Ordering::Relaxed) {
+            slot.notify.notified().await;
+        }
+    }
+
+    pub fn standing(&self) -> &Standing {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Standing { shared, origin, slot } = &self.0;
+        let mut held = shared.held();
+        if !held.remove(*origin, slot) {
+            held.leaving -= 1;
+            shared.left.notify_one();
+        }
+    }
+}
+
+impl Standing {
+    /// Whether the connection is known to be a client's or a member's.
+    pub fn is_known(&self) -> bool {
+        self.slot.known.load(Ordering::Relaxed)
+    }
+
+    /// The connection is a client's or a member's.
+    pub fn make_known(&self) {
+        if self.slot.known.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut held = self.shared.held();
+        // It may have had to give way in the meantime.
+        if held.strangers.remove(self.origin, &self.slot) {
+            held.known.insert(self.origin, self.slot.clone());
+        }
+    }
+
+    /// One more request is being answered.
+    pub fn open(&self) -> Open {
+        self.slot.open.fetch_add(1, Ordering::Relaxed);
+        Open(self.slot.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The open streams of one HTTP/2 connection, as its frames show them.
+pub struct Streams {
+    standing: Standing,
+    open: usize,
+    /// Those of them that count among the streams of strangers.
+    charged: usize,
+    /// Bytes of metadata on its way.
+    metadata: usize,
+}
+
+impl Streams {
+    pub fn of(standing: Standing) -> Self {
+        Self { standing, open: 0, charged: 0, metadata: 0 }
+    }
+
+    /// So many are open now. Returns whether the connection may have that many.
+    pub fn set(&mut self, open: usize) -> bool {
+        if open == self.open {
+            return true;
+        }
+        // Wraps around for a difference below zero.
+        let more = open.wrapping_sub(self.open);
+        self.standing.slot.open.fetch_add(more, Ordering::Relaxed);
+        self.open = open;
+        let charged = if self.standing.is_known() { 0 } else { open };
+        if charged == self.charged {
+            return true;
+        }
+        let all = &self.standing.shared.streams;
+        let more = charged.wrapping_sub(self.charged);
+        let all = all.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+        let grew = charged > self.charged;
+        self.charged = charged;
+        !grew || charged <= STRANGER_STREAMS_MIN || all <= STRANGER_STREAMS_MAX
+    }
+}
+
+impl Streams {
+    /// So many bytes of a request's metadata have come, whose end has not. Returns whether there is room
+    /// for more.
+    pub fn set_metadata(&mut self, bytes: usize) -> bool {
+        if bytes == self.metadata {
+            return true;
+        }
+        let more = bytes.wrapping_sub(self.metadata);
+        let all = self.standing.shared.metadata.fetch_add(more, Ordering::Relaxed);
+        let grew = bytes > std::mem::replace(&mut self.metadata, bytes);
+        !grew || all.wrapping_add(more) <= METADATA_ARRIVING_BYTES_MAX
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.set(0);
+        self.set_metadata(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    async fn enter(places: &Places, last: u8) -> Place {
+        places.enter(address(last)).await.expect("another one gives way")
+    }
+
+    fn gives_way(place: &Place) -> bool {
+        place.0.slot.gives_way.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn silent_connections_give_way_to_new_ones() {
+        let places = Places::new(8);
+        let silent = [enter(&places, 1).await, enter(&places, 1).await, enter(&places, 1).await];
+        let quiet = enter(&places, 2).await;
+        let known = [enter(&places, 2).await, enter(&places, 3).await, enter(&places, 3).await];
+        known.iter().for_each(|place| place.standing().make_known());
+        let last = enter(&places, 4).await;
+        assert!(!silent.iter().any(gives_way), "there were eight places");
+        let newest = enter(&places, 5).await;
+        assert!(gives_way(&silent[0]), "the oldest of the address with the most");
+        silent[0].gives_way().await;
+        assert!(!known.iter().chain([&last, &newest, &quiet]).any(gives_way));
+        drop(silent);
+        let _two_more = (enter(&places, 6).await, enter(&places, 6).await);
+        assert!(!known.iter().chain([&last, &newest, &quiet]).any(gives_way), "places were free");
+    }
+
+    #[tokio::test]
+    async fn known_connections_give_way_only_while_idle() {
+        let places = Places::new(3);
+        let (busy, idle, other) =
+            (enter(&places, 1).await, enter(&places, 2).await, enter(&places, 3).await);
+        for place in [&busy, &idle, &other] {
+            place.standing().make_known();
+        }
+        let (open, second) = (busy.standing().open(), other.standing().open());
+        let new = enter(&places, 4).await;
+        assert!(gives_way(&idle) && !gives_way(&busy) && !gives_way(&other));
+        new.standing().make_known();
+        let _third = new.standing().open();
+        assert!(places.enter(address(5)).await.is_none(), "all are busy");
+        drop(open);
+        let _newest = enter(&places, 5).await;
+        assert!(gives_way(&busy) && !gives_way(&other));
+        drop(second);
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_take_all_places() {
+        let places = Places::new(8);
+        let mut busy = Vec::new();
+        for _ in 0..6 {
+            let place = enter(&places, 1).await;
+            place.standing().make_known();
+            busy.push((place.standing().open(), place));
+        }
+        assert!(places.enter(address(1)).await.is_none(), "three of four are its share");
+        let other = (enter(&places, 2).await, enter(&places, 2).await);
+        assert!(!gives_way(&other.0));
+        let network = |last| Some(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, last]));
+        assert_eq!(Origin::of(network(1)), Origin::of(network(2)));
+        let mapped = std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
+        assert_eq!(Origin::of(Some(mapped.into())), Origin::of(address(1)));
+    }
+
+    #[tokio::test]
+    async fn strangers_have_few_places_of_many() {
+        let places = Places::new(2 * STRANGERS_MAX);
+        let mut strangers = Vec::new();
+        for last in 0..STRANGERS_MAX {
+            strangers.push(enter(&places, (last % 2) as u8).await);
+        }
+        let _known = enter(&places, 9).await;
+        assert_eq!(strangers.iter().filter(|place| gives_way(place)).count(), 1);
+        for _ in 1..CONNECTIONS_LEAVING_MAX {
+            drop(enter(&places, 9).await);
+            strangers.push(enter(&places, 1).await);
+        }
+        assert_eq!(places.0.held().leaving, CONNECTIONS_LEAVING_MAX);
+        let mut waiting = Box::pin(places.enter(address(9)));
+        assert!(futures::poll!(&mut waiting).is_pending(), "none of those has ended yet");
+        strangers.retain(|place| !gives_way(place));
+        assert!(waiting.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn streams_of_strangers_are_bounded_in_all() {
+        let places = Places::new(8);
+        let (first, second) = (enter(&places, 1).await, enter(&places, 2).await);
+        let mut many = Streams::of(first.standing().clone());
+        let mut few = Streams::of(second.standing().clone());
+        assert!(many.set(STRANGER_STREAMS_MAX));
+        assert!(!many.set(STRANGER_STREAMS_MAX + 1));
+        assert!(few.set(STRANGER_STREAMS_MIN), "everybody has a few");
+        assert!(!few.set(STRANGER_STREAMS_MIN + 1));
+        assert!(few.set(1), "fewer are never too many");
+        first.standing().make_known();
+        assert!(many.set(2 * STRANGER_STREAMS_MAX), "a known client has as many as it likes");
+        assert!(few.set(STRANGER_STREAMS_MAX));
+        assert!(many.set_metadata(METADATA_ARRIVING_BYTES_MAX) && !few.set_metadata(1));
+        assert!(many.set_metadata(0) && few.set_metadata(2));
+        drop((many, few));
+        assert_eq!(places.0.metadata.load(Ordering::Relaxed), 0);
+        assert_eq!(places.0.streams.load(Ordering::Relaxed), 0);
+        assert!(first.0.slot.is_idle());
+    }
+}

@@ -1,0 +1,322 @@
+//! A client's connection as bytes, between the socket and the HTTP library: the frames of HTTP/2 are
+//! followed, which counts pings and open streams, merges small frames and mends the first request's
+//! authority; a client that sends nothing is disconnected after a time. HTTP/1 passes as it is.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
+
+use super::authority::Mending;
+use super::frames::{CONTINUATION, END_HEADERS, Frame, Frames, GOAWAY, HEADERS};
+use super::pings::Police;
+use crate::env::places::{Standing, Streams};
+use crate::env::{BoxConn, BoxFuture, Env};
+use crate::limits::GREETING_TIMEOUT;
+
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// A connection that is followed.
+pub(super) struct Wire {
+    conn: BoxConn,
+    env: Env,
+    incoming: Frames,
+    outgoing: Frames,
+    police: Police,
+    streams: Streams,
+    /// Bytes of a request's metadata that has not ended.
+    metadata: usize,
+    mending: Option<Mending>,
+    /// Received and looked at, not yet passed on.
+    ready: Vec<u8>,
+    /// Ready when the client had enough time to begin a protocol; none once it has.
+    greeting: Option<BoxFuture<'static, ()>>,
+    /// What is still to be sent before the connection ends, and why it ends.
+    farewell: Option<(Vec<u8>, &'static str)>,
+}
+
+impl Wire {
+    pub fn new(conn: BoxConn, env: Env, standing: Standing, ping_time_min: Duration) -> Self {
+        let greeting = Some(env.sleep(GREETING_TIMEOUT));
+        Self {
+            conn,
+            env,
+            incoming: Frames::Preface(0),
+            outgoing: Frames::BETWEEN,
+            police: Police::new(ping_time_min),
+            streams: Streams::of(standing),
+            metadata: 0,
+            mending: Some(Mending::new()),
+            ready: Vec::new(),
+            greeting,
+            farewell: None,
+        }
+    }
+
+    /// Follows what was received; returns how much of it is left after merging.
+    fn received(&mut self, bytes: &mut [u8]) -> usize {
+        let (env, police) = (&self.env, &mut self.police);
+        let (mut too_many_pings, metadata) = (false, &mut self.metadata);
+        let each = |frame: Frame| {
+            too_many_pings |= police.received(frame, || env.now());
+            if matches!(frame.kind, HEADERS | CONTINUATION) {
+                let ends = frame.flags & END_HEADERS != 0;
+                *metadata = if ends { 0 } else { *metadata + frame.len };
+            }
+        };
+        let left = self.incoming.follow_and_merge(bytes, each);
+        if !matches!(self.incoming, Frames::Preface(_)) {
+            self.greeting = None;
+        }
+        let may_open = self.streams.set(self.police.open());
+        let has_room = self.streams.set_metadata(self.metadata);
+        if self.farewell.is_none() {
+            if too_many_pings {
+                debug!("a client that pings too often is disconnected");
+                let bytes = goaway(self.police.newest, b"too_many_pings");
+                self.farewell = Some((bytes, "got too many pings from the client"));
+            } else if !may_open {
+                debug!("a client with too many open streams is disconnected");
+                let bytes = goaway(self.police.newest, b"too_many_streams");
+                self.farewell = Some((bytes, "the client has too many open streams"));
+            } else if !has_room {
+                debug!("a client that sends much metadata is disconnected: there is no room for it");
+                let bytes = goaway(self.police.newest, b"too_much_metadata");
+                self.farewell = Some((bytes, "there is no room for the client's metadata"));
+            }
+        }
+        left
+    }
+
+    /// Follows so many bytes of what was offered for writing.
+    fn sent<'a>(&mut self, bufs: impl Iterator<Item = &'a [u8]>, mut count: usize) {
+        // HTTP/1 has no frames.
+        if matches!(self.incoming, Frames::None) {
+            return;
+        }
+        for buf in bufs {
+            let part = &buf[..buf.len().min(count)];
+            let police = &mut self.police;
+            self.outgoing.follow(part, |frame| police.sent(frame));
+            count -= part.len();
+        }
+        self.streams.set(self.police.open());
+    }
+
+    /// Sends the reason and closes; between two frames only, as within one it would be read as payload.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let why = self.farewell.as_ref().map_or("", |(_, why)| why);
+        if self.outgoing.is_between() {
+            while let Some((bytes, _)) = self.farewell.as_mut().filter(|(left, _)| !left.is_empty())
+            {
+                let written = ready!(Pin::new(&mut self.conn).poll_write(cx, bytes))?;
+                bytes.drain(..written);
+            }
+            ready!(Pin::new(&mut self.conn).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.conn).poll_shutdown(cx))?;
+        }
+        Poll::Ready(Err(io::Error::other(why)))
+    }
+
+    /// Reads into `buf`, whose first `before` bytes were there already.
+    fn poll_plain(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        before: usize,
+    ) -> Poll<io::Result<()>> {
+        if Pin::new(&mut self.conn).poll_read(cx, buf)?.is_pending() {
+            if let Some(greeting) = &mut self.greeting {
+                ready!(greeting.as_mut().poll(cx));
+                debug!("a client that does not say what it speaks is disconnected");
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            return Poll::Pending;
+        }
+        let left = self.received(&mut buf.filled_mut()[before..]);
+        buf.set_filled(before + left);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while this.farewell.is_none() {
+            if !this.ready.is_empty() {
+                let len = this.ready.len().min(buf.remaining());
+                buf.put_slice(&this.ready[..len]);
+                this.ready.drain(..len);
+                return Poll::Ready(Ok(()));
+            }
+            let Some(mut mending) = this.mending.take().filter(|mending| !mending.is_done()) else {
+                let before = buf.filled().len();
+                ready!(this.poll_plain(cx, buf, before))?;
+                if this.farewell.is_some() {
+                    break;
+                }
+                return Poll::Ready(Ok(()));
+            };
+            let mut space = [0; 4096];
+            let mut read = ReadBuf::new(&mut space);
+            let polled = this.poll_plain(cx, &mut read, 0);
+            mending.take(read.filled(), &mut this.ready);
+            this.mending = Some(mending);
+            ready!(polled)?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.poll_farewell(cx)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.farewell.is_some() {
+            ready!(self.poll_farewell(cx))?;
+        }
+        let written = ready!(Pin::new(&mut self.conn).poll_write(cx, buf))?;
+        self.sent([buf].into_iter(), written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.farewell.is_some() {
+            ready!(self.poll_farewell(cx))?;
+        }
+        let written = ready!(Pin::new(&mut self.conn).poll_write_vectored(cx, bufs))?;
+        self.sent(bufs.iter().map(|buf| &**buf), written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.conn.is_write_vectored()
+    }
+}
+
+fn goaway(newest: u32, why: &[u8]) -> Vec<u8> {
+    let frame = Frame { len: 8 + why.len(), kind: GOAWAY, flags: 0, stream: 0 };
+    [&frame.head(), &newest.to_be_bytes()[..], &ENHANCE_YOUR_CALM.to_be_bytes(), why].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::frames::{DATA, END_STREAM, PREFACE};
+    use super::*;
+    use crate::env::clocks::Ahead;
+    use crate::env::places::Places;
+
+    async fn wire() -> (Wire, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let place = Places::new(8).enter(None).await.expect("there is one");
+        let standing = place.standing().clone();
+        let wire = Wire::new(
+            Box::new(near),
+            Ahead::hurried(),
+            standing,
+            Duration::from_secs(5),
+        );
+        (wire, far)
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let frame = Frame { len: payload.len(), kind, flags, stream };
+        [&frame.head()[..], payload].concat()
+    }
+
+    #[test]
+    fn the_farewell_is_a_frame() {
+        let bytes = goaway(7, b"too_many_pings");
+        let mut kinds = Vec::new();
+        let mut frames = Frames::BETWEEN;
+        frames.follow(&bytes, |frame| kinds.push((frame.kind, frame.stream)));
+        assert_eq!(kinds, [(GOAWAY, 0)]);
+        assert!(frames.is_between());
+        assert!(bytes.ends_with(b"\0\0\0\x07\0\0\0\x0btoo_many_pings"));
+    }
+
+    #[tokio::test]
+    async fn half_a_preface_is_not_waited_for() {
+        for sent in [&b""[..], &PREFACE[..7]] {
+            let (mut wire, mut far) = wire().await;
+            far.write_all(sent).await.expect("there is room");
+            let mut got = Vec::new();
+            let error = wire.read_to_end(&mut got).await.expect_err("nothing more comes");
+            assert_eq!((error.kind(), &got[..]), (io::ErrorKind::TimedOut, sent));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_begun_may_be_silent() {
+        for sent in [PREFACE, b"GET /health HTTP/1.1\r\n"] {
+            let (mut wire, mut far) = wire().await;
+            far.write_all(sent).await.expect("there is room");
+            let mut got = vec![0; sent.len()];
+            wire.read_exact(&mut got).await.expect("it was sent");
+            let env = Ahead::hurried();
+            let day = Duration::from_secs(24 * 3600);
+            assert!(env.timeout(day, wire.read_u8()).await.is_err(), "it is still open");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_small_messages_comes_as_few_frames() {
+        let (mut wire, mut far) = wire().await;
+        let message = frame(DATA, 0, 1, &[7; 17]);
+        let bytes = [PREFACE, &frame(HEADERS, 4, 1, b"block"), &message.repeat(6_000)].concat();
+        far.write_all(&[&bytes[..], &frame(DATA, END_STREAM, 1, b"end")].concat())
+            .await
+            .expect("there is room");
+        drop(far);
+        let mut got = Vec::new();
+        wire.read_to_end(&mut got).await.expect("all of it");
+        let (mut frames, mut count, mut payload) = (Frames::Preface(0), 0, 0);
+        frames.follow(&got, |frame| {
+            count += 1;
+            payload += if frame.kind == DATA { frame.len } else { 0 };
+        });
+        assert_eq!(payload, 6_000 * 17 + 3);
+        assert!(count < 200, "{count} frames");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_with_too_many_streams_is_sent_away() {
+        let (mut wire, mut far) = wire().await;
+        far.write_all(PREFACE).await.expect("there is room");
+        let calls = (0..crate::limits::STRANGER_STREAMS_MAX as u32 + 1).map(|n| 2 * n + 1);
+        let calls: Vec<u8> = calls.flat_map(|stream| frame(HEADERS, 4, stream, b"b")).collect();
+        far.write_all(&calls).await.expect("there is room");
+        let error = wire.read_to_end(&mut Vec::new()).await.expect_err("one too many");
+        assert_eq!(error.to_string(), "the client has too many open streams");
+        drop(wire);
+        let mut answer = Vec::new();
+        far.read_to_end(&mut answer).await.expect("a farewell");
+        assert!(answer.ends_with(b"too_many_streams"));
+    }
+}
