@@ -20,12 +20,11 @@
 //!   not exist as a role.
 //!
 //! Reading order: this file (the tables), [`intervals`], `permit` (who may do what), `change` (the
-//! requests that change the tables), [`rules`] (what each RPC asks for).
+//! requests that change the tables). What each RPC requires is in [`crate::rpc`].
 
 mod change;
 mod intervals;
 mod permit;
-pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +41,7 @@ use crate::mvcc::{Store, View};
 use crate::plant;
 use intervals::Intervals;
 
-pub use rules::{Rule, rule};
+pub use crate::rpc::Rule;
 
 /// The user and the role that may do everything.
 pub const ROOT: &str = "root";

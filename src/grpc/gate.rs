@@ -1,6 +1,6 @@
 //! What every gRPC call passes before its handler: whether there is such a method, whether it is traced,
 //! whether a learner serves it, the caller's version, its wish for a leader, its deadline, the message
-//! size, and whether the caller may call the method at all ([`crate::auth::rules`]). tonic leaves these
+//! size, and whether the caller may call the method at all ([`crate::rpc`]). tonic leaves these
 //! to its own server, which needs tokio's clock; here they run on the environment's.
 
 use std::convert::Infallible;
@@ -51,8 +51,8 @@ impl Gate {
     }
 
     /// etcd's checks that need no message, in its order.
-    fn refusal(&self, call: &Call, path: &str, headers: &HeaderMap) -> Option<Status> {
-        if self.member.is_learner() && !served_by_learners(path) {
+    fn refusal(&self, call: &Call, headers: &HeaderMap) -> Option<Status> {
+        if self.member.is_learner() && !call.rpc().learner {
             return Some(status(Refused::NotSupportedForLearner.into()));
         }
         let version = headers
@@ -68,16 +68,6 @@ impl Gate {
         }
         None
     }
-}
-
-/// Range is let through here; that it is serializable is checked where the request is decoded.
-fn served_by_learners(path: &str) -> bool {
-    matches!(
-        path,
-        "/etcdserverpb.KV/Range"
-            | "/etcdserverpb.Maintenance/Status"
-            | "/etcdserverpb.Maintenance/Snapshot"
-    )
 }
 
 impl<B> Service<Request<B>> for Gate
@@ -107,7 +97,7 @@ where
             call.trace(span.clone());
             caller = caller.traced(span);
         }
-        if let Some(refusal) = self.refusal(&call, path, headers) {
+        if let Some(refusal) = self.refusal(&call, headers) {
             call.end(refusal.code(), || refusal.message().to_owned());
             return Box::pin(async move { Ok(refusal.into_http()) });
         }
@@ -126,7 +116,7 @@ where
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
-        let watched = call.is_unwatched().then(|| (Watched::begin(&member, remote), uri));
+        let watched = call.is_logged_by_gate().then(|| (Watched::begin(&member, remote), uri));
         let answer = self.routes.call(request);
         // The handler does nothing before its answer is waited for.
         let answer = async move {

@@ -66,6 +66,7 @@ use crate::grpc::calls::Calls;
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
+use crate::rpc::{self, Rpc};
 use crate::server::port::{self, Answers, Port};
 use crate::tls::{self, Acceptor, Listen};
 
@@ -236,18 +237,19 @@ impl Services {
 
     async fn call(self, request: Request<Incoming>) -> Response<Body> {
         self.recovered().await;
-        let path = request.uri().path().to_owned();
-        let mut call = match self.calls.begin(&path) {
-            Ok(_) if path.starts_with("/grpc.health.v1.Health/") => {
-                return Status::unimplemented("unknown service grpc.health.v1.Health").into_http();
+        let mut call = match self.calls.begin(request.uri().path()) {
+            Ok(call) if call.rpc().service == rpc::HEALTH => {
+                let text = format!("unknown service {}", rpc::HEALTH);
+                return Status::unimplemented(text).into_http();
             }
             Ok(call) => call,
             Err(unknown) => return unknown.into_http(),
         };
+        let rpc = call.rpc();
         let received = call.received();
         let request =
             request.map(|body| Body::new(Limited::new(body, PROXY_REQUEST_BYTES_MAX, received)));
-        let response = self.dispatch(&path, request).await;
+        let response = self.dispatch(rpc, request).await;
         if let Some(code) = body::code(response.headers()) {
             call.end(code, String::new);
             return response;
@@ -255,59 +257,59 @@ impl Services {
         response.map(|body| Body::new(Answer::new(body, call)))
     }
 
-    async fn dispatch(self, path: &str, request: Request<Body>) -> Response<Body> {
+    async fn dispatch(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {
         let infallible = |never| match never {};
-        if path.starts_with("/etcdserverpb.KV/") {
+        if rpc.service == rpc::KV {
             let service = KvServer::new(self.kv).max_decoding_message_size(usize::MAX);
             return { service }.call(request).await.unwrap_or_else(infallible);
         }
-        if path.starts_with("/etcdserverpb.Watch/") {
+        if rpc.service == rpc::WATCH {
             let service = WatchServer::new(self.watch).max_decoding_message_size(usize::MAX);
             return { service }.call(request).await.unwrap_or_else(infallible);
         }
-        if path == "/etcdserverpb.Cluster/MemberList" && self.cluster.is_proxies() {
+        if (rpc.service, rpc.method) == (rpc::CLUSTER, "MemberList") && self.cluster.is_proxies() {
             return self.cluster.answer(request).await;
         }
         match self.namespace.is_empty() {
             true => forward::whole(self.upstream, request).await,
-            false => self.renamed(path, request).await,
+            false => self.renamed(rpc, request).await,
         }
     }
 
     /// Calls outside KV and Watch that name keys.
-    async fn renamed(self, path: &str, request: Request<Body>) -> Response<Body> {
+    async fn renamed(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {
         let (ns, upstream) = (self.namespace, self.upstream);
-        match path {
-            "/etcdserverpb.Lease/LeaseTimeToLive" => {
+        match (rpc.service, rpc.method) {
+            (rpc::LEASE, "LeaseTimeToLive") => {
                 let leave = move |lease: &mut LeaseTimeToLiveResponse| ns.leave_lease(lease);
                 forward::changed(upstream, request, |_: &mut LeaseTimeToLiveRequest| {}, leave)
                     .await
             }
-            "/v3lockpb.Lock/Lock" => {
+            (rpc::LOCK, "Lock") => {
                 let outer = ns.clone();
                 let enter = |lock: &mut LockRequest| outer.enter_key(&mut lock.name);
                 let leave = move |lock: &mut LockResponse| ns.leave_key(&mut lock.key);
                 forward::changed(upstream, request, enter, leave).await
             }
-            "/v3lockpb.Lock/Unlock" => {
+            (rpc::LOCK, "Unlock") => {
                 let enter = |unlock: &mut UnlockRequest| ns.enter_key(&mut unlock.key);
                 forward::changed(upstream, request, enter, |_: &mut UnlockResponse| {}).await
             }
-            "/v3electionpb.Election/Campaign" => {
+            (rpc::ELECTION, "Campaign") => {
                 let outer = ns.clone();
                 let enter = |campaign: &mut CampaignRequest| outer.enter_key(&mut campaign.name);
                 let leave = move |won: &mut CampaignResponse| ns.leave_leader(&mut won.leader);
                 forward::changed(upstream, request, enter, leave).await
             }
-            "/v3electionpb.Election/Proclaim" => {
+            (rpc::ELECTION, "Proclaim") => {
                 let enter = |proclaim: &mut ProclaimRequest| ns.enter_leader(&mut proclaim.leader);
                 forward::changed(upstream, request, enter, |_: &mut ProclaimResponse| {}).await
             }
-            "/v3electionpb.Election/Resign" => {
+            (rpc::ELECTION, "Resign") => {
                 let enter = |resign: &mut ResignRequest| ns.enter_leader(&mut resign.leader);
                 forward::changed(upstream, request, enter, |_: &mut ResignResponse| {}).await
             }
-            "/v3electionpb.Election/Leader" | "/v3electionpb.Election/Observe" => {
+            (rpc::ELECTION, "Leader" | "Observe") => {
                 let outer = ns.clone();
                 let enter = |leader: &mut LeaderRequest| outer.enter_key(&mut leader.name);
                 let leave = move |leader: &mut LeaderResponse| ns.leave_candidate(&mut leader.kv);
