@@ -46,6 +46,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rcgen", &["tls"]),
     ("prometheus", &["metrics", "bin"]),
     ("prost_reflect", &["http"]),
+    ("tokio_tungstenite", &["http"]),
+    ("h2", &["grpc", "server"]),
     ("rustix", &["env", "bin"]),
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),

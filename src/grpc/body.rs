@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,12 +14,12 @@ use tonic::{Code, Status};
 
 use super::calls::{Call, Received};
 use super::paged::Held;
-use super::status::status;
+use super::status::{spell_message, status};
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
 
 /// A gRPC message's prefix: a compression flag and a length, big-endian.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Follows the messages through a body, wherever it is cut.
 #[derive(Debug, Default)]
@@ -29,11 +30,16 @@ pub(crate) struct Boundaries {
 }
 
 impl Boundaries {
-    /// Calls `begins` with the length of every message that begins in `data`.
+    /// Whether no message has begun and not ended.
+    pub fn is_between(&self) -> bool {
+        self.prefix.is_empty() && self.rest == 0
+    }
+
+    /// Calls `begins` with the flag and the length of every message that begins in `data`.
     pub fn follow<E>(
         &mut self,
         mut data: &[u8],
-        mut begins: impl FnMut(usize) -> Result<(), E>,
+        mut begins: impl FnMut(u8, usize) -> Result<(), E>,
     ) -> Result<(), E> {
         while !data.is_empty() {
             if self.rest > 0 {
@@ -45,10 +51,10 @@ impl Boundaries {
             let take = (PREFIX_BYTES - self.prefix.len()).min(data.len());
             self.prefix.extend_from_slice(&data[..take]);
             data = &data[take..];
-            if let [_, a, b, c, d] = self.prefix[..] {
+            if let [flag, a, b, c, d] = self.prefix[..] {
                 self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
                 self.prefix.clear();
-                begins(self.rest)?;
+                begins(flag, self.rest)?;
             }
         }
         Ok(())
@@ -60,19 +66,33 @@ impl Boundaries {
 pub(crate) struct Limited<B> {
     body: B,
     limit: usize,
+    /// Whether messages may be compressed.
+    compressed: bool,
     received: Received,
     boundaries: Boundaries,
 }
 
 impl<B> Limited<B> {
-    pub fn new(body: B, limit: usize, received: Received) -> Self {
-        Self { body, limit, received, boundaries: Boundaries::default() }
+    pub fn new(body: B, limit: usize, compressed: bool, received: Received) -> Self {
+        Self { body, limit, compressed, received, boundaries: Boundaries::default() }
     }
 
     fn check(&mut self, data: &[u8]) -> Result<(), Status> {
-        let (limit, received) = (self.limit, &self.received);
+        let (limit, compressed, received) = (self.limit, self.compressed, &self.received);
         received.bytes(data.len());
-        self.boundaries.follow(data, |length| {
+        self.boundaries.follow(data, |flag, length| {
+            match flag {
+                0 => {}
+                1 if compressed => {}
+                1 => {
+                    let text = "grpc: compressed flag set with identity or empty encoding";
+                    return Err(Status::internal(text));
+                }
+                flag => {
+                    let text = format!("grpc: received unexpected payload format {flag}");
+                    return Err(Status::internal(text));
+                }
+            }
             if length > limit {
                 return Err(Status::resource_exhausted(format!(
                     "grpc: received message larger than max ({length} vs. {limit})"
@@ -145,17 +165,33 @@ impl Answer {
         Self { deadline, _held: held, ..self }
     }
 
-    fn note(&mut self, frame: &Frame<Bytes>) {
+    fn note(&mut self, frame: &mut Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.call.count_sent(data.len());
             let call = &self.call;
-            let Ok::<(), Infallible>(()) = self.boundaries.follow(data, |_| {
+            let Ok::<(), Infallible>(()) = self.boundaries.follow(data, |_, _| {
                 call.count_message();
                 Ok(())
             });
-        } else if let Some(trailers) = frame.trailers_ref() {
+        } else if let Some(trailers) = frame.trailers_mut() {
             self.call.end(code(trailers).unwrap_or(Code::Unknown), || message(trailers));
+            spell_message(trailers);
         }
+    }
+
+    /// The end of the answer at its deadline: a result where a message is complete, else an error that
+    /// resets the stream, as a client would read the trailers as part of the message.
+    fn late(&mut self) -> Result<Frame<Bytes>, Status> {
+        let mut late = status(Error::from(Unavailable::DeadlineExceeded));
+        self.call.end(late.code(), || late.message().to_owned());
+        if !self.boundaries.is_between() {
+            late.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
+            return Err(late);
+        }
+        let mut trailers = HeaderMap::new();
+        late.add_header(&mut trailers)?;
+        spell_message(&mut trailers);
+        Ok(Frame::trailers(trailers))
     }
 }
 
@@ -181,8 +217,8 @@ impl HttpBody for Answer {
         if self.over {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            match &frame {
+        if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            match &mut frame {
                 Some(Ok(frame)) => self.note(frame),
                 Some(Err(error)) => self.call.end(error.code(), || error.message().to_owned()),
                 None => self.call.end(Code::Ok, String::new),
@@ -195,10 +231,7 @@ impl HttpBody for Answer {
         }
         self.over = true;
         self.body = Body::empty();
-        let mut trailers = HeaderMap::new();
-        let late = status(Error::from(Unavailable::DeadlineExceeded));
-        self.call.end(Code::DeadlineExceeded, || late.message().to_owned());
-        Poll::Ready(Some(late.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(self.late()))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -212,8 +245,6 @@ impl HttpBody for Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::grpc::calls::Calls;
     use crate::metrics::Metrics;
@@ -222,7 +253,7 @@ mod tests {
     fn messages_are_bounded_across_frames() {
         let calls = Calls::new(Arc::new(Metrics::new()), None);
         let call = calls.begin("/etcdserverpb.KV/Put").expect("a method");
-        let mut limited = Limited::new((), 4, call.received());
+        let mut limited = Limited::new((), 4, false, call.received());
         assert!(limited.check(&[0, 0, 0]).is_ok());
         assert!(limited.check(&[0, 4, 1, 2]).is_ok());
         assert!(limited.check(&[3, 4, 0, 0, 0, 0]).is_ok());

@@ -4,7 +4,7 @@
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
 //! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
-//! and `body` (sizes and deadlines of messages on their way), `paged` (large answers), `caller` (on whose
+//! and `body` (sizes and deadlines of messages on their way), `compression`, `deadline`, `paged` (large answers), `caller` (on whose
 //! behalf a call is), [`slow`] (calls that take too long) and [`spans`] (calls that are traced). Services that are not here answer
 //! `Unimplemented`, as an unknown path does.
 //!
@@ -15,6 +15,8 @@ pub(crate) mod body;
 pub mod caller;
 pub(crate) mod calls;
 pub mod cluster;
+pub(crate) mod compression;
+mod deadline;
 pub mod election;
 pub mod gate;
 pub mod health;

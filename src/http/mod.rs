@@ -3,7 +3,7 @@
 //! byte, where etcd's are fixed. What is asked of the server is behind [`Served`] and, for the gateway,
 //! behind its gRPC side; nothing here knows how it is found out.
 //!
-//! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks),
+//! Reading order: this file (paths, methods), `target` (paths as they are written), [`access`] (hosts and origins), [`health`] (the checks),
 //! [`gateway`] (gRPC calls as JSON), [`vars`] (what the process was started with), [`pprof`] (its profiles),
 //! `member` (a member as what is served), `rows` (its state as metrics).
 
@@ -13,6 +13,7 @@ mod health;
 mod member;
 pub mod pprof;
 mod rows;
+mod target;
 pub mod vars;
 
 use std::sync::Arc;
@@ -102,7 +103,8 @@ impl Endpoints {
         if let Some(refused) = self.access.refuse(&request, self.secure) {
             return refused;
         }
-        let gateway = self.gateway.clone().filter(|_| Gateway::serves(request.uri().path()));
+        let path = target::decoded(request.uri().path());
+        let gateway = self.gateway.clone().filter(|_| Gateway::serves(&path));
         if gateway.is_some() && self.is_somebody(&request) {
             return plain(StatusCode::BAD_REQUEST, NAMES_COUNT_NOT);
         }
@@ -111,6 +113,9 @@ impl Endpoints {
         let mut response = match gateway {
             // Asked by browsers, before anything else.
             _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
+            _ if let Some(redirection) = target::redirection(&parts.method, &parts.uri) => {
+                redirection
+            }
             Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
             None => self.find(&parts.method, &parts.uri).await,
         };
@@ -120,12 +125,13 @@ impl Endpoints {
 
     /// Whether the caller may believe to be known by its certificate. The gateway's calls have none.
     fn is_somebody(&self, request: &Request<Body>) -> bool {
-        self.served.has_users() && request.extensions().get::<ClientName>().is_some()
+        self.served.has_users()
+            && request.extensions().get::<ClientName>().is_some_and(|name| !name.0.is_empty())
     }
 
     /// The endpoints for which a request's body says nothing.
     async fn find(&self, method: &Method, uri: &Uri) -> Response<Body> {
-        let (path, query) = (uri.path(), uri.query().unwrap_or(""));
+        let (path, query) = (&*target::decoded(uri.path()), uri.query().unwrap_or(""));
         if let Some(response) = pprof::answer(&self.process, path, query).await {
             return response;
         }

@@ -18,7 +18,7 @@ mod remotes;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::pflag::Flags;
+use crate::config::pflag::{Flags, Kind};
 use crate::config::urls::split_host_port;
 use crate::env::Env;
 
@@ -40,35 +40,60 @@ pub fn is_command(word: &str) -> bool {
 /// code is 1 then.
 pub fn parse(arguments: &[String]) -> Result<Command, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        ["gateway", "start", ref words @ ..] => gateway_command(words),
-        ["grpc-proxy", "start", ref words @ ..] => grpc_command(words),
-        // As in etcd, whatever else stands there.
-        [command, ..] => Ok(Command::Print(flags::usage(command))),
-        [] => Ok(Command::Print(flags::usage(""))),
+    let (command, words) =
+        words.split_first().map_or(("", &words[..]), |(first, rest)| (*first, rest));
+    let table = match command {
+        "gateway" => flags::GATEWAY,
+        "grpc-proxy" => flags::GRPC,
+        _ => return Err(flags::usage(command)),
+    };
+    let Some(at) = word(words, table) else {
+        return match words.first() {
+            None | Some(&("-h" | "--help" | "help")) => Ok(Command::Print(flags::usage(command))),
+            Some(flag) => {
+                let flag = flag.split('=').next().unwrap_or_default();
+                Err(format!("Error: unknown flag: {flag}\n{}", flags::usage(command)))
+            }
+        };
+    };
+    match words[at] {
+        "start" => {}
+        "help" => return Ok(Command::Print(flags::usage(command))),
+        other => {
+            let usage = flags::usage(command);
+            return Err(format!(
+                "Error: unknown command {other:?} for \"etcd {command}\"\n{usage}"
+            ));
+        }
     }
-}
-
-fn gateway_command(words: &[&str]) -> Result<Command, String> {
-    let flags = start(words, "gateway", flags::GATEWAY)?;
-    match flags.help {
-        true => Ok(Command::Print(flags::start_usage("gateway", flags::GATEWAY))),
-        false => Ok(Command::Gateway(flags::gateway(&flags))),
-    }
-}
-
-fn grpc_command(words: &[&str]) -> Result<Command, String> {
-    let flags = start(words, "grpc-proxy", flags::GRPC)?;
-    match flags.help {
-        true => Ok(Command::Print(flags::start_usage("grpc-proxy", flags::GRPC))),
-        false => Ok(Command::Grpc(Box::new(flags::grpc(&flags)?))),
-    }
-}
-
-fn start(words: &[&str], command: &str, table: &[flags::Row]) -> Result<Flags, String> {
+    let words = [&words[..at], &words[at + 1..]].concat();
     let known: Vec<_> = table.iter().map(|row| (row.name, row.kind)).collect();
-    Flags::parse(words, &known)
-        .map_err(|why| format!("Error: {why}\n{}", flags::start_usage(command, table)))
+    let found = Flags::parse(&words, &known)
+        .map_err(|why| format!("Error: {why}\n{}", flags::start_usage(command, table)))?;
+    Ok(match command {
+        _ if found.help => Command::Print(flags::start_usage(command, table)),
+        "gateway" => Command::Gateway(flags::gateway(&found)),
+        _ => Command::Grpc(Box::new(flags::grpc(&found)?)),
+    })
+}
+
+/// Where the first word is that is neither a flag nor the value of one: the sub-command, before or behind
+/// its flags.
+fn word(words: &[&str], table: &[flags::Row]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let Some(flag) = word.strip_prefix("--") else {
+            match word.starts_with('-') {
+                true => at += 1,
+                false => return Some(at),
+            }
+            continue;
+        };
+        let row = table.iter().find(|row| row.name == flag);
+        let takes_value = row.is_some_and(|row| row.kind != Kind::Bool);
+        at += if takes_value { 2 } else { 1 };
+    }
+    None
 }
 
 /// All addresses of the host that is to be listened on, and the one that is: Go's choice for a name.
@@ -97,7 +122,7 @@ mod tests {
 
     #[test]
     fn commands_are_etcds() {
-        for line in ["gateway", "grpc-proxy", "gateway stop", "grpc-proxy --help"] {
+        for line in ["gateway", "grpc-proxy", "gateway --help", "grpc-proxy -h"] {
             let Ok(Command::Print(text)) = parsed(line) else { panic!("{line}") };
             assert!(text.contains(" start [flags]"), "{text}");
         }
@@ -108,5 +133,38 @@ mod tests {
         assert_eq!(options.endpoints, ["http://a:1", "b:2", "c:3"]);
         let error = parsed("grpc-proxy start --nothing").expect_err("there is no such flag");
         assert!(error.starts_with("Error: unknown flag: --nothing\nUsage:"), "{error}");
+    }
+
+    #[test]
+    fn flags_are_read_before_and_behind_the_word_start() {
+        for line in [
+            "gateway start --endpoints=a:1,b:2 --listen-addr c:3",
+            "gateway --endpoints=a:1,b:2 start --listen-addr c:3",
+            "gateway --listen-addr c:3 --insecure-discovery start --endpoints a:1,b:2",
+            "gateway --endpoints a:1,b:2 --listen-addr=c:3 start",
+        ] {
+            let Ok(Command::Gateway(options)) = parsed(line) else { panic!("{line}") };
+            assert_eq!((options.listen.as_str(), options.endpoints.len()), ("c:3", 2), "{line}");
+        }
+        let line = "grpc-proxy --listen-addr start start --namespace=n/";
+        let Ok(Command::Grpc(options)) = parsed(line) else { panic!("{line}") };
+        assert_eq!((options.listen.as_str(), options.namespace.as_str()), ("start", "n/"));
+    }
+
+    #[test]
+    fn wrong_command_lines_are_errors_with_the_usage() {
+        for (line, text) in [
+            ("gateway stop", "Error: unknown command \"stop\" for \"etcd gateway\"\n"),
+            (
+                "grpc-proxy --debug stop",
+                "Error: unknown command \"stop\" for \"etcd grpc-proxy\"\n",
+            ),
+            ("gateway --endpoints=a:1", "Error: unknown flag: --endpoints\n"),
+            ("grpc-proxy --listen-addr start", "Error: unknown flag: --listen-addr\n"),
+        ] {
+            let error = parsed(line).expect_err(line);
+            assert!(error.starts_with(text), "{line}: {error}");
+            assert!(error.contains(" start [flags]"), "{line}: {error}");
+        }
     }
 }

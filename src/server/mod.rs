@@ -30,7 +30,7 @@ use crate::grpc::gate::Gate;
 use crate::grpc::spans::Spans;
 use crate::http::Endpoints;
 use crate::http::access::Access;
-use crate::http::gateway::{Gateway, Grpc};
+use crate::http::gateway::{Gateway, Grpc, Upgrade};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::member::{self, Member};
@@ -231,9 +231,10 @@ struct Services {
 impl Services {
     fn new(options: &Options, member: Member, speaks: Speaks, spans: Option<Spans>) -> Self {
         let gate = Gate::new(member.clone(), options.time_calls, spans);
-        let gateway = options
-            .gateway
-            .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
+        let gateway = options.gateway.then(|| {
+            let grpc = Grpc::new(gate.clone());
+            Gateway::new(member.env().clone(), grpc, member.request_bytes_max())
+        });
         let (access, process) = (options.access.clone(), options.process.clone());
         Self { gate, endpoints: Endpoints::new(member, gateway, access, process), speaks }
     }
@@ -254,6 +255,7 @@ impl Answers for Services {
             });
         }
         let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
+        let request = port::with_upgrade(request, Upgrade::new);
         Box::pin(async move {
             match speaks {
                 Speaks::Metrics => endpoints.answer_metrics(request.map(Body::new)).await,

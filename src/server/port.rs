@@ -3,11 +3,12 @@
 //! request is [`Answers`]' matter; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::header::{CONTENT_TYPE, UPGRADE};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -38,10 +39,29 @@ pub trait Answers: Clone + Send + Sync + 'static {
     fn answer(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
 }
 
-/// Whether the request says of itself that it is gRPC.
+/// Whether the request is gRPC, which is over HTTP/2 only: over HTTP/1 it is a request as any other, and
+/// the host that it names is checked.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let is_http2 = request.version() == Version::HTTP_2;
+    is_http2 && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The request with an extension for the connection below, if the client wants to switch protocols on it.
+pub fn with_upgrade<T: Clone + Send + Sync + 'static>(
+    mut request: Request<Incoming>,
+    extension: impl FnOnce(BoxFuture<'static, io::Result<BoxConn>>) -> T,
+) -> Request<Incoming> {
+    if request.headers().contains_key(UPGRADE) {
+        let connecting = hyper::upgrade::on(&mut request);
+        let connecting = async {
+            let upgraded = connecting.await.map_err(io::Error::other)?;
+            Ok(Box::new(TokioIo::new(upgraded)) as BoxConn)
+        };
+        let extension = extension(Box::pin(connecting));
+        request.extensions_mut().insert(extension);
+    }
+    request
 }
 
 /// What is asked of clients' connections.
@@ -189,7 +209,7 @@ impl<A: Answers> Port<A> {
         });
         let conn = Policed::new(conn, self.env.clone(), self.ping_time_min);
         let conn = TokioIo::new(Lenient::new(Box::new(conn)));
-        let connection = self.builder.serve_connection(conn, service);
+        let connection = self.builder.serve_connection_with_upgrades(conn, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the stop signal is for idle ones.

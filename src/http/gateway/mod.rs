@@ -9,14 +9,19 @@
 //! A large answer is never here as a whole: it is written while it comes, so that it is bounded where
 //! it is made.
 //!
-//! Reading order: this file (one call), `paths` (which RPC), `json` (messages as JSON), `pieces` (large
-//! ones), `frames` (bodies of gRPC), `refusal` (errors).
+//! Reading order: this file (one call), `paths` (which RPC), `frames` (bodies), `reader` with `scanner` and
+//! `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
+//! `websocket`.
 
 mod frames;
 mod json;
 mod paths;
 mod pieces;
+mod reader;
 mod refusal;
+mod scalar;
+mod scanner;
+mod websocket;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -35,11 +40,13 @@ use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
 use self::frames::{Frames, Requests, frame};
-use self::json::Objects;
 use self::paths::Rpc;
 use self::pieces::Pieces;
-use super::JSON;
+use self::reader::Bounds;
+pub use self::websocket::Upgrade;
+use super::{JSON, target};
 use crate::codec;
+use crate::env::Env;
 use crate::limits;
 use crate::plant;
 
@@ -58,14 +65,15 @@ const METADATA: &str = "grpc-metadata-";
 /// The gateway of one server.
 #[derive(Clone)]
 pub struct Gateway {
+    env: Env,
     grpc: Grpc,
-    json_bytes_max: usize,
+    bounds: Bounds,
 }
 
 impl Gateway {
     /// In front of `grpc`, which takes messages of so many bytes.
-    pub fn new(grpc: Grpc, request_bytes_max: usize) -> Self {
-        Self { grpc, json_bytes_max: frames::json_bytes_max(request_bytes_max) }
+    pub fn new(env: Env, grpc: Grpc, request_bytes_max: usize) -> Self {
+        Self { env, grpc, bounds: frames::bounds(request_bytes_max) }
     }
 
     /// Whether a request with this path is for the gateway.
@@ -74,9 +82,17 @@ impl Gateway {
     }
 
     pub async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let path = match request.uri().path().strip_prefix(OLD_ROOT) {
-            Some(rest) => format!("{ROOT}{rest}"),
-            None => request.uri().path().to_owned(),
+        if websocket::is_upgrade(&request) {
+            return websocket::answer(self, request);
+        }
+        self.answer_http(request).await
+    }
+
+    async fn answer_http(self, request: Request<Body>) -> Response<Body> {
+        let path = target::decoded(request.uri().path());
+        let path = match path.strip_prefix(OLD_ROOT) {
+            Some(rest) => format!("{ROOT}{rest}").into(),
+            None => path,
         };
         let Some(rpc) = paths::find(&path) else {
             return refusal::answer(&Status::not_found("Not Found"));
@@ -91,10 +107,10 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let metadata = metadata(&parts.headers)?;
         if rpc.many_requests {
-            let requests = Requests::new(body, rpc.request.clone(), self.json_bytes_max);
+            let requests = Requests::new(body, rpc.request.clone(), self.bounds);
             return self.ask(rpc, metadata, Body::new(requests)).await;
         }
-        let message = read_one(body, &rpc.request, self.json_bytes_max).await?;
+        let message = frames::read_one(body, &rpc.request, self.bounds).await?;
         let one = || Body::new(Full::new(frame(&message)));
         if plant::GATEWAY_ASKS_TWICE.is_planted() && message.len() % 3 == 0 {
             drop(self.ask(rpc, metadata.clone(), one()).await);
@@ -147,34 +163,6 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
         }
     }
     Ok(metadata)
-}
-
-/// The message that a body's first object says. As in etcd, nothing says the default, and what comes
-/// behind is not looked at.
-async fn read_one(
-    mut body: Body,
-    kind: &MessageDescriptor,
-    bytes_max: usize,
-) -> Result<Bytes, Status> {
-    let mut objects = Objects::default();
-    let mut found = None;
-    while let Some(part) = body.frame().await {
-        let part = part?.into_data().unwrap_or_default();
-        if found.is_some() {
-            continue;
-        }
-        objects.push(&part);
-        found = objects.next().map_err(Status::invalid_argument)?;
-        if found.is_none() && objects.len() > bytes_max {
-            let text = format!("request larger than max ({} vs. {bytes_max})", objects.len());
-            return Err(Status::resource_exhausted(text));
-        }
-    }
-    match found {
-        Some(object) => json::read(kind, &object).map_err(Status::invalid_argument),
-        None if objects.len() > 0 => Err(Status::invalid_argument("unexpected EOF")),
-        None => Ok(Bytes::new()),
-    }
 }
 
 /// The responses of a call.

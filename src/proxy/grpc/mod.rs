@@ -61,8 +61,10 @@ use crate::config::Srv;
 use crate::config::urls::Url;
 use crate::discovery::srv;
 use crate::env::{BoxFuture, Env, Place};
-use crate::grpc::body::{self, Answer, Limited};
+use crate::grpc::body::{self, Answer};
 use crate::grpc::calls::Calls;
+use crate::grpc::compression::Encoding;
+use crate::grpc::status::{refusal, spell_message};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
@@ -240,21 +242,27 @@ impl Services {
         let mut call = match self.calls.begin(request.uri().path()) {
             Ok(call) if call.rpc().service == rpc::HEALTH => {
                 let text = format!("unknown service {}", rpc::HEALTH);
-                return Status::unimplemented(text).into_http();
+                return refusal(&Status::unimplemented(text));
             }
             Ok(call) => call,
-            Err(unknown) => return unknown.into_http(),
+            Err(unknown) => return refusal(&unknown),
+        };
+        let encoding = match Encoding::of(request.headers()) {
+            Ok(encoding) => encoding,
+            Err(refused) => {
+                call.end(refused.code(), String::new);
+                return refusal(&refused);
+            }
         };
         let rpc = call.rpc();
-        let received = call.received();
-        let request =
-            request.map(|body| Body::new(Limited::new(body, PROXY_REQUEST_BYTES_MAX, received)));
-        let response = self.dispatch(rpc, request).await;
+        let request = encoding.plain(request, PROXY_REQUEST_BYTES_MAX, call.received());
+        let mut response = self.dispatch(rpc, request).await;
         if let Some(code) = body::code(response.headers()) {
             call.end(code, String::new);
+            spell_message(response.headers_mut());
             return response;
         }
-        response.map(|body| Body::new(Answer::new(body, call)))
+        encoding.encode(response).map(|body| Body::new(Answer::new(body, call)))
     }
 
     async fn dispatch(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {

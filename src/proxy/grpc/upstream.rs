@@ -124,7 +124,7 @@ impl<B> Bounded<B> {
 
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         let (limit, way) = (self.limit, &self.way);
-        let bound = |bytes| match bytes > limit {
+        let bound = |_flag, bytes| match bytes > limit {
             true => Err(way.too_large(bytes, limit)),
             false => Ok(()),
         };
