@@ -16,11 +16,18 @@ mod rows;
 mod target;
 pub mod vars;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Method, Request, Response, StatusCode, Uri};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use quorate_proto::etcdserverpb::AlarmMember;
 use tonic::body::Body;
@@ -117,7 +124,7 @@ impl Endpoints {
                 redirection
             }
             Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
-            None => self.find(&parts.method, &parts.uri).await,
+            None => self.find(&parts).await,
         };
         response.headers_mut().extend(headers);
         response
@@ -130,7 +137,8 @@ impl Endpoints {
     }
 
     /// The endpoints for which a request's body says nothing.
-    async fn find(&self, method: &Method, uri: &Uri) -> Response<Body> {
+    async fn find(&self, request: &Parts) -> Response<Body> {
+        let Parts { method, uri, headers, .. } = request;
         let (path, query) = (&*target::decoded(uri.path()), uri.query().unwrap_or(""));
         if let Some(response) = pprof::answer(&self.process, path, query).await {
             return response;
@@ -155,7 +163,7 @@ impl Endpoints {
                 let page = vars::page(&self.process, &self.served.raft().await);
                 with_type(StatusCode::OK, VARS, page)
             }
-            _ => self.metrics(),
+            _ => metrics(headers, self.served.metrics().text(self.served.rows())),
         }
     }
 
@@ -166,7 +174,7 @@ impl Endpoints {
             path if path == "/version" || path.starts_with("/debug/") => {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }
-            _ => self.find(&parts.method, &parts.uri).await,
+            _ => self.find(&parts).await,
         }
     }
 
@@ -180,15 +188,23 @@ impl Endpoints {
         );
         with_type(StatusCode::OK, JSON, text)
     }
-
-    fn metrics(&self) -> Response<Body> {
-        metrics(self.served.metrics().text(self.served.rows()))
-    }
 }
 
-/// A page of metrics.
-pub(crate) fn metrics(text: String) -> Response<Body> {
-    with_type(StatusCode::OK, PROMETHEUS, text)
+/// Returns a page of metrics, compressed if the request accepts it.
+pub(crate) fn metrics(request: &HeaderMap, text: String) -> Response<Body> {
+    let values = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    if !codings
+        .any(|coding| coding == "gzip" || coding.starts_with("gzip;") && coding != "gzip;q=0")
+    {
+        return with_type(StatusCode::OK, PROMETHEUS, text);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("a buffer grows");
+    let compressed = encoder.finish().expect("a buffer grows");
+    let mut response = with_type(StatusCode::OK, PROMETHEUS, compressed);
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
 }
 
 fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<Bytes>) -> Response<Body> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -88,7 +89,8 @@ impl Pages {
     }
 
     /// Profiles are told only `beside_grpc`, not where there is nothing but metrics.
-    pub async fn answer(&self, method: &Method, uri: &Uri, beside_grpc: bool) -> Response<Body> {
+    pub async fn answer(&self, request: &Parts, beside_grpc: bool) -> Response<Body> {
+        let Parts { method, uri, headers, .. } = request;
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
         if beside_grpc && let Some(answer) = pages::pprof::answer(&self.process, path, query).await
         {
@@ -103,14 +105,14 @@ impl Pages {
         }
         match path {
             "/metrics" => match self.backend_metrics().await {
-                Ok(text) => pages::metrics(text),
+                Ok(text) => pages::metrics(headers, text),
                 Err(why) => {
                     tracing::warn!(error = why, "reading a member's metrics failed");
                     let text = "Internal server error\n";
                     pages::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
                 }
             },
-            "/proxy/metrics" => pages::metrics((self.metrics)()),
+            "/proxy/metrics" => pages::metrics(headers, (self.metrics)()),
             "/health" => pages::verdict(self.read(&self.cluster, &self.namespace).await.err()),
             "/proxy/health" => pages::verdict(self.own_health().await.err()),
             _ => pages::plain(StatusCode::NOT_FOUND, "404 page not found\n"),

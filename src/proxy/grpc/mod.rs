@@ -70,7 +70,7 @@ use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
 use crate::rpc::{self, Rpc};
 use crate::server::port::{self, Answers, Port};
-use crate::tls::{self, Acceptor, Listen};
+use crate::tls::{self, Acceptor, Dialer, Listen};
 
 /// What a proxy is started with; validated.
 #[derive(Clone, Debug)]
@@ -132,6 +132,11 @@ impl Proxy {
             let made = Acceptor::new(env, tls, tls::Port::Client).await;
             acceptor = Some(made.map_err(|error| error.to_string())?);
             info!(tls_info = %tls, "gRPC proxy server TLS");
+        }
+        if let Some(tls) = &options.client.tls {
+            // A certificate that names a user is refused at once: every call would be that user's.
+            let checked = Dialer::new(env, tls, &[]).check().await;
+            checked.map_err(|error| error.to_string())?;
         }
         let endpoints = endpoints(env, &options).await?;
         let proxy = Services::new(env, &options, &endpoints)?;
@@ -350,7 +355,10 @@ impl Answers for Services {
         Box::pin(async move {
             match this.grpc && port::is_grpc(&request) {
                 true => this.call(request).await,
-                false => this.pages.answer(request.method(), request.uri(), this.grpc).await,
+                false => {
+                    let (parts, _) = request.into_parts();
+                    this.pages.answer(&parts, this.grpc).await
+                }
             }
         })
     }
