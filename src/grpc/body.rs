@@ -1,5 +1,5 @@
-//! The bodies of a call on their way through the gate: requests with a bound on each message,
-//! responses that count their result and end at the caller's deadline.
+//! Request and response bodies of calls in the gate: requests bound the size of each message, responses
+//! count the result and end at the deadline.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::calls::{Call, Received};
-use super::paged::Held;
+use super::paged::AnswerCharge;
 use super::status::{spell_message, status};
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
@@ -21,16 +21,16 @@ use crate::error::{Error, Unavailable};
 /// A gRPC message's prefix: a compression flag and a length, big-endian.
 pub(super) const PREFIX_BYTES: usize = 5;
 
-/// Follows the messages through a body, wherever it is cut.
+/// Tracks message boundaries through a body, wherever its frames are cut.
 #[derive(Debug, Default)]
 pub(crate) struct Boundaries {
-    /// The part of a message's prefix that has been read, and the bytes of the message still to come.
+    /// The part of a message's prefix that was read, and the bytes left of the message.
     prefix: Vec<u8>,
     rest: usize,
 }
 
 impl Boundaries {
-    /// Whether no message has begun and not ended.
+    /// Returns whether the position is between two messages.
     pub fn is_between(&self) -> bool {
         self.prefix.is_empty() && self.rest == 0
     }
@@ -61,8 +61,8 @@ impl Boundaries {
     }
 }
 
-/// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
-/// library gives, as soon as its length has been read.
+/// A request body whose messages are bounded. A longer one fails as soon as its length was read, with the
+/// text of gRPC's Go library.
 pub(crate) struct Limited<B> {
     body: B,
     limit: usize,
@@ -143,26 +143,26 @@ pub(crate) struct Answer {
     body: Body,
     call: Call,
     boundaries: Boundaries,
-    /// When the caller has had enough: a stream ends then.
+    /// The deadline of the call.
     deadline: Option<BoxFuture<'static, ()>>,
-    /// What was set aside for it.
-    _held: Option<Held>,
+    /// The memory budget held for the response.
+    _charge: Option<AnswerCharge>,
     over: bool,
 }
 
 impl Answer {
     pub fn new(body: Body, call: Call) -> Self {
         let boundaries = Boundaries::default();
-        Self { body, call, boundaries, deadline: None, _held: None, over: false }
+        Self { body, call, boundaries, deadline: None, _charge: None, over: false }
     }
 
-    /// The same with an end, and with what was set aside for it.
+    /// Adds the deadline and the memory budget of the response.
     pub(super) fn bounded(
         self,
         deadline: Option<BoxFuture<'static, ()>>,
-        held: Option<Held>,
+        held: Option<AnswerCharge>,
     ) -> Self {
-        Self { deadline, _held: held, ..self }
+        Self { deadline, _charge: held, ..self }
     }
 
     fn note(&mut self, frame: &mut Frame<Bytes>) {
@@ -179,8 +179,8 @@ impl Answer {
         }
     }
 
-    /// The end of the answer at its deadline: a result where a message is complete, else an error that
-    /// resets the stream, as a client would read the trailers as part of the message.
+    /// Returns the last frame at the deadline: trailers between two messages, else an error that resets the
+    /// stream, because a client would read trailers as part of the message.
     fn late(&mut self) -> Result<Frame<Bytes>, Status> {
         let mut late = status(Error::from(Unavailable::DeadlineExceeded));
         self.call.end(late.code(), || late.message().to_owned());
@@ -195,12 +195,12 @@ impl Answer {
     }
 }
 
-/// The result that these headers or trailers tell, if any.
+/// Returns the result in these headers or trailers, if any.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// What these headers or trailers say about it.
+/// Returns the message of the result in these headers or trailers.
 pub(crate) fn message(headers: &HeaderMap) -> String {
     let status = Status::from_header_map(headers);
     status.map(|status| status.message().to_owned()).unwrap_or_default()

@@ -33,14 +33,14 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// By path.
     methods: HashMap<String, Arc<Method>>,
-    /// The client versions that have been seen; bounded, because clients choose them.
+    /// The client versions seen so far; bounded, because clients choose them.
     versions: RwLock<BTreeSet<String>>,
-    /// To time calls by, if they are timed.
+    /// The clock for timing calls, if they are timed.
     clock: Option<Env>,
 }
 
 impl Calls {
-    /// With a clock, calls are timed.
+    /// Calls are timed if there is a clock.
     pub fn new(metrics: Arc<Metrics>, clock: Option<Env>) -> Self {
         let codes = CODES.map(|(_, label)| label);
         let mut methods = HashMap::new();
@@ -55,7 +55,7 @@ impl Calls {
         Self(Arc::new(Inner { metrics, methods, versions: RwLock::default(), clock }))
     }
 
-    /// Counts a call that has begun.
+    /// Starts a call and counts it.
     pub fn begin(&self, path: &str) -> Result<Call, Status> {
         let Some(method) = self.0.methods.get(path).cloned() else { return Err(unknown(path)) };
         method.counters.started.inc();
@@ -63,7 +63,7 @@ impl Calls {
         Ok(Call { metrics: self.0.metrics.clone(), method, clock, span: None, ended: false })
     }
 
-    /// Counts a call by what its client says it is.
+    /// Counts a call by the version in its client's header.
     pub fn count_version(&self, call: &Call, version: &str) {
         let kind = if call.method.rpc.flow == Flow::Unary { "unary" } else { "stream" };
         let version = if self.is_shown(version) { version } else { "other" };
@@ -84,7 +84,7 @@ impl Calls {
     }
 }
 
-/// Counts what one call's client sends.
+/// Counts the bytes and messages that the client of a call sends.
 pub struct Received {
     metrics: Arc<Metrics>,
     method: Arc<Method>,
@@ -100,13 +100,13 @@ impl Received {
     }
 }
 
-/// One call; dropped without a result, its client has gone away.
+/// One call. A call that is dropped without a result was cancelled by its client.
 pub struct Call {
     metrics: Arc<Metrics>,
     method: Arc<Method>,
-    /// When it began, if that matters, and by whose clock.
+    /// When it began and the clock, if calls are timed.
     clock: Option<(Instant, Env)>,
-    /// If it is traced.
+    /// The span, if the call is traced.
     span: Option<Span>,
     ended: bool,
 }
@@ -122,12 +122,12 @@ impl Call {
         self.method.rpc
     }
 
-    /// Its result ends the span, too.
+    /// Traces the call in this span, which ends with its result.
     pub fn trace(&mut self, span: Span) {
         self.span = Some(span);
     }
 
-    /// For the body of the request.
+    /// Returns the counters for the body of the request.
     pub fn received(&self) -> Received {
         Received { metrics: self.metrics.clone(), method: self.method.clone() }
     }
@@ -137,17 +137,17 @@ impl Call {
         self.method.rpc.flow == Flow::Unary && !self.method.logged_by_handler
     }
 
-    /// Counts a part of the answer.
+    /// Counts bytes of the response.
     pub fn count_sent(&self, bytes: usize) {
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
 
-    /// Counts a message of the answer.
+    /// Counts a message of the response.
     pub fn count_message(&self) {
         self.method.counters.sent.inc();
     }
 
-    /// Counts the result. Only the first counts. `why` is asked for when it is told to a trace.
+    /// Counts the result; a second one is ignored. `why` is evaluated only if a span records it.
     pub fn end(&mut self, code: Code, why: impl FnOnce() -> String) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -170,7 +170,7 @@ impl Drop for Call {
     }
 }
 
-/// Every result, and how grpc-go calls it.
+/// Every result and its name in grpc-go's metrics.
 const CODES: [(Code, &str); 17] = [
     (Code::Ok, "OK"),
     (Code::Cancelled, "Canceled"),

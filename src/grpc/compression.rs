@@ -27,7 +27,7 @@ const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const IDENTITY: &[u8] = b"identity";
 
-/// How the messages of a call are encoded.
+/// The encoding of a call's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Identity,
@@ -35,7 +35,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding that the request announces, or the refusal of one that is not supported.
+    /// Returns the encoding that the request announces; refuses one that is not supported.
     pub fn of(headers: &HeaderMap) -> Result<Self, Status> {
         match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"" | IDENTITY) => Ok(Self::Identity),
@@ -47,7 +47,7 @@ impl Encoding {
         }
     }
 
-    /// The request with plain messages of at most `limit` bytes.
+    /// Returns the request with plain messages of at most `limit` bytes.
     pub fn plain<B>(self, request: Request<B>, limit: usize, received: Received) -> Request<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -67,7 +67,7 @@ impl Encoding {
         }
     }
 
-    /// The answer with messages in the request's encoding.
+    /// Returns the response with messages in the request's encoding.
     pub fn encode(self, mut response: Response<Body>) -> Response<Body> {
         if self == Self::Identity {
             return response;
@@ -81,22 +81,22 @@ impl Encoding {
 struct Inflated<B> {
     body: B,
     limit: usize,
-    /// Bytes that have arrived and are not processed.
+    /// Received bytes that are not processed yet.
     input: BytesMut,
     /// The message that is being inflated.
     message: Option<Inflating>,
     over: bool,
 }
 
-/// A message on its way through the decoder.
+/// A message in the decoder.
 struct Inflating {
     decoder: MultiGzDecoder<Bounded>,
-    /// Compressed bytes still to come.
+    /// Compressed bytes left to read.
     rest: usize,
     begun: bool,
 }
 
-/// A buffer that takes no more than so many bytes.
+/// A buffer with a maximum size.
 struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
@@ -118,12 +118,12 @@ impl io::Write for Bounded {
     }
 }
 
-/// What a step came to.
+/// The outcome of a step.
 enum Step {
     Frame(Bytes),
-    /// There is more to do with what is here.
+    /// More can be done with the input.
     Again,
-    /// More has to arrive first.
+    /// More input is needed.
     Starved,
 }
 
@@ -148,7 +148,7 @@ impl<B> Inflated<B> {
         message.finish(self.limit).map(Step::Frame)
     }
 
-    /// Begins the next message; one that is not compressed is passed on.
+    /// Begins the next message; a plain one is passed on.
     fn begin(&mut self) -> Step {
         let [flag, a, b, c, d, ..] = self.input[..] else { return Step::Starved };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -193,7 +193,7 @@ impl Inflating {
         Ok(frame.into())
     }
 
-    /// The text of gRPC's Go library.
+    /// Returns the status, with the text of gRPC's Go library.
     fn failure(&self, error: &io::Error, limit: usize) -> Status {
         if self.decoder.get_ref().exceeded {
             return Status::resource_exhausted(format!(
@@ -208,7 +208,7 @@ impl Inflating {
     }
 }
 
-/// Whether a message begins as gzip does (RFC 1952, 2.3).
+/// Checks the first bytes of a message (RFC 1952, 2.3).
 fn check_magic(part: &[u8], whole: bool) -> Result<(), Status> {
     const HEADER_BYTES: usize = 10;
     match part {
@@ -257,7 +257,7 @@ where
                 }
                 None => {
                     self.over = true;
-                    // A message that was cut off is for the decoder behind to refuse.
+                    // The decoder refuses a truncated message.
                     let rest = self.input.split().freeze();
                     let rest = Some(rest).filter(|rest| !rest.is_empty());
                     return Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))));
@@ -276,11 +276,11 @@ fn again<T>(cx: &Context<'_>) -> Poll<T> {
 /// A response body whose messages are compressed.
 struct Deflated {
     body: Body,
-    /// Bytes that have come and are not processed.
+    /// Bytes of the plain body that are not processed yet.
     input: BytesMut,
-    /// The message that is being compressed, and its bytes still to come.
+    /// The message that is being compressed, and its bytes left to read.
     message: Option<(GzEncoder<Vec<u8>>, usize)>,
-    /// Frames that come behind the messages: trailers.
+    /// Frames to send after the messages: trailers.
     behind: VecDeque<Frame<Bytes>>,
     over: bool,
 }
@@ -331,7 +331,7 @@ impl HttpBody for Deflated {
         loop {
             match self.step() {
                 Step::Frame(frame) => return Poll::Ready(Some(Ok(Frame::data(frame)))),
-                // The first two steps begin a message and end a small one.
+                // Two steps compress a small message.
                 Step::Again if steps < 2 => {
                     steps += 1;
                     continue;

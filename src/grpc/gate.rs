@@ -1,7 +1,7 @@
-//! What every gRPC call passes before its handler: whether there is such a method, whether it is traced,
-//! whether a learner serves it, the caller's version, its wish for a leader, its deadline, the message
-//! size, and whether the caller may call the method at all ([`crate::rpc`]). tonic leaves these
-//! to its own server, which needs tokio's clock; here they run on the environment's.
+//! The checks that every gRPC call passes before its handler: the method, tracing, the deadline, the
+//! encoding, learners, the client version, the requirement of a leader, the message size and the
+//! permission rule of the method ([`crate::rpc`]). tonic implements these in its own server, which needs
+//! tokio's clock; here they use the environment's.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -22,8 +22,8 @@ use super::caller;
 use super::calls::{Call, Calls};
 use super::compression::Encoding;
 use super::deadline;
-use super::paged::{Held, Paged};
-use super::slow::{Remote, Sizes, Watched};
+use super::paged::{AnswerCharge, Paged};
+use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
 use crate::error::{Error, Refused, Unavailable};
@@ -43,15 +43,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Calls may be timed, for the metrics, and traced.
+    /// `timed` calls have a duration metric; with `spans`, calls are traced.
     pub fn new(member: Member, timed: bool, spans: Option<Spans>) -> Self {
         let clock = timed.then(|| member.env().clone());
         let calls = Calls::new(member.metrics().clone(), clock);
         Self { routes: super::routes(&member).prepare(), calls, spans, member }
     }
 
-    /// The encoding of a call's messages, if the call passes etcd's checks that need no message. The
-    /// order is etcd's.
+    /// Runs the checks that need no message, in etcd's order, and returns the encoding of the messages.
     fn admit(
         &self,
         call: &Call,
@@ -129,7 +128,7 @@ where
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
-        let watched = call.is_logged_by_gate().then(|| (Watched::begin(&member, remote), uri));
+        let watched = call.is_logged_by_gate().then(|| (SlowCall::begin(&member, remote), uri));
         let answer = self.routes.call(request);
         // The handler does nothing before its future is polled.
         let answer = async move {
@@ -158,9 +157,9 @@ where
             }
             let deadline = deadline.map(|at| env.sleep_until(at));
             let extensions = response.extensions_mut();
-            let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<Held>());
+            let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<AnswerCharge>());
             let response = match paged {
-                // Its length is written before it is known what it would be compressed.
+                // The length of a paged message precedes its content, so it cannot be compressed.
                 Some(paged) => response.map(|_| paged.body()),
                 None => encoding.encode(response),
             };
@@ -169,12 +168,12 @@ where
     }
 }
 
-/// An answer that is there.
+/// Wraps a response that is already there.
 fn ready(response: Response<Body>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     Box::pin(std::future::ready(Ok(response)))
 }
 
-/// Whether the caller wants its stream to end when the member loses its leader.
+/// Returns whether the stream must end when the member loses its leader.
 pub fn needs_leader(metadata: &MetadataMap) -> bool {
     metadata.get(HAS_LEADER).is_some_and(|value| value == "true")
 }

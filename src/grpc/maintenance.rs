@@ -1,4 +1,4 @@
-//! Service Maintenance: what looks at one member, and what lowers the cluster's version.
+//! Service Maintenance: status, alarms, hashes, snapshots, leadership and downgrades.
 
 use quorate_proto::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb::{
@@ -36,7 +36,7 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(self.member.status()))
     }
 
-    /// There is nothing to do: space comes back by itself.
+    /// Succeeds at once: space is reclaimed in the background.
     async fn defragment(
         &self,
         _request: Request<DefragmentRequest>,

@@ -1,4 +1,4 @@
-//! From our errors to gRPC statuses, through the one table in [`crate::error`].
+//! Maps errors to gRPC statuses through the table in [`crate::error`], and writes statuses as headers.
 
 use http::{HeaderMap, HeaderValue, Response};
 use tonic::body::Body;
@@ -7,29 +7,28 @@ use tonic::{Code, Status};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// The status on the wire: etcd's code and etcd's text.
+/// Returns the status of an error, with etcd's code and text.
 pub fn status(error: Error) -> Status {
     Status::new(Code::from_i32(error.code() as i32), error.text())
 }
 
-/// The response of a call that has a result and no messages.
+/// Returns the response of a call that ends without messages.
 pub(crate) fn refusal(status: &Status) -> Response<Body> {
     let mut response: Response<Body> = status.clone().into_http();
     spell_message(response.headers_mut());
     response
 }
 
-/// Counts a client's stream that ended because what it brought cannot be read; that the client has left
-/// is no failure.
+/// Counts a stream that failed because a request could not be read. A cancelled stream is no failure.
 pub fn count_failure(metrics: &Metrics, api: &str, error: &Status) {
     if matches!(error.code(), Code::Internal | Code::OutOfRange | Code::Unimplemented) {
         metrics.stream_failures.with_label_values(&["receive", api]).inc();
     }
 }
 
-/// Writes the message of a result as gRPC's protocol does ("Percent-Byte-Encoded"): only bytes below
-/// 0x20, above 0x7E and `%` are encoded. The library encodes more, spaces among them, which clients that
-/// compare the header as it is do not decode.
+/// Rewrites the message of a result in the protocol's "Percent-Byte-Encoded" form, which encodes only bytes
+/// below 0x20, above 0x7E and `%`. The library encodes more bytes, spaces among them, which clients that
+/// compare the raw header do not decode.
 pub(crate) fn spell_message(headers: &mut HeaderMap) {
     let Some(message) = headers.get_mut(Status::GRPC_MESSAGE) else { return };
     let mut rest = message.as_bytes();
@@ -52,7 +51,7 @@ pub(crate) fn spell_message(headers: &mut HeaderMap) {
     }
 }
 
-/// The byte of two hexadecimal digits.
+/// Parses two hexadecimal digits.
 fn hex(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(digits[at]).to_digit(16);
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
