@@ -1,5 +1,5 @@
-//! The path of a request as Go's HTTP server takes it: escapes are resolved before a path is looked up, and
-//! a path that is not clean is redirected to the clean one. Knows no endpoint.
+//! Request paths as in Go's HTTP server: escapes are decoded before a path is looked up, and a path that is
+//! not clean is redirected to the clean one. Knows no endpoints.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// The path without escapes; as it is if an escape is none.
+/// Decodes the escapes of a path; a path with an invalid escape is returned unchanged.
 pub(super) fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return path.into();
@@ -33,7 +33,7 @@ pub(super) fn decoded(path: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or_else(|_| path.into(), Cow::from)
 }
 
-/// The redirection of a request whose path is not clean.
+/// Returns the redirection of a request whose path is not clean.
 pub(super) fn redirection(method: &Method, uri: &Uri) -> Option<Response<Body>> {
     let path = uri.path();
     let clean = clean(path);
@@ -56,7 +56,7 @@ pub(super) fn redirection(method: &Method, uri: &Uri) -> Option<Response<Body>> 
     Some(response)
 }
 
-/// The path without empty parts, `.` and `..`; a slash at its end is kept.
+/// Removes empty parts, `.` and `..` from a path; a slash at its end is kept.
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -1,4 +1,4 @@
-//! Every endpoint over a server whose state is given.
+//! Every endpoint over a server with a given state.
 
 use expect_test::{Expect, expect};
 use futures::FutureExt as _;
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::Unavailable;
 use crate::types::MemberId;
 
-/// A server with the state that a test wants.
+/// A server with the state of a test.
 struct Fake {
     alarms: Vec<AlarmType>,
     has_leader: bool,

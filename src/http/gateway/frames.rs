@@ -16,7 +16,7 @@ use crate::limits;
 
 const PREFIX_BYTES: usize = 5;
 
-/// One message with its prefix.
+/// Returns a message with its prefix.
 pub(super) fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
@@ -25,7 +25,7 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Takes messages out of what a gRPC body brings, wherever it is cut.
+/// Splits a gRPC body into messages, wherever its frames are cut.
 #[derive(Debug, Default)]
 pub(super) struct Frames(BytesMut);
 
@@ -34,19 +34,19 @@ impl Frames {
         self.0.extend_from_slice(bytes);
     }
 
-    /// How long the next message is, if that is there.
+    /// Returns the length of the next message, if it has been received.
     pub fn length(&self) -> Option<usize> {
         let length = self.0.get(1..PREFIX_BYTES)?.try_into().ok()?;
         Some(u32::from_be_bytes(length) as usize)
     }
 
-    /// What is there of the next message, whose length is known.
+    /// Returns the received part of the next message, whose length is known.
     pub fn open(&mut self) -> Bytes {
         self.0.advance(PREFIX_BYTES);
         self.0.split().freeze()
     }
 
-    /// The next message, if all of it is there.
+    /// Returns the next message, if it is complete.
     pub fn next(&mut self) -> Option<Bytes> {
         let length = self.length()?;
         if self.0.len() < PREFIX_BYTES + length {
@@ -55,19 +55,19 @@ impl Frames {
         self.0.advance(PREFIX_BYTES);
         let message = self.0.split_to(length).freeze();
         if self.0.is_empty() {
-            // Room for a large message is not kept for the next one.
+            // The capacity of a large message is not kept.
             self.0 = BytesMut::new();
         }
         Some(message)
     }
 }
 
-/// The gRPC body of a call with many requests. As with etcd, one that cannot be read is the last: the
-/// call goes on with those before it.
+/// The gRPC body of a stream of requests. As in etcd, an invalid request ends the stream, and the call
+/// continues with those before it.
 pub(super) struct Requests {
     body: Body,
     reader: Reader,
-    /// JSON that has arrived and is not read.
+    /// Received JSON that is not read yet.
     rest: Bytes,
     over: bool,
 }
@@ -77,7 +77,7 @@ impl Requests {
         Self { body, reader: Reader::new(kind, bounds), rest: Bytes::new(), over: false }
     }
 
-    /// The next request, if all of it is there.
+    /// Returns the next request, if it is complete.
     fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let message = self.reader.read(&mut self.rest)?;
         Ok(message.map(|message| frame(&message)))
@@ -108,8 +108,8 @@ impl HttpBody for Requests {
     }
 }
 
-/// The message of a body's first object. As in etcd, nothing is the default, and what follows the object
-/// is not read.
+/// Reads the message of a body's first object. As in etcd, an empty body is the default message, and bytes
+/// behind the object are ignored.
 pub(super) async fn read_one(
     mut body: Body,
     kind: &MessageDescriptor,
@@ -125,7 +125,7 @@ pub(super) async fn read_one(
     reader.finish()
 }
 
-/// What one request may take that the gRPC side takes.
+/// Returns the bounds of a request, by the bound of a gRPC message.
 pub(super) fn bounds(request_bytes_max: usize) -> Bounds {
     let wire_bytes = request_bytes_max.saturating_add(limits::GRPC_OVERHEAD_BYTES);
     Bounds { json_bytes: wire_bytes.saturating_mul(limits::GATEWAY_JSON_FACTOR), wire_bytes }

@@ -1,4 +1,4 @@
-//! Answers as JSON, in the shape that etcd's gateway gives them (grpc-gateway 2 over protojson): names as
+//! Writes responses as JSON in the form of etcd's gateway (grpc-gateway 2 over protojson): names as
 //! in the .proto texts, 64-bit integers as strings, bytes in base64, enums by name, fields at their default
 //! left out. Requests are read in `reader`.
 
@@ -7,7 +7,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 
 const WRITING: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
 
-/// The message that `wire` encodes, as JSON without any space.
+/// Writes the message that `wire` encodes, without spaces.
 pub(super) fn write(kind: &MessageDescriptor, wire: Bytes) -> Result<String, String> {
     let message = DynamicMessage::decode(kind.clone(), wire).map_err(|why| why.to_string())?;
     let mut text = Vec::new();
@@ -17,7 +17,7 @@ pub(super) fn write(kind: &MessageDescriptor, wire: Bytes) -> Result<String, Str
     String::from_utf8(text).map_err(|why| why.to_string())
 }
 
-/// As Go's JSON library writes what it embeds: fit to stand inside HTML. Such characters are in strings only.
+/// Escapes characters of HTML, as Go's JSON library does in embedded JSON. They occur in strings only.
 pub(super) fn escape(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
@@ -31,7 +31,7 @@ pub(super) fn escape(json: &str) -> String {
     escaped
 }
 
-/// One of many results, as a line. It takes no more memory than it has bytes: it may wait long.
+/// Returns the line of one result. Its capacity is its length, because it may be queued for long.
 pub(super) fn result_line(json: &str) -> String {
     ["{\"result\":", &escape(json), "}\n"].concat()
 }

@@ -1,15 +1,14 @@
-//! The JSON gateway: a POST of JSON to a path of etcd's becomes a gRPC call to this very server, and the
-//! answer becomes JSON. It serves nothing itself: the call enters where gRPC clients' calls do, with the
-//! caller's token, and is checked, counted and answered there.
+//! The JSON gateway: translates a POST of JSON into a gRPC call to the same server, and the response into
+//! JSON. The call passes the same gate as a gRPC client's, with the caller's token, and is checked and
+//! counted there.
 //!
-//! What is etcd's (3.7, grpc-gateway 2.29) to the byte: paths, status codes, bodies of answers and errors.
-//! An RPC with many responses answers a line each, `{"result":{..}}`, and begins to answer with the first;
-//! one with many requests takes JSON objects one after the other, for as long as the body is open.
+//! Paths, status codes and bodies are etcd's (3.7, grpc-gateway 2.29) to the byte. A stream of responses is
+//! written as lines, `{"result":{..}}`; a stream of requests is read as JSON objects for as long as the body
+//! is open.
 //!
-//! A large answer is never here as a whole: it is written while it comes, so that it is bounded where
-//! it is made.
+//! A large response is translated while it is received, so that its memory is bounded where it is made.
 //!
-//! Reading order: this file (one call), `paths` (which RPC), `frames` (bodies), `reader` with `scanner` and
+//! Reading order: this file (one call), `paths` (RPCs by path), `frames` (bodies), `reader` with `scanner` and
 //! `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
 //! `websocket`.
 
@@ -53,13 +52,13 @@ use crate::plant;
 /// The gRPC side of this server.
 pub type Grpc = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// All paths below it are the gateway's.
+/// Root of the gateway's paths.
 const ROOT: &str = "/v3/";
-/// Where etcd 3.3 had them.
+/// Root of the paths in etcd 3.3.
 const OLD_ROOT: &str = "/v3beta/";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// A header of this name goes to the call without it; one of the call's comes back with it.
+/// Prefix of headers that are passed to the call without it, and of the call's headers in the response.
 const METADATA: &str = "grpc-metadata-";
 
 /// The gateway of one server.
@@ -71,12 +70,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// In front of `grpc`, which takes messages of so many bytes.
+    /// Creates a gateway to `grpc`, which accepts messages of `request_bytes_max` and their overhead.
     pub fn new(env: Env, grpc: Grpc, request_bytes_max: usize) -> Self {
         Self { env, grpc, bounds: frames::bounds(request_bytes_max) }
     }
 
-    /// Whether a request with this path is for the gateway.
+    /// Returns whether a path is the gateway's.
     pub fn serves(path: &str) -> bool {
         path.starts_with(ROOT) || path.starts_with(OLD_ROOT)
     }
@@ -128,7 +127,7 @@ impl Gateway {
         *call.headers_mut() = metadata;
         let Ok(response) = self.grpc.call(call).await;
         let (parts, body) = response.into_parts();
-        let answers = Answers { body, frames: Frames::default(), over: false };
+        let answers = Responses { body, frames: Frames::default(), over: false };
         match (Status::from_header_map(&parts.headers), rpc.many_responses) {
             (Some(status), _) if status.code() == Code::Ok => Err(no_message()),
             (Some(status), false) => Err(status),
@@ -139,7 +138,7 @@ impl Gateway {
     }
 }
 
-/// What of a request's headers its call has.
+/// Returns the metadata of a call from the request's headers.
 fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
     let mut metadata = HeaderMap::new();
     metadata.insert(CONTENT_TYPE, GRPC);
@@ -154,7 +153,7 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
             }
             metadata.insert(TIMEOUT, value.clone());
         } else if let Some(key) = name.as_str().strip_prefix(METADATA)
-            // gRPC keeps its own for itself.
+            // Headers of the protocol cannot be set.
             && !key.starts_with("grpc-")
             && !matches!(key, "content-type" | "te")
             && let Ok(key) = HeaderName::try_from(key)
@@ -165,15 +164,15 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
     Ok(metadata)
 }
 
-/// The responses of a call.
-struct Answers {
+/// The response messages of a call.
+struct Responses {
     body: Body,
     frames: Frames,
     over: bool,
 }
 
-impl Answers {
-    /// The next message, or how the call ended if not well.
+impl Responses {
+    /// Returns the next message, or the status of a call that failed.
     async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
             if let Some(message) = self.frames.next() {
@@ -186,7 +185,7 @@ impl Answers {
         }
     }
 
-    /// The next bytes of the body, or how the call ended if not well.
+    /// Returns the next bytes of the body, or the status of a call that failed.
     async fn part(&mut self) -> Option<Result<Bytes, Status>> {
         if self.over {
             return None;
@@ -220,7 +219,7 @@ impl Answers {
         let body = if length <= limits::GATEWAY_WHOLE_BYTES {
             let message = self.next().await.unwrap_or_else(|| Err(no_message()))?;
             let text = json::write(kind, message).map_err(Status::internal)?;
-            // The result comes behind the message, and the call is not over before.
+            // The result follows the message, and may still be an error.
             if let Some(Err(status)) = self.next().await {
                 return Err(status);
             }
@@ -234,8 +233,7 @@ impl Answers {
         Ok(response)
     }
 
-    /// A message that has begun, while it comes. An error that comes behind its beginning breaks the
-    /// answer off.
+    /// Translates a message while it is received. A later error truncates the response.
     fn into_pieces(mut self, mut pieces: Pieces) -> Body {
         pieces.push(&self.frames.open());
         let parts = stream::try_unfold((self, pieces), |(mut answers, mut pieces)| async move {
@@ -264,8 +262,7 @@ impl Answers {
     }
 }
 
-/// The text of an answer. Keeps what the answer was made of until it is sent: what was set aside for the
-/// one is also for the other.
+/// The text of a response. Holds the gRPC body until it is sent, and with it the body's memory budget.
 struct Kept {
     text: Full<Bytes>,
     _from: Body,
@@ -291,11 +288,11 @@ impl HttpBody for Kept {
     }
 }
 
-/// A line for each message, the last one for the error if there is one, which is the status if it came
-/// before any message.
+/// Returns a body with a line for each message, and a last one for an error. An error before the first
+/// message is also the HTTP status.
 fn lines(
     first: Option<Result<Bytes, Status>>,
-    answers: Answers,
+    answers: Responses,
     kind: MessageDescriptor,
 ) -> Response<Body> {
     let status = match &first {
@@ -326,7 +323,7 @@ fn lines(
     response
 }
 
-/// The headers of a call that answered, as its gateway shows them.
+/// Returns the headers of a call as the gateway passes them on.
 fn call_headers() -> HeaderMap {
     let name = HeaderName::from_static("grpc-metadata-content-type");
     HeaderMap::from_iter([(name, GRPC)])

@@ -12,7 +12,7 @@ use crate::rpc::{self, RPCS};
 /// One RPC with its descriptors.
 #[derive(Debug)]
 pub(super) struct Rpc {
-    /// `/service/method`, as gRPC calls it.
+    /// `/service/method`.
     pub path: String,
     pub request: MessageDescriptor,
     pub response: MessageDescriptor,
@@ -27,7 +27,7 @@ static BY_PATH: LazyLock<BTreeMap<String, Rpc>> = LazyLock::new(|| {
     rows.map(|(path, rpc)| (format!("{ROOT}{path}"), described(&pool, rpc))).collect()
 });
 
-/// The RPC that is called with a POST to `path`.
+/// Returns the RPC of a path.
 pub(super) fn find(path: &str) -> Option<&'static Rpc> {
     BY_PATH.get(path)
 }
@@ -84,13 +84,13 @@ mod tests {
         }
     }
 
-    /// What is written in the order of the numbers is in the order in which etcd declares, and writes, it.
+    /// Fields are written in the order of their numbers, etcd's in the order of their declaration.
     #[test]
     fn fields_are_declared_in_the_order_of_their_numbers() {
         let ours = ["etcdserverpb", "mvccpb", "authpb", "v3lockpb", "v3electionpb"];
         let pool = descriptors();
         let ours = pool.all_messages().filter(|m| ours.contains(&m.package_name()));
-        // What goes into the log is no part of any call.
+        // Log entries are no part of any call.
         for message in ours.filter(|m| m.name() != "InternalRaftRequest") {
             let declared: Vec<u32> =
                 message.descriptor_proto().field.iter().map(|f| f.number() as u32).collect();

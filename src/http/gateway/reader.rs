@@ -1,10 +1,10 @@
-//! Requests as JSON, turned into protobuf while they arrive: nothing is kept of the JSON but the token
-//! that has begun, so that a request takes no more memory than its encoding. Reads what etcd's gateway
-//! reads (protojson of Go's protobuf library behind its JSON scanner) and refuses the rest with the same
-//! texts: names in either case, unknown ones skipped; numbers as numbers or in strings, whole ones with a
-//! fraction or an exponent; a field once.
+//! Translates JSON requests to protobuf while they are received. Only the current token is kept of the JSON,
+//! so that a request takes no more memory than its encoding. Accepts what etcd's gateway accepts (protojson
+//! of Go's protobuf library behind Go's JSON scanner) and refuses the rest with the same texts: field names
+//! in snake or camel case, unknown ones skipped; integers as numbers or strings, with an exponent or a zero
+//! fraction; each field once.
 //!
-//! Does not recurse. How deep the messages nest is checked where they are decoded.
+//! Not recursive. The nesting of messages is bounded where they are decoded.
 
 use std::borrow::Cow;
 
@@ -21,24 +21,24 @@ pub(super) struct Reader {
     kind: MessageDescriptor,
     bounds: Bounds,
     scanner: Scanner,
-    /// The containers that have begun and not ended, the outermost first.
+    /// Open containers, the outermost first.
     open: Vec<Open>,
-    /// The last name, as it is written, and where it is.
+    /// The last name, as written, and its position.
     name: (Vec<u8>, Position),
     wire: Wire,
-    /// The first thing wrong with the message. As in Go, the syntax of the rest is checked before it counts.
+    /// The first error in the message. As in Go, syntax errors in the rest take precedence.
     wrong: Option<String>,
 }
 
-/// What a request may take.
+/// Bounds of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Of its JSON, and of its encoding.
+    /// Maximum size of its JSON, and of its encoding.
     pub json_bytes: usize,
     pub wire_bytes: usize,
 }
 
-/// A line and a column, from 1 on.
+/// A line and a column, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub line: usize,
@@ -48,22 +48,22 @@ pub(super) struct Position {
 enum Open {
     Message(OpenMessage),
     List(FieldDescriptor),
-    /// An object or a list that is skipped.
+    /// An object or list that is skipped.
     Skipped,
 }
 
 struct OpenMessage {
     kind: MessageDescriptor,
-    /// Fields that have been named, and those that have a value, by number.
+    /// Bit sets of the fields that were named, and of those with a value.
     named: u64,
     set: u64,
-    /// The field whose value comes next; none for an unknown one.
+    /// The field of the next value; none if it is unknown.
     field: Option<FieldDescriptor>,
-    /// Where its encoding begins; none for the outermost.
+    /// Offset of its encoding; none for the outermost.
     begin: Option<usize>,
 }
 
-/// Where a value belongs.
+/// The place of a value.
 enum Place {
     Root,
     Field(FieldDescriptor),
@@ -84,17 +84,17 @@ impl Reader {
         }
     }
 
-    /// Whether an object has begun and not ended.
+    /// Returns whether an object is incomplete.
     pub fn is_partial(&self) -> bool {
         self.scanner.bytes() > 0
     }
 
-    /// Bytes that are kept of an object that has begun.
+    /// Returns the memory of an incomplete object, bytes.
     pub fn kept(&self) -> usize {
         self.scanner.kept() + self.wire.bytes.len()
     }
 
-    /// Takes from `json` what belongs to the present object; returns its message if that ends in it.
+    /// Consumes the bytes of the current object from `json`; returns its message if the object ends there.
     pub fn read(&mut self, json: &mut Bytes) -> Result<Option<Bytes>, Status> {
         loop {
             let event = self.scanner.next(json).map_err(Status::invalid_argument)?;
@@ -111,7 +111,7 @@ impl Reader {
         }
     }
 
-    /// The end of the JSON: a number may end with it. Nothing at all is the default message.
+    /// Handles the end of the input. An empty input is the default message.
     pub fn finish(&mut self) -> Result<Bytes, Status> {
         if !self.is_partial() {
             return Ok(Bytes::new());
@@ -125,7 +125,7 @@ impl Reader {
         }
     }
 
-    /// Whether the outermost value has ended.
+    /// Processes an event; returns whether the outermost value has ended.
     fn take(&mut self, event: Event) -> Result<bool, Status> {
         let at = self.scanner.token_at();
         match event {
@@ -160,7 +160,7 @@ impl Reader {
         Ok(self.open.is_empty() && event != Event::Name)
     }
 
-    /// Whether the token behind this event has a meaning.
+    /// Returns whether the token after this event is used.
     fn wants(&self, event: Event) -> bool {
         self.wrong.is_none()
             && match (self.open.last(), event) {
@@ -193,12 +193,12 @@ impl Reader {
     fn refuse(&mut self, why: String) {
         if self.wrong.is_none() {
             self.wrong = Some(format!("proto: {why}"));
-            // It will not be sent.
+            // The encoding is not used any more.
             self.wire.bytes = BytesMut::new();
         }
     }
 
-    /// Where the value that comes next belongs. Behind a mistake only the syntax counts.
+    /// Returns the place of the next value. After an error only the syntax is checked.
     fn place(&mut self) -> Place {
         if self.wrong.is_some() {
             return Place::Nowhere;
@@ -276,7 +276,7 @@ impl Reader {
         let field = match place {
             Place::Nowhere => return Ok(()),
             Place::Root => return Err(unexpected(at, &lossy(raw))),
-            // Null is as if the field were not there.
+            // Null leaves the field unset.
             Place::Field(_) if is_null => return Ok(()),
             Place::Field(field) if field.is_list() => return Err(unexpected(at, &lossy(raw))),
             Place::Field(field) => {
@@ -296,7 +296,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes that a field of the innermost message has a value; of a oneof only one has.
+    /// Marks a field of the innermost message as set; refuses a second field of a oneof.
     fn set(&mut self, field: &FieldDescriptor) -> Result<(), String> {
         let Some(Open::Message(message)) = self.open.last_mut() else { return Ok(()) };
         if let Some(oneof) = field.containing_oneof()
@@ -313,7 +313,7 @@ impl Reader {
     }
 }
 
-/// etcd's fields have small numbers; a test looks.
+/// Returns the field's bit. A test checks that all numbers are small.
 fn bit(field: &FieldDescriptor) -> u64 {
     1_u64.checked_shl(field.number()).unwrap_or(0)
 }
@@ -333,7 +333,7 @@ fn invalid(field: &FieldDescriptor, at: Position, raw: &str) -> String {
     format!("(line {line}:{column}): invalid value for {kind} field {name}: {raw}")
 }
 
-/// A message that is being encoded. Above its bound it is only measured.
+/// The encoding of a message. Above its bound it is only measured.
 struct Wire {
     bytes: BytesMut,
     length: usize,
@@ -374,7 +374,7 @@ impl Wire {
         }
     }
 
-    /// Begins a message as a field; its length is one byte for now.
+    /// Begins a nested message, with one byte reserved for its length.
     fn begin(&mut self, number: u32) -> usize {
         self.varint(u64::from(number) << 3 | 2);
         self.append(&[0]);
@@ -394,7 +394,7 @@ impl Wire {
     }
 }
 
-/// A number in protobuf's encoding, and how many bytes it has.
+/// Returns a varint and its size.
 fn varint(mut value: u64) -> ([u8; 10], usize) {
     let mut bytes = [0; 10];
     for (at, byte) in bytes.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! Strings, numbers, bytes and enums of JSON as protobuf's values, read as protojson of Go's protobuf
-//! library reads them. No messages and no lists.
+//! Parses JSON strings, numbers and words as protobuf scalars, like protojson of Go's protobuf library.
+//! Messages and lists are the reader's.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use super::reader::Position;
 /// A value on the wire.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// As if the field were not there: the name of an enum's value that is unknown.
+    /// No value: the name of an unknown enum value.
     Nothing,
     Varint(u64),
     Bytes(Cow<'a, [u8]>),
 }
 
-/// The value of a field that is no message, as written in `raw`; none if it is of another kind.
+/// Parses the token `raw` as a value of a scalar field; none if it is of another kind.
 pub(super) fn value<'a>(
     field: &FieldDescriptor,
     raw: &'a [u8],
@@ -53,12 +53,12 @@ pub(super) fn value<'a>(
             let text = unquote(raw, at)?;
             base64(text.as_bytes()).map(|bytes| Value::Bytes(Cow::Owned(bytes)))
         }
-        // etcd's API has no other kinds; a test looks.
+        // A test checks that requests have no other kinds.
         _ => None,
     })
 }
 
-/// The name of a kind in messages of Go's library.
+/// Returns the name of a kind in Go's error texts.
 pub(super) fn name(kind: &Kind) -> &'static str {
     match kind {
         Kind::Bool => "bool",
@@ -73,7 +73,7 @@ pub(super) fn name(kind: &Kind) -> &'static str {
     }
 }
 
-/// The text of a string token.
+/// Decodes a string token.
 pub(super) fn unquote(raw: &[u8], at: Position) -> Result<Cow<'_, str>, String> {
     let Position { line, column } = at;
     let wrong = |what: &str| format!("syntax error (line {line}:{column}): {what}");
@@ -98,7 +98,7 @@ pub(super) fn unquote(raw: &[u8], at: Position) -> Result<Cow<'_, str>, String> 
     Ok(unquoted.into())
 }
 
-/// The character of an escape behind its backslash, and how many bytes it takes there.
+/// Decodes an escape without its backslash; returns the character and the escape's size.
 fn escaped(escape: &str) -> Option<(char, usize)> {
     let unit = |at: usize| u16::from_str_radix(escape.get(at..at + 4)?, 16).ok();
     Some(match escape.as_bytes().first()? {
@@ -112,7 +112,7 @@ fn escaped(escape: &str) -> Option<(char, usize)> {
             if let Some(c) = char::from_u32(high.into()) {
                 return Some((c, 5));
             }
-            // Half of a pair; the other half follows.
+            // A surrogate; the other one follows.
             let low = escape.get(5..7).filter(|next| *next == "\\u").and_then(|_| unit(7))?;
             let mut pair = char::decode_utf16([high, low]);
             (pair.next()?.ok()?, 11)
@@ -121,7 +121,7 @@ fn escaped(escape: &str) -> Option<(char, usize)> {
     })
 }
 
-/// A whole number, or one in a string.
+/// Parses an integer, which may be in a string.
 fn integer(raw: &[u8], at: Position) -> Result<Option<i128>, String> {
     if !raw.starts_with(b"\"") {
         return Ok(whole(raw));
@@ -130,7 +130,7 @@ fn integer(raw: &[u8], at: Position) -> Result<Option<i128>, String> {
     Ok(Some(text).filter(|text| is_number(text)).and_then(|text| whole(text.as_bytes())))
 }
 
-/// Whether a text is a number of JSON and nothing else.
+/// Returns whether a text is exactly one JSON number.
 fn is_number(text: &str) -> bool {
     let rest = text.strip_prefix('-').unwrap_or(text);
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
@@ -154,9 +154,9 @@ fn is_number(text: &str) -> bool {
     rest.is_empty()
 }
 
-/// The value of a number without a fraction, however it is written: `10`, `10.0`, `1e1`, `100e-1`.
+/// Returns the value of a number that is an integer, in any notation: `10`, `10.0`, `1e1`, `100e-1`.
 fn whole(number: &[u8]) -> Option<i128> {
-    /// Of the largest integer.
+    /// Digits of the largest integer.
     const DIGITS_MAX: i64 = 20;
     let number = std::str::from_utf8(number).ok()?;
     let (negative, number) = match number.strip_prefix('-') {
@@ -176,7 +176,7 @@ fn whole(number: &[u8]) -> Option<i128> {
     if int.is_empty() && fraction.is_empty() {
         return Some(0);
     }
-    // The digits, and how many zeroes follow them.
+    // The significant digits and the number of zeroes after them.
     let digits = format!("{int}{fraction}");
     let mut zeroes = i64::from(exponent) - fraction.len() as i64;
     let significant = digits.trim_end_matches('0');
@@ -189,7 +189,7 @@ fn whole(number: &[u8]) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// As Go reads base64: in either alphabet, with or without padding, line breaks skipped.
+/// Decodes base64 like Go: in either alphabet, with or without padding, ignoring line breaks.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     const fn engine(
         alphabet: &base64::alphabet::Alphabet,
@@ -204,7 +204,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     const BARE: [GeneralPurpose; 2] =
         [engine(&STANDARD, RequireNone), engine(&URL_SAFE, RequireNone)];
     let is_url = text.iter().any(|byte| matches!(byte, b'-' | b'_'));
-    // Line breaks count, as they do in Go.
+    // As in Go, line breaks are counted.
     let engines = if text.len() % 4 == 0 { &PADDED } else { &BARE };
     let engine = &engines[usize::from(is_url)];
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');

@@ -1,30 +1,30 @@
-//! The tokens of JSON that arrives in parts, with the texts of Go's JSON scanner for what is none. Knows
-//! no messages, and keeps only the token that has begun.
+//! Tokenizes JSON that is received in parts, with the error texts of Go's JSON scanner. Knows no messages,
+//! and keeps only the current token.
 
 use bytes::{Buf, Bytes};
 
 use super::reader::Position;
 
-/// What a token means for its value.
+/// The meaning of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     BeginObject,
     BeginList,
-    /// Of the innermost object or list.
+    /// End of the innermost object or list.
     End,
-    /// The name of the value that follows.
+    /// Name of the next value.
     Name,
     /// A string, a number or a word.
     Scalar,
 }
 
-/// One value after the other.
+/// Tokenizes one value after the other.
 pub(super) struct Scanner {
     state: State,
-    /// For each container that has begun, whether it is an object.
+    /// For each open container, whether it is an object.
     objects: Vec<bool>,
     token: Vec<u8>,
-    /// Whether tokens are kept; else they are only checked.
+    /// Whether tokens are kept, or only checked.
     keep: bool,
     is_name: bool,
     at: Position,
@@ -49,14 +49,14 @@ enum State {
     After,
     Text,
     Escape,
-    /// Hexadecimal digits to come.
+    /// Hexadecimal digits left.
     Hex(u8),
     Number(Number),
-    /// A word, and how many bytes of it have come.
+    /// A word and the number of its bytes read.
     Word(&'static str, usize),
 }
 
-/// The part of a number that came last.
+/// The last part of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
     Minus,
@@ -69,15 +69,15 @@ enum Number {
     ExponentDigits,
 }
 
-/// What becomes of a byte.
+/// The role of a byte.
 enum Step {
-    /// It is white space or punctuation.
+    /// White space or punctuation.
     Skip,
-    /// It is part of the token.
+    /// Part of the token.
     Take,
-    /// It ends what the event says and is part of it.
+    /// The last byte of the event's token.
     End(Event),
-    /// The token ended before it.
+    /// The first byte after a token.
     EndedBefore,
 }
 
@@ -97,37 +97,37 @@ impl Scanner {
         }
     }
 
-    /// Begins another value.
+    /// Starts with another value.
     pub fn restart(&mut self) {
         *self = Self::new();
     }
 
-    /// Bytes of the present value by now.
+    /// Returns the bytes read of the current value.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of the token that is kept.
+    /// Returns the memory of the token, bytes.
     pub fn kept(&self) -> usize {
         self.token.capacity() + self.objects.len()
     }
 
-    /// Whether the next token is kept.
+    /// Sets whether the next token is kept.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;
     }
 
-    /// The last token, as it is written.
+    /// Returns the last token, as written.
     pub fn token(&self) -> &[u8] {
         &self.token
     }
 
-    /// Where the last token, or the last container that began, is.
+    /// Returns the position of the last token, or of the last opened container.
     pub fn token_at(&self) -> Position {
         self.token_at
     }
 
-    /// Reads up to the next event; none when more has to come first.
+    /// Reads up to the next event; none if more input is needed.
     pub fn next(&mut self, json: &mut Bytes) -> Result<Option<Event>, String> {
         while let Some(&byte) = json.first() {
             if self.state == State::Text {
@@ -141,7 +141,7 @@ impl Scanner {
             }
             let event = match self.step(byte)? {
                 Step::Skip => {
-                    // White space in front of the value is no part of it.
+                    // Leading white space does not count.
                     if self.state != State::Start {
                         self.advance(&[byte], false);
                     }
@@ -168,7 +168,7 @@ impl Scanner {
         Ok(None)
     }
 
-    /// The end of the JSON, with which a number may end.
+    /// Handles the end of the input, which may end a number.
     pub fn finish(&mut self) -> Option<Event> {
         match self.state {
             State::Number(number) if number.may_end() => Some(Event::Scalar),
@@ -184,7 +184,7 @@ impl Scanner {
         if bytes == b"\n" {
             self.at = Position { line: self.at.line + 1, column: 1 };
         } else {
-            // Bytes that continue a character are no column.
+            // Continuation bytes of UTF-8 are no columns.
             self.at.column += bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
         }
     }
@@ -294,7 +294,7 @@ impl Scanner {
 }
 
 impl Number {
-    /// What the number is after `byte`; none if it ended before; where it is if it must not end there.
+    /// Returns the part after `byte`; none if the number ended before; the place if it must not end there.
     fn next(self, byte: u8) -> Result<Option<Self>, &'static str> {
         use Number::{
             Digits, Exponent, ExponentDigits, ExponentSign, Fraction, Minus, Point, Zero,
@@ -323,7 +323,7 @@ fn invalid(byte: u8, place: &str) -> String {
     format!("invalid character {} {place}", quote(byte))
 }
 
-/// As Go quotes a character.
+/// Quotes a character like Go.
 fn quote(byte: u8) -> String {
     match byte {
         b'\'' => "'\\''".to_owned(),

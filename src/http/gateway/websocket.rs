@@ -1,7 +1,6 @@
-//! Calls of the gateway over WebSocket (RFC 6455), as etcd's wsproxy serves them: each message of the
-//! client is a part of the request's body, each line of the answer a text message. The token comes in the
-//! sub-protocol (`Bearer, TOKEN`) or in a cookie, which is what browsers can set. The frames themselves are
-//! a library's.
+//! Gateway calls over WebSocket (RFC 6455), compatible with etcd's wsproxy: each client message is a part of
+//! the request body, each line of the response a text message. The token is in the sub-protocol (`Bearer,
+//! TOKEN`) or in a cookie, which browsers can set. A library reads and writes the frames.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,16 +35,15 @@ use crate::limits;
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 const WEBSOCKET: &str = "websocket";
 const BEARER: &str = "Bearer";
-/// What a server appends to a client's key (RFC 6455, 4.2.2).
+/// The suffix of a client's key in the accept header (RFC 6455, 4.2.2).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Of a client's key.
+/// Size of a client's key.
 const KEY_BYTES: usize = 16;
 const TOKEN_COOKIE: &str = "token";
-/// What is read from a connection at once.
+/// Size of a connection's read buffer.
 const READ_BYTES: usize = 4 << 10;
 
-/// The connection below a request, as an extension of it: it is the websocket's once the request has been
-/// answered with 101.
+/// An extension of requests: resolves to the connection after the response with status 101.
 #[derive(Clone)]
 pub struct Upgrade(Arc<Mutex<Option<Connecting>>>);
 
@@ -61,7 +59,7 @@ impl Upgrade {
     }
 }
 
-/// Whether the client wants a websocket.
+/// Returns whether the client requests a websocket.
 pub(super) fn is_upgrade<B>(request: &Request<B>) -> bool {
     let has = |name: HeaderName, token: &str| {
         let values = request.headers().get_all(name);
@@ -72,7 +70,7 @@ pub(super) fn is_upgrade<B>(request: &Request<B>) -> bool {
     has(CONNECTION, "upgrade") && has(UPGRADE, WEBSOCKET)
 }
 
-/// Switches the connection over and serves the call on it.
+/// Upgrades the connection and serves the call on it.
 pub(super) fn answer(gateway: Gateway, mut request: Request<Body>) -> Response<Body> {
     let headers = request.headers();
     if *request.method() != Method::GET {
@@ -107,7 +105,7 @@ pub(super) fn answer(gateway: Gateway, mut request: Request<Body>) -> Response<B
     response
 }
 
-/// The texts of Go's websocket library.
+/// Refuses an upgrade, with the texts of Go's websocket library.
 fn refuse(status: StatusCode) -> Response<Body> {
     let text = status.canonical_reason().unwrap_or_default();
     let mut response = plain(status, format!("{text}\n"));
@@ -115,7 +113,7 @@ fn refuse(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// The proof that the client's key was read; none for what is no key.
+/// Returns the accept header for the client's key; none for an invalid key.
 fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     let key = key.as_bytes();
     STANDARD.decode(key).ok().filter(|decoded| decoded.len() == KEY_BYTES)?;
@@ -127,7 +125,7 @@ fn sub_protocol(headers: &HeaderMap) -> Option<&str> {
     headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()
 }
 
-/// What of the upgrade's headers the call has.
+/// Returns the headers of the call from those of the upgrade.
 fn call_headers(headers: &HeaderMap) -> HeaderMap {
     let mut call = HeaderMap::new();
     for name in [ORIGIN, REFERER] {
@@ -154,7 +152,7 @@ fn call_headers(headers: &HeaderMap) -> HeaderMap {
     call
 }
 
-/// Serves one call until it has been answered or the client is gone.
+/// Serves a call until it is answered or the client is gone.
 async fn serve(gateway: Gateway, uri: Uri, headers: HeaderMap, conn: BoxConn) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
@@ -180,7 +178,7 @@ async fn serve(gateway: Gateway, uri: Uri, headers: HeaderMap, conn: BoxConn) {
             let mut line = BytesMut::with_capacity(part.len() + 1);
             line.put(part);
             line.put_u8(b'\n');
-            // A call that has its request reads no more; the client may still close.
+            // A unary call reads one message only; the client may still close.
             let _ = parts.send(line.freeze()).await;
         }
     };
@@ -206,11 +204,11 @@ async fn serve(gateway: Gateway, uri: Uri, headers: HeaderMap, conn: BoxConn) {
     }
 }
 
-/// Cuts an answer into text messages, a line each. A line that comes in parts becomes a message in
-/// fragments, so that none has to be kept.
+/// Splits a response into text messages, one for each line. A line in parts becomes a fragmented message, so
+/// that no part is buffered.
 #[derive(Default)]
 struct Lines {
-    /// Whether a message has begun and not ended.
+    /// Whether a message is incomplete.
     begun: bool,
 }
 
@@ -231,7 +229,7 @@ impl Lines {
         frames
     }
 
-    /// The end of a line that was not ended.
+    /// Returns the end of an incomplete line.
     fn end(&mut self) -> Option<Frame> {
         self.begun.then(|| self.frame(Bytes::new(), true))
     }

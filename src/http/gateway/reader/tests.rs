@@ -1,5 +1,5 @@
-//! Requests as JSON: texts and answers are those of an etcd 3.7 that was asked the same, and what a library
-//! writes is read back however it is cut.
+//! JSON requests: accepted and refused as by an etcd 3.7 with the same requests; the output of a JSON library
+//! is read back, however it is cut.
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -15,7 +15,7 @@ fn reader(path: &str) -> Reader {
     Reader::new(paths::find(path).expect("a path").request.clone(), BOUNDS)
 }
 
-/// What a request comes to: the message as JSON, or the refusal.
+/// Returns the message of a request as JSON, or the refusal.
 fn read_in(path: &str, json: &str, part: usize) -> Result<String, String> {
     let mut reader = reader(path);
     let read = || -> Result<Bytes, Status> {
