@@ -2,14 +2,14 @@
 //! has them (3.7, `server/proxy`, `server/etcdmain`). They keep no state that matters: one that is
 //! lost is replaced by another.
 //!
-//! * The *gateway* hands bytes on, connection by connection, to members that can be reached.
+//! * The *gateway* forwards connections to members that can be reached.
 //! * The *gRPC proxy* speaks gRPC at both ends. Most calls pass through it as they are; ranges may be
 //!   answered from a cache, watchers of one range share a watch, and all keys may live below a prefix.
 //!
-//! Variables (`ETCD_...`) do not count for sub-commands.
+//! Environment variables (`ETCD_...`) are ignored by sub-commands.
 //!
-//! Reading order: this file (the commands), `flags` (their flags), [`gateway`] with `remotes` (which member
-//! is next), [`grpc`].
+//! Reading order: this file (command lines), `flags`, [`gateway`] with `remotes` (choice of a member),
+//! [`grpc`].
 
 mod flags;
 pub mod gateway;
@@ -22,7 +22,7 @@ use crate::config::pflag::{Flags, Kind};
 use crate::config::urls::split_host_port;
 use crate::env::Env;
 
-/// What a command line asks for.
+/// The action of a command line.
 #[derive(Debug)]
 pub enum Command {
     /// Print this to stdout and exit with 0.
@@ -31,13 +31,12 @@ pub enum Command {
     Grpc(Box<grpc::Options>),
 }
 
-/// Whether the program's first argument names a proxy.
+/// Returns whether the program's first argument names a proxy.
 pub fn is_command(word: &str) -> bool {
     matches!(word, "gateway" | "grpc-proxy")
 }
 
-/// Reads a command line that begins with the command's name. Errors are texts for stderr; the exit
-/// code is 1 then.
+/// Parses a command line that begins with the command's name. Errors are texts for stderr, with exit code 1.
 pub fn parse(arguments: &[String]) -> Result<Command, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (command, words) =
@@ -77,8 +76,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, String> {
     })
 }
 
-/// Where the first word is that is neither a flag nor the value of one: the sub-command, before or behind
-/// its flags.
+/// Returns the position of the sub-command: the first word that is neither a flag nor a flag's value.
 fn word(words: &[&str], table: &[flags::Row]) -> Option<usize> {
     let mut at = 0;
     while let Some(word) = words.get(at) {
@@ -96,12 +94,12 @@ fn word(words: &[&str], table: &[flags::Row]) -> Option<usize> {
     None
 }
 
-/// All addresses of the host that is to be listened on, and the one that is: Go's choice for a name.
+/// Resolves the address to listen on. Returns all addresses of the host and the one that Go would choose.
 async fn listen_address(env: &Env, text: &str) -> Result<(Vec<IpAddr>, SocketAddr), String> {
     let bad = || format!("failed to validate listen address: {text}");
     let (host, port) = split_host_port(text).ok_or_else(bad)?;
     let port = port.parse().map_err(|_| bad())?;
-    // Go's word for everywhere.
+    // Go's spelling of the unspecified address.
     let host = if host.is_empty() { "::" } else { host };
     let all = env.net.addresses_of(host.to_owned()).await;
     let all = all.map_err(|_| format!("failed to resolve listen host: {host}"))?;

@@ -1,5 +1,4 @@
-//! HTTP beside gRPC: how the proxy does, how the cluster does, and the metrics of both. Serves no path
-//! besides.
+//! HTTP beside gRPC: health and metrics of the proxy and of the cluster. No other paths are served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +27,10 @@ use crate::tls::{Dialer, Target};
 
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The whole of a member's page of metrics, and its time.
+/// Maximum size of a member's metrics page, and the timeout of reading it.
 const METRICS_BYTES_MAX: usize = 64 << 20;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read to see whether reading works.
+/// The key of health checks.
 const KEY: &str = "a";
 
 /// The text of the proxy's own metrics.
@@ -42,7 +41,7 @@ pub(super) struct Pages {
     env: Env,
     cluster: Client,
     namespace: Namespace,
-    /// The proxy as its clients reach it.
+    /// A client of the proxy itself.
     own: Option<Client>,
     /// The member whose metrics are shown.
     backend: Target,
@@ -70,7 +69,7 @@ impl Pages {
                 Some(own.map_err(|error| error.to_string())?)
             }
         };
-        // Not the same one for all proxies.
+        // Random, so that proxies do not all use the same one.
         let chosen = env.random_u64() % endpoints.len().max(1) as u64;
         let backend = endpoints.get(chosen as usize).map(String::as_str).unwrap_or_default();
         let tls = options.client.tls.clone();
@@ -88,7 +87,7 @@ impl Pages {
         })
     }
 
-    /// Profiles are told only `beside_grpc`, not where there is nothing but metrics.
+    /// Answers a request. Profiles are served only `beside_grpc`, not on a metrics port.
     pub async fn answer(&self, request: &Parts, beside_grpc: bool) -> Response<Body> {
         let Parts { method, uri, headers, .. } = request;
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
@@ -119,7 +118,7 @@ impl Pages {
         }
     }
 
-    /// Whether a key can be read; who may not read it has been answered as well.
+    /// Reads a key. A refused permission is a success.
     async fn read(&self, client: &Client, namespace: &Namespace) -> Result<(), String> {
         let mut key = KEY.into();
         namespace.enter_key(&mut key);
@@ -136,7 +135,7 @@ impl Pages {
 
     async fn own_health(&self) -> Result<(), String> {
         let own = self.own.as_ref().ok_or("no connection to proxy")?;
-        // Its namespace is the proxy's matter.
+        // The proxy adds its namespace itself.
         self.read(own, &Namespace::default()).await?;
         let create = WatchCreateRequest { key: KEY.into(), ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
@@ -148,7 +147,7 @@ impl Pages {
             responses.message().await
         };
         match self.env.timeout(WATCH_TIMEOUT, watching).await {
-            // As in etcd, whatever it says.
+            // As in etcd, any response is a success.
             Ok(_) => Ok(()),
             Err(_) => Err("WATCH TIMEOUT".into()),
         }

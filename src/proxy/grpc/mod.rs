@@ -1,20 +1,18 @@
 //! `grpc-proxy start`: one connection to the cluster for many clients. Ranges may be answered from a cache,
-//! watchers of the same keys share a watch, all keys may live below a prefix; everything else goes
-//! through as it is.
+//! watchers of the same keys share a watch, and all keys may have a prefix; other calls are forwarded.
 //!
 //! ```text
 //!  client === port --- gRPC --- kv, watch, names of keys --- Channel === cluster
 //!                `---- HTTP --- /metrics /health /proxy/metrics /proxy/health
 //! ```
 //!
-//! What differs from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
-//! namespace as well; a lease is kept alive by its client's own stream; MemberPromote goes through;
-//! a caller's metadata goes along, whatever it is; ordering is of all reads, not of the proxy's own first
-//! one; bounds on messages are of all calls.
+//! Differences from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
+//! namespace as well; keep-alive streams are forwarded one by one; MemberPromote is forwarded; all metadata
+//! is forwarded; ordering covers all reads, not only the proxy's first; message bounds cover all calls.
 //!
-//! Reading order: this file (starting, who answers what), `upstream` (the way to the cluster), `forward`
-//! (calls that go through), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (the proxies
-//! as members), `http`, `metrics`.
+//! Reading order: this file (start, dispatch), `upstream` (the connection to the cluster), `forward`
+//! (forwarded calls), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (proxies as
+//! members), `http`, `metrics`.
 
 pub mod cache;
 mod cluster;
@@ -72,29 +70,29 @@ use crate::rpc::{self, Rpc};
 use crate::server::port::{self, Answers, Port};
 use crate::tls::{self, Acceptor, Dialer, Listen};
 
-/// What a proxy is started with; validated.
+/// Options of a proxy; validated.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Host and port.
     pub listen: String,
-    /// Where HTTP is served as well.
+    /// A further address for HTTP.
     pub listen_metrics: Option<Url>,
-    /// For those who connect; none for plain.
+    /// TLS for clients; none for plain connections.
     pub listen_tls: Option<tls::Settings>,
     pub endpoints: Vec<String>,
     pub srv: Option<Srv>,
     pub insecure_discovery: bool,
-    /// How the cluster is connected to.
+    /// Options of the connection to the cluster.
     pub client: client::Options,
     pub namespace: String,
-    /// How clients reach the proxy; empty for nobody's business.
+    /// The address that clients use; empty if it is not advertised.
     pub advertise: String,
     pub resolver: Option<Resolver>,
-    /// How often the cluster is asked who its members are, which are the endpoints from then on.
+    /// Interval of updating the endpoints from the member list.
     pub endpoints_sync: Option<Duration>,
-    /// Answers never go back in revision.
+    /// Whether the revisions of responses never decrease.
     pub ordered: bool,
-    /// The largest message to the cluster, and from it.
+    /// Bounds of messages to the cluster, and from it.
     pub request_bytes_max: usize,
     pub answer_bytes_max: usize,
     pub watch_bounds: watch::Bounds,
@@ -103,28 +101,28 @@ pub struct Options {
     pub keep_alive_timeout: Duration,
     pub ping_time_min: Duration,
     pub debug: bool,
-    /// Whether profiles may be asked for.
+    /// Whether profiles are served.
     pub pprof: bool,
-    /// What this machine is called.
+    /// Name of this machine.
     pub host_name: String,
     pub process: Process,
 }
 
-/// Where proxies write themselves down, and for how long.
+/// Prefix and TTL of the proxies' registrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolver {
     pub prefix: String,
     pub ttl_s: i64,
 }
 
-/// A proxy that serves.
+/// A running proxy.
 pub struct Proxy {
     /// The ports end with it.
     _stop: latest::Sender<bool>,
 }
 
 impl Proxy {
-    /// Finds the endpoints and serves. The cluster need not be there.
+    /// Resolves the endpoints and serves. The cluster need not be reachable.
     pub async fn start(env: &Env, mut options: Options) -> Result<Self, String> {
         let mut acceptor = None;
         if let Some(tls) = &mut options.listen_tls {
@@ -185,7 +183,7 @@ async fn endpoints(env: &Env, options: &Options) -> Result<Vec<String>, String> 
     Ok(options.endpoints.clone())
 }
 
-/// Who answers.
+/// The services of a port.
 #[derive(Clone)]
 struct Services {
     env: Env,
@@ -196,9 +194,9 @@ struct Services {
     watch: Watch,
     cluster: Cluster,
     pages: Pages,
-    /// Where answers must not go back in revision.
+    /// The newest revision, if responses are ordered.
     newest: Option<Arc<Newest>>,
-    /// gRPC is spoken here.
+    /// Whether gRPC is served.
     grpc: bool,
 }
 
@@ -235,7 +233,7 @@ impl Services {
         })
     }
 
-    /// As in etcd, calls wait for it and pages do not.
+    /// Waits for the ordering to be recovered. As in etcd, calls wait and pages do not.
     async fn recovered(&self) {
         if let Some(newest) = &self.newest {
             newest.recovered(&self.env, &self.upstream).await;
@@ -289,7 +287,7 @@ impl Services {
         }
     }
 
-    /// Calls outside KV and Watch that name keys.
+    /// Forwards a call outside KV and Watch whose messages have keys.
     async fn renamed(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {
         let (ns, upstream) = (self.namespace, self.upstream);
         match (rpc.service, rpc.method) {
@@ -334,7 +332,7 @@ impl Services {
 }
 
 impl Cluster {
-    /// MemberList, by the proxy itself.
+    /// Answers MemberList with the proxies.
     async fn answer(self, request: Request<Body>) -> Response<Body> {
         let handler = tower::service_fn(move |_: tonic::Request<MemberListRequest>| {
             let cluster = self.clone();
