@@ -10,6 +10,10 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// How many times larger a request may be in JSON: base64 makes four bytes of three, and a client may
 /// write any byte of it as six.
 pub const GATEWAY_JSON_FACTOR: usize = 8;
+/// One message of a client over WebSocket.
+pub const GATEWAY_WEBSOCKET_BYTES: usize = 1 << 20;
+/// Objects and lists in each other in JSON, the number of Go's library.
+pub const GATEWAY_JSON_DEPTH: usize = 10_000;
 /// An answer that a gateway turns into JSON at once; a larger one is while it comes, a piece at a time.
 pub const GATEWAY_WHOLE_BYTES: usize = 64 << 10;
 pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
@@ -199,6 +203,8 @@ pub const WATCH_CATCHUP_REVISIONS: usize = 1_000;
 pub const WATCH_CATCHUP_BYTES: usize = 1 << 20;
 /// Watch streams that read history at the same time.
 pub const WATCH_CATCHUP_READERS: usize = 8;
+/// Between two log lines about requests of one watch stream that are of no kind.
+pub const WATCH_INVALID_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between progress notifications of a watch stream (`--watch-progress-notify-interval`).
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// The shortest such time.
@@ -234,6 +240,10 @@ pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 8;
 pub const ANSWER_STALL: Duration = Duration::from_secs(60);
 /// Answers that may wait until others are sent.
 pub const ANSWERS_WAITING_MAX: usize = 4_096;
+/// Bytes of a compressed message that are inflated, and of an answer that are compressed, before other
+/// calls run. Bytes inflate to at most a thousand times as many (RFC 1951).
+pub const GZIP_STEP_IN_BYTES: usize = 2 << 10;
+pub const GZIP_STEP_OUT_BYTES: usize = 32 << 10;
 /// The largest message that etcd sends: a signed number of four bytes counts them.
 pub const ANSWER_MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
 /// Single keys that a txn which writes may read before it is found out how much that is; of ranges it

@@ -8,10 +8,12 @@
     reason = "a client stands outside the server, in the real world"
 )]
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use bytes::{Buf as _, Bytes};
+use http_body_util::{BodyExt as _, Collected, Full};
+use prost::Message as _;
 use quorate::client::Channel;
 use quorate::env::tokio::env;
 use quorate::member::Options as MemberOptions;
@@ -19,7 +21,7 @@ use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
     AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DeleteRangeRequest,
     DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
-    LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest,
+    LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, TxnRequest,
     WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
     downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
@@ -80,15 +82,45 @@ impl World {
         watch
     }
 
+    async fn connect(&self) -> tokio::net::TcpStream {
+        let address = self.server.addresses()[0];
+        tokio::net::TcpStream::connect(address).await.expect("it listens")
+    }
+
     /// `GET path` over HTTP/1.1, with the head.
     async fn get(&self, path: &str) -> String {
-        let address = self.server.addresses()[0];
-        let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        self.http("GET", path, "").await
+    }
+
+    /// A request over HTTP/1.1, with the head.
+    async fn http(&self, method: &str, path: &str, body: &str) -> String {
+        let mut socket = self.connect().await;
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         socket.write_all(request.as_bytes()).await.expect("it reads");
         let mut text = String::new();
         socket.read_to_string(&mut text).await.expect("it answers");
         text
+    }
+
+    /// A gRPC call with these headers and this body, as it is on the wire.
+    async fn call(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        body: Vec<u8>,
+    ) -> http::Response<Collected<Bytes>> {
+        let mut request = http::Request::post(path).header("content-type", "application/grpc");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = tonic::body::Body::new(Full::new(Bytes::from(body)));
+        let request = request.body(body).expect("a request");
+        let answer = self.channel.clone().call(request).await.expect("an answer");
+        let (parts, body) = answer.into_parts();
+        http::Response::from_parts(parts, body.collect().await.expect("it ends"))
     }
 }
 
@@ -118,6 +150,32 @@ fn watch_on(key: &[u8]) -> WatchRequest {
 fn put(value: usize) -> PutRequest {
     let (key, value) = (Bytes::from_static(b"k"), vec![b'v'; value].into());
     PutRequest { key, value, ..PutRequest::default() }
+}
+
+/// A message with its prefix.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a small message").to_be_bytes();
+    [&[flag][..], &length, message].concat()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).expect("a buffer grows");
+    encoder.finish().expect("a buffer grows")
+}
+
+/// The messages of a body, each of which must be compressed.
+fn gunzipped(mut body: Bytes) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    while body.has_remaining() {
+        assert_eq!(body.get_u8(), 1, "it is compressed");
+        let length = body.get_u32() as usize;
+        let mut message = Vec::new();
+        let compressed = body.split_to(length);
+        flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut message).expect("gzip");
+        messages.push(message);
+    }
+    messages
 }
 
 fn refusal<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>) -> (Code, String) {
@@ -498,4 +556,339 @@ async fn a_stop_ends_streams_with_etcds_status_and_answers_what_is_under_way() {
         }
     }
     stop.await.expect("it does not panic").expect("a stop with streams open does not take long");
+}
+
+/// Some clients compare the header as it is, which the library would write with `%20` for spaces.
+#[tokio::test]
+async fn texts_of_errors_are_on_the_wire_as_they_are() {
+    let world = World::new(|_| {}).await;
+    let empty = framed(0, b"");
+    let refused = world.call("/etcdserverpb.KV/Put", &[], empty.clone()).await;
+    assert_eq!(refused.headers()["grpc-message"], "etcdserver: key is not provided");
+    let unknown = world.call("/etcdserverpb.KV/Get", &[], empty.clone()).await;
+    let text = "unknown method Get for service etcdserverpb.KV";
+    assert_eq!(unknown.headers()["grpc-message"], text);
+    // A stream says it in its trailers.
+    let headers = [("grpc-timeout", "100m")];
+    let late = world.call("/etcdserverpb.Watch/Watch", &headers, Vec::new()).await;
+    let trailers = late.body().trailers().expect("a result");
+    assert_eq!(trailers["grpc-message"], "context deadline exceeded");
+}
+
+#[tokio::test]
+async fn malformed_timeouts_are_refused_as_by_etcd() {
+    let world = World::new(|_| {}).await;
+    for (timeout, why) in [
+        ("5s", "transport: timeout unit is not recognized: \"5s\""),
+        ("-1S", "strconv.ParseUint: parsing \"-1\": invalid syntax"),
+    ] {
+        let headers = [("grpc-timeout", timeout)];
+        let refused = world.call("/etcdserverpb.KV/Range", &headers, framed(0, b"")).await;
+        assert_eq!(refused.status(), 400);
+        assert_eq!(refused.headers()["grpc-status"], (Code::Internal as i32).to_string());
+        let text = format!("malformed grpc-timeout: {why}");
+        assert_eq!(refused.headers()["grpc-message"], text.as_str());
+    }
+}
+
+#[tokio::test]
+async fn compressed_calls_are_answered_compressed() {
+    let world = World::new(|_| {}).await;
+    let put = PutRequest { value: vec![b'v'; 200_000].into(), ..put(0) };
+    let headers = [("grpc-encoding", "gzip")];
+    let compressed = framed(1, &gzip(&put.encode_to_vec()));
+    assert!(compressed.len() < 10_000);
+    let answer = world.call("/etcdserverpb.KV/Put", &headers, compressed).await;
+    assert_eq!(answer.headers()["grpc-encoding"], "gzip");
+    assert_eq!(gunzipped(answer.into_body().to_bytes()).len(), 1);
+    // Only announced.
+    let range = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    let range = framed(0, &range.encode_to_vec());
+    let answer = world.call("/etcdserverpb.KV/Range", &headers, range.clone()).await;
+    let body = answer.into_body().to_bytes();
+    assert!(body.len() < 10_000, "{} bytes", body.len());
+    let messages = gunzipped(body);
+    let found = RangeResponse::decode(&messages[0][..]).expect("a message");
+    assert_eq!(found.kvs[0].value.len(), 200_000);
+    let answer = world.call("/etcdserverpb.KV/Range", &[], range).await;
+    assert!(!answer.headers().contains_key("grpc-encoding"));
+    // A stream.
+    let snapshot = world.call("/etcdserverpb.Maintenance/Snapshot", &headers, framed(0, b"")).await;
+    assert_eq!(snapshot.headers()["grpc-encoding"], "gzip");
+    assert_eq!(snapshot.body().trailers().expect("a result")["grpc-status"], "0");
+    assert!(!gunzipped(snapshot.into_body().to_bytes()).is_empty());
+    let create = watch_on(b"w").encode_to_vec();
+    let headers = [("grpc-encoding", "gzip"), ("grpc-timeout", "500m")];
+    let watch = framed(1, &gzip(&create));
+    let answer = world.call("/etcdserverpb.Watch/Watch", &headers, watch).await;
+    let messages = gunzipped(answer.into_body().to_bytes());
+    assert!(WatchResponse::decode(&messages[0][..]).expect("a message").created);
+    // Bounded, and refused where it is no gzip and where it is another encoding.
+    let bomb = framed(1, &gzip(&vec![0; 20 << 20]));
+    for (encoding, body, code, text) in [
+        (
+            "gzip",
+            bomb,
+            Code::ResourceExhausted,
+            "grpc: received message after decompression larger than max 2097152",
+        ),
+        (
+            "gzip",
+            framed(1, b"notgzip"),
+            Code::Internal,
+            "grpc: failed to decompress the message: unexpected EOF",
+        ),
+        (
+            "snappy",
+            framed(0, b""),
+            Code::Unimplemented,
+            "grpc: Decompressor is not installed for grpc-encoding \"snappy\"",
+        ),
+    ] {
+        let headers = [("grpc-encoding", encoding)];
+        let refused = world.call("/etcdserverpb.KV/Put", &headers, body).await;
+        assert_eq!(refused.headers()["grpc-status"], (code as i32).to_string(), "{text}");
+        assert_eq!(refused.headers()["grpc-message"], text);
+    }
+}
+
+/// Trailers would be read as a part of the message.
+#[tokio::test]
+async fn a_deadline_within_a_message_resets_the_stream() {
+    let world = World::new(|_| {}).await;
+    let mut kv = world.kv();
+    for key in [b"a", b"b", b"c"] {
+        let put = PutRequest { key: Bytes::copy_from_slice(key), ..put(1 << 20) };
+        kv.put(put).await.expect("put");
+    }
+    let mut client = h2::client::Builder::new();
+    client.initial_window_size(65_535).initial_connection_window_size(1 << 20);
+    let (mut sender, connection) =
+        client.handshake::<_, Bytes>(world.connect().await).await.expect("a handshake");
+    tokio::spawn(connection);
+    let request = http::Request::post("http://x/etcdserverpb.KV/Range")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "400m")
+        .body(())
+        .expect("a request");
+    let began = tokio::time::Instant::now();
+    let (answer, mut body) = sender.send_request(request, false).expect("it is sent");
+    let range = RangeRequest {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"d"),
+        ..RangeRequest::default()
+    };
+    body.send_data(framed(0, &range.encode_to_vec()).into(), true).expect("it is sent");
+    let mut answer = answer.await.expect("it begins").into_body();
+    let first = answer.data().await.expect("a part").expect("no error");
+    // The window stays closed until the deadline is over.
+    tokio::time::sleep_until(began + Duration::from_millis(800)).await;
+    let mut seen = first.len();
+    answer.flow_control().release_capacity(seen).expect("it was received");
+    let end = loop {
+        match tokio::time::timeout(PATIENCE, answer.data()).await.expect("it ends") {
+            Some(Ok(part)) => {
+                seen += part.len();
+                answer.flow_control().release_capacity(part.len()).expect("it was received");
+            }
+            Some(Err(error)) => break error,
+            None => panic!("it ends in order after {seen} bytes: {:?}", answer.trailers().await),
+        }
+    };
+    assert_eq!(end.reason(), Some(h2::Reason::CANCEL), "{end}");
+    assert!(seen < 3 << 20, "the message was not complete");
+}
+
+#[tokio::test]
+async fn gauges_of_watches_go_down_however_a_client_leaves() {
+    let world = World::new(|_| {}).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(world.watch(None).await);
+        // Requests end, the client still listens; then it is gone.
+        let Watch { requests, responses } = world.watch(None).await;
+        drop(requests);
+        drop(responses);
+        // The client is gone at once.
+        drop(world.watch(None).await);
+        let mut late = world.watch(Some("100m")).await;
+        late.next().await.expect_err("its time is up");
+        let broken = world.call("/etcdserverpb.Watch/Watch", &[], framed(0, &[0xff])).await;
+        assert!(broken.body().trailers().is_some());
+    }
+    let gauges = |streams, watchers| {
+        format!(
+            "etcd_debugging_mvcc_watch_stream_total {streams}\n# HELP \
+             etcd_debugging_mvcc_watcher_total Watchers on all streams.\n# TYPE \
+             etcd_debugging_mvcc_watcher_total gauge\netcd_debugging_mvcc_watcher_total {watchers}\n"
+        )
+    };
+    wait_for(&world, "/metrics", &gauges(10, 10)).await;
+    drop(open);
+    wait_for(&world, "/metrics", &gauges(0, 0)).await;
+}
+
+#[tokio::test]
+async fn paths_of_the_gateway_are_read_as_gos_server_reads_them() {
+    let world = World::new(|_| {}).await;
+    let range = r#"{"key":"YQ=="}"#;
+    let answer = world.http("POST", "/v3/kv/%72ange", range).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let answer = world.http("POST", "//v3/kv/range", range).await;
+    assert!(answer.starts_with("HTTP/1.1 307 "), "{answer}");
+    assert!(answer.contains("\r\nlocation: /v3/kv/range\r\n"), "{answer}");
+    assert!(world.get("/%76ersion").await.contains("\"etcdserver\":"));
+}
+
+#[tokio::test]
+async fn txns_that_nest_too_deep_or_hold_too_much_are_refused() {
+    let world = World::new(|_| {}).await;
+    let too_many = "etcdserver: too many operations in txn request";
+    let mut txn = Vec::new();
+    for _ in 0..2_000 {
+        // TxnRequest.success { RequestOp.request_txn { .. } }
+        let op = [&[0x22][..], &varint(txn.len()), &txn].concat();
+        txn = [&[0x12][..], &varint(op.len()), &op].concat();
+    }
+    let refused = world.call("/etcdserverpb.KV/Txn", &[], framed(0, &txn)).await;
+    assert_eq!(refused.headers()["grpc-message"], too_many);
+    assert_eq!(refused.headers()["grpc-status"], (Code::InvalidArgument as i32).to_string());
+    let json = r#"{"success":[{"request_txn":"#.repeat(2_000) + "{}" + &"}]}".repeat(2_000);
+    let answer = world.http("POST", "/v3/kv/txn", &json).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(too_many), "{answer}");
+    let wide = format!("{{\"success\":[{}]}}", vec!["{}"; 900_000].join(","));
+    let answer = world.http("POST", "/v3/kv/txn", &wide).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(too_many), "{answer}");
+    world.kv().put(put(1)).await.expect("the member serves on");
+}
+
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// The messages of a client are not masked here, which means: with zeroes.
+struct WebSocket(tokio::net::TcpStream);
+
+impl WebSocket {
+    async fn open(world: &World, path: &str) -> Self {
+        let mut socket = world.connect().await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.expect("it reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.expect("it answers"));
+        }
+        let head = String::from_utf8(head).expect("a head is text").to_lowercase();
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(
+            head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
+            "{head}"
+        );
+        Self(socket)
+    }
+
+    async fn send(&mut self, text: &str) {
+        let length = u8::try_from(text.len()).expect("a short text");
+        assert!(length < 126);
+        let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0][..], text.as_bytes()].concat();
+        self.0.write_all(&frame).await.expect("it reads");
+    }
+
+    /// The next text; none for a close.
+    async fn next(&mut self) -> Option<String> {
+        let reading = async {
+            let mut text = Vec::new();
+            loop {
+                let first = self.0.read_u8().await.expect("it answers");
+                let length = match self.0.read_u8().await.expect("it answers") {
+                    126 => self.0.read_u16().await.expect("it answers").into(),
+                    length => usize::from(length),
+                };
+                let mut part = vec![0; length];
+                self.0.read_exact(&mut part).await.expect("it answers");
+                match first & 0x0f {
+                    0 | 1 => text.extend_from_slice(&part),
+                    8 => return None,
+                    other => panic!("a frame of kind {other}"),
+                }
+                if first & 0x80 != 0 {
+                    return Some(String::from_utf8(text).expect("text"));
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("it comes in time")
+    }
+}
+
+#[tokio::test]
+async fn watches_and_keep_alives_are_served_by_websocket() {
+    let world = World::new(|_| {}).await;
+    let mut watch = WebSocket::open(&world, "/v3/watch").await;
+    watch.send(r#"{"create_request":{"key":"aw=="}}"#).await;
+    let created = watch.next().await.expect("an answer");
+    assert!(
+        created.starts_with("{\"result\":") && created.contains("\"created\":true"),
+        "{created}"
+    );
+    world.kv().put(put(3)).await.expect("put");
+    let event = watch.next().await.expect("an event");
+    assert!(event.contains("\"value\":\"dnZ2\""), "{event}");
+    watch.send(r#"{"cancel_request":{"watch_id":0}}"#).await;
+    assert!(watch.next().await.expect("an answer").contains("\"canceled\":true"));
+
+    world.lease().lease_grant(LeaseGrantRequest { id: 7, ttl: 100 }).await.expect("granted");
+    let mut alive = WebSocket::open(&world, "/v3/lease/keepalive").await;
+    for _ in 0..2 {
+        alive.send(r#"{"ID":7}"#).await;
+        let answer = alive.next().await.expect("an answer");
+        assert!(answer.contains("\"TTL\":\"100\""), "{answer}");
+    }
+    // A call with one answer ends with it.
+    let mut range = WebSocket::open(&world, "/v3/kv/range").await;
+    range.send(r#"{"key":"aw=="}"#).await;
+    assert!(range.next().await.expect("an answer").contains("\"count\":\"1\""));
+    assert_eq!(range.next().await, None);
+    drop((watch, alive));
+    let gone = "etcd_debugging_mvcc_watch_stream_total 0\n";
+    wait_for(&world, "/metrics", gone).await;
+}
+
+/// Every call through the proxy would be made by the user whom the certificate names.
+#[tokio::test]
+async fn a_proxy_does_not_start_with_a_certificate_that_names_a_user() {
+    let dir = TempDir::new().expect("a temporary folder");
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let start = async |common_name: Option<&str>| {
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["x".into()]).expect("a name");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(name) = common_name {
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        }
+        let made = params.self_signed(&pair).expect("a certificate");
+        std::fs::write(&cert, made.pem()).expect("it is written");
+        std::fs::write(&key, pair.serialize_pem()).expect("it is written");
+        let flags = ["grpc-proxy", "start", "--listen-addr=127.0.0.1:0", "--cert"];
+        let paths = [&cert, &key].map(|path| path.display().to_string());
+        let [cert, key] = paths;
+        let mut words = flags.map(str::to_owned).to_vec();
+        words.extend([cert, "--key".into(), key]);
+        let Ok(quorate::proxy::Command::Grpc(options)) = quorate::proxy::parse(&words) else {
+            panic!("{words:?}");
+        };
+        quorate::proxy::grpc::Proxy::start(&env(), *options).await.map(drop)
+    };
+    let refused = start(Some("root")).await.expect_err("it names a user");
+    assert_eq!(refused, format!("cert has non empty Common Name (root): {}", cert.display()));
+    start(None).await.expect("it names nobody");
 }

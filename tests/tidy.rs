@@ -16,7 +16,7 @@ use syn::visit::Visit;
 
 /// The layer table of `src/lib.rs`, lowest row first: a module names modules of lower rows only.
 const ROWS: &[&[&str]] = &[
-    &["types", "limits", "latest", "metrics", "plant"],
+    &["types", "limits", "latest", "metrics", "plant", "rpc"],
     &["error", "codec"],
     &["env"],
     &["tls"],
@@ -54,6 +54,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rcgen", &["tls"]),
     ("prometheus", &["metrics", "bin"]),
     ("prost_reflect", &["http"]),
+    ("tokio_tungstenite", &["http"]),
+    ("h2", &["grpc", "server"]),
     ("rustix", &["env", "bin"]),
     ("getrandom", &["env"]),
     ("dns_lookup", &["env"]),

@@ -16,6 +16,10 @@ use crate::{etcdserverpb as pb, raftpb};
 /// etcd has no such bound of its own; it counts operations (`--max-txn-ops`, 128).
 pub const NESTED_MAX: usize = 48;
 
+/// How many comparisons and operations a txn may hold, with those of the txns in it: a few bytes are one,
+/// and take a hundred times as much when they are decoded. `--max-txn-ops` bounds each list.
+pub const OPERATIONS_MAX: usize = 1 << 17;
+
 /// Levels of messages in the deepest thing that passes: [`pb::InternalRaftRequest`], then a txn and an
 /// operation for each level, then the request in the innermost operation.
 const LEVELS_MAX: usize = 1 + 2 * (NESTED_MAX + 1);
@@ -25,13 +29,13 @@ const PROST_LEVELS_MAX: usize = 100;
 
 const _: () = assert!(LEVELS_MAX < PROST_LEVELS_MAX, "what passes must decode in the log, too");
 
-/// A message nests deeper than [`NESTED_MAX`].
+/// A message nests deeper than [`NESTED_MAX`], or holds more than [`OPERATIONS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooDeep;
 
 impl std::fmt::Display for TooDeep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "nested deeper than {NESTED_MAX} levels")
+        write!(f, "nested deeper than {NESTED_MAX} levels or more than {OPERATIONS_MAX} operations")
     }
 }
 
@@ -106,7 +110,7 @@ pub fn check<M: 'static>(bytes: &[u8]) -> Result<(), TooDeep> {
 /// As [`check`], for a shape known at run time.
 pub fn check_shape(shape: Shape, bytes: &[u8]) -> Result<(), TooDeep> {
     let open = [Level { shape, end: bytes.len() }; LEVELS_MAX];
-    Scan { bytes, at: 0, open, depth: 1, depth_max: shape.levels_max() }.run()
+    Scan { bytes, at: 0, open, depth: 1, depth_max: shape.levels_max(), operations: 0 }.run()
 }
 
 /// A message whose end was not reached yet.
@@ -123,6 +127,7 @@ struct Scan<'a> {
     open: [Level; LEVELS_MAX],
     depth: usize,
     depth_max: usize,
+    operations: usize,
 }
 
 /// Wire types (protobuf's encoding, "Message structure").
@@ -139,6 +144,12 @@ impl Scan<'_> {
     fn run(mut self) -> Result<(), TooDeep> {
         while let Some(level) = self.innermost() {
             let Some((tag, wire)) = self.key() else { return Ok(()) };
+            if level.shape == Shape::Txn && (1..=3).contains(&tag) {
+                self.operations += 1;
+                if self.operations > OPERATIONS_MAX {
+                    return Err(TooDeep);
+                }
+            }
             let nested = level.shape.field(tag).filter(|_| wire == wire::LENGTH_DELIMITED);
             let done = match nested {
                 Some(shape) => self.enter(shape)?,

@@ -3,7 +3,7 @@
 
 use prost::Message;
 use prost::encoding::encode_varint;
-use quorate_proto::depth::{NESTED_MAX, Shape, TooDeep, check, check_shape};
+use quorate_proto::depth::{NESTED_MAX, OPERATIONS_MAX, Shape, TooDeep, check, check_shape};
 use quorate_proto::{etcdserverpb as pb, raftpb};
 
 /// Length-delimited field `tag` around `inside`.
@@ -132,4 +132,17 @@ fn messages_that_cannot_nest_are_not_scanned() {
     assert_eq!(Shape::of::<pb::PutRequest>(), None);
     assert_eq!(Shape::of::<raftpb::Entry>(), None);
     assert_eq!(check::<pb::PutRequest>(&txn(NESTED_MAX + 1)), Ok(()));
+}
+
+#[test]
+fn a_txn_of_very_many_operations_is_refused_before_it_is_decoded() {
+    let operations = |count| field(2, b"").repeat(count);
+    let most = operations(OPERATIONS_MAX);
+    assert_eq!(check::<pb::TxnRequest>(&most), Ok(()));
+    assert_eq!(check::<pb::TxnRequest>(&operations(OPERATIONS_MAX + 1)), Err(TooDeep));
+    // Those of a txn in it count as well, and so do comparisons.
+    let nested = field(2, &field(4, &operations(OPERATIONS_MAX)));
+    assert_eq!(check::<pb::TxnRequest>(&nested), Err(TooDeep));
+    let compared = [most, field(1, b"")].concat();
+    assert_eq!(check::<pb::TxnRequest>(&compared), Err(TooDeep));
 }

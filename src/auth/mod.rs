@@ -20,12 +20,11 @@
 //!   not exist as a role.
 //!
 //! Reading order: this file (the tables), [`intervals`], `permit` (permission checks), `change` (the requests
-//! that change the tables), [`rules`] (what each RPC requires).
+//! that change the tables). What each RPC requires is in [`crate::rpc`].
 
 mod change;
 mod intervals;
 mod permit;
-pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +41,7 @@ use crate::mvcc::{Store, View};
 use crate::plant;
 use intervals::Intervals;
 
-pub use rules::{Rule, rule};
+pub use crate::rpc::Rule;
 
 /// The user and the role with all permissions.
 pub const ROOT: &str = "root";

@@ -25,9 +25,10 @@ macro_rules! permit {
 }
 
 impl Auth {
-    /// Whether `principal` names a user.
+    /// Whether `principal` is authenticated. A certificate without a common name is a caller without a name,
+    /// which passes, as in etcd.
     pub fn is_user(&self, principal: &Principal) -> Result<(), Refused> {
-        if self.enabled && principal.user.is_empty() {
+        if self.enabled && principal.revision == 0 {
             return Err(Refused::UserEmpty);
         }
         Ok(())
@@ -38,7 +39,9 @@ impl Auth {
         if !self.enabled {
             return Ok(());
         }
-        self.is_user(principal)?;
+        if principal.user.is_empty() {
+            return Err(Refused::UserEmpty);
+        }
         let user = self.users.get(&principal.user).ok_or(Refused::UserNotFound)?;
         match user.roles.iter().any(|role| role == ROOT) {
             true => Ok(()),

@@ -386,56 +386,6 @@ fn a_lease_is_for_those_who_may_write_all_its_keys() {
     assert_eq!(asked.get(), asked_before, "an admin's leases are not looked at");
 }
 
-#[test]
-fn every_rpc_of_the_protos_has_one_rule_and_no_other_has() {
-    let set = prost_types(quorate_proto::FILE_DESCRIPTOR_SET);
-    let ruled: Vec<_> = rules::RULES
-        .iter()
-        .flat_map(|(service, methods)| methods.iter().map(move |(m, _)| format!("{service}/{m}")))
-        .collect();
-    let once: BTreeSet<_> = ruled.iter().cloned().collect();
-    assert_eq!(once.len(), ruled.len(), "a method has one rule");
-    assert!(set.len() > 40, "{} methods are too few to be all", set.len());
-    assert_eq!(once, set);
-}
-
-/// The methods of an encoded descriptor set, as `service/Method`. Only what is needed of it is read:
-/// files (1), their package (2) and services (6), a service's name (1) and methods (2), their names (1).
-fn prost_types(set: &[u8]) -> BTreeSet<String> {
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Set {
-        #[prost(message, repeated, tag = "1")]
-        files: Vec<File>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct File {
-        #[prost(string, tag = "2")]
-        package: String,
-        #[prost(message, repeated, tag = "6")]
-        services: Vec<Service>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Service {
-        #[prost(string, tag = "1")]
-        name: String,
-        #[prost(message, repeated, tag = "2")]
-        methods: Vec<Method>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Method {
-        #[prost(string, tag = "1")]
-        name: String,
-    }
-    let set = Set::decode(set).expect("a descriptor set");
-    let methods = set.files.iter().flat_map(|file| {
-        file.services.iter().flat_map(move |service| {
-            let name = format!("{}.{}", file.package, service.name);
-            service.methods.iter().map(move |method| format!("{name}/{}", method.name))
-        })
-    });
-    methods.collect()
-}
-
 /// A change, as the model and the tables take it.
 #[derive(Clone, Debug)]
 enum Change {

@@ -1,8 +1,9 @@
-//! The bodies of a call on their way through the gate: requests with a bound on each message,
-//! responses that count their result and end at the caller's deadline.
+//! Request and response bodies of calls in the gate: requests bound the size of each message, responses
+//! count the result and end at the deadline.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,28 +13,33 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::calls::{Call, Received};
-use super::paged::Held;
-use super::status::status;
+use super::paged::AnswerCharge;
+use super::status::{spell_message, status};
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
 
 /// A gRPC message's prefix: a compression flag and a length, big-endian.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
-/// Follows the messages through a body, wherever it is cut.
+/// Tracks message boundaries through a body, wherever its frames are cut.
 #[derive(Debug, Default)]
 pub(crate) struct Boundaries {
-    /// The part of a message's prefix that has been read, and the bytes of the message still to come.
+    /// The part of a message's prefix that was read, and the bytes left of the message.
     prefix: Vec<u8>,
     rest: usize,
 }
 
 impl Boundaries {
-    /// Calls `begins` with the length of every message that begins in `data`.
+    /// Returns whether the position is between two messages.
+    pub fn is_between(&self) -> bool {
+        self.prefix.is_empty() && self.rest == 0
+    }
+
+    /// Calls `begins` with the flag and the length of every message that begins in `data`.
     pub fn follow<E>(
         &mut self,
         mut data: &[u8],
-        mut begins: impl FnMut(usize) -> Result<(), E>,
+        mut begins: impl FnMut(u8, usize) -> Result<(), E>,
     ) -> Result<(), E> {
         while !data.is_empty() {
             if self.rest > 0 {
@@ -45,34 +51,48 @@ impl Boundaries {
             let take = (PREFIX_BYTES - self.prefix.len()).min(data.len());
             self.prefix.extend_from_slice(&data[..take]);
             data = &data[take..];
-            if let [_, a, b, c, d] = self.prefix[..] {
+            if let [flag, a, b, c, d] = self.prefix[..] {
                 self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
                 self.prefix.clear();
-                begins(self.rest)?;
+                begins(flag, self.rest)?;
             }
         }
         Ok(())
     }
 }
 
-/// A request body whose messages are bounded; a longer one fails with the text that gRPC's Go
-/// library gives, as soon as its length has been read.
+/// A request body whose messages are bounded. A longer one fails as soon as its length was read, with the
+/// text of gRPC's Go library.
 pub(crate) struct Limited<B> {
     body: B,
     limit: usize,
+    /// Whether messages may be compressed.
+    compressed: bool,
     received: Received,
     boundaries: Boundaries,
 }
 
 impl<B> Limited<B> {
-    pub fn new(body: B, limit: usize, received: Received) -> Self {
-        Self { body, limit, received, boundaries: Boundaries::default() }
+    pub fn new(body: B, limit: usize, compressed: bool, received: Received) -> Self {
+        Self { body, limit, compressed, received, boundaries: Boundaries::default() }
     }
 
     fn check(&mut self, data: &[u8]) -> Result<(), Status> {
-        let (limit, received) = (self.limit, &self.received);
+        let (limit, compressed, received) = (self.limit, self.compressed, &self.received);
         received.bytes(data.len());
-        self.boundaries.follow(data, |length| {
+        self.boundaries.follow(data, |flag, length| {
+            match flag {
+                0 => {}
+                1 if compressed => {}
+                1 => {
+                    let text = "grpc: compressed flag set with identity or empty encoding";
+                    return Err(Status::internal(text));
+                }
+                flag => {
+                    let text = format!("grpc: received unexpected payload format {flag}");
+                    return Err(Status::internal(text));
+                }
+            }
             if length > limit {
                 return Err(Status::resource_exhausted(format!(
                     "grpc: received message larger than max ({length} vs. {limit})"
@@ -123,48 +143,64 @@ pub(crate) struct Answer {
     body: Body,
     call: Call,
     boundaries: Boundaries,
-    /// When the caller has had enough: a stream ends then.
+    /// The deadline of the call.
     deadline: Option<BoxFuture<'static, ()>>,
-    /// What was set aside for it.
-    _held: Option<Held>,
+    /// The memory budget held for the response.
+    _charge: Option<AnswerCharge>,
     over: bool,
 }
 
 impl Answer {
     pub fn new(body: Body, call: Call) -> Self {
         let boundaries = Boundaries::default();
-        Self { body, call, boundaries, deadline: None, _held: None, over: false }
+        Self { body, call, boundaries, deadline: None, _charge: None, over: false }
     }
 
-    /// The same with an end, and with what was set aside for it.
+    /// Adds the deadline and the memory budget of the response.
     pub(super) fn bounded(
         self,
         deadline: Option<BoxFuture<'static, ()>>,
-        held: Option<Held>,
+        held: Option<AnswerCharge>,
     ) -> Self {
-        Self { deadline, _held: held, ..self }
+        Self { deadline, _charge: held, ..self }
     }
 
-    fn note(&mut self, frame: &Frame<Bytes>) {
+    fn note(&mut self, frame: &mut Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.call.count_sent(data.len());
             let call = &self.call;
-            let Ok::<(), Infallible>(()) = self.boundaries.follow(data, |_| {
+            let Ok::<(), Infallible>(()) = self.boundaries.follow(data, |_, _| {
                 call.count_message();
                 Ok(())
             });
-        } else if let Some(trailers) = frame.trailers_ref() {
+        } else if let Some(trailers) = frame.trailers_mut() {
             self.call.end(code(trailers).unwrap_or(Code::Unknown), || message(trailers));
+            spell_message(trailers);
         }
+    }
+
+    /// Returns the last frame at the deadline: trailers between two messages, else an error that resets the
+    /// stream, because a client would read trailers as part of the message.
+    fn late(&mut self) -> Result<Frame<Bytes>, Status> {
+        let mut late = status(Error::from(Unavailable::DeadlineExceeded));
+        self.call.end(late.code(), || late.message().to_owned());
+        if !self.boundaries.is_between() {
+            late.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
+            return Err(late);
+        }
+        let mut trailers = HeaderMap::new();
+        late.add_header(&mut trailers)?;
+        spell_message(&mut trailers);
+        Ok(Frame::trailers(trailers))
     }
 }
 
-/// The result that these headers or trailers tell, if any.
+/// Returns the result in these headers or trailers, if any.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// What these headers or trailers say about it.
+/// Returns the message of the result in these headers or trailers.
 pub(crate) fn message(headers: &HeaderMap) -> String {
     let status = Status::from_header_map(headers);
     status.map(|status| status.message().to_owned()).unwrap_or_default()
@@ -181,8 +217,8 @@ impl HttpBody for Answer {
         if self.over {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            match &frame {
+        if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            match &mut frame {
                 Some(Ok(frame)) => self.note(frame),
                 Some(Err(error)) => self.call.end(error.code(), || error.message().to_owned()),
                 None => self.call.end(Code::Ok, String::new),
@@ -195,10 +231,7 @@ impl HttpBody for Answer {
         }
         self.over = true;
         self.body = Body::empty();
-        let mut trailers = HeaderMap::new();
-        let late = status(Error::from(Unavailable::DeadlineExceeded));
-        self.call.end(Code::DeadlineExceeded, || late.message().to_owned());
-        Poll::Ready(Some(late.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(self.late()))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -212,8 +245,6 @@ impl HttpBody for Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::grpc::calls::Calls;
     use crate::metrics::Metrics;
@@ -222,7 +253,7 @@ mod tests {
     fn messages_are_bounded_across_frames() {
         let calls = Calls::new(Arc::new(Metrics::new()), None);
         let call = calls.begin("/etcdserverpb.KV/Put").expect("a method");
-        let mut limited = Limited::new((), 4, call.received());
+        let mut limited = Limited::new((), 4, false, call.received());
         assert!(limited.check(&[0, 0, 0]).is_ok());
         assert!(limited.check(&[0, 4, 1, 2]).is_ok());
         assert!(limited.check(&[3, 4, 0, 0, 0, 0]).is_ok());

@@ -1,4 +1,4 @@
-//! On whose behalf a call is: reads what a request shows of its caller and hands it to the handlers.
+//! Reads the credentials of a request (token, certificate) and passes them to the handlers.
 
 use http::{Extensions, HeaderMap};
 use tonic::Request;
@@ -6,22 +6,22 @@ use tonic::Request;
 use crate::member::Caller;
 use crate::tls::ClientName;
 
-/// etcd's metadata keys, the first that is there counts: clients', then the JSON gateway's.
+/// etcd's metadata keys for tokens, the clients' key before the JSON gateway's.
 const TOKENS: [&str; 2] = ["token", "authorization"];
-/// What the JSON gateway's calls carry: the certificate they come with would be the gateway's own.
+/// A header of the JSON gateway's calls, whose certificate would be the gateway's own.
 const GATEWAY: &str = "grpcgateway-accept";
 
-/// What a request shows.
+/// Reads the credentials in a request's headers and extensions.
 pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Caller {
     let token = TOKENS.into_iter().find_map(|key| headers.get(key));
-    // What is no text is no token of anybody.
+    // A value that is no text is an invalid token.
     let token = token.map(|token| token.to_str().unwrap_or_default());
     let token = token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token));
     let common_name = extensions.get::<ClientName>().filter(|_| !headers.contains_key(GATEWAY));
     Caller::client(token, common_name.map(|name| &*name.0))
 }
 
-/// Takes a request apart into who asks, as the gate has read it, and what is asked for.
+/// Splits a request into its caller, as read by the gate, and its message.
 pub(super) fn of<T>(request: Request<T>) -> (Caller, T) {
     let (_, mut extensions, message) = request.into_parts();
     (extensions.remove::<Caller>().unwrap_or_default(), message)

@@ -1,5 +1,5 @@
-//! Which methods there are, and counts of their calls: begun, ended by result, by client version. A
-//! method that is not in the table is answered as gRPC's Go library answers an unknown one.
+//! The methods of [`crate::rpc`] by their paths, and counts of their calls: started, handled by result, by
+//! client version. A method without a row is answered as gRPC's Go library answers an unknown one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,97 +8,20 @@ use std::time::Instant;
 use tonic::{Code, Status};
 
 use super::spans;
-use crate::auth::{self, Rule};
 use crate::env::Env;
 use crate::limits;
 use crate::metrics::{self, Metrics};
+use crate::rpc::{self, Flow, RPCS, Rpc, Rule};
 use crate::trace::Span;
 
-/// How messages flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    Unary,
-    ServerStream,
-    BidiStream,
-}
-
-impl Flow {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ServerStream => "server_stream",
-            Self::BidiStream => "bidi_stream",
-        }
-    }
-}
-
-/// A service's name, its unary methods, and the others.
-type Service = (&'static str, &'static [&'static str], &'static [(&'static str, Flow)]);
-
-/// etcd's services.
-const SERVICES: &[Service] = &[
-    (
-        "etcdserverpb.KV",
-        &["Range", "Put", "DeleteRange", "Txn", "Compact"],
-        &[("RangeStream", Flow::ServerStream)],
-    ),
-    ("etcdserverpb.Watch", &[], &[("Watch", Flow::BidiStream)]),
-    (
-        "etcdserverpb.Lease",
-        &["LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases"],
-        &[("LeaseKeepAlive", Flow::BidiStream)],
-    ),
-    (
-        "etcdserverpb.Cluster",
-        &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"],
-        &[],
-    ),
-    (
-        "etcdserverpb.Maintenance",
-        &["Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade"],
-        &[("Snapshot", Flow::ServerStream)],
-    ),
-    (
-        "etcdserverpb.Auth",
-        &[
-            "AuthEnable",
-            "AuthDisable",
-            "AuthStatus",
-            "Authenticate",
-            "UserAdd",
-            "UserGet",
-            "UserList",
-            "UserDelete",
-            "UserChangePassword",
-            "UserGrantRole",
-            "UserRevokeRole",
-            "RoleAdd",
-            "RoleGet",
-            "RoleList",
-            "RoleDelete",
-            "RoleGrantPermission",
-            "RoleRevokePermission",
-        ],
-        &[],
-    ),
-    ("v3lockpb.Lock", &["Lock", "Unlock"], &[]),
-    (
-        "v3electionpb.Election",
-        &["Campaign", "Proclaim", "Leader", "Resign"],
-        &[("Observe", Flow::ServerStream)],
-    ),
-    ("grpc.health.v1.Health", &["Check", "List"], &[("Watch", Flow::ServerStream)]),
-];
-
-/// Methods of service KV that are watched by their handlers.
-const WATCHED: [&str; 4] = ["Range", "Put", "DeleteRange", "Txn"];
+/// Methods of service KV whose handlers log slow calls themselves: they know more about them.
+const LOGGED_BY_HANDLER: [&str; 4] = ["Range", "Put", "DeleteRange", "Txn"];
 
 #[derive(Debug)]
 struct Method {
-    flow: Flow,
-    rule: Rule,
-    /// What takes long is told by its handler, which knows more.
-    watched: bool,
+    rpc: &'static Rpc,
+    /// Whether slow calls are logged by the handler.
+    logged_by_handler: bool,
     counters: metrics::Calls,
 }
 
@@ -110,33 +33,29 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// By path.
     methods: HashMap<String, Arc<Method>>,
-    /// The client versions that have been seen; bounded, because clients choose them.
+    /// The client versions seen so far; bounded, because clients choose them.
     versions: RwLock<BTreeSet<String>>,
-    /// To time calls by, if they are timed.
+    /// The clock for timing calls, if they are timed.
     clock: Option<Env>,
 }
 
 impl Calls {
-    /// With a clock, calls are timed.
+    /// Calls are timed if there is a clock.
     pub fn new(metrics: Arc<Metrics>, clock: Option<Env>) -> Self {
         let codes = CODES.map(|(_, label)| label);
         let mut methods = HashMap::new();
-        for &(service, unary, streams) in SERVICES {
-            let unary = unary.iter().map(|name| (*name, Flow::Unary));
-            for (name, flow) in unary.chain(streams.iter().copied()) {
-                // Without a rule it is not served.
-                let Some(rule) = auth::rule(service, name) else { continue };
-                let of = [flow.label(), service, name];
-                let counters = metrics.calls(of, &codes, clock.is_some());
-                let watched = service == "etcdserverpb.KV" && WATCHED.contains(&name);
-                let method = Arc::new(Method { flow, rule, watched, counters });
-                methods.insert(format!("/{service}/{name}"), method);
-            }
+        for rpc in RPCS {
+            let of = [rpc.flow.label(), rpc.service, rpc.method];
+            let counters = metrics.calls(of, &codes, clock.is_some());
+            let logged_by_handler =
+                rpc.service == rpc::KV && LOGGED_BY_HANDLER.contains(&rpc.method);
+            let method = Arc::new(Method { rpc, logged_by_handler, counters });
+            methods.insert(rpc.path(), method);
         }
         Self(Arc::new(Inner { metrics, methods, versions: RwLock::default(), clock }))
     }
 
-    /// Counts a call that has begun.
+    /// Starts a call and counts it.
     pub fn begin(&self, path: &str) -> Result<Call, Status> {
         let Some(method) = self.0.methods.get(path).cloned() else { return Err(unknown(path)) };
         method.counters.started.inc();
@@ -144,9 +63,9 @@ impl Calls {
         Ok(Call { metrics: self.0.metrics.clone(), method, clock, span: None, ended: false })
     }
 
-    /// Counts a call by what its client says it is.
+    /// Counts a call by the version in its client's header.
     pub fn count_version(&self, call: &Call, version: &str) {
-        let kind = if call.method.flow == Flow::Unary { "unary" } else { "stream" };
+        let kind = if call.method.rpc.flow == Flow::Unary { "unary" } else { "stream" };
         let version = if self.is_shown(version) { version } else { "other" };
         self.0.metrics.client_requests.with_label_values(&[kind, version]).inc();
     }
@@ -165,7 +84,7 @@ impl Calls {
     }
 }
 
-/// Counts what one call's client sends.
+/// Counts the bytes and messages that the client of a call sends.
 pub struct Received {
     metrics: Arc<Metrics>,
     method: Arc<Method>,
@@ -181,49 +100,54 @@ impl Received {
     }
 }
 
-/// One call; dropped without a result, its client has gone away.
+/// One call. A call that is dropped without a result was cancelled by its client.
 pub struct Call {
     metrics: Arc<Metrics>,
     method: Arc<Method>,
-    /// When it began, if that matters, and by whose clock.
+    /// When it began and the clock, if calls are timed.
     clock: Option<(Instant, Env)>,
-    /// If it is traced.
+    /// The span, if the call is traced.
     span: Option<Span>,
     ended: bool,
 }
 
 impl Call {
-    /// What the method asks of its caller.
+    /// What the method requires of its caller.
     pub fn rule(&self) -> Rule {
-        self.method.rule
+        self.method.rpc.rule
     }
 
-    /// Its result ends the span, too.
+    /// The row of the method.
+    pub fn rpc(&self) -> &'static Rpc {
+        self.method.rpc
+    }
+
+    /// Traces the call in this span, which ends with its result.
     pub fn trace(&mut self, span: Span) {
         self.span = Some(span);
     }
 
-    /// For the body of the request.
+    /// Returns the counters for the body of the request.
     pub fn received(&self) -> Received {
         Received { metrics: self.metrics.clone(), method: self.method.clone() }
     }
 
-    /// Whether it is a unary method that is not watched where it is carried out, see [`super::slow`].
-    pub fn is_unwatched(&self) -> bool {
-        self.method.flow == Flow::Unary && !self.method.watched
+    /// Whether it is a unary method whose slow calls are logged by the gate, see [`super::slow`].
+    pub fn is_logged_by_gate(&self) -> bool {
+        self.method.rpc.flow == Flow::Unary && !self.method.logged_by_handler
     }
 
-    /// Counts a part of the answer.
+    /// Counts bytes of the response.
     pub fn count_sent(&self, bytes: usize) {
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
 
-    /// Counts a message of the answer.
+    /// Counts a message of the response.
     pub fn count_message(&self) {
         self.method.counters.sent.inc();
     }
 
-    /// Counts the result. Only the first counts. `why` is asked for when it is told to a trace.
+    /// Counts the result; a second one is ignored. `why` is evaluated only if a span records it.
     pub fn end(&mut self, code: Code, why: impl FnOnce() -> String) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -246,7 +170,7 @@ impl Drop for Call {
     }
 }
 
-/// Every result, and how grpc-go calls it.
+/// Every result and its name in grpc-go's metrics.
 const CODES: [(Code, &str); 17] = [
     (Code::Ok, "OK"),
     (Code::Cancelled, "Canceled"),
@@ -271,7 +195,7 @@ fn unknown(path: &str) -> Status {
     let parts = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
     Status::unimplemented(match parts {
         None => format!("malformed method name: {path:?}"),
-        Some((service, method)) if SERVICES.iter().any(|(name, ..)| *name == service) => {
+        Some((service, method)) if RPCS.iter().any(|rpc| rpc.service == service) => {
             format!("unknown method {method} for service {service}")
         }
         Some((service, _)) => format!("unknown service {service}"),

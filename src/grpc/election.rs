@@ -1,5 +1,5 @@
-//! Service v3election: the leader is whoever's key was created first under the election's name; its
-//! value is what the leader proclaims.
+//! Service v3election: the leader is the candidate whose key was created first under the election's name;
+//! the key's value is the proclaimed value.
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
@@ -99,8 +99,8 @@ impl election_server::Election for Election {
 }
 
 impl Election {
-    /// Waits until the caller leads. Beyond etcd, a candidate whose lease has ended meanwhile is told
-    /// that it does not.
+    /// Waits until the caller leads. Unlike in etcd, a candidate whose lease has ended meanwhile gets an
+    /// error.
     async fn run(
         &self,
         caller: &Caller,
@@ -161,7 +161,7 @@ impl Election {
 
 type Answers = mpsc::Sender<Result<LeaderResponse, Status>>;
 
-/// Tells of each leader, one after the other, and of all that each proclaims.
+/// Sends each leader in turn and every value that it proclaims.
 async fn observe(
     member: &Member,
     caller: &Caller,
@@ -211,7 +211,7 @@ async fn first_to_come(
     }
 }
 
-/// False when nobody listens any more.
+/// Returns false when the receiver is gone.
 async fn tell(answers: &Answers, header: ResponseHeader, kv: KeyValue) -> bool {
     let response = LeaderResponse { header: Some(header), kv: Some(kv) };
     answers.send(Ok(response)).await.is_ok()

@@ -1,11 +1,11 @@
-//! What every gRPC call passes before its handler: whether there is such a method, whether it is traced,
-//! whether a learner serves it, the caller's version, its wish for a leader, its deadline, the message
-//! size, and whether the caller may call the method at all ([`crate::auth::rules`]). tonic leaves these
-//! to its own server, which needs tokio's clock; here they run on the environment's.
+//! The checks that every gRPC call passes before its handler: the method, tracing, the deadline, the
+//! encoding, learners, the client version, the requirement of a leader, the message size and the
+//! permission rule of the method ([`crate::rpc`]). tonic implements these in its own server, which needs
+//! tokio's clock; here they use the environment's.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -17,19 +17,19 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tower::Service;
 
-use super::body::{self, Answer, Limited};
+use super::body::{self, Answer};
 use super::caller;
 use super::calls::{Call, Calls};
-use super::paged::{Held, Paged};
-use super::slow::{Remote, Sizes, Watched};
+use super::compression::Encoding;
+use super::deadline;
+use super::paged::{AnswerCharge, Paged};
+use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
-use super::status::status;
-use crate::codec;
+use super::status::{refusal, spell_message, status};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
 
-const TIMEOUT: &str = "grpc-timeout";
 const HAS_LEADER: &str = "hasleader";
 const CLIENT_VERSION: &str = "client-api-version";
 
@@ -43,7 +43,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Calls may be timed, for the metrics, and traced.
+    /// `timed` calls have a duration metric; with `spans`, calls are traced.
     pub fn new(member: Member, timed: bool, spans: Option<Spans>) -> Self {
         let clock = timed.then(|| member.env().clone());
         let calls = Calls::new(member.metrics().clone(), clock);
@@ -55,34 +55,34 @@ impl Gate {
         self.member.knows(&caller::read(headers, extensions))
     }
 
-    /// etcd's checks that need no message, in its order.
-    fn refusal(&self, call: &Call, path: &str, headers: &HeaderMap) -> Option<Status> {
-        if self.member.is_learner() && !served_by_learners(path) {
-            return Some(status(Refused::NotSupportedForLearner.into()));
+    /// Runs the checks that need no message, in etcd's order, and returns the encoding of the messages.
+    fn admit(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        deadline: Option<Instant>,
+    ) -> Result<Encoding, Status> {
+        let late = deadline.is_some_and(|at| at <= self.member.env().now());
+        if late {
+            return Err(status(Unavailable::DeadlineExceeded.into()));
+        }
+        let encoding = Encoding::of(headers)?;
+        if self.member.is_learner() && !call.rpc().learner {
+            return Err(status(Refused::NotSupportedForLearner.into()));
         }
         let version = headers
             .get(CLIENT_VERSION)
             .map_or(Ok("unknown"), |version| std::str::from_utf8(version.as_bytes()));
         let Ok(version) = version else {
-            return Some(status(Refused::InvalidClientApiVersion.into()));
+            return Err(status(Refused::InvalidClientApiVersion.into()));
         };
         self.calls.count_version(call, version);
         let wants_leader = headers.get(HAS_LEADER).is_some_and(|v| v == "true");
         if wants_leader && !self.member.has_leader() {
-            return Some(status(Unavailable::NoLeader.into()));
+            return Err(status(Unavailable::NoLeader.into()));
         }
-        None
+        Ok(encoding)
     }
-}
-
-/// Range is let through here; that it is serializable is checked where the request is decoded.
-fn served_by_learners(path: &str) -> bool {
-    matches!(
-        path,
-        "/etcdserverpb.KV/Range"
-            | "/etcdserverpb.Maintenance/Status"
-            | "/etcdserverpb.Maintenance/Snapshot"
-    )
 }
 
 impl<B> Service<Request<B>> for Gate
@@ -99,12 +99,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut caller = caller::read(request.headers(), request.extensions());
+        let headers = request.headers();
+        let timeout = match deadline::read(headers) {
+            Ok(timeout) => timeout,
+            Err(why) => return ready(deadline::malformed(&why)),
+        };
+        let mut caller = caller::read(headers, request.extensions());
         let remote = Remote::of(request.extensions());
-        let (path, headers) = (request.uri().path(), request.headers());
+        let path = request.uri().path();
         let mut call = match self.calls.begin(path) {
             Ok(call) => call,
-            Err(unknown) => return Box::pin(async move { Ok(unknown.into_http()) }),
+            Err(unknown) => return ready(refusal(&unknown)),
         };
         let span = self.spans.as_ref().and_then(|spans| spans.begin(path, headers));
         let is_traced = span.is_some();
@@ -112,28 +117,25 @@ where
             call.trace(span.clone());
             caller = caller.traced(span);
         }
-        if let Some(refusal) = self.refusal(&call, path, headers) {
-            call.end(refusal.code(), || refusal.message().to_owned());
-            return Box::pin(async move { Ok(refusal.into_http()) });
-        }
         let env = self.member.env().clone();
-        let deadline = deadline(headers).map(|duration| env.now() + duration);
-        if deadline.is_some_and(|at| at <= env.now()) {
-            let late = status(Error::from(Unavailable::DeadlineExceeded));
-            call.end(late.code(), || late.message().to_owned());
-            return Box::pin(async move { Ok(late.into_http()) });
-        }
+        let deadline = timeout.map(|duration| env.now() + duration);
+        let encoding = match self.admit(&call, headers, deadline) {
+            Ok(encoding) => encoding,
+            Err(refused) => {
+                call.end(refused.code(), || refused.message().to_owned());
+                return ready(refusal(&refused));
+            }
+        };
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
-        let received = call.received();
         let uri = request.uri().clone();
-        let mut request = request.map(|body| Body::new(Limited::new(body, limit, received)));
+        let mut request = encoding.plain(request, limit, call.received());
         if is_traced || !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());
         }
         let (member, rule) = (self.member.clone(), call.rule());
-        let watched = call.is_unwatched().then(|| (Watched::begin(&member, remote), uri));
+        let watched = call.is_logged_by_gate().then(|| (SlowCall::begin(&member, remote), uri));
         let answer = self.routes.call(request);
-        // The handler does nothing before its answer is waited for.
+        // The handler does nothing before its future is polled.
         let answer = async move {
             let answer = match member.permit(&caller, rule).await {
                 Ok(()) => answer.await,
@@ -155,45 +157,28 @@ where
             };
             if let Some(code) = body::code(response.headers()) {
                 call.end(code, || body::message(response.headers()));
+                spell_message(response.headers_mut());
                 return Ok(response);
             }
             let deadline = deadline.map(|at| env.sleep_until(at));
             let extensions = response.extensions_mut();
-            let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<Held>());
-            Ok(response.map(|body| {
-                let body = paged.map_or(body, Paged::body);
-                Body::new(Answer::new(body, call).bounded(deadline, held))
-            }))
+            let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<AnswerCharge>());
+            let response = match paged {
+                // The length of a paged message precedes its content, so it cannot be compressed.
+                Some(paged) => response.map(|_| paged.body()),
+                None => encoding.encode(response),
+            };
+            Ok(response.map(|body| Body::new(Answer::new(body, call).bounded(deadline, held))))
         })
     }
 }
 
-/// Whether the caller wants its stream to end when the member loses its leader.
+/// Wraps a response that is already there.
+fn ready(response: Response<Body>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+    Box::pin(std::future::ready(Ok(response)))
+}
+
+/// Returns whether the stream must end when the member loses its leader.
 pub fn needs_leader(metadata: &MetadataMap) -> bool {
     metadata.get(HAS_LEADER).is_some_and(|value| value == "true")
-}
-
-/// The time that the caller gives.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    codec::grpc_timeout(headers.get(TIMEOUT)?.to_str().ok()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        let read = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT, text.parse().expect("a header value"));
-            deadline(&headers)
-        };
-        assert_eq!(read("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(read("4999750u"), Some(Duration::from_micros(4_999_750)));
-        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(read("123456789m"), None);
-        assert_eq!(read("5"), None);
-        assert_eq!(read(""), None);
-    }
 }

@@ -16,7 +16,7 @@ use super::gate;
 use super::status::status;
 use crate::member::Member;
 
-/// How often a watched status is looked at.
+/// Interval at which a watched status is checked.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Health {

@@ -9,8 +9,8 @@ use quorate_proto::etcdserverpb::{
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use super::paged::{Held, Listing, Paged};
-use super::slow::{Counted, Watching};
+use super::paged::{AnswerCharge, Listing, Paged};
+use super::slow::{Counted, SlowKvCall};
 use super::status::status;
 use crate::error::Error;
 use crate::member::{Charge, Member, ReadResponse};
@@ -25,9 +25,9 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let watching = Watching::begin(&self.member, &request);
+        let slow = SlowKvCall::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        respond(watching, self.member.range_answer(&caller, request).await)
+        respond(slow, self.member.range_answer(&caller, request).await)
     }
 
     type RangeStreamStream = BoxStream<'static, Result<RangeStreamResponse, Status>>;
@@ -47,26 +47,26 @@ impl kv_server::Kv for Kv {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let watching = Watching::begin(&self.member, &request);
+        let slow = SlowKvCall::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
         let answer = self.member.put(&caller, request).await;
-        watching.end(answer.map(Response::new).map_err(status))
+        slow.end(answer.map(Response::new).map_err(status))
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let watching = Watching::begin(&self.member, &request);
+        let slow = SlowKvCall::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
         let answer = self.member.delete_range(&caller, request).await;
-        watching.end(answer.map(|(message, charge)| held(message, charge)).map_err(status))
+        slow.end(answer.map(|(message, charge)| held(message, charge)).map_err(status))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let watching = Watching::begin(&self.member, &request);
+        let slow = SlowKvCall::begin(&self.member, &request);
         let (caller, request) = caller::of(request);
-        respond(watching, self.member.txn_answer(&caller, request).await)
+        respond(slow, self.member.txn_answer(&caller, request).await)
     }
 
     async fn compact(
@@ -78,32 +78,32 @@ impl kv_server::Kv for Kv {
     }
 }
 
-/// A whole answer; what was set aside for it is left to the gate.
+/// Wraps a whole response; its memory budget is passed to the gate.
 fn held<T>(message: T, charge: Option<Charge>) -> Response<T> {
     let mut response = Response::new(message);
     if let Some(charge) = charge {
-        response.extensions_mut().insert(Held::new(charge));
+        response.extensions_mut().insert(AnswerCharge::new(charge));
     }
     response
 }
 
-/// Logs the call, and leaves to the gate what comes in pages and what was set aside for an answer.
+/// Logs the call and passes pages and memory budget to the gate.
 fn respond<R: Counted>(
-    watching: Watching<R>,
+    slow: SlowKvCall<R>,
     answer: Result<ReadResponse<R::Response>, Error>,
 ) -> Result<Response<R::Response>, Status>
 where
     R::Response: Default + Listing,
 {
     match answer {
-        Err(error) => watching.end(Err(status(error))),
-        Ok(ReadResponse::Whole(message, charge)) => watching.end(Ok(held(message, charge))),
+        Err(error) => slow.end(Err(status(error))),
+        Ok(ReadResponse::Whole(message, charge)) => slow.end(Ok(held(message, charge))),
         Ok(ReadResponse::Paged(frame, pages)) => {
             let bytes = pages.bytes();
             match Paged::new(&frame, pages) {
-                Err(too_large) => watching.end(Err(too_large)),
+                Err(too_large) => slow.end(Err(too_large)),
                 Ok(paged) => {
-                    watching.tell(Some(&frame), bytes);
+                    slow.log(Some(&frame), bytes);
                     let mut response = Response::new(R::Response::default());
                     response.extensions_mut().insert(paged);
                     Ok(response)

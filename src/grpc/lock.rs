@@ -73,7 +73,7 @@ impl Lock {
     }
 }
 
-/// When the caller's key was created: by this txn, or before.
+/// Returns the revision at which the caller's key was created, by this txn or before.
 fn own_revision(queued: &TxnResponse) -> i64 {
     let now = queued.header.as_ref().map_or(0, |header| header.revision);
     match queued.succeeded {

@@ -1,4 +1,4 @@
-//! Service Maintenance: what looks at one member, and what lowers the cluster's version.
+//! Service Maintenance: status, alarms, hashes, snapshots, leadership and downgrades.
 
 use quorate_proto::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb::{

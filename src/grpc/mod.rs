@@ -1,12 +1,11 @@
-//! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. No logic
-//! that wants a test of its own lives here, and nothing below knows tonic.
+//! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. It has no logic
+//! of its own, and no lower layer names tonic.
 //!
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
-//! (both on `recipe`), [`health`] are the services; [`status`] turns errors into codes and texts;
-//! [`gate`] is what every call passes first, with `calls` (which methods there are, and their counts)
-//! and `body` (sizes and deadlines of messages on their way), `paged` (large answers), `caller` (on whose
-//! behalf a call is), [`slow`] (calls that take too long) and [`spans`] (calls that are traced). Services that are not here answer
-//! `Unimplemented`, as an unknown path does.
+//! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
+//! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
+//! `compression`, `deadline`, `paged` (large responses), `caller` (credentials), [`slow`] (logging of slow
+//! calls) and [`spans`] (tracing). Other services are answered with `Unimplemented`, as any unknown path.
 //!
 //! [`Member`]: crate::member::Member
 
@@ -15,6 +14,8 @@ pub(crate) mod body;
 pub mod caller;
 pub(crate) mod calls;
 pub mod cluster;
+pub(crate) mod compression;
+mod deadline;
 pub mod election;
 pub mod gate;
 pub mod health;
@@ -40,8 +41,8 @@ use tonic::service::Routes;
 
 use crate::member::Member;
 
-/// Every service, ready to be put behind a [`gate::Gate`]. Message sizes are the gate's matter: it
-/// answers with etcd's text where the library would not.
+/// Returns the routes of every service, for a [`gate::Gate`]. The gate bounds message sizes, with etcd's
+/// text for larger ones.
 pub fn routes(member: &Member) -> Routes {
     let unlimited = usize::MAX;
     let mut routes = Routes::builder();

@@ -1,6 +1,6 @@
-//! The body of an answer that is too large to be built at once, a range's or a txn's: one gRPC message,
-//! whose length is known before its first byte, made page by page while it is sent. Byte for byte what
-//! the message would be as a whole.
+//! Response bodies of ranges and txns that are too large to be built at once: one gRPC message, whose
+//! length is known before its first byte, encoded page by page while it is sent. The bytes are those of
+//! the whole message.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,24 +20,24 @@ use super::status::status;
 use crate::limits;
 use crate::member::{Charge, Pages};
 
-/// What a handler leaves to be sent in place of its message. Cheap to clone, as what goes along with
-/// a response must be; only the first who takes it has it.
+/// A body that a handler attaches to its response in place of the message. Extensions must be cloneable;
+/// the first clone that is taken has the body.
 #[derive(Clone)]
 pub(super) struct Paged(Arc<Mutex<Option<Writer>>>);
 
-/// What was set aside for an answer, until its body is sent.
+/// The memory budget of a response, held until its body is sent.
 #[derive(Clone)]
-pub(super) struct Held(#[allow(dead_code, reason = "it is kept, not read")] Arc<Charge>);
+pub(super) struct AnswerCharge(#[allow(dead_code, reason = "it is kept, not read")] Arc<Charge>);
 
-impl Held {
+impl AnswerCharge {
     pub fn new(charge: Charge) -> Self {
         Self(Arc::new(charge))
     }
 }
 
 impl Paged {
-    /// The answer is `frame` with the keys of `pages`. Refused as gRPC's Go library does, when clients
-    /// could not take it.
+    /// Builds the body of `frame` with the keys of `pages`. A message that clients could not receive is
+    /// refused with the text of gRPC's Go library.
     pub fn new(frame: &impl Listing, pages: Pages) -> Result<Self, Status> {
         let mut parts = Parts::default();
         frame.part(&mut parts, &pages);
@@ -56,7 +56,7 @@ impl Paged {
         Ok(Self(Arc::new(Mutex::new(Some(Writer { pages, left, parts: parts.list })))))
     }
 
-    /// The body to send.
+    /// Returns the body.
     pub fn body(self) -> Body {
         let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = writer else { return Body::empty() };
@@ -64,9 +64,9 @@ impl Paged {
     }
 }
 
-/// A message with lists of keys that come in pages.
+/// A message with lists of keys that are read in pages.
 pub(super) trait Listing {
-    /// Takes it apart into what is known and the lists.
+    /// Splits the message into encoded parts and lists.
     fn part(&self, parts: &mut Parts, pages: &Pages);
 }
 
@@ -100,7 +100,7 @@ impl Listing for TxnResponse {
     }
 }
 
-/// Numbers of fields: `TxnResponse.responses`, `ResponseOp.response_range`.
+/// Field numbers: `TxnResponse.responses`, `ResponseOp.response_range`.
 const RESPONSES: u32 = 3;
 const RESPONSE_RANGE: u32 = 1;
 
@@ -108,9 +108,9 @@ const RESPONSE_RANGE: u32 = 1;
 #[derive(Default)]
 pub(super) struct Parts {
     list: VecDeque<Part>,
-    /// What is not in the list yet.
+    /// Bytes that are not in the list yet.
     last: BytesMut,
-    /// Of the whole message.
+    /// Size of the whole message.
     bytes: u64,
 }
 
@@ -120,7 +120,7 @@ impl Parts {
         message.encode(&mut self.last).expect("the buffer grows");
     }
 
-    /// Begins a field that is a message of so many bytes.
+    /// Begins a field that is a message of `bytes` bytes.
     fn begin(&mut self, field: u32, bytes: u64) {
         let before = self.last.len();
         encode_key(field, WireType::LengthDelimited, &mut self.last);
@@ -128,7 +128,7 @@ impl Parts {
         self.bytes += (self.last.len() - before) as u64;
     }
 
-    /// A range with so many bytes of keys.
+    /// Appends a range with `bytes` bytes of keys.
     fn range(&mut self, frame: &RangeResponse, bytes: u64) {
         self.put(&RangeResponse { header: frame.header, ..RangeResponse::default() });
         self.flush();
@@ -144,17 +144,17 @@ impl Parts {
     }
 }
 
-/// What is written next.
+/// A part of the body.
 enum Part {
     Bytes(Bytes),
-    /// The next list of the pages.
+    /// A list of keys, read from the pages.
     Keys,
     Trailers,
 }
 
 struct Writer {
     pages: Pages,
-    /// Bytes that are still to come.
+    /// Bytes left to write.
     left: u64,
     parts: VecDeque<Part>,
 }
@@ -187,10 +187,11 @@ impl Writer {
     }
 }
 
-/// Of gRPC's prefix: a compression flag and the length.
+/// gRPC's prefix: a compression flag and the length.
 const PREFIX_BYTES: u64 = 5;
 
-/// The state was read twice at one moment, so this is a fault of ours; the client sees a broken answer.
+/// Both passes read the same snapshot, so a difference is a bug of the server. The client sees a broken
+/// response.
 fn wrong_length() -> Status {
     tracing::error!("a range's pages are not what was measured");
     Status::internal("the answer is not what was measured")

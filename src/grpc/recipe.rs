@@ -1,5 +1,5 @@
-//! What locks and elections are made of: candidates are keys under a prefix, each bound to a lease, and
-//! the one created first has it. The same keys and waits as etcd's client package (3.7,
+//! The recipe of locks and elections: candidates are keys under a prefix, each attached to a lease, and
+//! the key created first owns the lock. The same keys and waits as etcd's client package (3.7,
 //! `client/v3/concurrency`), so that callers of the services and users of that package share a lock.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,10 +21,10 @@ use crate::error::{Error, Refused, Unavailable};
 use crate::member::{Caller, Member};
 use crate::plant;
 
-/// The lease of a caller that brings none, seconds.
+/// TTL of the lease that is granted to a caller without one, seconds.
 const SESSION_TTL_S: i64 = 60;
 
-/// A failure of an inner call. etcd's services use a client of their own and so lose the code.
+/// Returns the status of a failed inner call. etcd's services call through a client and so lose the code.
 pub(super) fn inner(error: Error) -> Status {
     Status::new(Code::Unknown, error.text())
 }
@@ -109,7 +109,7 @@ pub(super) fn delete_own(key: &Bytes, revision: i64) -> TxnRequest {
     }
 }
 
-/// A candidate that waits for its turn. Whoever gives up waiting withdraws.
+/// A candidate that waits for its turn. It withdraws when it is dropped before.
 pub(super) struct Candidate {
     member: Member,
     caller: Caller,
@@ -138,7 +138,7 @@ impl Candidate {
         Ok(own.header.filter(|_| still))
     }
 
-    /// It has its turn, or is no candidate any more: there is nothing to take back.
+    /// Marks the candidate as leader, or as gone: nothing is withdrawn.
     pub fn settled(mut self) {
         self.withdraws = false;
     }
@@ -174,7 +174,7 @@ async fn earlier_gone(
             match events.next().await {
                 Ok((_, events)) if events.iter().any(is_delete) => break,
                 Ok(_) => {}
-                // What was missed is seen by looking again.
+                // The next read shows what was missed.
                 Err(Error::Refused(Refused::Compacted)) => break,
                 Err(error) => return Err(error),
             }
@@ -209,8 +209,8 @@ impl Events {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let requests = tokio_stream::once(request).chain(tokio_stream::pending());
         let (sender, responses) = mpsc::channel(1);
-        let (watching, caller) = (member.clone(), caller.clone());
-        let watch = async move { watching.watch(caller, requests, sender).await };
+        let (slow, caller) = (member.clone(), caller.clone());
+        let watch = async move { slow.watch(caller, requests, sender).await };
         Self { responses, session: member.env().spawn("recipe watch", watch) }
     }
 

@@ -1,6 +1,5 @@
-//! Unary calls that take too long are logged (`--warning-unary-request-duration`): who asked, for what,
-//! and how much it was, with etcd's fields. At level debug every call is. Where it comes from is told by
-//! the server, see [`Remote`].
+//! Logs unary calls that take longer than `--warning-unary-request-duration`, with etcd's fields: remote
+//! address, content, counts and sizes. At level debug every call is logged.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,8 +16,8 @@ use crate::codec;
 use crate::env::Env;
 use crate::member::{Member, loggable};
 
-/// The other end of a call's connection, as an extension of the request; none for a unix socket and for
-/// what comes through the JSON gateway.
+/// The remote address of a call's connection, as an extension of the request; none for a unix socket and
+/// for calls of the JSON gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remote(pub Option<SocketAddr>);
 
@@ -33,8 +32,8 @@ impl Remote {
     }
 }
 
-/// One call from its beginning on.
-pub(super) struct Watched {
+/// A call that is logged if it is slow.
+pub(super) struct SlowCall {
     env: Env,
     limit: Duration,
     began: Instant,
@@ -42,7 +41,7 @@ pub(super) struct Watched {
     remote: Remote,
 }
 
-/// How many there were, and their bytes; -1 where nobody counts.
+/// Counts and sizes of requests and responses; -1 where they are not counted.
 pub(super) struct Sizes {
     request_count: i64,
     request_bytes: i64,
@@ -50,14 +49,14 @@ pub(super) struct Sizes {
     response_bytes: i64,
 }
 
-impl Watched {
+impl SlowCall {
     pub fn begin(member: &Member, remote: Remote) -> Self {
         let env = member.env().clone();
         let (began, wall, limit) = (env.now(), env.wall(), member.unary_warning());
         Self { env, limit, began, wall, remote }
     }
 
-    /// Logs the call if it is to be logged. `what` is asked only then.
+    /// Logs the call if it was slow. `what` is evaluated only then.
     pub fn end(self, what: impl FnOnce() -> (String, Sizes, String)) {
         let took = self.env.now() - self.began;
         let slow = took > self.limit;
@@ -69,8 +68,8 @@ impl Watched {
         let (start, took) = (codec::timestamp(self.wall), codec::go_duration(took));
         let remote = self.remote.text();
         let Sizes { request_count, request_bytes, response_count, response_bytes } = sizes;
-        // As in etcd, one who looks at all does not get warnings.
-        macro_rules! tell {
+        // As in etcd, level debug replaces the warning.
+        macro_rules! log {
             ($level:ident) => {
                 $level!(
                     "start time" = start,
@@ -87,9 +86,9 @@ impl Watched {
             };
         }
         if all {
-            tell!(debug);
+            log!(debug);
         } else {
-            tell!(warn);
+            log!(warn);
         }
     }
 }
@@ -99,39 +98,40 @@ impl Sizes {
         Self { request_count: -1, request_bytes: -1, response_count: -1, response_bytes: -1 };
 }
 
-/// A request of service KV that is counted, and what it is counted with.
+/// A request of service KV with its counts.
 pub(super) trait Counted: Message + Clone {
     type Response: Message;
     const METHOD: &'static str;
-    /// How many requests it is, given its answer, and how many bytes they are.
+    /// Returns the number of requests, which may depend on the response, and their size.
     fn request(&self, answer: Option<&Self::Response>) -> (i64, i64);
     fn response(answer: &Self::Response) -> i64;
     fn content(&self) -> String;
 }
 
-/// One such call. The message is kept for the log: its bytes are shared, not copied.
-pub(super) struct Watching<R> {
-    watched: Watched,
+/// A call of service KV that is logged if it is slow. The message is kept for the log; its bytes are
+/// shared, not copied.
+pub(super) struct SlowKvCall<R> {
+    watched: SlowCall,
     message: R,
 }
 
-impl<R: Counted> Watching<R> {
+impl<R: Counted> SlowKvCall<R> {
     pub fn begin(member: &Member, request: &Request<R>) -> Self {
-        let watched = Watched::begin(member, Remote::of(request.extensions()));
+        let watched = SlowCall::begin(member, Remote::of(request.extensions()));
         Self { watched, message: request.get_ref().clone() }
     }
 
-    /// Logs the call if it is to be logged, and hands the answer on.
+    /// Logs the call if it was slow, and returns the response.
     pub fn end(
         self,
         answer: Result<Response<R::Response>, Status>,
     ) -> Result<Response<R::Response>, Status> {
-        self.tell(answer.as_ref().ok().map(Response::get_ref), 0);
+        self.log(answer.as_ref().ok().map(Response::get_ref), 0);
         answer
     }
 
-    /// Logs the call if it is to be logged. So many bytes of keys are read while the answer is sent.
-    pub fn tell(self, answer: Option<&R::Response>, keys_bytes: u64) {
+    /// Logs the call if it was slow. `keys_bytes` are read while the response is sent.
+    pub fn log(self, answer: Option<&R::Response>, keys_bytes: u64) {
         let Self { watched, message } = self;
         watched.end(|| {
             let (request_count, request_bytes) = message.request(answer);
@@ -206,7 +206,7 @@ impl Counted for TxnRequest {
     type Response = TxnResponse;
     const METHOD: &'static str = "/etcdserverpb.KV/Txn";
 
-    /// Those of the branch that was taken.
+    /// Counts the operations of the branch that was taken.
     fn request(&self, answer: Option<&TxnResponse>) -> (i64, i64) {
         let Some(answer) = answer else { return (0, 0) };
         let taken: &[RequestOp] = if answer.succeeded { &self.success } else { &self.failure };

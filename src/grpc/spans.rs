@@ -1,5 +1,5 @@
-//! The span of a call: what its headers say of the caller's, what is said of the call itself, and how its
-//! result is told. Names and attributes are those that otelgrpc 0.68 gives etcd's.
+//! Spans of calls: the parent from the headers, attributes and the result. Names and attributes are those
+//! of otelgrpc 0.68, which etcd uses.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use crate::trace::{Span, Tracer};
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// Makes the spans of the calls that come in at one address.
+/// Creates the spans of calls received at one address.
 #[derive(Clone)]
 pub struct Spans {
     tracer: Tracer,
-    /// The address; nothing where many are meant, or a unix socket.
+    /// Attributes of the address; none for an unspecified address or a unix socket.
     server: Vec<KeyValue>,
 }
 
@@ -31,7 +31,7 @@ impl Spans {
         Self { tracer, server: server.into_iter().flatten().collect() }
     }
 
-    /// For a call of `path`, if it is to be traced.
+    /// Starts the span of a call of `path`, if it is sampled.
     pub fn begin(&self, path: &str, headers: &HeaderMap) -> Option<Span> {
         let header = |name: &str| headers.get(name)?.to_str().ok();
         let name = path.trim_start_matches('/');
@@ -43,7 +43,7 @@ impl Spans {
     }
 }
 
-/// Ends the span of a call. What went wrong is told where it is the server that failed, not the caller.
+/// Ends the span of a call. Failures of the server are recorded as errors, those of the caller are not.
 pub fn end(span: &Span, code: Code, why: impl FnOnce() -> String) {
     span.add([text("rpc.response.status_code", name(code).as_bytes())]);
     let failed = matches!(
@@ -61,7 +61,7 @@ pub fn end(span: &Span, code: Code, why: impl FnOnce() -> String) {
     span.end();
 }
 
-/// As gRPC's protocol calls a result, in any language.
+/// Returns the name of a result in gRPC's protocol.
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

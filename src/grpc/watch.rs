@@ -1,5 +1,5 @@
-//! Service Watch: carries one client stream to a watch session and back. Written out rather than
-//! generated, because a session's responses come with their events encoded already.
+//! Service Watch: connects a client stream with a watch session. Written out rather than generated,
+//! because the events in a session's responses are encoded already.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl StreamingService<WatchRequest> for Watch {
 impl Watch {
     fn serve(&self, request: Request<Streaming<WatchRequest>>) -> Responses {
         let needs_leader = gate::needs_leader(request.metadata());
-        // A stream that breaks, or brings what cannot be read, ends with the reason.
+        // A stream that breaks, or whose request cannot be read, ends with the reason.
         let (broken, breakage) = oneshot::channel();
         let mut broken = Some(broken);
         let (caller, requests) = caller::of(request);
@@ -86,7 +86,7 @@ impl Watch {
             Ok(request) => Some(request),
             Err(error) => {
                 count_failure(&metrics, "watch", &error);
-                // The session has ended before: nobody needs the reason.
+                // The receiver is gone if the session has ended before.
                 let _ = broken.take().map(|broken| broken.send(error));
                 None
             }
@@ -154,12 +154,12 @@ impl Sent {
     }
 }
 
-/// Bytes of a response's events.
+/// The size of a response's events, bytes.
 fn size(response: &watch::Response) -> usize {
     response.events.iter().map(Bytes::len).sum()
 }
 
-/// Waits until there is room for so many bytes, or for nothing else.
+/// Waits for room for `bytes`; a larger response waits for all of the room.
 async fn place_in(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
     let bytes = u32::try_from(bytes.min(limits::WATCH_ANSWER_BYTES)).unwrap_or(u32::MAX);
     room.clone().acquire_many_owned(bytes).await.ok()

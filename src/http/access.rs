@@ -1,5 +1,5 @@
-//! Who may use the HTTP side from a browser: which hosts it may be called, which pages of other origins may
-//! read it (`--host-whitelist`, `--cors`). gRPC asks nobody.
+//! Access control of HTTP requests from browsers: allowed hosts (`--host-whitelist`) and origins (`--cors`).
+//! gRPC requests are not checked.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const ALL: &str = "*";
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, authorization");
 
-/// Names that are let in. Nothing, and `*`, is everything.
+/// Allowed names. An empty set and `*` allow everything.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub origins: BTreeSet<String>,
@@ -25,8 +25,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// The answer to a request for a host that is not ours. Over TLS nobody can make himself one: his name
-    /// is in no certificate.
+    /// Returns the refusal of a request for another host. Over TLS every host is allowed, because a foreign
+    /// name is in no certificate of the server.
     pub(super) fn refuse(&self, request: &Request<Body>, secure: bool) -> Option<Response<Body>> {
         let host = host(request);
         if secure || allows(&self.hosts, host) {
@@ -36,7 +36,7 @@ impl Access {
         Some(plain(StatusCode::MISDIRECTED_REQUEST, misdirected(host)))
     }
 
-    /// What the answer to a request with these headers says to a browser.
+    /// Returns the CORS headers of the response to a request with these headers.
     pub(super) fn headers(&self, request: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let origin = match request.get(ORIGIN) {
@@ -57,7 +57,7 @@ fn allows(names: &BTreeSet<String>, name: &str) -> bool {
     names.is_empty() || names.contains(ALL) || names.contains(name)
 }
 
-/// The host that the client means, without a port.
+/// Returns the host of the request, without a port.
 fn host(request: &Request<Body>) -> &str {
     let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = header.or_else(|| request.uri().authority().map(|a| a.as_str())).unwrap_or_default();
@@ -69,7 +69,7 @@ fn host(request: &Request<Body>) -> &str {
     split.map_or(host, |(host, _)| host)
 }
 
-/// The help that etcd gives.
+/// Returns etcd's help text.
 fn misdirected(host: &str) -> String {
     format!(
         "

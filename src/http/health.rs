@@ -1,6 +1,5 @@
-//! `/health` (is the cluster usable from here?), `/livez` (is the process worth keeping?) and
-//! `/readyz` (should it get traffic?), with etcd's checks, texts and order. Decides nothing about
-//! what to do when a check fails.
+//! The probes `/health` (is the cluster usable?), `/livez` (must the process be restarted?) and `/readyz`
+//! (should it get traffic?), with etcd's checks, texts and order.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +57,7 @@ const LIVEZ: &[Check] = &[Check::SerializableRead];
 const READYZ: &[Check] =
     &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
 
-/// The probe at `path`: `/livez`, `/readyz` or one of their checks.
+/// Returns the probe at `path`: `/livez`, `/readyz` or one of their checks.
 pub(super) fn find(path: &str) -> Option<Probe> {
     let path = path.strip_prefix('/')?;
     let (kind, name) = path.split_once('/').map_or((path, None), |(kind, n)| (kind, Some(n)));
@@ -72,7 +71,7 @@ pub(super) fn find(path: &str) -> Option<Probe> {
     Some(Probe { kind, checks: &checks[at..=at], whole: false })
 }
 
-/// Runs the probe's checks. All run, even after one has failed, so that the answer names each.
+/// Runs all checks of the probe, also after one has failed, so that the response lists each.
 pub(super) async fn run(served: &dyn Served, probe: Probe, query: &str) -> Response<Body> {
     let excluded = if probe.whole { values(query, "exclude") } else { BTreeSet::new() };
     let (mut report, mut failed) = (String::new(), false);
@@ -115,7 +114,7 @@ pub(super) async fn health(served: &dyn Served, query: &str) -> Response<Body> {
     verdict(reason)
 }
 
-/// The answer of `/health`: healthy, or why not.
+/// Returns the response of `/health`.
 pub(crate) fn verdict(unhealthy: Option<String>) -> Response<Body> {
     let Some(reason) = unhealthy else {
         return with_type(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#);
@@ -148,7 +147,7 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     url::form_urlencoded::parse(query.as_bytes()).into_owned()
 }
 
-/// The values of a key that may come again; empty ones do not count.
+/// Returns the values of a query key that may be repeated; empty ones are ignored.
 fn values(query: &str, key: &str) -> BTreeSet<String> {
     pairs(query).filter(|(k, v)| k == key && !v.is_empty()).map(|(_, v)| v).collect()
 }

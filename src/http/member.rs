@@ -1,4 +1,4 @@
-//! A running member as what the endpoints serve.
+//! Implements the endpoints' view of a server for a running member.
 
 use quorate_proto::etcdserverpb::{AlarmMember, RangeRequest};
 
@@ -35,7 +35,7 @@ impl Served for Member {
         self.auth().is_enabled()
     }
 
-    /// A learner answers too: whether it may be asked is a check of its own.
+    /// Learners read, too: another check tells them apart.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             if !serializable {
@@ -48,7 +48,7 @@ impl Served for Member {
                 serializable: true,
                 ..RangeRequest::default()
             };
-            // Whoever asks for health need not be anybody.
+            // Health checks need no credentials.
             self.range(&Caller::internal(), one).await.map(drop)
         })
     }

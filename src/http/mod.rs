@@ -1,11 +1,10 @@
 //! The HTTP endpoints of the client port beside gRPC: `/version`, `/health`, `/livez`, `/readyz`,
-//! `/metrics`, `/debug/vars`, `/debug/pprof`, and the JSON gateway below `/v3/`. Answers are etcd's to the
-//! byte, where etcd's are fixed. What is asked of the server is behind [`Served`] and, for the gateway,
-//! behind its gRPC side; nothing here knows how it is found out.
+//! `/metrics`, `/debug/vars`, `/debug/pprof`, and the JSON gateway below `/v3/`. Responses are etcd's to the
+//! byte where etcd's are fixed. The server is accessed through [`Served`] and, by the gateway, through gRPC.
 //!
-//! Reading order: this file (paths, methods), [`access`] (hosts and origins), [`health`] (the checks),
-//! [`gateway`] (gRPC calls as JSON), [`vars`] (what the process was started with), [`pprof`] (its profiles),
-//! `member` (a member as what is served), `rows` (its state as metrics), `compress`.
+//! Reading order: this file (paths, methods), `target` (escapes and redirections), [`access`] (hosts and
+//! origins), [`health`] (probes), [`gateway`] (gRPC calls as JSON), [`vars`] (command line and raft status),
+//! [`pprof`] (profiles), `member` (a member as [`Served`]), `rows` (its state as metrics).
 
 pub mod access;
 mod compress;
@@ -14,13 +13,21 @@ mod health;
 mod member;
 pub mod pprof;
 mod rows;
+mod target;
 pub mod vars;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Method, Request, Response, StatusCode, Uri};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use quorate_proto::etcdserverpb::AlarmMember;
 use tonic::body::Body;
@@ -40,38 +47,38 @@ const VARS: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What somebody is told who comes to the gateway with a certificate, as if it named a user.
-const NAMES_COUNT_NOT: &str = "CommonName of client sending a request against gateway will be ignored and \
+/// The refusal of a client certificate that names a user: the gateway's calls do not carry it.
+const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and \
                                not used as expected\n";
 
-/// What the endpoints ask of the server behind them.
+/// The server as the endpoints see it.
 pub(crate) trait Served: Send + Sync {
     fn versions(&self) -> Versions;
     fn alarms(&self) -> Vec<AlarmMember>;
     fn has_leader(&self) -> bool;
     fn is_learner(&self) -> bool;
-    /// Whether only users are served.
+    /// Whether authentication is enabled.
     fn has_users(&self) -> bool;
-    /// Reads from the store: what this member has, or what the cluster agrees on.
+    /// Reads a key, serializable or linearizable.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>>;
-    /// Where consensus stands.
+    /// The status of raft.
     fn raft(&self) -> BoxFuture<'_, Raft>;
     fn metrics(&self) -> &Metrics;
-    /// The metrics that are read from the present state.
+    /// Metrics that are computed from the present state.
     fn rows(&self) -> Vec<Row>;
 }
 
-/// The answer of `/version`.
+/// The versions that `/version` shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Versions {
     pub server: &'static str,
     /// `None` until the members have agreed.
     pub cluster: Option<String>,
-    /// `None` until the store says.
+    /// `None` until the store has one.
     pub storage: Option<String>,
 }
 
-/// Every endpoint; clones share the server behind.
+/// Every endpoint; clones share the server.
 #[derive(Clone)]
 pub struct Endpoints {
     served: Arc<dyn Served>,
@@ -82,7 +89,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Without a gateway, its paths are not there.
+    /// Without a gateway, its paths are not found.
     pub fn new(
         member: crate::member::Member,
         gateway: Option<Gateway>,
@@ -93,43 +100,46 @@ impl Endpoints {
         Self { served: Arc::new(member), gateway, access, process, secure: false }
     }
 
-    /// The same for those who come over TLS.
+    /// Returns the endpoints for connections over TLS.
     pub fn secured(self) -> Self {
         Self { secure: true, ..self }
     }
 
-    /// The answer to a request that is not gRPC.
+    /// Answers a request that is not gRPC.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
         if let Some(refused) = self.access.refuse(&request, self.secure) {
             return refused;
         }
-        let gateway = self.gateway.clone().filter(|_| Gateway::serves(request.uri().path()));
+        let path = target::decoded(request.uri().path());
+        let gateway = self.gateway.clone().filter(|_| Gateway::serves(&path));
         if gateway.is_some() && self.is_somebody(&request) {
-            return plain(StatusCode::BAD_REQUEST, NAMES_COUNT_NOT);
+            return plain(StatusCode::BAD_REQUEST, NAME_IGNORED);
         }
         let headers = self.access.headers(request.headers());
         let (parts, body) = request.into_parts();
         let mut response = match gateway {
-            // Asked by browsers, before anything else.
+            // Browsers send it before the request itself.
             _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
-            Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
-            None => {
-                let page = self.find(&parts.method, &parts.uri).await;
-                compress::negotiated(&parts.headers, page).await
+            _ if let Some(redirection) = target::redirection(&parts.method, &parts.uri) => {
+                redirection
             }
+            Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
+            None => self.find(&parts).await,
         };
         response.headers_mut().extend(headers);
         response
     }
 
-    /// Whether the caller may believe to be known by its certificate. The gateway's calls have none.
+    /// Whether the client's certificate names a user, whom the gateway's calls do not carry.
     fn is_somebody(&self, request: &Request<Body>) -> bool {
-        self.served.has_users() && request.extensions().get::<ClientName>().is_some()
+        self.served.has_users()
+            && request.extensions().get::<ClientName>().is_some_and(|name| !name.0.is_empty())
     }
 
-    /// The endpoints for which a request's body says nothing.
-    async fn find(&self, method: &Method, uri: &Uri) -> Response<Body> {
-        let (path, query) = (uri.path(), uri.query().unwrap_or(""));
+    /// Answers the endpoints that ignore a request's body.
+    async fn find(&self, request: &Parts) -> Response<Body> {
+        let Parts { method, uri, headers, .. } = request;
+        let (path, query) = (&*target::decoded(uri.path()), uri.query().unwrap_or(""));
         if let Some(response) = pprof::answer(&self.process, path, query).await {
             return response;
         }
@@ -139,7 +149,7 @@ impl Endpoints {
         if !found {
             return plain(StatusCode::NOT_FOUND, "404 page not found\n");
         }
-        // The metrics come from a library that looks at no method.
+        // Prometheus' handler accepts every method.
         if *method != Method::GET && path != "/metrics" {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
@@ -153,21 +163,18 @@ impl Endpoints {
                 let page = vars::page(&self.process, &self.served.raft().await);
                 with_type(StatusCode::OK, VARS, page)
             }
-            _ => self.metrics(),
+            _ => metrics(headers, self.served.metrics().text(self.served.rows())),
         }
     }
 
-    /// The same on a port for metrics, which has no versions and nothing to debug with.
+    /// Answers a request to a metrics port, which serves neither versions nor `/debug`.
     pub async fn answer_metrics(&self, request: Request<Body>) -> Response<Body> {
         let (parts, _) = request.into_parts();
         match parts.uri.path() {
             path if path == "/version" || path.starts_with("/debug/") => {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }
-            _ => {
-                let page = self.find(&parts.method, &parts.uri).await;
-                compress::negotiated(&parts.headers, page).await
-            }
+            _ => self.find(&parts).await,
         }
     }
 
@@ -181,15 +188,23 @@ impl Endpoints {
         );
         with_type(StatusCode::OK, JSON, text)
     }
-
-    fn metrics(&self) -> Response<Body> {
-        metrics(self.served.metrics().text(self.served.rows()))
-    }
 }
 
-/// A page of metrics.
-pub(crate) fn metrics(text: String) -> Response<Body> {
-    with_type(StatusCode::OK, PROMETHEUS, text)
+/// Returns a page of metrics, compressed if the request accepts it.
+pub(crate) fn metrics(request: &HeaderMap, text: String) -> Response<Body> {
+    let values = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    if !codings
+        .any(|coding| coding == "gzip" || coding.starts_with("gzip;") && coding != "gzip;q=0")
+    {
+        return with_type(StatusCode::OK, PROMETHEUS, text);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("a buffer grows");
+    let compressed = encoder.finish().expect("a buffer grows");
+    let mut response = with_type(StatusCode::OK, PROMETHEUS, compressed);
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
 }
 
 fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<Bytes>) -> Response<Body> {
@@ -199,7 +214,7 @@ fn with_type(status: StatusCode, kind: HeaderValue, text: impl Into<Bytes>) -> R
     response
 }
 
-/// Text, with the headers that Go's `http.Error` sets.
+/// Returns a text with the headers of Go's `http.Error`.
 pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = with_type(status, TEXT, text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

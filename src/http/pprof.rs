@@ -1,7 +1,6 @@
-//! `/debug/pprof`: where the processor's time goes and what the memory is for, as profiles that the tool
-//! `pprof` reads, at the paths and with the texts of Go's `net/http/pprof`. How they are taken is the
-//! program's matter, behind [`Profiler`]; what only Go's runtime has (goroutines, blocks, its traces) is
-//! not there.
+//! `/debug/pprof`: CPU and heap profiles for the tool `pprof`, at the paths and with the texts of Go's
+//! `net/http/pprof`. The program takes them through [`Profiler`]. Profiles of Go's runtime (goroutines,
+//! blocks, traces) are not served.
 
 use std::time::Duration;
 
@@ -16,23 +15,23 @@ use crate::env::BoxFuture;
 const ROOT: &str = "/debug/pprof";
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROFILE: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// How long the processor is watched when nobody says, as in Go.
+/// Default duration of a CPU profile, Go's.
 const LASTS: Duration = Duration::from_secs(30);
-/// Of a request for symbols; each is looked up in the program's debug information.
+/// Maximum size of a request for symbols; each is looked up in the program's debug information.
 const SYMBOLS_MAX: usize = 4096;
 
 /// Takes profiles of the process.
 pub trait Profiler: Send + Sync {
-    /// Where the processor's time goes from now on for as long as `lasts`: a `profile.proto`, gzipped.
-    /// One at a time; dropping the future ends it.
+    /// Takes a CPU profile of `lasts`: a `profile.proto`, gzipped. One at a time; dropping the future
+    /// ends it.
     fn cpu(&self, lasts: Duration) -> BoxFuture<'_, Result<Vec<u8>, String>>;
-    /// Who holds the memory that is allocated, in the same form; as text, what the allocator writes.
+    /// Takes a heap profile, in the same form or as the allocator's text.
     fn heap(&self, text: bool) -> BoxFuture<'_, Result<Vec<u8>, String>>;
-    /// The functions whose code is at these addresses; not of those where there is none.
+    /// Returns the functions at these addresses; unknown addresses are left out.
     fn symbols(&self, addresses: Vec<u64>) -> BoxFuture<'_, Result<Vec<(u64, String)>, String>>;
 }
 
-/// The answer for a path below `/debug/pprof`, `None` for others and where profiles are not taken.
+/// Answers a path below `/debug/pprof`; `None` for other paths and where profiles are disabled.
 pub(crate) async fn answer(process: &Process, path: &str, query: &str) -> Option<Response<Body>> {
     let profiler = process.profiler.as_deref()?;
     let rest = path.strip_prefix(ROOT)?;
@@ -70,7 +69,7 @@ async fn heap(profiler: &dyn Profiler, query: &str) -> Response<Body> {
     }
 }
 
-/// What Go takes for no number of seconds stands for thirty.
+/// Parses the seconds; as in Go, an invalid number is the default.
 fn lasts(query: &str) -> Duration {
     let seconds = value(query, "seconds").and_then(|text| text.parse::<u32>().ok());
     seconds.filter(|seconds| *seconds > 0).map_or(LASTS, |s| Duration::from_secs(s.into()))
@@ -81,8 +80,8 @@ fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }
 
-/// Addresses in hexadecimal, with `+` between them, become lines; unknown ones are left out. The first
-/// line says that asking makes sense.
+/// Maps hexadecimal addresses, separated by `+`, to lines; unknown ones are left out. The first line
+/// reports that symbols are available.
 async fn symbols(profiler: &dyn Profiler, query: &str) -> Response<Body> {
     let address = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let addresses = query.split(['+', ' ']).take(SYMBOLS_MAX).filter_map(address).collect();

@@ -1,5 +1,5 @@
-//! The metrics that are read from a member's present state when the page is asked for, under etcd's
-//! names. Nothing is counted here.
+//! Metrics that are computed from a member's state when the page is requested, under etcd's names. Nothing
+//! is counted here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::peer::{Histogram, ROUND_TRIP_FIRST, SNAPSHOT_FIRST, Stats};
 use crate::replica::Role;
 use crate::types::MemberId;
 
-/// All of them, as of now.
+/// Returns all of them.
 pub(super) fn rows(member: &Member) -> Vec<Row> {
     let mut rows = cluster(member);
     rows.extend(consensus(member));
@@ -258,7 +258,7 @@ type Figure = (
     fn(&Stats) -> u64,
 );
 
-/// Label, kind, name, help and where the number is.
+/// Label, kind, name, help and accessor.
 const PEER_COUNTERS: &[Figure] = &[
     (
         "To",
@@ -332,7 +332,7 @@ const PEER_COUNTERS: &[Figure] = &[
     ),
 ];
 
-/// One histogram with a label for each peer.
+/// Returns a histogram with a label for each peer.
 fn durations<const N: usize>(
     peers: &[Peer],
     label: &'static str,

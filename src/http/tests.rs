@@ -1,4 +1,4 @@
-//! Every endpoint over a server whose state is given.
+//! Every endpoint over a server with a given state.
 
 use expect_test::{Expect, expect};
 use futures::FutureExt as _;
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::Unavailable;
 use crate::types::MemberId;
 
-/// A server with the state that a test wants.
+/// A server with the state of a test.
 struct Fake {
     alarms: Vec<AlarmType>,
     has_leader: bool,
@@ -314,5 +314,28 @@ fn health_is_counted() {
         "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"success\",type=\"readyz\"} 1",
     ] {
         assert!(page.contains(&format!("\n{line}\n")), "{line} is not on the page:\n{page}");
+    }
+}
+
+#[test]
+fn metrics_are_compressed_for_a_client_that_accepts_it() {
+    let page = |accepted: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+        let response = metrics(&headers, "a 1\n".repeat(1_000));
+        let coding = response.headers().get(CONTENT_ENCODING).cloned();
+        let body = response.into_body().collect().now_or_never().expect("nothing here waits");
+        (coding, body.expect("a body in memory").to_bytes())
+    };
+    for accepted in ["gzip", "deflate, gzip;q=0.5"] {
+        let (coding, body) = page(accepted);
+        assert_eq!(coding, Some(HeaderValue::from_static("gzip")));
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&body[..]);
+        std::io::Read::read_to_string(&mut decoder, &mut text).expect("it is gzip");
+        assert_eq!(text.len(), 4_000);
+    }
+    for accepted in ["identity", "gzip;q=0", "br"] {
+        assert_eq!(page(accepted).0, None);
     }
 }

@@ -1,5 +1,5 @@
-//! `/debug/vars`: how the process was started and where consensus stands, in the form that Go's `expvar`
-//! gives it. What Go's runtime says of its memory is not there; `/metrics` has the process's.
+//! `/debug/vars`: command line and raft status, in the form of Go's `expvar`. Go's memory statistics are not
+//! there; `/metrics` has those of the process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::pprof::Profiler;
 use crate::types::MemberId;
 
-/// What the program knows and the server does not.
+/// Facts about the process.
 #[derive(Clone, Default)]
 pub struct Process {
     /// The program's name and its arguments.
     pub command_line: Vec<String>,
     /// Files that may be open at a time.
     pub files_max: u64,
-    /// Where profiles come from, when they may be asked for.
+    /// Takes profiles, if they are enabled.
     pub profiler: Option<Arc<dyn Profiler>>,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Debug for Process {
     }
 }
 
-/// Where consensus stands, as [`super::Served`] tells it.
+/// The status of raft, from [`super::Served`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Raft {
     pub id: MemberId,
@@ -39,11 +39,11 @@ pub(crate) struct Raft {
     pub applied: u64,
     pub leader: MemberId,
     pub state: &'static str,
-    /// How far members' logs have come, as their leader knows.
+    /// Progress of the members' logs, known to the leader.
     pub progress: BTreeMap<MemberId, u64>,
 }
 
-/// The whole answer: names in order, a line each.
+/// Returns the page: names in order, a line each.
 pub(super) fn page(process: &Process, raft: &Raft) -> String {
     let Process { command_line, files_max, .. } = process;
     format!(
@@ -53,7 +53,7 @@ pub(super) fn page(process: &Process, raft: &Raft) -> String {
     )
 }
 
-/// In the order in which etcd writes it, which no map keeps.
+/// Fields in etcd's order, which a map would not keep.
 fn status(raft: &Raft) -> String {
     let Raft { id, term, commit, applied, leader, state, progress } = raft;
     let progress: Vec<String> = progress

@@ -1,5 +1,5 @@
-//! The flags of the proxies, one row a flag, and what they come to. What is wrong with a value is said
-//! by the parser; what is wrong with values together, by who uses them.
+//! The flags of the proxies, one row each, and the options that they result in. The parser checks single
+//! values; combinations are checked here and where they are used.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::tls::{self, Generate};
 pub(super) struct Row {
     pub name: &'static str,
     pub kind: Kind,
-    /// For people.
+    /// The default, for the usage text.
     pub default: &'static str,
     pub help: &'static str,
 }
@@ -32,7 +32,7 @@ pub(super) const GATEWAY: &[Row] = &[
     row("listen-addr", Kind::Text, LISTEN, "Address to listen on."),
     row("discovery-srv", Kind::Text, "", "Domain whose SRV records name the endpoints."),
     row("discovery-srv-name", Kind::Text, "", "A suffix to the names of those services."),
-    row("insecure-discovery", Kind::Bool, "false", "Take SRV records that nobody vouches for."),
+    row("insecure-discovery", Kind::Bool, "false", "Accept unverified SRV records."),
     row("trusted-ca-file", Kind::Text, "", "CAs of the endpoints that SRV records name."),
     row("endpoints", Kind::List, ENDPOINTS, "Endpoints of the cluster."),
     row(
@@ -48,13 +48,13 @@ pub(super) const GRPC: &[Row] = &[
     row("discovery-srv", Kind::Text, "", "Domain whose SRV records name the endpoints."),
     row("discovery-srv-name", Kind::Text, "", "A suffix to the names of those services."),
     row("metrics-addr", Kind::Text, "", "URL to serve HTTP on as well."),
-    row("insecure-discovery", Kind::Bool, "false", "Take SRV records that nobody vouches for."),
+    row("insecure-discovery", Kind::Bool, "false", "Accept unverified SRV records."),
     row("endpoints", Kind::List, ENDPOINTS, "Endpoints of the cluster."),
     row(
         "endpoints-auto-sync-interval",
         Kind::Duration,
         "0s",
-        "Time after which members are asked who they are; 0 for never.",
+        "Interval of updating the endpoints from the member list; 0 to disable.",
     ),
     row(
         "dial-keepalive-time",
@@ -64,22 +64,17 @@ pub(super) const GRPC: &[Row] = &[
     ),
     row("dial-keepalive-timeout", Kind::Duration, "20s", "Time for the answer to such a ping."),
     row("permit-without-stream", Kind::Bool, "false", "Ping also while no call is under way."),
-    row(
-        "advertise-client-url",
-        Kind::Text,
-        LISTEN,
-        "Address that clients are told; they must reach it.",
-    ),
+    row("advertise-client-url", Kind::Text, LISTEN, "Address that is advertised to clients."),
     row(
         "resolver-prefix",
         Kind::Text,
         "",
-        "Where proxies write themselves down; the same for all.",
+        "Prefix under which proxies register, the same for all.",
     ),
-    row("resolver-ttl", Kind::Int, "0", "For how many seconds."),
-    row("namespace", Kind::Text, "", "What all keys are prefixed with."),
+    row("resolver-ttl", Kind::Int, "0", "TTL of the registration, seconds."),
+    row("namespace", Kind::Text, "", "Prefix of all keys."),
     row("enable-pprof", Kind::Bool, "false", "Serve profiles at /debug/pprof/."),
-    row("data-dir", Kind::Text, "default.proxy", "Where --auto-tls keeps its certificate."),
+    row("data-dir", Kind::Text, "default.proxy", "Directory of the certificate of --auto-tls."),
     row("max-send-bytes", Kind::Int, "1572864", "Largest message to the cluster, bytes."),
     row("max-recv-bytes", Kind::Int, "2147483647", "Largest message from the cluster, bytes."),
     row(
@@ -93,10 +88,15 @@ pub(super) const GRPC: &[Row] = &[
     row("cert", Kind::Text, "", "Certificate to show the cluster; without a common name."),
     row("key", Kind::Text, "", "The key of --cert."),
     row("cacert", Kind::Text, "", "CAs of the cluster."),
-    row("insecure-skip-tls-verify", Kind::Bool, "false", "Believe any cluster."),
+    row(
+        "insecure-skip-tls-verify",
+        Kind::Bool,
+        "false",
+        "Do not verify the certificates of the cluster.",
+    ),
     row("cert-file", Kind::Text, "", "Certificate to show clients."),
     row("key-file", Kind::Text, "", "The key of --cert-file."),
-    row("trusted-ca-file", Kind::Text, "", "CAs of clients, who must show a certificate then."),
+    row("trusted-ca-file", Kind::Text, "", "CAs of client certificates, which are required then."),
     row("listen-cipher-suites", Kind::List, "", "Cipher suites for clients."),
     row("auto-tls", Kind::Bool, "false", "Make a certificate to show clients."),
     row("client-crl-file", Kind::Text, "", "Certificates of clients that are revoked."),
@@ -112,20 +112,15 @@ pub(super) const GRPC: &[Row] = &[
         "experimental-serializable-ordering",
         Kind::Bool,
         "false",
-        "What members answer never goes back in revision.",
+        "Revisions of responses never decrease.",
     ),
     row("experimental-leasing-prefix", Kind::Text, "", "Not served."),
     row("experimental-enable-grpc-logging", Kind::Bool, "false", "Not served."),
     row("debug", Kind::Bool, "false", "Log at level debug."),
-    row(
-        "max-concurrent-streams",
-        Kind::Uint,
-        "4294967295",
-        "Streams that one client may have open.",
-    ),
+    row("max-concurrent-streams", Kind::Uint, "4294967295", "Maximum open streams of a client."),
 ];
 
-/// What `gateway` and `grpc-proxy` alone print.
+/// Returns the usage of a command without a sub-command.
 pub(super) fn usage(command: &str) -> String {
     format!(
         "Usage:\n  quorate {command} start [flags]\n\nIts flags: quorate {command} start --help\n"
@@ -168,10 +163,10 @@ fn srv(flags: &Flags) -> Option<Srv> {
     (!domain.is_empty()).then_some(Srv { domain, suffix })
 }
 
-/// Without pings, as long as anybody runs a proxy.
+/// An interval longer than any proxy runs: no pings.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// With etcd's texts for what contradicts itself.
+/// Returns the options; contradictions are refused with etcd's texts.
 pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
     check_served(flags)?;
     let ping_interval = flags.duration("grpc-keepalive-interval", Duration::from_secs(2 * 3600));
@@ -210,7 +205,7 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
         concurrent_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
         keep_alive_interval: or(ping_interval, NEVER),
         keep_alive_timeout: flags.duration("grpc-keepalive-timeout", Duration::from_secs(20)),
-        // Nothing said leaves gRPC's own measure in force.
+        // Zero is gRPC's default.
         ping_time_min: or(
             flags.duration("grpc-keepalive-min-time", Duration::from_secs(5)),
             Duration::from_secs(5 * 60),
@@ -222,11 +217,11 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
     })
 }
 
-/// The largest message to the cluster where nothing is said about it, and where no bound is asked for.
+/// Default bound of messages to the cluster, and the bound that stands for zero.
 const REQUEST_BYTES: i64 = 1536 << 10;
 const REQUEST_BYTES_UNSET: i64 = 2 << 20;
 
-/// The largest message to the cluster and the largest from it.
+/// Returns the bounds of messages to the cluster and from it.
 fn message_bytes(flags: &Flags) -> Result<(usize, usize), String> {
     let given = |name, default| flags.text(name).map_or(default, |_| flags.int(name));
     let (sent, received) =
@@ -246,7 +241,7 @@ fn or(given: Duration, default: Duration) -> Duration {
     if given.is_zero() { default } else { given }
 }
 
-/// What etcd has and this version has not is refused, unless it asks for what happens anyway.
+/// Refuses flags of etcd that are not served, unless their value is the default.
 fn check_served(flags: &Flags) -> Result<(), String> {
     let logging = "experimental-enable-grpc-logging";
     let asked = flags.bool(logging).then_some(logging);
@@ -268,7 +263,7 @@ fn resolver(flags: &Flags, advertise: &str) -> Result<Option<grpc::Resolver>, St
     }
 }
 
-/// None without certificate, key, CA or the wish for some.
+/// Returns the TLS settings for clients; none if no flag requires TLS.
 fn listen_tls(flags: &Flags) -> Result<Option<tls::Settings>, String> {
     let suites = flags.list("listen-cipher-suites");
     let (min, max) = (text(flags, "tls-min-version", "TLS1.2"), text(flags, "tls-max-version", ""));
@@ -304,7 +299,7 @@ fn listen_tls(flags: &Flags) -> Result<Option<tls::Settings>, String> {
     Ok(Some(tls))
 }
 
-/// None where nothing is said about it.
+/// Returns the TLS settings for the cluster; none if no flag sets them.
 fn client_tls(flags: &Flags) -> Option<tls::Settings> {
     let path = |name| text(flags, name, "").into();
     let tls = tls::Settings {

@@ -1,5 +1,5 @@
-//! `gateway start`: every connection that comes in is connected to a member that can be reached, and the
-//! bytes are handed on both ways. What is in them, TLS too, is between the two ends.
+//! `gateway start`: forwards each client connection to a member that can be reached, byte by byte in both
+//! directions. TLS is between client and member.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,20 +17,20 @@ use crate::limits::GATEWAY_CONNECT_TIMEOUT;
 
 /// After a failed accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What a delay of zero stands for.
+/// The delay that zero stands for.
 const RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
 
-/// What a gateway is started with.
+/// Options of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Host and port.
     pub listen: String,
-    /// Where nothing is found in DNS.
+    /// Endpoints if DNS has none.
     pub endpoints: Vec<String>,
     pub srv: Option<Srv>,
     pub trusted_ca_file: String,
     pub insecure_discovery: bool,
-    /// Until an endpoint that failed is tried again.
+    /// Delay before an endpoint that failed is tried again.
     pub retry_delay: Duration,
 }
 
@@ -43,7 +43,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Finds the endpoints and listens. Errors have etcd's texts.
+    /// Resolves the endpoints and listens. Errors have etcd's texts.
     pub async fn start(env: Env, options: &Options) -> Result<Self, String> {
         let services = services(&env, options).await?;
         let (own, listen) = super::listen_address(&env, &options.listen).await?;
@@ -61,13 +61,13 @@ impl Gateway {
         Ok(Self { env, listener, remotes, retry_delay })
     }
 
-    /// Serves for as long as it is waited for.
+    /// Serves until the future is dropped.
     pub async fn run(mut self) {
         info!(endpoints = ?self.remotes().addresses(), "ready to proxy client requests");
         let mut retry_at = self.env.now() + self.retry_delay;
         loop {
             tokio::select! {
-                biased; // Who waits to come in may wait no longer for those that are away.
+                biased; // A retry is due at most once an interval; it must not wait for a pause of clients.
                 () = self.env.sleep_until(retry_at) => {
                     retry_at = self.env.now() + self.retry_delay;
                     self.retry();
@@ -114,7 +114,7 @@ impl Gateway {
         }
     }
 
-    /// Tries those that failed.
+    /// Tries the endpoints that failed.
     fn retry(&self) {
         for address in self.remotes().inactive() {
             let (env, remotes, interval) =
@@ -141,7 +141,7 @@ impl Gateway {
     }
 }
 
-/// Nothing that panics happens while it is held.
+/// No code panics while the lock is held.
 fn lock(remotes: &Mutex<Remotes>) -> MutexGuard<'_, Remotes> {
     remotes.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,7 +153,7 @@ async fn connect(env: &Env, address: &str) -> Result<BoxConn, String> {
     }
 }
 
-/// Those of DNS with their priorities and weights, or those that were given.
+/// Returns the endpoints of DNS, with priorities and weights, or those of the flag.
 async fn services(env: &Env, options: &Options) -> Result<Vec<Service>, String> {
     if let Some(srv) = &options.srv {
         let ca = &options.trusted_ca_file;
@@ -165,7 +165,7 @@ async fn services(env: &Env, options: &Options) -> Result<Vec<Service>, String> 
     options.endpoints.iter().map(|endpoint| service(endpoint)).collect()
 }
 
-/// An endpoint, whose scheme says nothing here.
+/// Parses an endpoint; its scheme is ignored.
 fn service(endpoint: &str) -> Result<Service, String> {
     let bad = || format!("error parsing endpoint {}", go::quote(endpoint));
     let place = endpoint.split_once("://").map_or(endpoint, |(_, place)| place);

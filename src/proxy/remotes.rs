@@ -1,12 +1,12 @@
-//! The endpoints of a gateway: which of them can be reached, and which one the next connection goes to.
-//! Connects to nobody; knows no clock.
+//! The endpoints of a gateway: their state, and the choice for the next connection. No connections, no
+//! clock.
 
 use crate::env::Service;
 
 /// In the order in which they were given.
 pub(super) struct Remotes {
     all: Vec<Remote>,
-    /// For the round.
+    /// Position of the round robin.
     picked: usize,
 }
 
@@ -30,8 +30,8 @@ impl Remotes {
         self.all.iter().map(|remote| remote.address.clone()).collect()
     }
 
-    /// The next one to connect to, if any is left: of those of the lowest priority one by weight, or in
-    /// turn where none has a weight. `draw` gives a number below its argument.
+    /// Picks the next endpoint, if any is active: among those of the lowest priority by weight, or in turn if
+    /// none has a weight. `draw` returns a number below its argument.
     pub fn pick(&mut self, mut draw: impl FnMut(u64) -> u64) -> Option<String> {
         let active = || self.all.iter().filter(|remote| remote.active);
         let best = active().map(|remote| remote.service.priority).min()?;
@@ -41,7 +41,7 @@ impl Remotes {
             .filter(|remote| remote.service.weight == 0)
             .map(|remote| remote.address.clone())
             .collect();
-        // Beside those with a weight, the others get a very small chance (RFC 2782).
+        // Endpoints without a weight are picked with a very small probability (RFC 2782).
         if sum == 0 || (!weightless.is_empty() && draw(100) == 1) {
             self.picked += 1;
             return Some(weightless[(self.picked - 1) % weightless.len()].clone());

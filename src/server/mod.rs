@@ -38,7 +38,7 @@ use crate::grpc::gate::Gate;
 use crate::grpc::spans::Spans;
 use crate::http::Endpoints;
 use crate::http::access::Access;
-use crate::http::gateway::{Gateway, Grpc};
+use crate::http::gateway::{Gateway, Grpc, Upgrade};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::METADATA_BYTES_MAX;
@@ -253,9 +253,10 @@ impl Services {
         arrivals: Arrivals,
     ) -> Self {
         let gate = Gate::new(member.clone(), options.time_calls, spans);
-        let gateway = options
-            .gateway
-            .then(|| Gateway::new(Grpc::new(gate.clone()), member.request_bytes_max()));
+        let gateway = options.gateway.then(|| {
+            let grpc = Grpc::new(gate.clone());
+            Gateway::new(member.env().clone(), grpc, member.request_bytes_max())
+        });
         let (access, process) = (options.access.clone(), options.process.clone());
         Self { gate, endpoints: Endpoints::new(member, gateway, access, process), arrivals, speaks }
     }
@@ -301,6 +302,7 @@ impl Handler for Services {
         let body = Body::new(watch(kind));
         let request = Request::from_parts(parts, body);
         let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
+        let request = port::with_upgrade(request, Upgrade::new);
         Box::pin(async move {
             match speaks {
                 Speaks::Metrics => endpoints.answer_metrics(request).await,

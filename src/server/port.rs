@@ -3,13 +3,14 @@
 //! [`Handler`]; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{Request, Response, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -53,17 +54,29 @@ pub trait Handler: Clone + Send + Sync + 'static {
     ) -> BoxFuture<'static, Response<Body>>;
 }
 
-/// Places for the connections of all client ports of a process.
-pub fn places(env: &Env) -> Places {
-    Places::new(limits::connections_max(env.net.descriptors_max()))
-}
-
-/// Whether a request is gRPC, which is spoken over HTTP/2 only: a request with its content type over HTTP/1 is
-/// checked and answered as any other HTTP request.
+/// Whether the request is gRPC, which is over HTTP/2 only: over HTTP/1 it is a request as any other, and
+/// the host that it names is checked.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    request.version() == Version::HTTP_2
-        && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let is_http2 = request.version() == Version::HTTP_2;
+    is_http2 && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The request with an extension for the connection below, if the client wants to switch protocols on it.
+pub fn with_upgrade<T: Clone + Send + Sync + 'static>(
+    mut request: Request<Incoming>,
+    extension: impl FnOnce(BoxFuture<'static, io::Result<BoxConn>>) -> T,
+) -> Request<Incoming> {
+    if request.headers().contains_key(UPGRADE) {
+        let connecting = hyper::upgrade::on(&mut request);
+        let connecting = async {
+            let upgraded = connecting.await.map_err(io::Error::other)?;
+            Ok(Box::new(TokioIo::new(upgraded)) as BoxConn)
+        };
+        let extension = extension(Box::pin(connecting));
+        request.extensions_mut().insert(extension);
+    }
+    request
 }
 
 /// What is required of clients' connections.
@@ -225,7 +238,8 @@ impl<H: Handler> Port<H> {
                 })
             }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(wire), service);
+        let conn = TokioIo::new(Lenient::new(Box::new(wire)));
+        let connection = self.builder.serve_connection_with_upgrades(conn, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased; // Progress of the connection first; the signals are for idle ones.

@@ -141,8 +141,9 @@ impl Inner {
         if let (true, Some(names), Some(from)) = (self.asks_origin, &names, from) {
             origin::check(&self.env, names, from.ip()).await?;
         }
-        let client = names.and_then(|names| names.common).filter(|_| self.names_clients);
-        let client = client.map(|name| ClientName(name.into()));
+        // A certificate without a common name is not no certificate: its client is a caller without a name.
+        let names = names.filter(|_| self.names_clients);
+        let client = names.map(|names| ClientName(names.common.unwrap_or_default().into()));
         Ok(Accepted { conn: Box::new(stream), client })
     }
 }

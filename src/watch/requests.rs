@@ -25,7 +25,21 @@ impl Session {
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.ask_progress(),
             // Not a reason to end the stream.
-            None => tracing::info!("watch request of an unknown kind"),
+            None => self.log_invalid(),
+        }
+    }
+
+    /// Logs a request that is of no kind, once in a while: a few bytes are one.
+    fn log_invalid(&mut self) {
+        self.invalid += 1;
+        let now = self.env.now();
+        let last = self.invalid_logged.map(|at| now.saturating_duration_since(at));
+        if last.is_none_or(|since| since >= limits::WATCH_INVALID_LOG_INTERVAL) {
+            tracing::info!(
+                requests = self.invalid,
+                "invalid watch request type received in gRPC stream"
+            );
+            self.invalid_logged = Some(now);
         }
     }
 

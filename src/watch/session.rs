@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use futures::StreamExt;
@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Bounds;
 use super::catchup::Reading;
+use super::counters::Counters;
 use super::history::History;
 use super::hub::{HubHandle, Join};
 use super::link::{Delivery, Link, Slot, Stopped, ToSession};
@@ -83,13 +84,28 @@ pub async fn run(
     responses: mpsc::Sender<Result<Response, Error>>,
     options: Options,
 ) {
-    let counters = hub.counters().clone();
-    counters.streams.add(1);
+    let _open = OpenStream::new(hub.counters().clone());
     let ended = Session::new(env, &hub, history, options).run(requests, &responses).await;
-    counters.streams.sub(1);
     if let Err(Stopped) = ended {
         // There may be no room and nobody who reads: the stream ends all the same.
         let _ = responses.try_send(Err(Unavailable::Stopped.into()));
+    }
+}
+
+/// Counts an open stream until it is dropped: a stream ends with its session's last response, or when
+/// its task is abandoned at any point because the client is gone.
+struct OpenStream(Arc<Counters>);
+
+impl OpenStream {
+    fn new(counters: Arc<Counters>) -> Self {
+        counters.streams.add(1);
+        Self(counters)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.sub(1);
     }
 }
 
@@ -113,6 +129,9 @@ pub(super) struct Session {
     settled: Revision,
     /// The client asked how far all watchers are, when this was the store's revision.
     asked: Option<Revision>,
+    /// Requests that were of no kind, and when that was last logged.
+    pub invalid: u64,
+    pub invalid_logged: Option<Instant>,
     /// Tells when the hub has moved on, for an answer that waits for it.
     reached: latest::Receiver<Revision>,
     interval: Duration,
@@ -143,6 +162,8 @@ impl Session {
             reading: Reading::None,
             settled: Revision(0),
             asked: None,
+            invalid: 0,
+            invalid_logged: None,
             reached: link.watch_reached(),
             interval: interval + Duration::from_nanos(jitter),
             seed: env.random_u64(),

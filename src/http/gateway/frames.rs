@@ -1,21 +1,22 @@
-//! gRPC's messages on their way: a flag that says "not compressed", four bytes of length, the message.
-//! [`Requests`] makes such a body of a body of JSON objects; [`Frames`] takes one apart.
+//! Bodies of gRPC, whose messages have a flag and a length in front, and bodies of JSON. [`read_one`] and
+//! [`Requests`] turn JSON into messages while it arrives; [`Frames`] splits the messages of an answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt as _;
 use prost_reflect::MessageDescriptor;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::json::{self, Objects};
+use super::reader::{Bounds, Reader};
 use crate::limits;
 
 const PREFIX_BYTES: usize = 5;
 
-/// One message with its prefix.
+/// Returns a message with its prefix.
 pub(super) fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
@@ -24,7 +25,7 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Takes messages out of what a gRPC body brings, wherever it is cut.
+/// Splits a gRPC body into messages, wherever its frames are cut.
 #[derive(Debug, Default)]
 pub(super) struct Frames(BytesMut);
 
@@ -33,19 +34,19 @@ impl Frames {
         self.0.extend_from_slice(bytes);
     }
 
-    /// How long the next message is, if that is there.
+    /// Returns the length of the next message, if it has been received.
     pub fn length(&self) -> Option<usize> {
         let length = self.0.get(1..PREFIX_BYTES)?.try_into().ok()?;
         Some(u32::from_be_bytes(length) as usize)
     }
 
-    /// What is there of the next message, whose length is known.
+    /// Returns the received part of the next message, whose length is known.
     pub fn open(&mut self) -> Bytes {
         self.0.advance(PREFIX_BYTES);
         self.0.split().freeze()
     }
 
-    /// The next message, if all of it is there.
+    /// Returns the next message, if it is complete.
     pub fn next(&mut self) -> Option<Bytes> {
         let length = self.length()?;
         if self.0.len() < PREFIX_BYTES + length {
@@ -54,33 +55,32 @@ impl Frames {
         self.0.advance(PREFIX_BYTES);
         let message = self.0.split_to(length).freeze();
         if self.0.is_empty() {
-            // Room for a large message is not kept for the next one.
+            // The capacity of a large message is not kept.
             self.0 = BytesMut::new();
         }
         Some(message)
     }
 }
 
-/// The gRPC body of a call with many requests. As with etcd, one that cannot be read is the last: the
-/// call goes on with those before it.
+/// The gRPC body of a stream of requests. As in etcd, an invalid request ends the stream, and the call
+/// continues with those before it.
 pub(super) struct Requests {
     body: Body,
-    kind: MessageDescriptor,
-    objects: Objects,
-    /// What of an object may wait for its end.
-    bytes_max: usize,
+    reader: Reader,
+    /// Received JSON that is not read yet.
+    rest: Bytes,
     over: bool,
 }
 
 impl Requests {
-    pub fn new(body: Body, kind: MessageDescriptor, bytes_max: usize) -> Self {
-        Self { body, kind, objects: Objects::default(), bytes_max, over: false }
+    pub fn new(body: Body, kind: MessageDescriptor, bounds: Bounds) -> Self {
+        Self { body, reader: Reader::new(kind, bounds), rest: Bytes::new(), over: false }
     }
 
-    /// The next request, if all of it is there.
-    fn next(&mut self) -> Result<Option<Bytes>, String> {
-        let Some(object) = self.objects.next()? else { return Ok(None) };
-        json::read(&self.kind, &object).map(|message| Some(frame(&message)))
+    /// Returns the next request, if it is complete.
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let message = self.reader.read(&mut self.rest)?;
+        Ok(message.map(|message| frame(&message)))
     }
 }
 
@@ -95,14 +95,11 @@ impl HttpBody for Requests {
         while !self.over {
             match self.next() {
                 Ok(Some(request)) => return Poll::Ready(Some(Ok(Frame::data(request)))),
-                Ok(None) if self.objects.len() <= self.bytes_max => {}
-                Ok(None) | Err(_) => break,
+                Ok(None) => {}
+                Err(_) => break,
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    self.objects.push(&data);
-                }
+                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
                 Some(Err(_)) | None => break,
             }
         }
@@ -111,7 +108,25 @@ impl HttpBody for Requests {
     }
 }
 
-/// How much JSON may say one request that the gRPC side takes.
-pub(super) fn json_bytes_max(request_bytes_max: usize) -> usize {
-    limits::GATEWAY_JSON_FACTOR * (request_bytes_max + limits::GRPC_OVERHEAD_BYTES)
+/// Reads the message of a body's first object. As in etcd, an empty body is the default message, and bytes
+/// behind the object are ignored.
+pub(super) async fn read_one(
+    mut body: Body,
+    kind: &MessageDescriptor,
+    bounds: Bounds,
+) -> Result<Bytes, Status> {
+    let mut reader = Reader::new(kind.clone(), bounds);
+    while let Some(part) = body.frame().await {
+        let mut part = part?.into_data().unwrap_or_default();
+        if let Some(message) = reader.read(&mut part)? {
+            return Ok(message);
+        }
+    }
+    reader.finish()
+}
+
+/// Returns the bounds of a request, by the bound of a gRPC message.
+pub(super) fn bounds(request_bytes_max: usize) -> Bounds {
+    let wire_bytes = request_bytes_max.saturating_add(limits::GRPC_OVERHEAD_BYTES);
+    Bounds { json_bytes: wire_bytes.saturating_mul(limits::GATEWAY_JSON_FACTOR), wire_bytes }
 }

@@ -1,22 +1,26 @@
-//! The JSON gateway: a POST of JSON to a path of etcd's becomes a gRPC call to this very server, and the
-//! answer becomes JSON. It serves nothing itself: the call enters where gRPC clients' calls do, with the
-//! caller's token, and is checked, counted and answered there.
+//! The JSON gateway: translates a POST of JSON into a gRPC call to the same server, and the response into
+//! JSON. The call passes the same gate as a gRPC client's, with the caller's token, and is checked and
+//! counted there.
 //!
-//! What is etcd's (3.7, grpc-gateway 2.29) to the byte: paths, status codes, bodies of answers and errors.
-//! An RPC with many responses answers a line each, `{"result":{..}}`, and begins to answer with the first;
-//! one with many requests takes JSON objects one after the other, for as long as the body is open.
+//! Paths, status codes and bodies are etcd's (3.7, grpc-gateway 2.29) to the byte. A stream of responses is
+//! written as lines, `{"result":{..}}`; a stream of requests is read as JSON objects for as long as the body
+//! is open.
 //!
-//! A large answer is never here as a whole: it is written while it comes, so that it is bounded where
-//! it is made.
+//! A large response is translated while it is received, so that its memory is bounded where it is made.
 //!
-//! Reading order: this file (one call), `paths` (which RPC), `json` (messages as JSON), `pieces` (large
-//! ones), `frames` (bodies of gRPC), `refusal` (errors).
+//! Reading order: this file (one call), `paths` (RPCs by path), `frames` (bodies), `reader` with `scanner` and
+//! `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
+//! `websocket`.
 
 mod frames;
 mod json;
 mod paths;
 mod pieces;
+mod reader;
 mod refusal;
+mod scalar;
+mod scanner;
+mod websocket;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -35,48 +39,59 @@ use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
 use self::frames::{Frames, Requests, frame};
-use self::json::Objects;
 use self::paths::Rpc;
 use self::pieces::Pieces;
-use super::JSON;
+use self::reader::Bounds;
+pub use self::websocket::Upgrade;
+use super::{JSON, target};
 use crate::codec;
+use crate::env::Env;
 use crate::limits;
 use crate::plant;
 
 /// The gRPC side of this server.
 pub type Grpc = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// All paths below it are the gateway's.
+/// Root of the gateway's paths.
 const ROOT: &str = "/v3/";
-/// Where etcd 3.3 had them.
+/// Root of the paths in etcd 3.3.
 const OLD_ROOT: &str = "/v3beta/";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// A header of this name goes to the call without it; one of the call's comes back with it.
+/// Prefix of headers that are passed to the call without it, and of the call's headers in the response.
 const METADATA: &str = "grpc-metadata-";
 
 /// The gateway of one server.
 #[derive(Clone)]
 pub struct Gateway {
+    env: Env,
     grpc: Grpc,
-    json_bytes_max: usize,
+    bounds: Bounds,
 }
 
 impl Gateway {
-    /// In front of `grpc`, which takes messages of so many bytes.
-    pub fn new(grpc: Grpc, request_bytes_max: usize) -> Self {
-        Self { grpc, json_bytes_max: frames::json_bytes_max(request_bytes_max) }
+    /// Creates a gateway to `grpc`, which accepts messages of `request_bytes_max` and their overhead.
+    pub fn new(env: Env, grpc: Grpc, request_bytes_max: usize) -> Self {
+        Self { env, grpc, bounds: frames::bounds(request_bytes_max) }
     }
 
-    /// Whether a request with this path is for the gateway.
+    /// Returns whether a path is the gateway's.
     pub fn serves(path: &str) -> bool {
         path.starts_with(ROOT) || path.starts_with(OLD_ROOT)
     }
 
     pub async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let path = match request.uri().path().strip_prefix(OLD_ROOT) {
-            Some(rest) => format!("{ROOT}{rest}"),
-            None => request.uri().path().to_owned(),
+        if websocket::is_upgrade(&request) {
+            return websocket::answer(self, request);
+        }
+        self.answer_http(request).await
+    }
+
+    async fn answer_http(self, request: Request<Body>) -> Response<Body> {
+        let path = target::decoded(request.uri().path());
+        let path = match path.strip_prefix(OLD_ROOT) {
+            Some(rest) => format!("{ROOT}{rest}").into(),
+            None => path,
         };
         let Some(rpc) = paths::find(&path) else {
             return refusal::answer(&Status::not_found("Not Found"));
@@ -91,10 +106,10 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let metadata = metadata(&parts.headers)?;
         if rpc.many_requests {
-            let requests = Requests::new(body, rpc.request.clone(), self.json_bytes_max);
+            let requests = Requests::new(body, rpc.request.clone(), self.bounds);
             return self.ask(rpc, metadata, Body::new(requests)).await;
         }
-        let message = read_one(body, &rpc.request, self.json_bytes_max).await?;
+        let message = frames::read_one(body, &rpc.request, self.bounds).await?;
         let one = || Body::new(Full::new(frame(&message)));
         if plant::GATEWAY_ASKS_TWICE.is_planted() && message.len() % 3 == 0 {
             drop(self.ask(rpc, metadata.clone(), one()).await);
@@ -112,7 +127,7 @@ impl Gateway {
         *call.headers_mut() = metadata;
         let Ok(response) = self.grpc.call(call).await;
         let (parts, body) = response.into_parts();
-        let answers = Answers { body, frames: Frames::default(), over: false };
+        let answers = Responses { body, frames: Frames::default(), over: false };
         match (Status::from_header_map(&parts.headers), rpc.many_responses) {
             (Some(status), _) if status.code() == Code::Ok => Err(no_message()),
             (Some(status), false) => Err(status),
@@ -123,7 +138,7 @@ impl Gateway {
     }
 }
 
-/// What of a request's headers its call has.
+/// Returns the metadata of a call from the request's headers.
 fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
     let mut metadata = HeaderMap::new();
     metadata.insert(CONTENT_TYPE, GRPC);
@@ -138,7 +153,7 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
             }
             metadata.insert(TIMEOUT, value.clone());
         } else if let Some(key) = name.as_str().strip_prefix(METADATA)
-            // gRPC keeps its own for itself.
+            // Headers of the protocol cannot be set.
             && !key.starts_with("grpc-")
             && !matches!(key, "content-type" | "te")
             && let Ok(key) = HeaderName::try_from(key)
@@ -149,43 +164,15 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
     Ok(metadata)
 }
 
-/// The message that a body's first object says. As in etcd, nothing says the default, and what comes
-/// behind is not looked at.
-async fn read_one(
-    mut body: Body,
-    kind: &MessageDescriptor,
-    bytes_max: usize,
-) -> Result<Bytes, Status> {
-    let mut objects = Objects::default();
-    let mut found = None;
-    while let Some(part) = body.frame().await {
-        let part = part?.into_data().unwrap_or_default();
-        if found.is_some() {
-            continue;
-        }
-        objects.push(&part);
-        found = objects.next().map_err(Status::invalid_argument)?;
-        if found.is_none() && objects.len() > bytes_max {
-            let text = format!("request larger than max ({} vs. {bytes_max})", objects.len());
-            return Err(Status::resource_exhausted(text));
-        }
-    }
-    match found {
-        Some(object) => json::read(kind, &object).map_err(Status::invalid_argument),
-        None if objects.len() > 0 => Err(Status::invalid_argument("unexpected EOF")),
-        None => Ok(Bytes::new()),
-    }
-}
-
-/// The responses of a call.
-struct Answers {
+/// The response messages of a call.
+struct Responses {
     body: Body,
     frames: Frames,
     over: bool,
 }
 
-impl Answers {
-    /// The next message, or how the call ended if not well.
+impl Responses {
+    /// Returns the next message, or the status of a call that failed.
     async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
             if let Some(message) = self.frames.next() {
@@ -198,7 +185,7 @@ impl Answers {
         }
     }
 
-    /// The next bytes of the body, or how the call ended if not well.
+    /// Returns the next bytes of the body, or the status of a call that failed.
     async fn part(&mut self) -> Option<Result<Bytes, Status>> {
         if self.over {
             return None;
@@ -232,7 +219,7 @@ impl Answers {
         let body = if length <= limits::GATEWAY_WHOLE_BYTES {
             let message = self.next().await.unwrap_or_else(|| Err(no_message()))?;
             let text = json::write(kind, message).map_err(Status::internal)?;
-            // The result comes behind the message, and the call is not over before.
+            // The result follows the message, and may still be an error.
             if let Some(Err(status)) = self.next().await {
                 return Err(status);
             }
@@ -246,8 +233,7 @@ impl Answers {
         Ok(response)
     }
 
-    /// A message that has begun, while it comes. An error that comes behind its beginning breaks the
-    /// answer off.
+    /// Translates a message while it is received. A later error truncates the response.
     fn into_pieces(mut self, mut pieces: Pieces) -> Body {
         pieces.push(&self.frames.open());
         let parts = stream::try_unfold((self, pieces), |(mut answers, mut pieces)| async move {
@@ -276,8 +262,7 @@ impl Answers {
     }
 }
 
-/// The text of an answer. Keeps what the answer was made of until it is sent: what was set aside for the
-/// one is also for the other.
+/// The text of a response. Holds the gRPC body until it is sent, and with it the body's memory budget.
 struct Kept {
     text: Full<Bytes>,
     _from: Body,
@@ -303,11 +288,11 @@ impl HttpBody for Kept {
     }
 }
 
-/// A line for each message, the last one for the error if there is one, which is the status if it came
-/// before any message.
+/// Returns a body with a line for each message, and a last one for an error. An error before the first
+/// message is also the HTTP status.
 fn lines(
     first: Option<Result<Bytes, Status>>,
-    answers: Answers,
+    answers: Responses,
     kind: MessageDescriptor,
 ) -> Response<Body> {
     let status = match &first {
@@ -338,7 +323,7 @@ fn lines(
     response
 }
 
-/// The headers of a call that answered, as its gateway shows them.
+/// Returns the headers of a call as the gateway passes them on.
 fn call_headers() -> HeaderMap {
     let name = HeaderName::from_static("grpc-metadata-content-type");
     HeaderMap::from_iter([(name, GRPC)])

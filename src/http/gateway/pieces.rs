@@ -1,6 +1,6 @@
-//! A large message as JSON while it comes, field by field: byte for byte what [`json::write`] makes of
-//! the whole, without ever having it. Relies on what every encoder does: the fields of a message come in
-//! the order of their numbers, and none in two parts. No maps, which etcd's answers do not have.
+//! Translates a large message to JSON while it is received, field by field, with the result of
+//! [`json::write`] for the whole message. Requires that fields are in the order of their numbers and not
+//! split, as encoders write them. Maps are not supported; etcd's responses have none.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -8,29 +8,29 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::json;
 
-/// A message on its way.
+/// A message that is being translated.
 pub(super) struct Pieces {
-    /// What has come and is not written.
+    /// Received bytes that are not translated yet.
     bytes: BytesMut,
-    /// What is not written of what was begun.
+    /// JSON that is not returned yet.
     begun: Vec<u8>,
-    /// The messages that have begun and not ended, the outermost first.
+    /// Open messages, the outermost first.
     open: Vec<Open>,
-    /// A message in the message that is larger is not waited for either.
+    /// A nested message above this size is translated in pieces as well.
     large: usize,
 }
 
-/// A message that has begun.
+/// An open message.
 struct Open {
     kind: MessageDescriptor,
-    /// Bytes of it that are still to be read.
+    /// Bytes left to read.
     left: u64,
-    /// The number of the list whose elements come.
+    /// Number of the open list.
     list: Option<u32>,
     empty: bool,
 }
 
-/// What lies in front of a field's content.
+/// The key and length of a field.
 struct Head {
     number: u32,
     bytes: usize,
@@ -38,7 +38,7 @@ struct Head {
 }
 
 impl Pieces {
-    /// Of a message of that many bytes.
+    /// Begins a message of `bytes` bytes.
     pub fn new(kind: MessageDescriptor, bytes: usize, large: usize) -> Self {
         let mut pieces =
             Self { bytes: BytesMut::new(), begun: Vec::new(), open: Vec::new(), large };
@@ -46,23 +46,23 @@ impl Pieces {
         pieces
     }
 
-    /// Adds what comes next.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether all of it was written.
+    /// Returns whether the message is complete.
     pub fn is_over(&self) -> bool {
         self.open.is_empty() && self.begun.is_empty()
     }
 
-    /// What can be written by now, hardly more than `enough` bytes; nothing when more has to come first.
+    /// Returns the next JSON, about `enough` bytes; empty if more input is needed.
     pub fn next(&mut self, enough: usize) -> Result<Bytes, String> {
         while self.begun.len() < enough && self.step()? {}
         Ok(std::mem::take(&mut self.begun).into())
     }
 
-    /// Whether it got on.
+    /// Translates one field; false if more input is needed.
     fn step(&mut self) -> Result<bool, String> {
         let Some(open) = self.open.last_mut() else { return Ok(false) };
         if open.left == 0 {
@@ -106,17 +106,17 @@ impl Pieces {
 }
 
 impl Open {
-    /// Writes a field that is here.
+    /// Writes a complete field.
     fn write(
         &mut self,
         field: &FieldDescriptor,
         wire: Bytes,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        // As the only one of its message.
+        // Written as the only field of a message.
         let text = json::write(&self.kind, wire)?;
         let name = format!("{{\"{}\":", field.name());
-        // At its default it is left out.
+        // A default value is left out.
         let Some(value) = text.strip_prefix(&name).and_then(|rest| rest.strip_suffix('}')) else {
             return Ok(());
         };
@@ -127,7 +127,7 @@ impl Open {
         Ok(())
     }
 
-    /// Writes what comes before the value of a field, or before the next element of a list.
+    /// Writes the separator and name before a value or list element.
     fn name(&mut self, field: &FieldDescriptor, out: &mut Vec<u8>) {
         if self.list == Some(field.number()) {
             return out.push(b',');
@@ -147,9 +147,9 @@ impl Open {
 }
 
 impl Head {
-    /// None when more has to come first.
+    /// None if more input is needed.
     fn read(bytes: &[u8]) -> Result<Option<Self>, String> {
-        /// Of a key and a length, or a number.
+        /// Maximum size of a key and a length, or a number.
         const LONGEST: usize = 20;
         match Self::read_whole(bytes) {
             Ok(head) => Ok(Some(head)),
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::http::gateway::paths;
 
-    /// The JSON of a message that comes in pieces of `cut` bytes.
+    /// Translates a message in pieces of `cut` bytes.
     fn in_pieces(kind: &MessageDescriptor, wire: &[u8], cut: usize, large: usize) -> String {
         let mut pieces = Pieces::new(kind.clone(), wire.len(), large);
         let (mut text, mut parts) = (Vec::new(), wire.chunks(cut.max(1)));
@@ -283,7 +283,7 @@ mod tests {
         pieces.push(&[0x12, 9, 0]);
         assert!(pieces.next(9).is_err());
         let mut pieces = Pieces::new(kind.clone(), 30, 0);
-        // One as large as can be said.
+        // The largest length that can be encoded.
         pieces.push(&[&[0x12][..], &[0xff; 9], &[1; 20]].concat());
         assert!(pieces.next(9).is_err());
         let mut pieces = Pieces::new(kind.clone(), 40, 0);

@@ -1,4 +1,4 @@
-//! Errors of calls as HTTP: which status code each has (grpc-gateway's table), and what the body says.
+//! Errors of calls as HTTP responses: status codes (grpc-gateway's table) and bodies.
 
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::json;
 use crate::http::{JSON, with_type};
 
-/// The answer of a call that failed.
+/// Returns the response of a failed call.
 pub(super) fn answer(status: &Status) -> Response<Body> {
     let mut response = with_type(http_status(status.code()), JSON, text(status));
     if status.code() == Code::Unauthenticated
@@ -20,12 +20,12 @@ pub(super) fn answer(status: &Status) -> Response<Body> {
     response
 }
 
-/// The last line of a stream that failed.
+/// Returns the last line of a failed stream.
 pub(super) fn line(status: &Status) -> String {
     format!("{{\"error\":{}}}\n", json::escape(&text(status)))
 }
 
-/// `google.rpc.Status`, whose details are never there.
+/// Writes a `google.rpc.Status` without details.
 fn text(status: &Status) -> String {
     let code = status.code() as i32;
     match status.message() {

@@ -1,4 +1,4 @@
-//! The gateway in front of a gRPC side that says what it was asked, and answers as it is told.
+//! The gateway over a gRPC service that records its call and returns a given response.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,14 +17,14 @@ use quorate_proto::mvccpb::{Event, KeyValue};
 use super::*;
 use crate::limits;
 
-/// What a call answers: messages, then a result.
+/// The response of a call: messages, then a result.
 #[derive(Clone)]
-struct Told {
+struct Given {
     messages: Vec<Bytes>,
     status: Status,
 }
 
-impl Told {
+impl Given {
     fn ok(messages: &[&dyn DynEncode]) -> Self {
         Self { messages: messages.iter().map(|m| m.encoded()).collect(), status: Status::ok("") }
     }
@@ -46,11 +46,11 @@ impl<M: Message> DynEncode for M {
 }
 
 /// Path, token and messages of the last call.
-type Asked = Arc<Mutex<String>>;
+type Recorded = Arc<Mutex<String>>;
 
-fn grpc(told: Told, asked: Asked) -> Grpc {
+fn grpc(given: Given, recorded: Recorded) -> Grpc {
     Grpc::new(tower::service_fn(move |request: Request<Body>| {
-        let (told, asked) = (told.clone(), asked.clone());
+        let (given, recorded) = (given.clone(), recorded.clone());
         async move {
             let (parts, body) = request.into_parts();
             let kind = rpc_of(parts.uri.path()).request.clone();
@@ -65,8 +65,8 @@ fn grpc(told: Told, asked: Asked) -> Grpc {
             while let Some(message) = frames.next() {
                 text.push_str(&format!("\n  {}", json::write(&kind, message).expect("a message")));
             }
-            *asked.lock().expect("nobody panics") = text;
-            Ok(respond(told))
+            *recorded.lock().expect("nobody panics") = text;
+            Ok(respond(given))
         }
     }))
 }
@@ -75,15 +75,15 @@ fn rpc_of(path: &str) -> &'static Rpc {
     paths::all().find(|rpc| rpc.path == path).expect("in the table")
 }
 
-fn respond(told: Told) -> Response<Body> {
-    if told.messages.is_empty() && told.status.code() != Code::Ok {
-        return told.status.into_http();
+fn respond(given: Given) -> Response<Body> {
+    if given.messages.is_empty() && given.status.code() != Code::Ok {
+        return given.status.into_http();
     }
     let mut all = BytesMut::new();
-    told.messages.iter().for_each(|message| all.put(frame(message)));
+    given.messages.iter().for_each(|message| all.put(frame(message)));
     let mut trailers = HeaderMap::new();
-    told.status.add_header(&mut trailers).expect("a status is a header");
-    // In pieces of three bytes: no message comes whole.
+    given.status.add_header(&mut trailers).expect("a status is a header");
+    // In pieces of three bytes, which split every message.
     let pieces: Vec<_> = all.chunks(3).map(Bytes::copy_from_slice).collect();
     let frames = pieces.into_iter().map(Frame::data).chain([Frame::trailers(trailers)]);
     let frames: Vec<Result<_, Infallible>> = frames.map(Ok).collect();
@@ -94,22 +94,29 @@ fn post(path: &str, json: &str) -> Request<Body> {
     Request::post(path).body(Body::new(Full::new(Bytes::from(json.to_owned())))).expect("a request")
 }
 
-/// What was asked, then what was answered.
-fn call(request: Request<Body>, told: Told) -> String {
-    let asked = Asked::default();
-    let gateway = Gateway::new(grpc(told, asked.clone()), limits::REQUEST_BYTES_MAX);
+fn gateway(grpc: Grpc) -> Gateway {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let env = runtime.block_on(async { crate::env::tokio::env() });
+    Gateway::new(env, grpc, limits::REQUEST_BYTES_MAX)
+}
+
+/// Returns the recorded call and the response.
+fn call(request: Request<Body>, given: Given) -> String {
+    let recorded = Recorded::default();
+    let gateway = gateway(grpc(given, recorded.clone()));
     let response = gateway.answer(request).now_or_never().expect("nothing here waits");
     let (parts, body) = response.into_parts();
     let body = body.collect().now_or_never().expect("nothing here waits").expect("it ends");
-    let mut text = format!("{}\n{}", asked.lock().expect("nobody panics"), parts.status.as_u16());
+    let mut text =
+        format!("{}\n{}", recorded.lock().expect("nobody panics"), parts.status.as_u16());
     for (name, value) in &parts.headers {
         text.push_str(&format!(" {name}: {}", value.to_str().expect("ASCII")));
     }
     format!("{text}\n{}", String::from_utf8_lossy(&body.to_bytes()))
 }
 
-fn check(request: Request<Body>, told: Told, expect: &Expect) {
-    expect.assert_eq(&call(request, told));
+fn check(request: Request<Body>, given: Given, expect: &Expect) {
+    expect.assert_eq(&call(request, given));
 }
 
 fn header() -> Option<ResponseHeader> {
@@ -143,7 +150,7 @@ fn a_call_is_asked_and_answered() {
     }
     check(
         request,
-        Told::ok(&[&range()]),
+        Given::ok(&[&range()]),
         &expect![[r#"
         /etcdserverpb.KV/Range authorization=Bearer t.1 hasleader=true grpc-timeout=5S
           {"key":"Zm9v","range_end":"/+8=","limit":"5","sort_order":"DESCEND","sort_target":"CREATE","min_mod_revision":"6"}
@@ -164,7 +171,7 @@ fn members_of_unions_are_there_though_empty() {
         "success":[{"request_txn":{"failure":[{"requestPut":{"key":"YQ=="}}]}}]}"#;
     check(
         post("/v3/kv/txn", json),
-        Told::ok(&[&txn]),
+        Given::ok(&[&txn]),
         &expect![[r#"
         /etcdserverpb.KV/Txn
           {"compare":[{"target":"VALUE","key":"YQ==","value":""}],"success":[{"request_txn":{"failure":[{"request_put":{"key":"YQ=="}}]}}]}
@@ -181,7 +188,7 @@ fn names_are_as_in_the_texts() {
     let json = r#"{"action":"ACTIVATE","memberID":"1","alarm":1}"#;
     check(
         post("/v3/maintenance/alarm", json),
-        Told::ok(&[&alarms]),
+        Given::ok(&[&alarms]),
         &expect![[r#"
         /etcdserverpb.Maintenance/Alarm
           {"action":"ACTIVATE","memberID":"1","alarm":"NOSPACE"}
@@ -191,7 +198,7 @@ fn names_are_as_in_the_texts() {
     let json = r#"{"peerURLs":["http://a:1"],"is_learner":true}"#;
     check(
         post("/v3/cluster/member/add", json),
-        Told::ok(&[&AlarmResponse::default()]),
+        Given::ok(&[&AlarmResponse::default()]),
         &expect![[r#"
             /etcdserverpb.Cluster/MemberAdd
               {"peerURLs":["http://a:1"]}
@@ -202,10 +209,10 @@ fn names_are_as_in_the_texts() {
 
 #[test]
 fn no_body_is_an_empty_request() {
-    let told = || Told::ok(&[&LeaseLeasesResponse::default()]);
+    let given = || Given::ok(&[&LeaseLeasesResponse::default()]);
     check(
         post("/v3/kv/lease/leases", ""),
-        told(),
+        given(),
         &expect![[r#"
         /etcdserverpb.Lease/LeaseLeases
           {}
@@ -243,30 +250,30 @@ fn what_cannot_be_read_is_refused() {
             expect![[r#"
 
             400 content-type: application/json
-            {"code":3,"message":"proto: invalid base64: Invalid symbol 33, offset 0. at line 1 column 10"}"#]],
+            {"code":3,"message":"proto: (line 1:8): invalid value for bytes field key: \"!\""}"#]],
         ),
         (
             r#"{"limit":"x"}"#,
             expect![[r#"
 
             400 content-type: application/json
-            {"code":3,"message":"proto: invalid digit found in string at line 1 column 12"}"#]],
+            {"code":3,"message":"proto: (line 1:10): invalid value for int64 field limit: \"x\""}"#]],
         ),
         (
             r#"{"key":}"#,
             expect![[r#"
 
             400 content-type: application/json
-            {"code":3,"message":"proto: expected value at line 1 column 8"}"#]],
+            {"code":3,"message":"invalid character '}' looking for beginning of value"}"#]],
         ),
     ] {
-        check(post("/v3/kv/range", json), Told::ok(&[]), &expect);
+        check(post("/v3/kv/range", json), Given::ok(&[]), &expect);
     }
     let mut late = post("/v3/kv/range", "{}");
     late.headers_mut().insert("grpc-timeout", HeaderValue::from_static("soon"));
     check(
         late,
-        Told::ok(&[]),
+        Given::ok(&[]),
         &expect![[r#"
 
         400 content-type: application/json
@@ -277,19 +284,19 @@ fn what_cannot_be_read_is_refused() {
 #[test]
 fn requests_are_bounded() {
     let gateway = |bytes| {
-        let mut gateway = Gateway::new(grpc(Told::ok(&[&range()]), Asked::default()), 0);
-        gateway.json_bytes_max = bytes;
+        let mut gateway = self::gateway(grpc(Given::ok(&[&range()]), Recorded::default()));
+        gateway.bounds.json_bytes = bytes;
         let request = post("/v3/kv/range", r#"{"key":"Zm9v""#);
         gateway.answer(request).now_or_never().expect("nothing here waits").status()
     };
     assert_eq!(gateway(12), StatusCode::TOO_MANY_REQUESTS);
-    // It ends too early all the same.
+    // It is incomplete all the same.
     assert_eq!(gateway(13), StatusCode::BAD_REQUEST);
 }
 
 #[test]
 fn errors_have_their_code() {
-    let refused = |code, text: &str| Told::fails(Status::new(code, text));
+    let refused = |code, text: &str| Given::fails(Status::new(code, text));
     let text = "etcdserver: \"key\" <is> not provided";
     check(
         post("/v3/kv/put", "{}"),
@@ -318,8 +325,8 @@ fn errors_have_their_code() {
         503 content-type: application/json
         {"code":14}"#]],
     );
-    // The message came, and then the call failed.
-    let late = Told { status: Status::internal("late"), ..Told::ok(&[&range()]) };
+    // The call failed after the message.
+    let late = Given { status: Status::internal("late"), ..Given::ok(&[&range()]) };
     check(
         post("/v3/kv/put", "{}"),
         late,
@@ -333,10 +340,10 @@ fn errors_have_their_code() {
 
 #[test]
 fn other_paths_and_methods_are_refused() {
-    let told = || Told::ok(&[]);
+    let given = || Given::ok(&[]);
     check(
         post("/v3/kv/rangestream", "{}"),
-        told(),
+        given(),
         &expect![[r#"
 
         404 content-type: application/json
@@ -345,14 +352,14 @@ fn other_paths_and_methods_are_refused() {
     let get = Request::get("/v3/kv/range").body(Body::empty()).expect("a request");
     check(
         get,
-        told(),
+        given(),
         &expect![[r#"
 
         501 content-type: application/json
         {"code":12,"message":"Method Not Allowed"}"#]],
     );
     let old = post("/v3beta/kv/range", "{}");
-    assert!(call(old, Told::ok(&[&range()])).starts_with("/etcdserverpb.KV/Range\n"));
+    assert!(call(old, Given::ok(&[&range()])).starts_with("/etcdserverpb.KV/Range\n"));
 }
 
 #[test]
@@ -363,15 +370,15 @@ fn streams_have_a_line_a_message() {
     let deleted = WatchResponse { watch_id: -1, events: vec![event], ..WatchResponse::default() };
     let reason = "<a> & \u{2028}b".to_owned();
     let canceled = WatchResponse { canceled: true, cancel_reason: reason, ..deleted.clone() };
-    let told = Told {
+    let given = Given {
         status: Status::cancelled("a > b"),
-        ..Told::ok(&[&created, &deleted, &canceled, &WatchResponse::default()])
+        ..Given::ok(&[&created, &deleted, &canceled, &WatchResponse::default()])
     };
     let json = r#"{"create_request":{"key":"YQ==","filters":["NOPUT",1]}}
         {"progress_request":{}}{"cancel_request":{"watch_id":"3"}} never read {"progress_request":{}}"#;
     check(
         post("/v3/watch", json),
-        told,
+        given,
         &expect![[r#"
         /etcdserverpb.Watch/Watch
           {"create_request":{"key":"YQ==","filters":["NOPUT","NODELETE"]}}
@@ -389,10 +396,10 @@ fn streams_have_a_line_a_message() {
 
 #[test]
 fn streams_that_fail_at_once_have_a_code() {
-    let told = || Told::fails(Status::permission_denied("no"));
+    let given = || Given::fails(Status::permission_denied("no"));
     check(
         post("/v3/watch", "{}"),
-        told(),
+        given(),
         &expect![[r#"
         /etcdserverpb.Watch/Watch
           {}
@@ -402,7 +409,7 @@ fn streams_that_fail_at_once_have_a_code() {
     );
     check(
         post("/v3/election/observe", "{}"),
-        told(),
+        given(),
         &expect![[r#"
         /v3electionpb.Election/Observe
           {}
@@ -412,29 +419,12 @@ fn streams_that_fail_at_once_have_a_code() {
     );
     check(
         post("/v3/lease/keepalive", "x"),
-        Told::ok(&[]),
+        Given::ok(&[]),
         &expect![[r#"
         /etcdserverpb.Lease/LeaseKeepAlive
         200 content-type: application/json grpc-metadata-content-type: application/grpc
     "#]],
     );
-}
-
-#[test]
-fn objects_are_found_wherever_they_are_cut() {
-    let text = r#" {"a":{"}":"\"}"}} {} {"b":[{}]}"#;
-    for size in 1..text.len() {
-        let mut objects = Objects::default();
-        let mut found = Vec::new();
-        for piece in text.as_bytes().chunks(size) {
-            objects.push(piece);
-            while let Some(object) = objects.next().expect("objects only") {
-                found.push(String::from_utf8(object).expect("cut between characters"));
-            }
-        }
-        assert_eq!(found, [r#"{"a":{"}":"\"}"}}"#, "{}", r#"{"b":[{}]}"#]);
-        assert_eq!(objects.len(), 0);
-    }
 }
 
 #[test]
@@ -444,7 +434,7 @@ fn a_line_takes_no_more_memory_than_it_has_bytes() {
     assert_eq!(line.capacity(), line.len());
 }
 
-/// An answer that is too large to be turned at once.
+/// A response that is too large to be translated at once.
 fn large() -> RangeResponse {
     let kv = |n: usize| KeyValue {
         key: format!("<{n}>").into(),
@@ -459,17 +449,17 @@ fn large() -> RangeResponse {
 fn a_large_answer_is_written_while_it_comes() {
     let message = large();
     assert!(message.encoded_len() > 3 * limits::GATEWAY_WHOLE_BYTES);
-    let told = call(post("/v3/kv/range", "{}"), Told::ok(&[&message]));
+    let given = call(post("/v3/kv/range", "{}"), Given::ok(&[&message]));
     let kind = &rpc_of("/etcdserverpb.KV/Range").response;
     let whole = json::write(kind, message.encoded()).expect("a message");
     let head = "200 content-type: application/json grpc-metadata-content-type: application/grpc";
-    assert_eq!(told, format!("/etcdserverpb.KV/Range\n  {{}}\n{head}\n{whole}"));
+    assert_eq!(given, format!("/etcdserverpb.KV/Range\n  {{}}\n{head}\n{whole}"));
 }
 
 #[test]
 fn a_large_answer_that_breaks_off_does_not_end_well() {
-    let late = Told { status: Status::internal("late"), ..Told::ok(&[&large()]) };
-    let gateway = Gateway::new(grpc(late, Asked::default()), limits::REQUEST_BYTES_MAX);
+    let late = Given { status: Status::internal("late"), ..Given::ok(&[&large()]) };
+    let gateway = gateway(grpc(late, Recorded::default()));
     let response = gateway.answer(post("/v3/kv/range", "{}"));
     let response = response.now_or_never().expect("nothing here waits");
     assert_eq!(response.status(), StatusCode::OK);

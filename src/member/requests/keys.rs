@@ -145,7 +145,7 @@ impl Member {
         .await
     }
 
-    /// Reads the present state: on this thread, or, if `large`, where blocking is allowed.
+    /// Reads the present state: on this thread, or as `work` where blocking is allowed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: Option<Work>,

@@ -1,9 +1,9 @@
-//! Answers to ranges, kept for those who ask for a serializable one: etcd's cache (3.7,
-//! `server/proxy/grpcproxy/cache`), with a bound on bytes. Such an answer may be as old as it likes, but
-//! not older than what was written through this proxy. Pure: no clock, no connection.
+//! Cache of responses to serializable ranges: etcd's cache (3.7, `server/proxy/grpcproxy/cache`) with a
+//! bound on bytes. A cached response may be stale, but not older than writes through this proxy. Pure: no
+//! clock, no connection.
 //!
-//! What differs from etcd: an answer is for the token that it was given to, and an answer that was on its
-//! way while its keys were written is not kept.
+//! Differences from etcd: responses are cached for each token, and a response that was in flight while its
+//! keys were written is not cached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
 use crate::limits::{PROXY_CACHE_ANSWERS, PROXY_CACHE_BYTES};
 
-/// Who asks, for what.
+/// Key of a cached response: token and request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Question {
     token: Option<Bytes>,
-    /// Encoded, as a serializable one.
+    /// The encoded request, made serializable.
     range: Vec<u8>,
 }
 
@@ -26,15 +26,15 @@ struct Kept {
     answer: RangeResponse,
     bytes: usize,
     used: u64,
-    /// Key and end, where a write may change the answer.
+    /// Key and end, if a write may change the response.
     span: Option<(Bytes, Bytes)>,
 }
 
-/// What the cache knows about a question.
+/// The state of a request in the cache.
 #[derive(Debug, PartialEq)]
 pub enum Found {
     Answer(RangeResponse),
-    /// The revision is known to be gone.
+    /// The revision is compacted.
     Compacted,
     Nothing,
 }
@@ -42,17 +42,17 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct Cache {
     kept: BTreeMap<Question, Kept>,
-    /// By when they were used last.
+    /// Keys by last use.
     order: BTreeMap<u64, Question>,
     uses: u64,
     bytes: usize,
     compacted: i64,
-    /// The newest revision that was written through this proxy. Older answers may lack it.
+    /// The newest revision written through this proxy. Older responses may lack it.
     written: i64,
 }
 
 impl Cache {
-    /// How many there are.
+    /// Returns the number of cached responses.
     pub fn answers(&self) -> usize {
         self.kept.len()
     }
@@ -94,7 +94,7 @@ impl Cache {
         }
     }
 
-    /// Keys are about to change.
+    /// Invalidates keys before a write.
     pub fn invalidate(&mut self, key: &[u8], end: &[u8]) {
         let meets = |kept: &Kept| {
             kept.span.as_ref().is_some_and(|(from, to)| overlap((from, to), (key, end)))
@@ -104,13 +104,13 @@ impl Cache {
         changed.iter().for_each(|question| self.remove(question));
     }
 
-    /// Keys have changed, at this revision.
+    /// Invalidates keys after a write at this revision.
     pub fn written(&mut self, key: &[u8], end: &[u8], revision: i64) {
         self.written = self.written.max(revision);
         self.invalidate(key, end);
     }
 
-    /// What is older than this revision is gone.
+    /// Marks older revisions as compacted.
     pub fn compact(&mut self, revision: i64) {
         self.compacted = self.compacted.max(revision);
     }
@@ -128,7 +128,7 @@ fn question(token: Option<&Bytes>, range: &RangeRequest) -> Question {
     Question { token: token.cloned(), range: range.encode_to_vec() }
 }
 
-/// Whether two spans have a key in common. An empty end is that of one key, a zero byte that of all.
+/// Returns whether two spans overlap. An empty end is that of one key, a zero byte that of all.
 fn overlap(one: (&[u8], &[u8]), other: (&[u8], &[u8])) -> bool {
     let before = |(from, to): (&[u8], &[u8]), key: &[u8]| match to {
         [] => from < key,

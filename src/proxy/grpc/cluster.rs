@@ -1,6 +1,6 @@
-//! The proxies as members of a cluster: clients that ask who the members are get to know the proxies, so
-//! that they stay with them. A proxy writes itself down below a prefix, in the form of etcd's
-//! resolvers (`client/v3/naming/endpoints`), with a lease that it keeps alive.
+//! Proxies as members of the cluster: MemberList returns the registered proxies, so that clients stay with
+//! them. A proxy registers below a prefix, in the form of etcd's resolvers (`client/v3/naming/endpoints`),
+//! with a lease that it keeps alive.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use super::{Options, Resolver};
 use crate::client::Client;
 use crate::env::Env;
 
-/// Between two attempts to write oneself down.
+/// Pause between two attempts to register.
 const RETRY: Duration = Duration::from_secs(1);
-/// For the members' answer to who they are, etcd's.
+/// Timeout of MemberList, etcd's.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -46,12 +46,12 @@ impl Cluster {
         }
     }
 
-    /// Whether the members that clients get to know are proxies.
+    /// Returns whether MemberList returns proxies.
     pub fn is_proxies(&self) -> bool {
         !self.advertise.is_empty()
     }
 
-    /// Those that have written themselves down, or this one.
+    /// Returns the registered proxies, or this one.
     pub async fn list(&self) -> Result<MemberListResponse, Status> {
         let mut members = Vec::new();
         if let Some(resolver) = &self.resolver {
@@ -71,7 +71,7 @@ impl Cluster {
         Ok(found.kvs.iter().filter_map(|kv| read(&kv.value)).collect())
     }
 
-    /// Asks the members who they are every so often; who votes is an endpoint from then on.
+    /// Updates the endpoints from the member list at an interval; voting members become endpoints.
     pub fn follow(&self, every: Option<Duration>) {
         let Some(every) = every else { return };
         let cluster = self.clone();
@@ -93,7 +93,7 @@ impl Cluster {
         let request = MemberListRequest { linearizable: true };
         let members = self.client.cluster().member_list(request).await;
         let members = members.map_err(|status| status.message().to_owned())?.into_inner().members;
-        // One without a name has not started yet.
+        // A member without a name has not started yet.
         let voters = members.into_iter().filter(|m| !m.name.is_empty() && !m.is_learner);
         let endpoints: Vec<_> = voters.flat_map(|member| member.client_urls).collect();
         debug!(?endpoints, "set etcd endpoints by autoSync");
@@ -101,7 +101,7 @@ impl Cluster {
         set.map_err(|bad| bad.to_string())
     }
 
-    /// Writes this proxy down, for as long as it lives.
+    /// Registers this proxy for as long as it runs.
     pub fn register(&self) {
         let Some(resolver) = self.resolver.clone() else { return };
         let cluster = self.clone();
@@ -121,7 +121,7 @@ impl Cluster {
         });
     }
 
-    /// Ends when the lease does.
+    /// Registers once; returns when the lease has ended.
     async fn session(&self, resolver: &Resolver) -> Result<(), Status> {
         let grant = LeaseGrantRequest { ttl: resolver.ttl_s, ..LeaseGrantRequest::default() };
         let lease = self.client.lease().lease_grant(grant).await?.into_inner().id;
@@ -154,13 +154,13 @@ fn member(name: &str, url: &str) -> Member {
     Member { name: name.into(), client_urls: vec![url.into()], ..Member::default() }
 }
 
-/// As etcd's resolvers have it: the metadata is JSON in a text.
+/// An entry in the form of etcd's resolvers, whose metadata is JSON in a string.
 fn written(name: &str, address: &str) -> String {
     let metadata = json!({ "name": name }).to_string();
     json!({ "Op": 0, "Addr": address, "Metadata": metadata }).to_string()
 }
 
-/// What others have written there is passed over.
+/// Parses an entry; foreign ones are skipped.
 fn read(value: &[u8]) -> Option<Member> {
     let value: Value = serde_json::from_slice(value).ok()?;
     let metadata: Value = serde_json::from_str(value.get("Metadata")?.as_str()?).ok()?;

@@ -1,5 +1,5 @@
-//! Calls on their way through the proxy: as they are, byte by byte, or decoded so that names of keys can be
-//! changed. The metadata of the caller goes along, its token above all.
+//! Forwarding of calls: unchanged, byte by byte, or decoded to change keys. The caller's metadata, with its
+//! token, is forwarded.
 
 use futures::StreamExt as _;
 use http::uri::PathAndQuery;
@@ -13,7 +13,7 @@ use tower::Service as _;
 
 use super::upstream::Upstream;
 
-/// Hands the call on, and back what is answered.
+/// Forwards a call unchanged.
 pub(super) async fn whole(mut upstream: Upstream, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_2;
@@ -21,8 +21,8 @@ pub(super) async fn whole(mut upstream: Upstream, request: Request<Body>) -> Res
     upstream.call(Request::from_parts(parts, body)).await.unwrap_or_else(Status::into_http)
 }
 
-/// A call with one request; it and the answers are changed on their way. To the wire a unary call is one
-/// whose stream has a single answer.
+/// Forwards a call with one request, changing the request and the responses. On the wire a unary call is a
+/// stream with one response.
 pub(super) async fn changed<Q, A>(
     upstream: Upstream,
     request: Request<Body>,
@@ -59,7 +59,7 @@ where
     server.server_streaming(handler, request).await
 }
 
-/// The caller's metadata and what it asks.
+/// Splits a request into metadata and message.
 pub(super) fn parts<Q>(request: tonic::Request<Q>) -> (MetadataMap, Q) {
     let (metadata, _, message) = request.into_parts();
     (metadata, message)

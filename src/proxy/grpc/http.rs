@@ -1,12 +1,12 @@
-//! HTTP beside gRPC: how the proxy does, how the cluster does, and the metrics of both. Serves no path
-//! besides.
+//! HTTP beside gRPC: health and metrics of the proxy and of the cluster. No other paths are served.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -27,10 +27,10 @@ use crate::tls::{Dialer, Target};
 
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The whole of a member's page of metrics, and its time.
+/// Maximum size of a member's metrics page, and the timeout of reading it.
 const METRICS_BYTES_MAX: usize = 64 << 20;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read to see whether reading works.
+/// The key of health checks.
 const KEY: &str = "a";
 
 /// The text of the proxy's own metrics.
@@ -41,7 +41,7 @@ pub(super) struct Pages {
     env: Env,
     cluster: Client,
     namespace: Namespace,
-    /// The proxy as its clients reach it.
+    /// A client of the proxy itself.
     own: Option<Client>,
     /// The member whose metrics are shown.
     backend: Target,
@@ -69,7 +69,7 @@ impl Pages {
                 Some(own.map_err(|error| error.to_string())?)
             }
         };
-        // Not the same one for all proxies.
+        // Random, so that proxies do not all use the same one.
         let chosen = env.random_u64() % endpoints.len().max(1) as u64;
         let backend = endpoints.get(chosen as usize).map(String::as_str).unwrap_or_default();
         let tls = options.client.tls.clone();
@@ -87,8 +87,9 @@ impl Pages {
         })
     }
 
-    /// Profiles are told only `beside_grpc`, not where there is nothing but metrics.
-    pub async fn answer(&self, method: &Method, uri: &Uri, beside_grpc: bool) -> Response<Body> {
+    /// Answers a request. Profiles are served only `beside_grpc`, not on a metrics port.
+    pub async fn answer(&self, request: &Parts, beside_grpc: bool) -> Response<Body> {
+        let Parts { method, uri, headers, .. } = request;
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
         if beside_grpc && let Some(answer) = pages::pprof::answer(&self.process, path, query).await
         {
@@ -103,21 +104,21 @@ impl Pages {
         }
         match path {
             "/metrics" => match self.backend_metrics().await {
-                Ok(text) => pages::metrics(text),
+                Ok(text) => pages::metrics(headers, text),
                 Err(why) => {
                     tracing::warn!(error = why, "reading a member's metrics failed");
                     let text = "Internal server error\n";
                     pages::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
                 }
             },
-            "/proxy/metrics" => pages::metrics((self.metrics)()),
+            "/proxy/metrics" => pages::metrics(headers, (self.metrics)()),
             "/health" => pages::verdict(self.read(&self.cluster, &self.namespace).await.err()),
             "/proxy/health" => pages::verdict(self.own_health().await.err()),
             _ => pages::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
 
-    /// Whether a key can be read; who may not read it has been answered as well.
+    /// Reads a key. A refused permission is a success.
     async fn read(&self, client: &Client, namespace: &Namespace) -> Result<(), String> {
         let mut key = KEY.into();
         namespace.enter_key(&mut key);
@@ -134,7 +135,7 @@ impl Pages {
 
     async fn own_health(&self) -> Result<(), String> {
         let own = self.own.as_ref().ok_or("no connection to proxy")?;
-        // Its namespace is the proxy's matter.
+        // The proxy adds its namespace itself.
         self.read(own, &Namespace::default()).await?;
         let create = WatchCreateRequest { key: KEY.into(), ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
@@ -146,7 +147,7 @@ impl Pages {
             responses.message().await
         };
         match self.env.timeout(WATCH_TIMEOUT, watching).await {
-            // As in etcd, whatever it says.
+            // As in etcd, any response is a success.
             Ok(_) => Ok(()),
             Err(_) => Err("WATCH TIMEOUT".into()),
         }

@@ -1,4 +1,4 @@
-//! Service KV of the proxy: ranges that may come from the cache, and writes that make it forget.
+//! Service KV of the proxy: ranges that may be cached, and writes that invalidate the cache.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,7 +32,7 @@ pub(super) struct Kv {
     namespace: Namespace,
     cache: Arc<Mutex<Cache>>,
     counters: Arc<Counters>,
-    /// Where answers must not go back in revision.
+    /// The newest revision, if responses are ordered.
     newest: Option<Arc<Newest>>,
 }
 
@@ -46,17 +46,17 @@ impl Kv {
         Self { upstream, namespace, cache: Arc::default(), counters, newest }
     }
 
-    /// Answers that are kept.
+    /// Returns the number of cached responses.
     pub fn kept(&self) -> usize {
         self.cache().answers()
     }
 
-    /// Nothing that panics happens while it is held.
+    /// No code panics while the lock is held.
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the cluster what may be answered by any member.
+    /// Sends a range that any member may answer.
     async fn read<A, F>(
         &self,
         mut ask: impl FnMut() -> F,
@@ -71,7 +71,7 @@ impl Kv {
         }
     }
 
-    /// Keys have changed.
+    /// Invalidates keys after a write.
     fn written(&self, key: &[u8], end: &[u8], header: &Option<ResponseHeader>) {
         let revision = revision(header);
         if !plant::PROXY_KEEPS_WHAT_WAS_WRITTEN.is_planted() {
@@ -80,14 +80,14 @@ impl Kv {
         self.told(revision);
     }
 
-    /// Takes note of an answer that is not to be undercut.
+    /// Records the revision of a response.
     fn told(&self, revision: i64) {
         if let Some(newest) = &self.newest {
             newest.told(revision);
         }
     }
 
-    /// Keys are about to change.
+    /// Invalidates keys before a write.
     fn invalidate(&self, key: &[u8], end: &[u8]) {
         if !plant::PROXY_KEEPS_WHAT_WAS_WRITTEN.is_planted() {
             self.cache().invalidate(key, end);
@@ -95,10 +95,10 @@ impl Kv {
     }
 }
 
-/// What a txn that was carried out has changed. What it has found is not kept: other operations of the
-/// same txn may have written it since.
+/// Invalidates the keys that a txn has changed. Its reads are not cached: later operations of the same txn
+/// may have written the keys.
 fn note(cache: &mut Cache, txn: &TxnRequest, answer: &TxnResponse, revision: i64) {
-    // A comparison may have shown that somebody else has written.
+    // A comparison may have shown a concurrent write.
     for compare in &txn.compare {
         cache.invalidate(&compare.key, &compare.range_end);
     }
@@ -197,7 +197,7 @@ impl kv_server::Kv for Kv {
             let (mut kv, asked) = (kv.clone(), with_metadata(metadata.clone(), inside.clone()));
             async move { kv.txn(asked).await }
         };
-        // One that may write is not asked for again, whatever a cluster says that was restored from the past.
+        // A txn that may write is not retried, not even after the revision of a restored cluster.
         let mut answer = match mvcc::is_read_only(&txn) {
             true => self.read(ask, |answer: &TxnResponse| revision(&answer.header)).await?,
             false => ask().await?,
@@ -220,7 +220,7 @@ impl kv_server::Kv for Kv {
     }
 }
 
-/// On whose behalf a call is.
+/// Returns the token of a call.
 pub(super) fn token(metadata: &MetadataMap) -> Option<Bytes> {
     let token = metadata.get("token").or_else(|| metadata.get("authorization"))?;
     Some(Bytes::copy_from_slice(token.as_encoded_bytes()))

@@ -1,4 +1,4 @@
-//! What a proxy counts, under etcd's names.
+//! Counters of a proxy, under etcd's names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,12 +26,12 @@ impl Counter {
 pub(super) struct Counters {
     pub hits: Counter,
     pub misses: Counter,
-    /// Responses of watches that were sent to another watcher without being asked for again.
+    /// Watch responses that were shared with another watcher.
     pub shared_events: Counter,
 }
 
 impl Counters {
-    /// `keys` are kept; `watchers` have no watch of their own.
+    /// Returns the metrics; `keys` are cached, `watchers` have no watch of their own.
     pub fn rows(&self, keys: usize, watchers: usize) -> Vec<Row> {
         let gauge = |name, help, value| Row::gauge(name, help).value(value);
         vec![

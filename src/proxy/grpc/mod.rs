@@ -1,20 +1,18 @@
 //! `grpc-proxy start`: one connection to the cluster for many clients. Ranges may be answered from a cache,
-//! watchers of the same keys share a watch, all keys may live below a prefix; everything else goes
-//! through as it is.
+//! watchers of the same keys share a watch, and all keys may have a prefix; other calls are forwarded.
 //!
 //! ```text
 //!  client === port --- gRPC --- kv, watch, names of keys --- Channel === cluster
 //!                `---- HTTP --- /metrics /health /proxy/metrics /proxy/health
 //! ```
 //!
-//! What differs from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
-//! namespace as well; a lease is kept alive by its client's own stream; MemberPromote goes through;
-//! a caller's metadata goes along, whatever it is; ordering is of all reads, not of the proxy's own first
-//! one; bounds on messages are of all calls.
+//! Differences from etcd's (3.7, `server/proxy/grpcproxy`): names of locks and elections are inside the
+//! namespace as well; keep-alive streams are forwarded one by one; MemberPromote is forwarded; all metadata
+//! is forwarded; ordering covers all reads, not only the proxy's first; message bounds cover all calls.
 //!
-//! Reading order: this file (starting, who answers what), `upstream` (the way to the cluster), `forward`
-//! (calls that go through), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (the proxies
-//! as members), `http`, `metrics`.
+//! Reading order: this file (start, dispatch), `upstream` (the connection to the cluster), `forward`
+//! (forwarded calls), [`namespace`], [`cache`], `ordering` and `kv`, [`watch`], `cluster` (proxies as
+//! members), `http`, `metrics`.
 
 pub mod cache;
 mod cluster;
@@ -61,37 +59,40 @@ use crate::config::Srv;
 use crate::config::urls::Url;
 use crate::discovery::srv;
 use crate::env::{BoxFuture, Env, Place};
-use crate::grpc::body::{self, Answer, Limited};
+use crate::grpc::body::{self, Answer};
 use crate::grpc::calls::Calls;
+use crate::grpc::compression::Encoding;
+use crate::grpc::status::{refusal, spell_message};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
+use crate::rpc::{self, Rpc};
 use crate::server::port::{self, Handler, Port};
-use crate::tls::{self, Acceptor, Listen};
+use crate::tls::{self, Acceptor, Dialer, Listen};
 
-/// What a proxy is started with; validated.
+/// Options of a proxy; validated.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Host and port.
     pub listen: String,
-    /// Where HTTP is served as well.
+    /// A further address for HTTP.
     pub listen_metrics: Option<Url>,
-    /// For those who connect; none for plain.
+    /// TLS for clients; none for plain connections.
     pub listen_tls: Option<tls::Settings>,
     pub endpoints: Vec<String>,
     pub srv: Option<Srv>,
     pub insecure_discovery: bool,
-    /// How the cluster is connected to.
+    /// Options of the connection to the cluster.
     pub client: client::Options,
     pub namespace: String,
-    /// How clients reach the proxy; empty for nobody's business.
+    /// The address that clients use; empty if it is not advertised.
     pub advertise: String,
     pub resolver: Option<Resolver>,
-    /// How often the cluster is asked who its members are, which are the endpoints from then on.
+    /// Interval of updating the endpoints from the member list.
     pub endpoints_sync: Option<Duration>,
-    /// Answers never go back in revision.
+    /// Whether the revisions of responses never decrease.
     pub ordered: bool,
-    /// The largest message to the cluster, and from it.
+    /// Bounds of messages to the cluster, and from it.
     pub request_bytes_max: usize,
     pub answer_bytes_max: usize,
     pub watch_bounds: watch::Bounds,
@@ -100,28 +101,28 @@ pub struct Options {
     pub keep_alive_timeout: Duration,
     pub ping_time_min: Duration,
     pub debug: bool,
-    /// Whether profiles may be asked for.
+    /// Whether profiles are served.
     pub pprof: bool,
-    /// What this machine is called.
+    /// Name of this machine.
     pub host_name: String,
     pub process: Process,
 }
 
-/// Where proxies write themselves down, and for how long.
+/// Prefix and TTL of the proxies' registrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolver {
     pub prefix: String,
     pub ttl_s: i64,
 }
 
-/// A proxy that serves.
+/// A running proxy.
 pub struct Proxy {
     /// The ports end with it.
     _stop: latest::Sender<bool>,
 }
 
 impl Proxy {
-    /// Finds the endpoints and serves. The cluster need not be there.
+    /// Resolves the endpoints and serves. The cluster need not be reachable.
     pub async fn start(env: &Env, mut options: Options) -> Result<Self, String> {
         let mut acceptor = None;
         if let Some(tls) = &mut options.listen_tls {
@@ -129,6 +130,11 @@ impl Proxy {
             let made = Acceptor::new(env, tls, tls::Port::Client).await;
             acceptor = Some(made.map_err(|error| error.to_string())?);
             info!(tls_info = %tls, "gRPC proxy server TLS");
+        }
+        if let Some(tls) = &options.client.tls {
+            // A certificate that names a user is refused at once: every call would be that user's.
+            let checked = Dialer::new(env, tls, &[]).check().await;
+            checked.map_err(|error| error.to_string())?;
         }
         let endpoints = endpoints(env, &options).await?;
         let proxy = Services::new(env, &options, &endpoints)?;
@@ -178,7 +184,7 @@ async fn endpoints(env: &Env, options: &Options) -> Result<Vec<String>, String> 
     Ok(options.endpoints.clone())
 }
 
-/// Who answers.
+/// The services of a port.
 #[derive(Clone)]
 struct Services {
     env: Env,
@@ -189,9 +195,9 @@ struct Services {
     watch: Watch,
     cluster: Cluster,
     pages: Pages,
-    /// Where answers must not go back in revision.
+    /// The newest revision, if responses are ordered.
     newest: Option<Arc<Newest>>,
-    /// gRPC is spoken here.
+    /// Whether gRPC is served.
     grpc: bool,
 }
 
@@ -228,7 +234,7 @@ impl Services {
         })
     }
 
-    /// As in etcd, calls wait for it and pages do not.
+    /// Waits for the ordering to be recovered. As in etcd, calls wait and pages do not.
     async fn recovered(&self) {
         if let Some(newest) = &self.newest {
             newest.recovered(&self.env, &self.upstream).await;
@@ -237,78 +243,85 @@ impl Services {
 
     async fn call(self, request: Request<Incoming>) -> Response<Body> {
         self.recovered().await;
-        let path = request.uri().path().to_owned();
-        let mut call = match self.calls.begin(&path) {
-            Ok(_) if path.starts_with("/grpc.health.v1.Health/") => {
-                return Status::unimplemented("unknown service grpc.health.v1.Health").into_http();
+        let mut call = match self.calls.begin(request.uri().path()) {
+            Ok(call) if call.rpc().service == rpc::HEALTH => {
+                let text = format!("unknown service {}", rpc::HEALTH);
+                return refusal(&Status::unimplemented(text));
             }
             Ok(call) => call,
-            Err(unknown) => return unknown.into_http(),
+            Err(unknown) => return refusal(&unknown),
         };
-        let received = call.received();
-        let request =
-            request.map(|body| Body::new(Limited::new(body, PROXY_REQUEST_BYTES_MAX, received)));
-        let response = self.dispatch(&path, request).await;
+        let encoding = match Encoding::of(request.headers()) {
+            Ok(encoding) => encoding,
+            Err(refused) => {
+                call.end(refused.code(), String::new);
+                return refusal(&refused);
+            }
+        };
+        let rpc = call.rpc();
+        let request = encoding.plain(request, PROXY_REQUEST_BYTES_MAX, call.received());
+        let mut response = self.dispatch(rpc, request).await;
         if let Some(code) = body::code(response.headers()) {
             call.end(code, String::new);
+            spell_message(response.headers_mut());
             return response;
         }
-        response.map(|body| Body::new(Answer::new(body, call)))
+        encoding.encode(response).map(|body| Body::new(Answer::new(body, call)))
     }
 
-    async fn dispatch(self, path: &str, request: Request<Body>) -> Response<Body> {
+    async fn dispatch(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {
         let infallible = |never| match never {};
-        if path.starts_with("/etcdserverpb.KV/") {
+        if rpc.service == rpc::KV {
             let service = KvServer::new(self.kv).max_decoding_message_size(usize::MAX);
             return { service }.call(request).await.unwrap_or_else(infallible);
         }
-        if path.starts_with("/etcdserverpb.Watch/") {
+        if rpc.service == rpc::WATCH {
             let service = WatchServer::new(self.watch).max_decoding_message_size(usize::MAX);
             return { service }.call(request).await.unwrap_or_else(infallible);
         }
-        if path == "/etcdserverpb.Cluster/MemberList" && self.cluster.is_proxies() {
+        if (rpc.service, rpc.method) == (rpc::CLUSTER, "MemberList") && self.cluster.is_proxies() {
             return self.cluster.answer(request).await;
         }
         match self.namespace.is_empty() {
             true => forward::whole(self.upstream, request).await,
-            false => self.renamed(path, request).await,
+            false => self.renamed(rpc, request).await,
         }
     }
 
-    /// Calls outside KV and Watch that name keys.
-    async fn renamed(self, path: &str, request: Request<Body>) -> Response<Body> {
+    /// Forwards a call outside KV and Watch whose messages have keys.
+    async fn renamed(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {
         let (ns, upstream) = (self.namespace, self.upstream);
-        match path {
-            "/etcdserverpb.Lease/LeaseTimeToLive" => {
+        match (rpc.service, rpc.method) {
+            (rpc::LEASE, "LeaseTimeToLive") => {
                 let leave = move |lease: &mut LeaseTimeToLiveResponse| ns.leave_lease(lease);
                 forward::changed(upstream, request, |_: &mut LeaseTimeToLiveRequest| {}, leave)
                     .await
             }
-            "/v3lockpb.Lock/Lock" => {
+            (rpc::LOCK, "Lock") => {
                 let outer = ns.clone();
                 let enter = |lock: &mut LockRequest| outer.enter_key(&mut lock.name);
                 let leave = move |lock: &mut LockResponse| ns.leave_key(&mut lock.key);
                 forward::changed(upstream, request, enter, leave).await
             }
-            "/v3lockpb.Lock/Unlock" => {
+            (rpc::LOCK, "Unlock") => {
                 let enter = |unlock: &mut UnlockRequest| ns.enter_key(&mut unlock.key);
                 forward::changed(upstream, request, enter, |_: &mut UnlockResponse| {}).await
             }
-            "/v3electionpb.Election/Campaign" => {
+            (rpc::ELECTION, "Campaign") => {
                 let outer = ns.clone();
                 let enter = |campaign: &mut CampaignRequest| outer.enter_key(&mut campaign.name);
                 let leave = move |won: &mut CampaignResponse| ns.leave_leader(&mut won.leader);
                 forward::changed(upstream, request, enter, leave).await
             }
-            "/v3electionpb.Election/Proclaim" => {
+            (rpc::ELECTION, "Proclaim") => {
                 let enter = |proclaim: &mut ProclaimRequest| ns.enter_leader(&mut proclaim.leader);
                 forward::changed(upstream, request, enter, |_: &mut ProclaimResponse| {}).await
             }
-            "/v3electionpb.Election/Resign" => {
+            (rpc::ELECTION, "Resign") => {
                 let enter = |resign: &mut ResignRequest| ns.enter_leader(&mut resign.leader);
                 forward::changed(upstream, request, enter, |_: &mut ResignResponse| {}).await
             }
-            "/v3electionpb.Election/Leader" | "/v3electionpb.Election/Observe" => {
+            (rpc::ELECTION, "Leader" | "Observe") => {
                 let outer = ns.clone();
                 let enter = |leader: &mut LeaderRequest| outer.enter_key(&mut leader.name);
                 let leave = move |leader: &mut LeaderResponse| ns.leave_candidate(&mut leader.kv);
@@ -320,7 +333,7 @@ impl Services {
 }
 
 impl Cluster {
-    /// MemberList, by the proxy itself.
+    /// Answers MemberList with the proxies.
     async fn answer(self, request: Request<Body>) -> Response<Body> {
         let handler = tower::service_fn(move |_: tonic::Request<MemberListRequest>| {
             let cluster = self.clone();
@@ -341,7 +354,10 @@ impl Handler for Services {
         Box::pin(async move {
             match this.grpc && port::is_grpc(&request) {
                 true => this.call(request).await,
-                false => this.pages.answer(request.method(), request.uri(), this.grpc).await,
+                false => {
+                    let (parts, _) = request.into_parts();
+                    this.pages.answer(&parts, this.grpc).await
+                }
             }
         })
     }

@@ -1,5 +1,5 @@
-//! `--namespace`: clients live below a prefix that they do not see. Keys get it on their way in and lose it
-//! on their way out; ranges end where the prefix does (etcd, `client/v3/namespace`). Pure.
+//! `--namespace`: adds a prefix to the keys in requests and removes it from those in responses; ranges end
+//! where the prefix does (etcd, `client/v3/namespace`). Pure.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use quorate_proto::etcdserverpb::request_op::Request;
@@ -46,7 +46,7 @@ impl Namespace {
         }
     }
 
-    /// The first key behind all of the namespace.
+    /// Returns the first key after the namespace.
     fn end(&self) -> Bytes {
         let last = self.0.iter().rposition(|byte| *byte != 0xff);
         let Some(last) = last else { return Bytes::from_static(&[0]) };
@@ -55,7 +55,7 @@ impl Namespace {
         end.into()
     }
 
-    /// What is not inside is left as it is; nobody should be able to see such a key.
+    /// Keys outside the namespace, which responses do not have, are left unchanged.
     pub fn leave_key(&self, key: &mut Bytes) {
         if key.starts_with(&self.0) {
             *key = key.slice(self.0.len()..);
@@ -67,7 +67,7 @@ impl Namespace {
     }
 
     /// # Errors
-    /// A key must be given: without it, the prefix itself would be one.
+    /// The key must not be empty: it would be the prefix itself.
     pub fn enter_range(&self, range: &mut RangeRequest) -> Result<(), Refused> {
         self.enter(&mut range.key, &mut range.range_end)
     }
@@ -134,7 +134,7 @@ impl Namespace {
         }
     }
 
-    /// Keys outside are nobody's business here.
+    /// Keys outside the namespace are removed.
     pub fn leave_lease(&self, lease: &mut LeaseTimeToLiveResponse) {
         lease.keys.retain(|key| key.starts_with(&self.0));
         lease.keys.iter_mut().for_each(|key| self.leave_key(key));

@@ -1,6 +1,6 @@
-//! `--experimental-serializable-ordering`: what the cluster answers never goes back in revision, whichever
-//! member it comes from and whatever the proxy was before. A member that is behind is left for the next
-//! one. Answers that are kept, see [`super::cache`], stay as old as they are, as in etcd.
+//! `--experimental-serializable-ordering`: revisions of responses never decrease, whichever member responds
+//! and also after a restart of the proxy. A member that lags is left for the next one. As in etcd, cached
+//! responses ([`super::cache`]) are exempt.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -15,31 +15,31 @@ use super::upstream::Upstream;
 use crate::env::Env;
 use crate::plant;
 
-/// Times that each member is asked, as in etcd.
+/// Attempts for each member, etcd's.
 const ROUNDS: usize = 5;
-/// Between two attempts to learn how far the cluster is.
+/// Pause between two reads of the cluster's revision.
 const RETRY: Duration = Duration::from_secs(1);
-/// Read for its revision only, etcd's.
+/// The key of that read, etcd's.
 const KEY: &str = "_";
 /// etcd's text.
 const NO_GREATER: &str = "etcdclient: no cluster members have a revision higher than the previously \
                           received revision";
 
-/// The newest revision that anybody has been told.
+/// The newest revision in any response.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
     revision: AtomicI64,
-    /// Whether what an earlier proxy has told is known.
+    /// Whether it covers the responses of earlier proxies.
     recovered: OnceCell<()>,
 }
 
 impl Newest {
-    /// Takes note of an answer.
+    /// Records the revision of a response.
     pub fn told(&self, revision: i64) {
         self.revision.fetch_max(revision, Relaxed);
     }
 
-    /// Asks until the answer is not older than what somebody had been told before.
+    /// Repeats a read until its revision is not older than the newest one before.
     pub async fn in_order<A, F>(
         &self,
         upstream: &Upstream,
@@ -59,7 +59,7 @@ impl Newest {
                 self.told(revision);
                 return Ok(answer);
             }
-            // Others may have left it already.
+            // Another call may have left it already.
             if channel.endpoint() == endpoint {
                 channel.next_endpoint().await;
             }
@@ -67,7 +67,7 @@ impl Newest {
         Err(Status::unknown(NO_GREATER))
     }
 
-    /// Knows how far the cluster is, however long that takes: what an earlier proxy has told counts.
+    /// Reads the revision of the cluster, which covers the responses of earlier proxies. Retries for ever.
     pub async fn recovered(&self, env: &Env, upstream: &Upstream) {
         self.recovered.get_or_init(|| self.recover(env, upstream)).await;
     }

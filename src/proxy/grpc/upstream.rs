@@ -1,6 +1,5 @@
-//! The way to the cluster: the connection, with bounds on what is sent and received on it. A message that
-//! is larger is refused here, in the words of gRPC's Go library. Every answer ends with a result, also one
-//! whose connection was lost half-way.
+//! The connection to the cluster, with bounds on the messages sent and received. A larger message is refused
+//! with the text of gRPC's Go library. Every response ends with a result, also if its connection is lost.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +75,7 @@ impl Service<Request<Body>> for Upstream {
     }
 }
 
-/// Why a request was not sent to its end, which the connection below does not tell.
+/// The reason for an aborted request, which the connection does not report.
 #[derive(Clone, Default)]
 struct Refusal(Arc<Mutex<Option<Status>>>);
 
@@ -90,11 +89,11 @@ impl Refusal {
     }
 }
 
-/// Where a body is going.
+/// The direction of a body.
 enum Way {
-    /// To the cluster; fails when it is refused.
+    /// To the cluster; a refusal fails the body.
     Out(Refusal),
-    /// To the client; ends with the failure as its result.
+    /// To the client; a failure becomes the result.
     In,
 }
 
@@ -124,7 +123,7 @@ impl<B> Bounded<B> {
 
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         let (limit, way) = (self.limit, &self.way);
-        let bound = |bytes| match bytes > limit {
+        let bound = |_flag, bytes| match bytes > limit {
             true => Err(way.too_large(bytes, limit)),
             false => Ok(()),
         };

@@ -1,5 +1,5 @@
-//! One watch of the cluster, for all watchers that share it. Made again where it was when its connection
-//! is lost; ends when nobody listens, or when the cluster ends it.
+//! A watch of the cluster for all watchers that share it. Resumed after its connection is lost; ends without
+//! watchers, or when the cluster cancels it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use super::hub::{BroadcastId, Joined, News, Span, Watcher};
 use crate::limits::{PROXY_WATCH_PATIENCE, PROXY_WATCH_PATIENCE_SHARED};
 use crate::plant;
 
-/// Between two attempts to reach the cluster.
+/// Pause between two attempts to reach the cluster.
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Shared {
-    /// Lets a watcher share a broadcast, or have one.
+    /// Adds a watcher to a broadcast, or starts one for it.
     pub(super) fn join(self: &Arc<Self>, span: &Span, watcher: Watcher) {
         let joined = self.hub().join(span, watcher);
         if let Joined::New(id) = joined {
@@ -31,11 +31,11 @@ impl Shared {
     }
 }
 
-/// Why a watch of the cluster is over.
+/// The reason for the end of a watch.
 enum Ended {
-    /// Its watchers share another one, or have gone.
+    /// It has no watchers any more.
     NotNeeded,
-    /// The cluster has said so.
+    /// The cluster has ended it.
     Canceled(WatchResponse),
     Failed(Status),
 }
@@ -58,7 +58,7 @@ async fn run(shared: Arc<Shared>, id: BroadcastId) {
     }
 }
 
-/// Whether another connection may have more luck. Who wants a leader wants to hear that there is none.
+/// Returns whether a failed watch is resumed. A watcher that requires a leader gets the error instead.
 fn is_passing(status: &Status, span: &Span) -> bool {
     let no_leader = crate::error::Unavailable::NoLeader.text();
     status.code() == Code::Unavailable
@@ -77,7 +77,7 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
         ..WatchCreateRequest::default()
     };
     let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    // The stream of requests must stay open for as long as the watch.
+    // The request stream must stay open for as long as the watch.
     let (open, requests) = mpsc::channel(1);
     open.try_send(request).expect("it is empty");
     let mut client = shared.upstream(&span.caller).watch();
@@ -107,14 +107,14 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
     }
 }
 
-/// Sends to each what is for it. The stream of who takes nothing ends when what is there has been taken;
-/// its client begins anew where it was.
+/// Sends the deliveries. The stream of a client that reads too slowly ends after its queue; the client
+/// resumes where it was.
 async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
     let patience = if news.len() > 1 { PROXY_WATCH_PATIENCE_SHARED } else { PROXY_WATCH_PATIENCE };
     for (inbox, news) in news {
         match inbox.try_send(news) {
             Ok(()) => {}
-            // A session that ended while its watcher went from one broadcast to another.
+            // The session ended while its watcher changed broadcasts.
             Err(TrySendError::Closed(_)) => shared.hub().leave_all(&inbox),
             Err(TrySendError::Full(news)) => {
                 if shared.env.timeout(patience, inbox.send(news)).await.is_ok() {
@@ -124,7 +124,7 @@ async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
                 shared.hub().leave_all(&inbox);
                 shared.env.spawn("proxy watch end", async move {
                     let slow = Status::unavailable("the client does not read its watch stream");
-                    // Nobody may be there any more.
+                    // The session may be gone.
                     let _ = inbox.send(News::End(slow)).await;
                 });
             }
@@ -132,8 +132,7 @@ async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
     }
 }
 
-/// Nothing more will come of what was asked for: each watcher is told, except those who begin later than
-/// what is gone.
+/// Cancels the watchers of a compacted revision, except those that begin later.
 async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse) {
     let Some((span, watchers)) = shared.hub().end(id) else { return };
     let compacted = response.compact_revision;

@@ -1,5 +1,5 @@
-//! Who gets what: broadcasts, their watchers, and what a response of the cluster becomes for each. Pure
-//! but for the queues that it hands out; sends nothing, waits for nothing.
+//! Broadcasts, their watchers, and the deliveries of each response of the cluster. Pure but for the queues
+//! that it returns; does not send or wait.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::env::Abort;
 use crate::plant;
 
-/// On whose behalf a watch is.
+/// The credentials of a watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Caller {
     pub token: Option<Vec<u8>>,
@@ -20,21 +20,21 @@ pub(super) struct Caller {
     pub needs_leader: bool,
 }
 
-/// What watchers that share have in common.
+/// The properties that shared watchers have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub caller: Caller,
-    /// As the client names them.
+    /// Key and end in the client's namespace.
     pub key: Bytes,
     pub end: Bytes,
 }
 
-/// What a session hears.
+/// A message to a session.
 #[derive(Debug)]
 pub(super) enum News {
-    /// For the watcher of [`WatchResponse::watch_id`], if it is the one of this serial number.
+    /// A response for the watcher of [`WatchResponse::watch_id`], if it has this serial number.
     Response(u64, WatchResponse),
-    /// The stream is over.
+    /// The end of the stream.
     End(Status),
 }
 
@@ -43,33 +43,33 @@ pub(super) enum News {
 pub(super) struct Watcher {
     pub session: u64,
     pub watch_id: i64,
-    /// Within its session. Ids may be used again, by another watcher.
+    /// Id within its session. Ids may be reused by other watchers.
     pub serial: u64,
-    /// The first revision that it has not got; its broadcast is not further.
+    /// The first revision that it did not receive; its broadcast is not further.
     pub next: i64,
     pub progress: bool,
     pub prev_kv: bool,
-    /// Types of events, as numbered in [`Event`], that it does not want.
+    /// Types of events that are filtered out, as numbered in [`Event`].
     pub unwanted: Vec<i32>,
     pub inbox: mpsc::Sender<News>,
 }
 
 pub(super) struct Broadcast {
     span: Span,
-    /// The first revision that has not come.
+    /// The first revision that was not received.
     next: i64,
     watchers: Vec<Watcher>,
     task: Option<Box<dyn Abort>>,
 }
 
-/// Names a broadcast; never used again.
+/// Id of a broadcast; never reused.
 pub(super) type BroadcastId = u64;
 
-/// Where a new watcher is.
+/// The result of adding a watcher.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Joined {
     Shared,
-    /// Somebody has to run this broadcast.
+    /// A new broadcast, which must be started.
     New(BroadcastId),
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    /// A number for a session.
+    /// Returns an id for a session.
     pub fn session(&mut self) -> u64 {
         self.sessions += 1;
         self.sessions
@@ -90,7 +90,7 @@ impl Hub {
     pub fn join(&mut self, span: &Span, watcher: Watcher) -> Joined {
         let late = plant::PROXY_WATCHER_JOINS_LATE.is_planted();
         let fits = |b: &&mut Broadcast| b.span == *span && (b.next <= watcher.next || late);
-        // The one that has come furthest has the least to say again.
+        // The one that is furthest repeats the least.
         if let Some(broadcast) = self.broadcasts.values_mut().filter(fits).max_by_key(|b| b.next) {
             broadcast.watchers.push(watcher);
             return Joined::Shared;
@@ -102,7 +102,7 @@ impl Hub {
         Joined::New(self.newest)
     }
 
-    /// Who runs it, to be stopped when nobody listens any more.
+    /// Sets the task of a broadcast, which is stopped with its last watcher.
     pub fn runs(&mut self, id: BroadcastId, task: Box<dyn Abort>) {
         match self.broadcasts.get_mut(&id) {
             Some(broadcast) => broadcast.task = Some(task),
@@ -110,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// Takes away watchers of a session: one, or all.
+    /// Removes one watcher of a session, or all.
     pub fn leave(&mut self, session: u64, watch_id: Option<i64>) {
         self.broadcasts.retain(|_, broadcast| {
             let stays =
@@ -124,12 +124,12 @@ impl Hub {
         });
     }
 
-    /// What is watched, and from which revision on; nothing when it is over.
+    /// Returns the span and next revision of a broadcast; none if it has ended.
     pub fn position(&self, id: BroadcastId) -> Option<(Span, i64)> {
         self.broadcasts.get(&id).map(|broadcast| (broadcast.span.clone(), broadcast.next))
     }
 
-    /// What becomes of a response of the cluster with events or of progress.
+    /// Returns the deliveries of a response with events or progress.
     pub fn deliver(
         &mut self,
         id: BroadcastId,
@@ -138,7 +138,7 @@ impl Hub {
         let Some(broadcast) = self.broadcasts.get_mut(&id) else { return Vec::new() };
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         let last = response.events.iter().map(modified).max();
-        // With events, the header may already tell of others that are still to come.
+        // The header of a response with events may be ahead of them.
         broadcast.next = broadcast.next.max(last.unwrap_or(revision) + 1);
         let next = broadcast.next;
         let news = |watcher: &mut Watcher| {
@@ -149,8 +149,8 @@ impl Hub {
         broadcast.watchers.iter_mut().filter_map(news).collect()
     }
 
-    /// Lets the watchers of a broadcast share another one, if there is one that has not passed them.
-    /// True when it is over then.
+    /// Moves the watchers of a broadcast to another one that has not passed them, if there is one. Returns
+    /// whether the first has ended.
     pub fn merge(&mut self, id: BroadcastId) -> bool {
         let Some(this) = self.broadcasts.get(&id) else { return true };
         let fits = |(other, b): &(&BroadcastId, &Broadcast)| {
@@ -164,12 +164,12 @@ impl Hub {
         true
     }
 
-    /// Ends a broadcast: its span and its watchers, who have to be told.
+    /// Ends a broadcast; returns its span and the watchers to notify.
     pub fn end(&mut self, id: BroadcastId) -> Option<(Span, Vec<Watcher>)> {
         self.broadcasts.remove(&id).map(|broadcast| (broadcast.span, broadcast.watchers))
     }
 
-    /// Takes away all watchers of the session behind an inbox.
+    /// Removes all watchers of a session.
     pub fn leave_all(&mut self, inbox: &mpsc::Sender<News>) {
         let mut watchers = self.broadcasts.values().flat_map(|broadcast| &broadcast.watchers);
         let watcher = watchers.find(|watcher| watcher.inbox.same_channel(inbox));
@@ -184,7 +184,7 @@ impl Hub {
 }
 
 impl Watcher {
-    /// What of a response is for this watcher, if anything.
+    /// Returns the part of a response for this watcher, if any.
     fn filter(&mut self, response: &WatchResponse) -> Option<WatchResponse> {
         let mut own = WatchResponse {
             header: response.header,
@@ -220,7 +220,7 @@ mod tests {
         Span { caller: Caller::default(), key: key.into(), end: Bytes::new() }
     }
 
-    /// A watcher that is also its session.
+    /// Creates a watcher with a session of its own.
     fn watcher(id: i64, next: i64) -> Watcher {
         let (inbox, _) = mpsc::channel(1);
         let session = u64::try_from(id).expect("small");
@@ -238,7 +238,7 @@ mod tests {
         WatchResponse { header, events, ..Default::default() }
     }
 
-    /// Which watcher gets which revisions.
+    /// Returns the revisions that each watcher receives.
     fn got(hub: &mut Hub, id: BroadcastId, response: &WatchResponse) -> String {
         let told = hub.deliver(id, response).into_iter().map(|(_, news)| match news {
             News::Response(_, own) => {
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(got(&mut hub, 1, &events(&[2, 3, 4], 4)), "1:[2, 3, 4] 2:[2, 3, 4] 3:[4]");
     }
 
-    /// What was told by a word about progress is not lost to a compaction.
+    /// Progress of a watcher protects it from a compaction below.
     #[test]
     fn a_watcher_is_as_far_as_its_broadcast() {
         let mut hub = Hub::default();

@@ -1,26 +1,26 @@
 //! Service Watch of the proxy: watchers of the same keys share one watch of the cluster, a *broadcast*.
-//! However many clients look at a key, the cluster sends each event to a proxy once.
+//! The cluster sends each event to a proxy once, however many clients watch the key.
 //!
 //! ```text
 //!  client --- session ---.                        .--- broadcast === cluster
-//!  client --- session ----+--- hub: who gets what -+
+//!  client --- session ----+--- hub: deliveries ----+
 //!  client --- session ---'                        `--- broadcast === cluster
 //! ```
 //!
 //! Rules, etcd's but for the last two (3.7, `server/proxy/grpcproxy`):
-//! * Watchers share when key, end, token and the wish for a leader are the same.
+//! * Watchers share if key, end, token and the requirement of a leader are equal.
 //! * A watcher joins a broadcast that has not passed the revision it begins at; otherwise it gets one of
 //!   its own, which ends as soon as it has caught up with another.
-//! * Every broadcast carries previous values and progress; each watcher gets what it asked for.
+//! * Every broadcast requests previous values and progress; each watcher receives what it requested.
 //! * A new watcher is answered only when its client may read the keys.
-//! * A client that takes nothing ends its own stream, nobody else's for long.
-//! * A broadcast whose connection is lost goes on where it was. Clients do not notice.
-//! * A watcher without a revision begins behind the revision of that check, so that it can join as well.
+//! * A client that does not read ends its own stream and delays others for a bounded time.
+//! * A broadcast is resumed after its connection is lost, unnoticed by clients.
+//! * A watcher without a revision begins after the revision of that check, so that it can share as well.
 //!
 //! Requests for progress are not answered, as in etcd.
 //!
-//! Reading order: [`hub`] (who gets what; pure), [`broadcast`] (the watch of the cluster), [`session`] (one
-//! client's stream).
+//! Reading order: [`hub`] (sharing and deliveries; pure), [`broadcast`] (a watch of the cluster), [`session`]
+//! (a client's stream).
 
 mod broadcast;
 mod hub;
@@ -56,10 +56,10 @@ struct Shared {
     hub: Mutex<Hub>,
 }
 
-/// What may wait for a client that is slow to read.
+/// Bounds of the queues for a slow client.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Responses for one stream that are not in its form yet, and those that are.
+    /// Responses of one stream before and after their conversion.
     pub inbox: usize,
     pub answers: usize,
 }
@@ -82,19 +82,19 @@ impl Watch {
         Self(Arc::new(Shared { env, upstream, namespace, counters, bounds, hub }))
     }
 
-    /// Watchers that have no watch of their own.
+    /// Returns the number of watchers without a watch of their own.
     pub fn sharing(&self) -> usize {
         self.0.hub().sharing()
     }
 }
 
 impl Shared {
-    /// Nothing that panics happens while it is held.
+    /// No code panics while the lock is held.
     fn hub(&self) -> MutexGuard<'_, Hub> {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection to the cluster on behalf of a caller.
+    /// Returns the connection with the credentials of a caller.
     fn upstream(&self, caller: &Caller) -> Upstream {
         let mut upstream = self.upstream.clone();
         for (name, value) in [("token", &caller.token), ("authorization", &caller.authorization)] {

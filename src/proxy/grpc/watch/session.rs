@@ -1,5 +1,5 @@
-//! One client's watch stream: its watchers by id, its requests, and what it is sent. Which of the cluster's
-//! watches they share is the hub's matter.
+//! A client's watch stream: its watchers by id, its requests and responses. The hub decides which watches
+//! they share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::hub::{Caller, News, Span, Watcher};
 use crate::error::Refused;
 use crate::limits::WATCHERS_PER_STREAM_MAX;
 
-/// The id of a watcher that there is not.
+/// The id in responses without a watcher.
 const NO_WATCHER: i64 = -1;
 /// etcd's text.
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
@@ -31,22 +31,22 @@ pub(super) struct Session {
     caller: Caller,
     watchers: BTreeMap<i64, Watching>,
     next_id: i64,
-    /// Watchers so far.
+    /// Number of watchers created so far.
     serial: u64,
     answers: mpsc::Sender<Result<WatchResponse, Status>>,
-    /// Given to the hub with every watcher.
+    /// Queue for the hub's messages.
     inbox: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
 }
 
-/// What is kept of a watcher.
+/// State of a watcher.
 struct Watching {
     serial: u64,
-    /// That it has got last.
+    /// Revision that was sent last.
     header: Option<ResponseHeader>,
 }
 
-/// The stream is over: with a status for the client, or because nobody is there.
+/// The end of a stream: with a status, or because the client is gone.
 struct Over(Option<Status>);
 
 impl Session {
@@ -81,7 +81,7 @@ impl Session {
                 }
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.handle(request).await,
-                    // A client that asks for nothing more has what it wanted.
+                    // The end of requests leaves the watchers open.
                     Ok(None) | Err(_) => return Over(None),
                 }
             };
@@ -96,7 +96,7 @@ impl Session {
             News::Response(serial, response) => (serial, response),
             News::End(status) => return Err(Over(Some(status))),
         };
-        // One that was on its way when its watcher was canceled is for nobody, whoever has the id now.
+        // A response to a cancelled watcher is dropped, also if the id is in use again.
         let watching = self.watchers.get_mut(&response.watch_id);
         let Some(watching) = watching.filter(|watching| watching.serial == serial) else {
             return Ok(());
@@ -136,7 +136,7 @@ impl Session {
         let (key, end) = span(&create);
         let header = match self.check(&key, &end).await {
             Ok(header) => header,
-            // No answer is no refusal.
+            // A failed check is no refusal.
             Err(status) if status.code() == Code::Unavailable => return Err(Over(Some(status))),
             Err(status) => return self.refuse(status.message()).await,
         };
@@ -198,7 +198,7 @@ impl Session {
         self.send(response).await
     }
 
-    /// Whether the client may read the keys; the header tells at which revision the cluster is.
+    /// Checks that the client may read the keys; returns the revision of the cluster.
     async fn check(&self, key: &Bytes, end: &Bytes) -> Result<ResponseHeader, Status> {
         let (mut key, mut range_end) = (key.clone(), end.clone());
         self.shared.namespace.enter_span(&mut key, &mut range_end);
@@ -210,7 +210,7 @@ impl Session {
     }
 }
 
-/// The keys that are watched. As for a member, no key is the first one.
+/// Returns the watched keys. As for a member, an empty key is the first one.
 fn span(create: &WatchCreateRequest) -> (Bytes, Bytes) {
     let key = match create.key.is_empty() {
         true => Bytes::from_static(&[0]),
@@ -236,7 +236,7 @@ mod tests {
     use crate::env::tokio::env;
     use crate::proxy::grpc::upstream::Upstream;
 
-    /// An id that a client uses again is another watcher's: what was on its way to the first is not for it.
+    /// A reused id belongs to another watcher, which does not receive responses to the first.
     #[test]
     fn news_for_a_watcher_that_has_gone_are_for_nobody() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
