@@ -8,7 +8,11 @@
     reason = "a client stands outside the server, in the real world"
 )]
 
+<<<<<<< ours
 use std::io::{Read as _, Write as _};
+=======
+use std::path::Path;
+>>>>>>> theirs
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
@@ -302,24 +306,30 @@ async fn a_revocations_answer_has_the_revision_of_its_own_deletion() {
 }
 
 /// The flag was forgotten, or a disk is not mounted: an empty store would serve as a new cluster.
-#[tokio::test]
-async fn a_used_data_directory_without_its_log_is_not_begun_anew() {
+#[test]
+fn a_used_data_directory_without_its_log_is_not_begun_anew() {
     let (dir, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
-    let port = "127.0.0.1:0".parse().expect("an address");
-    let start = |wal_dir: Option<std::path::PathBuf>| {
-        let mut member = MemberOptions::single("edge", dir.path(), port);
-        member.wal_segment_bytes = 8 << 20;
-        member.wal_dir = wal_dir;
-        Server::start(env(), Options::new(member, vec![port]))
+    // A runtime each: the directory is locked until the last task of a server has ended.
+    let run = |wal_dir: Option<&Path>| -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let port = "127.0.0.1:0".parse().expect("an address");
+            let mut member = MemberOptions::single("edge", dir.path(), port);
+            member.wal_segment_bytes = 8 << 20;
+            member.wal_dir = wal_dir.map(Path::to_owned);
+            let server = Server::start(env(), Options::new(member, vec![port])).await;
+            server.map_err(|fatal| fatal.to_string())?.shutdown().await;
+            Ok(())
+        })
     };
     let apart = logs.path().join("wal");
-    start(Some(apart.clone())).await.expect("it starts").shutdown().await;
-    let refused = start(None).await.err().expect("it is refused").to_string();
+    assert_eq!(run(Some(&apart)), Ok(()));
+    let refused = run(None).expect_err("it is refused");
     let wanted = format!("whose log was in {}, and there is no log in", apart.display());
     assert!(refused.contains(&wanted) && refused.contains("--wal-dir"), "{refused}");
-    start(Some(apart.clone())).await.expect("it goes on").shutdown().await;
+    assert_eq!(run(Some(&apart)), Ok(()), "nothing was changed by the refused start");
     std::fs::remove_dir_all(&apart).expect("it can be removed");
-    let refused = start(Some(apart)).await.err().expect("it is refused").to_string();
+    let refused = run(Some(&apart)).expect_err("it is refused");
     assert!(refused.contains("its log is gone"), "{refused}");
 }
 

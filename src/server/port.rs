@@ -238,7 +238,7 @@ impl<H: Handler> Port<H> {
                 })
             }
         });
-        let conn = TokioIo::new(Lenient::new(Box::new(wire)));
+        let conn = TokioIo::new(wire);
         let connection = self.builder.serve_connection_with_upgrades(conn, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
