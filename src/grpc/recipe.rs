@@ -209,8 +209,8 @@ impl Events {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let requests = tokio_stream::once(request).chain(tokio_stream::pending());
         let (sender, responses) = mpsc::channel(1);
-        let (slow, caller) = (member.clone(), caller.clone());
-        let watch = async move { slow.watch(caller, requests, sender).await };
+        let (member_of_watch, caller) = (member.clone(), caller.clone());
+        let watch = async move { member_of_watch.watch(caller, requests, sender).await };
         Self { responses, session: member.env().spawn("recipe watch", watch) }
     }
 

@@ -117,14 +117,13 @@ impl Endpoints {
         }
         let headers = self.access.headers(request.headers());
         let (parts, body) = request.into_parts();
-        let mut response = match gateway {
+        let redirection = target::redirection(&parts.method, &parts.uri);
+        let mut response = match (gateway, redirection) {
             // Browsers send it before the request itself.
             _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
-            _ if let Some(redirection) = target::redirection(&parts.method, &parts.uri) => {
-                redirection
-            }
-            Some(gateway) => gateway.answer(Request::from_parts(parts, body)).await,
-            None => self.find(&parts).await,
+            (_, Some(redirection)) => redirection,
+            (Some(gateway), None) => gateway.answer(Request::from_parts(parts, body)).await,
+            (None, None) => self.find(&parts).await,
         };
         response.headers_mut().extend(headers);
         response
