@@ -255,6 +255,7 @@ mod tests {
 
     use super::super::{Command, Config, Notice, parse};
     use super::*;
+    use crate::member::InitialState;
 
     fn run(line: &str, text: &str) -> Result<(Config, Vec<Notice>), ConfigError> {
         let line: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -297,14 +298,18 @@ mod tests {
                     initial-cluster: m1=http://localhost:2380\ninitial-cluster-state: ''\n";
         let line = "--name flag --election-timeout 1 --config-file c.yml";
         let (config, notices) = run(line, text).expect("a valid file");
-        assert_eq!(config.name, "m1");
-        assert_eq!(config.heartbeat, Duration::from_millis(50));
-        assert_eq!(config.election_timeout, Duration::from_secs(1));
-        assert_eq!(config.keep_alive_interval, Duration::from_secs(60));
-        assert!(!config.pre_vote && config.wal_dir.is_none() && !config.joins_existing);
-        assert_eq!(config.listen_client.len(), 2);
+        assert_eq!(config.server.member.name, "m1");
+        assert_eq!(config.server.member.heartbeat, Duration::from_millis(50));
+        assert_eq!(config.server.member.election_timeout, Duration::from_secs(1));
+        assert_eq!(config.server.keep_alive_interval, Duration::from_secs(60));
+        assert!(
+            !config.server.member.pre_vote
+                && config.server.member.wal_dir.is_none()
+                && config.server.member.initial_state == InitialState::New
+        );
+        assert_eq!(config.server.listen_client.len(), 2);
         // Unlike on a command line, what is advertised keeps its default.
-        assert_eq!(config.advertise_client[0].as_str(), "http://localhost:2379");
+        assert_eq!(config.server.member.advertise_client_urls[0], "http://localhost:2379");
         assert!(notices.contains(&Notice::LoadedFile("c.yml".into())));
         assert!(!notices.iter().any(|notice| matches!(notice, Notice::UsedVariable { .. })));
         let (empty, _) = run(line, "").expect("a file may say nothing");
@@ -317,10 +322,10 @@ mod tests {
                     allowed-hostname: [a, b]\npeer-transport-security: {allowed-cn: [x], \
                     skip-client-san-verification: true}\n";
         let (config, _) = run("--config-file c.yml", text).expect("a valid file");
-        assert_eq!(config.client_tls.cert_file.to_str(), Some("c.pem"));
-        assert_eq!(config.client_tls.allowed_hostnames, ["a", "b"]);
-        assert_eq!(config.peer_tls.allowed_cns, ["x"]);
-        assert!(config.peer_tls.skip_client_san_verification);
+        assert_eq!(config.server.tls.cert_file.to_str(), Some("c.pem"));
+        assert_eq!(config.server.tls.allowed_hostnames, ["a", "b"]);
+        assert_eq!(config.server.member.peer_tls.allowed_cns, ["x"]);
+        assert!(config.server.member.peer_tls.skip_client_san_verification);
     }
 
     #[test]
@@ -330,17 +335,22 @@ mod tests {
                     corrupt-check-time: 1000000000\ncompact-hash-check-time: 2000000000\n\
                     feature-gates: CompactHashCheck=true,LeaseCheckpoint=true\n";
         let (config, _) = run("--config-file c.yml", text).expect("a valid file");
-        assert_eq!(config.listen_client_http.len(), 1);
-        assert!(!config.gateway && config.time_calls);
-        assert_eq!(Vec::from_iter(&config.access.origins), ["http://a:2", "http://b:1"]);
-        assert_eq!(Vec::from_iter(&config.access.hosts), ["m1", "m2"]);
-        assert_eq!(config.corrupt_check_time, Duration::from_secs(1));
-        assert_eq!(config.compact_hash_check_time, Duration::from_secs(2));
-        assert!(config.compact_hash_check && config.lease_checkpoint);
-        assert!(!config.initial_corrupt_check);
+        assert_eq!(config.server.listen_client_http.len(), 1);
+        assert!(!config.server.gateway && config.server.time_calls);
+        assert_eq!(Vec::from_iter(&config.server.access.origins), ["http://a:2", "http://b:1"]);
+        assert_eq!(Vec::from_iter(&config.server.access.hosts), ["m1", "m2"]);
+        assert_eq!(config.server.member.corrupt_check_time, Duration::from_secs(1));
+        assert_eq!(config.server.member.compact_hash_check_time, Duration::from_secs(2));
+        assert!(
+            config.server.member.compact_hash_check
+                && config.server.member.lease_checkpoint_interval.is_some()
+        );
+        assert!(!config.server.member.initial_corrupt_check);
         let (config, _) = run("--config-file c.yml", "cors: ''\nhost-whitelist: ''\n")
             .expect("both may be empty");
-        assert!(config.access.origins.contains("*") && config.access.hosts.contains("*"));
+        assert!(
+            config.server.access.origins.contains("*") && config.server.access.hosts.contains("*")
+        );
         assert_eq!(
             invalid("compact-hash-check-time: 0"),
             "--compact-hash-check-time must be >0 (set to 0s)"

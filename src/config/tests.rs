@@ -330,7 +330,7 @@ fn tokens_and_hashes_follow_their_flags() {
 
 #[test]
 fn auto_compaction_keeps_time_or_revisions() {
-    let kept = |line| config(line).auto_compaction;
+    let kept = |line| config(line).server.member.auto_compaction;
     let minutes = |minutes: u64| Some(AutoCompaction::Age(Duration::from_secs(60 * minutes)));
     assert_eq!(kept(""), None);
     assert_eq!(kept("--auto-compaction-retention 0s"), None);
@@ -402,8 +402,8 @@ fn rules_across_flags_are_etcds() {
         invalid("--log-outputs stderr,default"),
         "multi logoutput for \"default\" is not supported yet"
     );
-    assert_eq!(config("--quota-backend-bytes -1").quota_bytes, None);
-    assert_eq!(config("--snapshot-count 0").snapshot_count, 10_000);
+    assert_eq!(config("--quota-backend-bytes -1").server.member.quota_bytes, None);
+    assert_eq!(config("--snapshot-count 0").server.member.snapshot_count, 10_000);
 }
 
 #[test]
@@ -650,6 +650,7 @@ fn several_schemes_go_together() {
     let line = format!("--listen-client-urls {urls} --advertise-client-urls {urls}");
     let config = config(&format!("{line} --cert-file c --key-file k"));
     let found: Vec<_> = config
+        .server
         .listen_client
         .iter()
         .map(|listen| (listen.place.to_string(), listen.secure))
@@ -694,6 +695,9 @@ fn origins_and_hosts_of_http_are_lists() {
         usage_error("--cors a"),
         "invalid value \"a\" for flag -cors: URL scheme must be http, https, unix, or unixs: a"
     );
-    assert!(config("--metrics extensive").time_calls && !config("--metrics=any").time_calls);
-    assert!(!config("--enable-grpc-gateway=false").gateway);
+    assert!(
+        config("--metrics extensive").server.time_calls
+            && !config("--metrics=any").server.time_calls
+    );
+    assert!(!config("--enable-grpc-gateway=false").server.gateway);
 }

@@ -281,9 +281,9 @@ fn sign_rsa(
     match method {
         Method::Rs384 => sign!(pkcs1v15::SigningKey::<Sha384>::new(key)),
         Method::Rs512 => sign!(pkcs1v15::SigningKey::<Sha512>::new(key)),
-        Method::Ps256 => sign!(pss::BlindedSigningKey::<Sha256>::new(key)),
-        Method::Ps384 => sign!(pss::BlindedSigningKey::<Sha384>::new(key)),
-        Method::Ps512 => sign!(pss::BlindedSigningKey::<Sha512>::new(key)),
+        Method::Ps256 => sign!(pss::SigningKey::<Sha256>::new(key)),
+        Method::Ps384 => sign!(pss::SigningKey::<Sha384>::new(key)),
+        Method::Ps512 => sign!(pss::SigningKey::<Sha512>::new(key)),
         _ => sign!(pkcs1v15::SigningKey::<Sha256>::new(key)),
     }
 }

@@ -137,9 +137,9 @@ async fn keys_that_do_not_fit_are_refused() {
 }
 
 /// A public key that is not the private one's.
-fn rsa_pair_of_its_own() -> Loaded<RsaPublicKey> {
+fn rsa_pair_of_its_own() -> Loaded<rsa::PublicKey> {
     let read = |name| std::fs::read_to_string(dir().join(name)).expect("it is there");
-    let private = RsaPrivateKey::from_pkcs8_pem(&read("rsa.key")).expect("a key");
-    let other = RsaPublicKey::new(private.n().clone(), 3_u8.into()).expect("a key");
+    let private = rsa::PrivateKey::from_pkcs8_pem(&read("rsa.key")).expect("a key");
+    let other = rsa::PublicKey::new(private.n().as_ref().clone(), 3_u8.into()).expect("a key");
     one_public(Some(private.to_public_key()), Some(other))
 }
