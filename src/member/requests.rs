@@ -75,7 +75,7 @@ impl Member {
         request: TxnRequest,
     ) -> Result<Answer<TxnResponse>, Error> {
         self.check_quota(txn_cost(&request)).await?;
-        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let request = self.checked_txn(request).await?;
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         if !mvcc::is_read_only(&request) {
             let charge = self.charge_for_reads(caller, &request).await?;
@@ -95,9 +95,20 @@ impl Member {
     /// As [`Self::txn_answer`], for a txn that writes, reads little and is this member's own.
     pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
-        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let request = self.checked_txn(request).await?;
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         self.propose_txn(caller, request).await
+    }
+
+    /// A txn that is well formed. A large one is looked at by a thread that may be held.
+    async fn checked_txn(&self, request: TxnRequest) -> Result<TxnRequest, Error> {
+        let ops_max = self.0.options.txn_ops_max;
+        if !mvcc::is_large(&request) {
+            mvcc::check_txn(&request, ops_max)?;
+            return Ok(request);
+        }
+        let check = move || mvcc::check_txn(&request, ops_max).map(|()| request);
+        Ok(self.0.env.blocking("check", check).await?)
     }
 
     async fn propose_txn(
