@@ -128,6 +128,16 @@ impl Applier {
             observe_ms(&self.metrics.compaction_ms, now - since);
             let at = self.env.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.metrics.compacted_last.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+            let revision = self.store.compact_revision();
+            let hash = self.hashes.as_ref().and_then(|hashes| hashes.at(revision));
+            info!(
+                compact_revision = revision.0,
+                took = crate::codec::go_duration(now - since),
+                hash = hash.map(|hash| hash.hash),
+                current_db_size_bytes = self.store.engine().total_bytes(),
+                current_db_size_in_use_bytes = self.store.live_bytes(),
+                "finished scheduled compaction"
+            );
         }
         Ok(!step.finished)
     }
