@@ -10,6 +10,8 @@
 //! (hyper's executor and timer over the traits).
 
 mod dns;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hyper;
 pub mod tokio;
 

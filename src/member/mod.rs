@@ -37,6 +37,8 @@ pub mod compactor;
 mod corruption;
 mod downgrade;
 pub mod first;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod hashes;
 pub mod identity;
 mod join;

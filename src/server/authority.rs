@@ -31,7 +31,7 @@ pub(super) struct Lenient {
     conn: BoxConn,
     reading: Reading,
     /// Read and looked at, not yet handed on.
-    ready: Vec<u8>,
+    pub ready: Vec<u8>,
 }
 
 /// Where in the stream the next byte is.
@@ -52,7 +52,7 @@ impl Lenient {
     }
 
     /// Takes in what was read; what may be handed on is in `ready` then.
-    fn take(&mut self, mut bytes: &[u8]) {
+    pub fn take(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let used = match &mut self.reading {
                 Reading::Preface(seen) => {

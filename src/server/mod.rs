@@ -9,6 +9,8 @@
 
 mod authority;
 mod exporter;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod pings;
 pub mod port;
 

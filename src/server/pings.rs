@@ -150,14 +150,14 @@ impl AsyncWrite for Policed {
 
 /// A frame's head, as far as it matters here.
 #[derive(Clone, Copy)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
+pub(super) struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
 }
 
 /// Where in one direction of the connection the next byte is.
-enum Frames {
+pub(super) enum Frames {
     /// So many bytes of the client's preface have been seen.
     Preface(usize),
     /// So many bytes of a frame's head.
@@ -176,7 +176,7 @@ impl Frames {
     }
 
     /// Tells of each frame whose head ends in `bytes`.
-    fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+    pub fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
         while !bytes.is_empty() {
             let used = match self {
                 Self::None => return,

@@ -29,6 +29,8 @@ mod der;
 mod dial;
 pub mod either;
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod origin;
 mod self_signed;
 pub mod suites;

@@ -13,6 +13,8 @@
 //! ones), `frames` (bodies of gRPC), `refusal` (errors).
 
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod json;
 mod paths;
 mod pieces;

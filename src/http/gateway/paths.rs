@@ -82,7 +82,7 @@ pub(super) fn find(path: &str) -> Option<&'static Rpc> {
     RPCS.get(path)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) fn all() -> impl Iterator<Item = &'static Rpc> {
     RPCS.values()
 }
