@@ -19,10 +19,21 @@ pub const GATEWAY_WHOLE_BYTES: usize = 64 << 10;
 pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Operations in one txn branch (`--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;
+/// Txns around the innermost one: what is decoded at the edge must decode in the log.
+pub const TXN_NESTED_MAX: usize = quorate_proto::depth::NESTED_MAX;
+/// Operations and comparisons of a txn, nested ones counted, that are checked on the caller's thread.
+pub const TXN_INLINE_OPS: usize = 1_000;
+/// Ranges that a txn which writes may read, compare or delete before it is found out how many keys they
+/// hold, and how many these may be in sum, the largest range aside: the applier visits them all.
+pub const TXN_WALKS_UNWEIGHED: usize = 4;
+pub const TXN_WALKED_KEYS_MAX: usize = 1 << 20;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 /// Learners in a cluster (`--max-learners`).
 pub const LEARNERS_MAX: usize = 1;
+/// The last revision, log index and term that a state from elsewhere may stand at: whatever is counted
+/// on from there has room.
+pub const REVISION_MAX: i64 = i64::MAX / 2;
 /// Largest lease TTL, seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 

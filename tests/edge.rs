@@ -8,11 +8,8 @@
     reason = "a client stands outside the server, in the real world"
 )]
 
-<<<<<<< ours
 use std::io::{Read as _, Write as _};
-=======
 use std::path::Path;
->>>>>>> theirs
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};

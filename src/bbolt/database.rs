@@ -14,7 +14,7 @@ use super::page::{Page, Pages};
 use super::writer::{Scan, Source};
 use crate::env::File;
 
-/// An open file. Cheap to clone; keeps nothing in memory but what the meta page said.
+/// An open file. Cheap to clone; keeps nothing in memory but the meta record.
 ///
 /// Every method blocks on the file, and fails with `InvalidData` and a [`Corrupt`] inside when the
 /// file is damaged.
@@ -49,9 +49,6 @@ impl Database {
         while let Some(Element { key, is_bucket, .. }) = cursor.next()? {
             if !is_bucket {
                 return Err(cursor.page().corrupt("a key outside of any bucket"));
-            }
-            if names.last().is_some_and(|last| *last >= key) {
-                return Err(cursor.page().corrupt("buckets do not ascend"));
             }
             names.push(key);
         }
@@ -107,7 +104,7 @@ impl Source for Database {
     }
 }
 
-/// Finds the meta pages without knowing the page size, as bbolt does: page 0 tells it, and if that is
+/// Finds the meta pages without knowing the page size, as bbolt does: page 0 has it, and if that is
 /// not valid, page 1 is looked for where it would be for each possible size.
 fn newest_meta(file: &dyn File) -> io::Result<Meta> {
     let first = read_meta(file, 0)?;

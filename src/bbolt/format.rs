@@ -85,7 +85,7 @@ impl Header {
     }
 }
 
-/// What a meta page says about the file.
+/// A decoded meta record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub page_bytes: u32,
@@ -98,7 +98,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Decodes the record behind a page header, or says why it does not count.
+    /// Decodes the record behind a page header, or returns why it does not count.
     pub fn decode(page: &[u8]) -> Result<Self, &'static str> {
         let record = page.get(HEADER_BYTES..HEADER_BYTES + META_BYTES).ok_or("too short")?;
         if u32_at(record, 0) != MAGIC {

@@ -11,7 +11,7 @@ use super::format::{
 };
 use crate::env::File;
 
-/// The file and what its meta page says: enough to load any page.
+/// The file and its meta record: enough to load any page.
 #[derive(Clone)]
 pub struct Pages {
     pub file: Arc<dyn File>,
@@ -20,7 +20,7 @@ pub struct Pages {
 
 impl Pages {
     /// Reads the first page of leaf or branch page `id`, and its table of elements if that is longer.
-    /// What lies in overflow pages is read when asked for.
+    /// What lies in overflow pages is read on demand.
     pub fn load(&self, id: Pgid) -> io::Result<Page> {
         let wrong = |what| Corrupt::Page { page: id, what };
         if id < 2 || id >= self.meta.high_water {

@@ -1,5 +1,5 @@
 //! The SHA-256 that etcd puts behind a database when it saves a snapshot, so that a damaged or partial
-//! file is told from a whole one. Does not look into the database.
+//! file is distinguished from a whole one. Does not look into the database.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::env::File;
 use crate::limits::BBOLT_CHUNK_BYTES;
 
 const HASH_BYTES: usize = 32;
-/// A database's size is a multiple of this, a sealed one's is not: so etcd tells them apart.
+/// A database's size is a multiple of this, a sealed one's is not: so etcd distinguishes them.
 const SECTOR_BYTES: u64 = 512;
 
 /// What [`check_seal`] found.

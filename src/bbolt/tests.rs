@@ -1,5 +1,5 @@
 //! What is written is read back, a file made by etcd is read and copied, and no damage does more than
-//! give an error. No bbolt code of others takes part: `testdata/README` says how to compare with it.
+//! give an error. No bbolt code of others takes part: `testdata/README` describes how to compare with it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -70,7 +70,7 @@ fn owned((key, value): (&Vec<u8>, &Vec<u8>)) -> (Bytes, Bytes) {
     (key.clone().into(), value.clone().into())
 }
 
-/// A source that says what it is told to say, sorted or not.
+/// A source of fixed rows, sorted or not.
 struct Raw(Vec<(&'static str, Vec<(Bytes, Bytes)>)>);
 
 impl Source for Raw {
@@ -325,6 +325,10 @@ mod damage {
     fn is_named() {
         let pages = sound().len() / 4096;
         let (root, branch) = ((pages - 1) * 4096, (pages - 2) * 4096);
+        // Its first child only, which is the page itself.
+        let itself = ((pages - 2) as u64).to_le_bytes();
+        let mut endless = patched(branch + 24, &itself);
+        endless[branch + 10..branch + 12].copy_from_slice(&[1, 0]);
         let cases: Vec<(Vec<u8>, String)> = vec![
             (Vec::new(), "not a bbolt file: neither meta page is valid: too short".into()),
             (
@@ -347,10 +351,8 @@ mod damage {
             (patched(branch + 10, &[0]), page(pages - 2, "a branch page without children")),
             (patched(branch + 24, &[1]), page(1, "outside of the file")),
             (patched(branch + 24, &[0xff; 8]), page(usize::MAX, "outside of the file")),
-            (
-                patched(branch + 24, &((pages - 2) as u64).to_le_bytes()),
-                page(pages - 2, "a tree that leads back to itself"),
-            ),
+            (patched(branch + 24, &itself), page(pages - 2, "keys do not ascend")),
+            (endless, page(pages - 2, "a tree that leads back to itself")),
             (patched(branch + 24 + 16, &[3]), page(3, "keys do not ascend")),
         ];
         for (image, expected) in cases {
@@ -379,6 +381,18 @@ mod damage {
         image[4096..8192].copy_from_slice(&old[4096..8192]);
         let database = open(image).expect("meta page 0 is valid");
         assert_eq!(read(&database).expect("the rest is sound"), uniform(5, 9, 20));
+    }
+
+    #[test]
+    fn to_a_separator_is_found_by_a_walk_as_by_a_search() {
+        // The first key of the second leaf becomes larger where its parent has it: a search for it would
+        // go to the first leaf.
+        let (sound, branch) = (sound(), (sound().len() / 4096 - 2) * 4096);
+        let element = branch + 16 + 16;
+        let word = |at: usize| u32::from_le_bytes(sound[at..at + 4].try_into().expect("four"));
+        let last = element + word(element) as usize + word(element + 4) as usize - 1;
+        let error = message(patched(last, &[0xff]));
+        assert!(error.ends_with("keys do not ascend"), "{error}");
     }
 
     proptest! {

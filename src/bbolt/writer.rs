@@ -2,7 +2,7 @@
 //! them. No files and no sockets: the result is an iterator of chunks.
 //!
 //! The file has a real, empty freelist page, which bbolt in every version and with every option opens
-//! without walking the whole file (it would have to for a file that says "no freelist").
+//! without walking the whole file (it would have to for a file without a freelist).
 
 use std::io;
 use std::vec;
@@ -22,7 +22,7 @@ const FIRST_TREE_PAGE: Pgid = 3;
 /// bbolt writes transaction n to meta page n mod 2.
 const TXID: u64 = 2;
 
-/// What is to be written. Asked twice, and the answers must be the same: a database snapshot.
+/// What is to be written. Read twice, with the same result: a database snapshot.
 pub trait Source {
     /// Names of the buckets, in any order.
     fn buckets(&self) -> io::Result<Vec<Bytes>>;
@@ -71,7 +71,7 @@ impl Plan {
 
     /// The second pass: the file from front to back, in chunks of [`BBOLT_CHUNK_BYTES`] (the last one
     /// may be shorter). After an error there are no more chunks and the file is not valid; it is an
-    /// error, too, if `source` does not say again what it said to [`plan`].
+    /// error, too, if `source` does not give the rows again that it gave to [`plan`].
     pub fn emit<S: Source>(self, source: S) -> Emit<S> {
         let mut writer = PageWriter { next: FIRST_TREE_PAGE, out: BytesMut::new() };
         for id in 0..FREELIST_PAGE {

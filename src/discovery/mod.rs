@@ -11,6 +11,8 @@
 //! Keys, texts and the order in which members count are etcd's, so that members of both kinds can meet.
 //! Nothing is stored here, and a member that has a log is not to come here.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod registry;
 pub mod srv;
 

@@ -29,8 +29,8 @@ pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Resu
     check(&cluster, config)?;
     let secured = cluster.members().any(|(_, urls)| urls.iter().any(|url| url.scheme() == "https"));
     // Without a CA of its own a client trusts the domain's.
-    if secured && config.peer_tls.trusted_ca_file.as_os_str().is_empty() {
-        config.peer_tls.server_name = srv.domain.clone();
+    if secured && config.server.member.peer_tls.trusted_ca_file.as_os_str().is_empty() {
+        config.server.member.peer_tls.server_name = srv.domain.clone();
     }
     config.initial_cluster = cluster;
     Ok(())

@@ -26,3 +26,5 @@ pub use options::Options;
 /// Where an engine's files live; in memory, for tests and the simulator.
 pub use rocksdb::Env as Place;
 pub use snapshot::{Cursor, Pair, Snapshot};
+#[cfg(test)]
+pub(crate) use tests::marks_passed;

@@ -86,7 +86,7 @@ impl Options {
             DBCompressionType::Lz4,
             DBCompressionType::Lz4,
         ]);
-        // Compacting the revisions leaves runs of deletions; give their space back without being asked.
+        // Compacting the revisions leaves runs of deletions; give their space back automatically.
         rocks.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
         rocks
     }

@@ -87,3 +87,14 @@ fn production_options_open_on_a_real_directory() {
     let engine = Engine::open(dir.path(), &Options::default()).expect("opens again");
     assert!(engine.snapshot().get(Cf::Head, b"a").expect("reads").is_some());
 }
+
+/// How many marks of deleted entries the reads of `work`, which stays on this thread, pass.
+pub(crate) fn marks_passed(work: impl FnOnce()) -> u64 {
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::EnableCount);
+    let mut perf = rocksdb::perf::PerfContext::default();
+    perf.reset();
+    work();
+    let passed = perf.metric(rocksdb::perf::PerfMetric::InternalDeleteSkippedCount);
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::Disable);
+    passed
+}

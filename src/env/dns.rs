@@ -94,7 +94,7 @@ impl NameServers {
 
 /// A server's answer.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Services(Vec<Service>),
     /// There is no such name, or none with such a record.
     Nothing,
@@ -158,7 +158,7 @@ fn packet(bytes: &[u8], id: u16) -> Option<Packet<'_>> {
     (packet.id() == id && packet.has_flags(PacketFlag::RESPONSE)).then_some(packet)
 }
 
-fn read(bytes: &[u8], id: u16) -> Answer {
+pub(super) fn read(bytes: &[u8], id: u16) -> Answer {
     let Some(packet) = packet(bytes, id) else { return Answer::Trouble };
     match packet.rcode() {
         RCODE::NoError => {}

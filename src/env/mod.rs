@@ -12,6 +12,8 @@
 #[cfg(test)]
 pub mod clocks;
 mod dns;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hyper;
 pub mod places;
 pub mod tokio;

@@ -7,7 +7,6 @@
 //! [`pprof`] (profiles), `member` (a member as [`Served`]), `rows` (its state as metrics).
 
 pub mod access;
-mod compress;
 pub mod gateway;
 mod health;
 mod member;

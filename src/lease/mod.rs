@@ -96,7 +96,8 @@ impl Leases {
         for checkpoint in checkpoints {
             let id = LeaseId(checkpoint.id);
             if let Some(lease) = self.table.get_mut(&id) {
-                lease.remaining_s = checkpoint.remaining_ttl;
+                // Bounded as in a row of the bucket; leaders write nothing else.
+                lease.remaining_s = checkpoint.remaining_ttl.clamp(0, LEASE_TTL_MAX_S);
                 save(write, id, *lease);
             }
         }
@@ -115,18 +116,32 @@ impl Leases {
 /// The lease as `view` has it.
 pub fn find(view: &View, id: LeaseId) -> Result<Option<leasepb::Lease>, Fatal> {
     let value = view.get(Cf::Lease, &id.0.to_be_bytes())?;
-    value.map(|value| decode(&id.0.to_be_bytes(), value)).transpose()
+    value.map(|value| check_row(&id.0.to_be_bytes(), value)).transpose()
 }
 
 /// All leases as `view` has them, by id.
 pub fn list(view: &View) -> Result<Vec<leasepb::Lease>, Fatal> {
     view.scan(Cf::Lease)
-        .map(|row| row.map_err(Fatal::from).and_then(|(k, v)| decode(&k, v)))
+        .map(|row| row.map_err(Fatal::from).and_then(|(k, v)| check_row(&k, v)))
         .collect()
 }
 
-fn decode(key: &[u8], value: Bytes) -> Result<leasepb::Lease, Fatal> {
-    leasepb::Lease::decode(value).map_err(|e| Fatal::new(format!("lease record {key:02x?}"), e))
+/// Reads a row of the bucket, which may come from elsewhere: refuses what no grant makes, so that times
+/// to live can be added to a clock.
+pub fn check_row(key: &[u8], value: Bytes) -> Result<leasepb::Lease, Fatal> {
+    let refused = |why: String| Fatal::new(format!("lease record {key:02x?}"), why);
+    let lease = leasepb::Lease::decode(value).map_err(|e| refused(e.to_string()))?;
+    if key != lease.id.to_be_bytes() || lease.id == 0 {
+        return Err(refused(format!("it is of lease {}", lease.id)));
+    }
+    for (what, seconds) in [("TTL", lease.ttl), ("remaining TTL", lease.remaining_ttl)] {
+        if !(0..=LEASE_TTL_MAX_S).contains(&seconds) {
+            return Err(refused(format!(
+                "{what} {seconds} is not between 0 and {LEASE_TTL_MAX_S}"
+            )));
+        }
+    }
+    Ok(lease)
 }
 
 fn save(write: &mut Write<'_>, id: LeaseId, lease: Lease) {

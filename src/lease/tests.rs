@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::etcdserverpb::{LeaseCheckpoint, PutRequest};
+use quorate_proto::leasepb;
 
-use super::{Lease, Leases, find, list};
+use super::{Lease, Leases, check_row, find, list};
 use crate::engine::{Engine, Options, Place};
 use crate::error::Refused;
 use crate::limits::LEASE_TTL_MAX_S;
@@ -80,4 +82,25 @@ fn a_restart_finds_leases_and_checkpoints_as_of_the_flush() {
     let leases = Leases::load(&open(&place)).expect("loads");
     assert_eq!(leases.get(LeaseId(7)), Some(Lease { ttl_s: 600, remaining_s: 30 }));
     assert_eq!(leases.iter().count(), 1, "a checkpoint does not make a lease");
+}
+
+#[test]
+fn a_record_from_elsewhere_that_no_grant_makes_is_refused() {
+    let row = |id: i64, ttl, remaining_ttl| leasepb::Lease { id, ttl, remaining_ttl };
+    let cases = [
+        (row(7, i64::MAX, 0), "TTL 9223372036854775807 is not between 0 and 9000000000"),
+        (row(7, LEASE_TTL_MAX_S + 1, 0), "TTL 9000000001 is not"),
+        (row(7, -1, 0), "TTL -1 is not"),
+        (row(7, 1, i64::MAX), "remaining TTL 9223372036854775807 is not"),
+        (row(7, 1, -1), "remaining TTL -1 is not"),
+        (row(8, 1, 0), "it is of lease 8"),
+    ];
+    for (lease, why) in cases {
+        let refused = check_row(&7_i64.to_be_bytes(), lease.encode_to_vec().into());
+        let error = refused.expect_err(why).to_string();
+        assert!(error.contains(why) && error.contains("07]"), "{error}");
+    }
+    let fine = row(7, LEASE_TTL_MAX_S, LEASE_TTL_MAX_S);
+    assert_eq!(check_row(&7_i64.to_be_bytes(), fine.encode_to_vec().into()).expect("fits"), fine);
+    assert!(check_row(b"\0", fine.encode_to_vec().into()).is_err(), "a key that is no id");
 }

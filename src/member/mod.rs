@@ -21,6 +21,8 @@
 
 mod applier;
 mod caller;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod lessor;
 mod links;
 pub mod options;

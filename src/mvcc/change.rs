@@ -12,7 +12,7 @@ use crate::types::LeaseId;
 
 /// Records a change: in history, as the newest state, the state it supersedes among the versions, its
 /// lease, and the count of keys. `newest` is the state so far; a `kv` of version 0 is a deletion, with
-/// key and mod revision only. Tells how many bytes of history that is.
+/// key and mod revision only. Returns how many bytes of history that is.
 pub(super) fn record(
     overlay: &mut Overlay,
     chunks: &mut Chunks,

@@ -1,4 +1,4 @@
-//! What an entry changed: its events, as watchers are told them. Of more than is worth its memory only
+//! What an entry changed: its events, as watchers receive them. Of more than is worth its memory only
 //! between which keys it is; history has the events. No store.
 
 use bytes::Bytes;
@@ -51,7 +51,7 @@ impl Changed {
         self.between.is_some()
     }
 
-    /// Adds the change that made `kv`; a single one is always told.
+    /// Adds the change that made `kv`; a single one is always kept.
     pub(super) fn add(&mut self, kind: EventType, kv: KeyValue, prev_kv: Option<KeyValue>) {
         self.count += 1;
         if kind == EventType::Put {

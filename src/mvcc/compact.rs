@@ -6,8 +6,12 @@
 //! there.
 //!
 //! What goes is found through what superseded it, so a compaction costs as much as was written since
-//! the one before, not as much as is stored: every change in (last compaction, C] gives up the states
-//! of its key before it; a deletion in [last compaction, C) gives up itself.
+//! the one before, not as much as is stored: every change in (last compaction, C] gives up the state of
+//! its key before it; a deletion in [last compaction, C) gives up itself.
+//!
+//! There is one such state at most, since earlier changes gave up theirs. Each is found by one seek that
+//! lands on it: deleted entries stay in the engine as marks until its own compaction, and a scan over
+//! the marks of a key that is written all the time costs as much as all its history.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +23,7 @@ use crate::engine::{Batch, Cf};
 use crate::error::Fatal;
 use crate::plant;
 
-/// How far the deletions of the current compaction are. Not stored: whoever starts over finds less
+/// How far the deletions of the current compaction are. Not stored: a restart begins anew and finds less
 /// to delete.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Progress {
@@ -30,16 +34,28 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Where to go on. A change at an older target was judged by that target: look at it again.
-    fn resume(self, position: Position) -> Rev {
+    /// Where to go on. A deletion at an older target was judged by that target, so it is looked at
+    /// again.
+    fn resume(self, position: Position) -> Resume {
         let begin = Rev::first(position.cleaned.0.max(0));
         let next = self.next.unwrap_or(begin).max(begin);
-        if self.target == position.compacted.0 {
+        let from = if self.target == position.compacted.0 {
             next
         } else {
             next.min(Rev::first(self.target)).max(begin)
-        }
+        };
+        // At the last compaction, too, every change has given up what was before it.
+        Resume { from, fresh: next.max(Rev::first(position.cleaned.0.saturating_add(1))) }
     }
+}
+
+/// Where a step begins.
+#[derive(Clone, Copy)]
+struct Resume {
+    /// The first change to look at.
+    from: Rev,
+    /// The first whose predecessor may still be there.
+    fresh: Rev,
 }
 
 /// What one step has done.
@@ -59,7 +75,7 @@ impl Store {
     }
 
     /// Looks at up to `changes_max` changes and deletes what they gave up. Called by the one writer,
-    /// between batches. Deletes only what nobody can read, so it may be lost, or done again, without harm.
+    /// between batches. Deletes only what no reader can reach, so it may be lost, or done again, without harm.
     pub fn compact_step(&self, changes_max: usize) -> Result<Step, Fatal> {
         let mut writer = self.enter();
         let mut position = writer.base.position;
@@ -68,8 +84,8 @@ impl Store {
             return Ok(Step { finished: true, forgotten: 0 });
         }
         let mut batch = writer.batch();
-        let from = self.progress().resume(position);
-        let swept = sweep(&writer.base.reader(), &mut batch, from, target, changes_max)?;
+        let resume = self.progress().resume(position);
+        let swept = sweep(&writer.base.reader(), &mut batch, resume, target, changes_max)?;
         let next = swept.next;
         position.live_bytes -= swept.bytes;
         if next.is_none() {
@@ -81,17 +97,17 @@ impl Store {
     }
 }
 
-/// Looks at changes from `from` up to main revision `target`.
+/// Looks at changes up to main revision `target`.
 fn sweep(
     reader: &super::reader::Reader<'_>,
     batch: &mut Batch,
-    from: Rev,
+    resume: Resume,
     target: i64,
     changes_max: usize,
 ) -> Result<Swept, Fatal> {
     let upper = RevKey::new(Rev::first(target + 1), false);
     let mut cursor = reader.cursor(Cf::Key, Some(upper.as_bytes()));
-    cursor.seek(RevKey::new(from, false).as_bytes())?;
+    cursor.seek(RevKey::new(resume.from, false).as_bytes())?;
     let mut versions = Versions::new(*reader);
     let mut swept = Swept::default();
     for _ in 0..changes_max {
@@ -99,9 +115,12 @@ fn sweep(
         let (rev, tombstone) = RevKey::parse(key)?;
         let kv = KvRef::parse(record)?;
         // Before a key's first state there can only be a deletion, which gives up itself.
-        if tombstone || kv.version != 1 {
-            // What was before a state that is gone already went with it.
-            versions.before(kv.key, rev, &mut |older| swept.forget(batch, kv.key, older))?;
+        let supersedes = tombstone || kv.version != 1;
+        if rev >= resume.fresh
+            && supersedes
+            && let Some(older) = versions.before(kv.key, rev)?
+        {
+            swept.forget(batch, kv.key, older);
         }
         let kept_until = target + i64::from(plant::COMPACTION_DROPS_TOMBSTONE.is_planted());
         if tombstone && rev.main < kept_until {
@@ -129,20 +148,18 @@ fn sweep(
 struct Swept {
     /// Where to go on, if not at the end.
     next: Option<Rev>,
-    /// What was deleted already: a deletion is found twice, by itself and by what came after it.
+    /// States that were deleted.
     gone: BTreeSet<Rev>,
     bytes: u64,
 }
 
 impl Swept {
-    /// Deletes a state; tells whether it was still there.
-    fn forget(&mut self, batch: &mut Batch, key: &[u8], state: Outline) -> bool {
-        let fresh = self.gone.insert(state.rev);
-        if fresh {
+    /// Deletes a state, once.
+    fn forget(&mut self, batch: &mut Batch, key: &[u8], state: Outline) {
+        if self.gone.insert(state.rev) {
             self.bytes += state.stored_bytes();
             batch.delete(Cf::Key, RevKey::new(state.rev, state.is_tombstone()).as_bytes());
             batch.delete(Cf::Versions, &version_key(key, state.rev));
         }
-        fresh
     }
 }

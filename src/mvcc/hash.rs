@@ -73,7 +73,7 @@ fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Halt> {
         let (at, tombstone) = RevKey::parse(key)?;
         // Older members delete a deletion made at the compaction, newer ones keep it.
         let disputed = tombstone && at.main == reader.compacted;
-        // A change of no key, which a restored backup may begin with, is nobody's newest and counts.
+        // A change of no key, which a restored backup may begin with, is no key's newest and counts.
         let counts = kept.counts(at, reader.compacted) || record.is_empty();
         if counts && !disputed {
             hash = crc32c::crc32c_append(hash, key);
@@ -85,7 +85,7 @@ fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Halt> {
 }
 
 /// Which changes at or before the compaction are part of the fingerprint: of each key alive at the
-/// revision asked for, the newest. 16 bytes for each key whose newest is that old.
+/// requested revision, the newest. 16 bytes for each key whose newest is that old.
 struct Kept {
     any: bool,
     /// Sorted.

@@ -72,7 +72,7 @@ fn events(
         seen += 1;
         current = rev.main;
         let kv = KvRef::parse(record)?;
-        // A change of no key, which a restored backup may begin with, is nothing to tell.
+        // A change of no key, which a restored backup may begin with, is no event.
         if !record.is_empty() && wanted(kv.key) {
             let event = event(reader, rev, tombstone, kv, prev_kv)?;
             let states = event.kv.iter().chain(&event.prev_kv);

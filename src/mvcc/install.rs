@@ -6,6 +6,7 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::compact::Progress;
 use super::counts::Chunks;
+use super::foreign::Rows;
 use super::keys::{Rev, RevKey};
 use super::overlay::Overlay;
 use super::reader::Reader;
@@ -69,7 +70,7 @@ impl View {
     }
 }
 
-/// The rows of `meta` that say up to which entry a state has got: what another cluster's copy must say
+/// The rows of `meta` with the position of a state in the log: what another cluster's copy must have
 /// differently to be the beginning of a new one.
 pub fn position_rows(applied: Index, term: Term) -> [(Bytes, Bytes); 2] {
     let row =
@@ -94,7 +95,7 @@ impl Store {
     /// Replaces everything by `source`: pairs of etcd's buckets, those of [`Cf::Key`] in key order.
     /// Readers see the old state until the new one is whole and durable. Blocks.
     ///
-    /// A crash on the way leaves either the old state or one whose applied index is 0, which says that
+    /// A crash on the way leaves either the old state or one whose applied index is 0, which means that
     /// it must be installed again.
     pub fn install<E>(
         &self,
@@ -106,6 +107,7 @@ impl Store {
         let mut install = Install::begin(self)?;
         for row in source {
             let (cf, key, value) = row.map_err(|e| Fatal::new("reading a snapshot", e))?;
+            install.rows.check(cf, &key, &value)?;
             match cf {
                 Cf::Key => install.change(&key, value)?,
                 // Follows from the cluster's version.
@@ -130,9 +132,9 @@ struct Install<'a> {
     chunks: Chunks,
     /// Of history so far.
     bytes: u64,
-    /// The last change.
-    last: Option<Rev>,
-    /// Held back to the end: it says where the state stands.
+    /// What came so far, checked.
+    rows: Rows,
+    /// Held back to the end: it holds the position of the state.
     meta: Vec<(Bytes, Bytes)>,
 }
 
@@ -150,22 +152,18 @@ impl<'a> Install<'a> {
         writer.write(batch)?;
         let snapshot = store.engine().snapshot();
         let (overlay, chunks) = (Overlay::default(), Chunks::empty());
-        Ok(Self { writer, snapshot, overlay, chunks, bytes: 0, last: None, meta: Vec::new() })
+        let (rows, meta) = (Rows::default(), Vec::new());
+        Ok(Self { writer, snapshot, overlay, chunks, bytes: 0, rows, meta })
     }
 
     fn reader(&self) -> Reader<'_> {
-        let revision = self.last.map_or(0, |rev| rev.main);
+        let revision = self.rows.last().map_or(0, |rev| rev.main);
         let overlay = Some(&self.overlay);
         Reader { snapshot: &self.snapshot, overlay, revision, compacted: -1 }
     }
 
     fn change(&mut self, key: &[u8], record: Bytes) -> Result<(), Fatal> {
         let (rev, tombstone) = RevKey::parse(key)?;
-        if self.last.is_some_and(|last| last >= rev) {
-            let what = format!("revision {rev:?} comes after {:?}", self.last);
-            return Err(Fatal::new("reading a snapshot", what));
-        }
-        self.last = Some(rev);
         if record.is_empty() {
             // A change of no key: see `raised_rows`. Members must agree on history byte for byte.
             self.bytes += key.len() as u64;
@@ -204,7 +202,7 @@ impl<'a> Install<'a> {
         }
         // etcd does not store its revision: it is that of the last change, or of a compaction that left
         // no change behind.
-        let last = self.last.map_or(Position::EMPTY.revision.0, |rev| rev.main);
+        let last = self.rows.last().map_or(Position::EMPTY.revision.0, |rev| rev.main);
         let compacted = self.compacted()?.unwrap_or(-1);
         batch.put(Cf::Meta, meta::REVISION, &last.max(compacted).to_be_bytes());
         batch.put(Cf::Meta, meta::LIVE_BYTES, &self.bytes.to_be_bytes());

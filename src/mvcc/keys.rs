@@ -31,6 +31,14 @@ impl Rev {
         Self { main, sub: 0 }
     }
 
+    /// The last change that could come before this one, which is not the very first.
+    pub fn before(self) -> Self {
+        match self.sub {
+            0 => Self::last(self.main - 1),
+            sub => Self { sub: sub - 1, ..self },
+        }
+    }
+
     /// The last change that a main revision could have.
     pub fn last(main: i64) -> Self {
         Self { main, sub: i64::MAX }

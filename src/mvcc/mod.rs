@@ -1,5 +1,5 @@
-//! The key space with its history, as etcd keeps it: every change gets a revision, and reads may ask
-//! for any revision that was not compacted. Pure state over the engine: no clock, no tasks, no random
+//! The key space with its history, as etcd keeps it: every change gets a revision, and reads may name
+//! any revision that was not compacted. Pure state over the engine: no clock, no tasks, no random
 //! numbers, no hash order, so equal entries make equal stores on every member.
 //!
 //! # Layout
@@ -28,18 +28,20 @@
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
 //! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `sorted`, `stream` and `txn` for what requests mean,
-//! `changed` for what is told of them, `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
+//! `changed` for their events, `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
 
 mod change;
 mod changed;
 mod check;
 mod compact;
 mod counts;
+mod foreign;
 mod hash;
 mod history;
 mod install;
 mod interval;
 mod keys;
+mod overlaps;
 mod overlay;
 mod pages;
 mod range;
@@ -53,10 +55,14 @@ mod sums;
 mod tests;
 mod txn;
 mod view;
+mod walks;
 mod write;
 
 pub use changed::Changed;
-pub use check::{check_delete_range, check_put, check_range, check_range_stream, check_txn};
+pub use check::{
+    check_delete_range, check_put, check_range, check_range_stream, check_txn, is_large,
+};
+pub use foreign::{Rows, raised};
 pub use hash::HashKv;
 pub use history::{Events, Most};
 pub use install::{position_rows, raised_rows, revision_of};
@@ -67,6 +73,7 @@ pub use store::{Position, Store};
 pub use stream::RangeStream;
 pub use txn::{is_read_only, is_serializable, reads_much};
 pub use view::View;
+pub use walks::walks_much;
 pub use write::{Committed, Write};
 
 use crate::engine::EngineError;

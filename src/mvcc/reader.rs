@@ -25,7 +25,7 @@ pub(super) struct Reader<'a> {
     pub compacted: i64,
 }
 
-/// A key that is alive at the revision asked for.
+/// A key that is alive at the requested revision.
 pub(super) enum Found<'a> {
     /// Its newest state, with its sub revision.
     Newest(i64, KvRef<'a>),
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         shared_kv(&record)
     }
 
-    /// Shows every key of `range` that is alive at `rev`, in key order, until told to stop.
+    /// Passes every key of `range` that is alive at `rev` to `visit`, in key order, until it breaks.
     pub fn walk(
         &self,
         range: &KeyRange,
@@ -170,7 +170,7 @@ impl<'a> Versions<'a> {
         Self { reader, cursor: None }
     }
 
-    /// The newest superseded state of `key` at or before the main revision. Only to be asked when the
+    /// The newest superseded state of `key` at or before the main revision. Only valid when the
     /// head is newer than that, else the head is the answer.
     pub fn newest(&mut self, key: &[u8], main: i64) -> Result<Option<Outline>, Fatal> {
         self.at_or_before(key, Rev::last(main))
@@ -186,24 +186,9 @@ impl<'a> Versions<'a> {
         outline_here(cursor, &at[..prefix])
     }
 
-    /// Shows the superseded states of `key` strictly before `rev`, newest first, while `visit` wants more.
-    pub fn before(
-        &mut self,
-        key: &[u8],
-        rev: Rev,
-        visit: &mut dyn FnMut(Outline) -> bool,
-    ) -> Result<(), Fatal> {
-        let mut next = self.at_or_before(key, rev)?;
-        let prefix = version_prefix(key);
-        while let Some(outline) = next {
-            if outline.rev < rev && !visit(outline) {
-                break;
-            }
-            let cursor = self.cursor.as_mut().expect("the first look placed it");
-            cursor.next()?;
-            next = outline_here(cursor, &prefix)?;
-        }
-        Ok(())
+    /// The newest superseded state of `key` strictly before `rev`.
+    pub fn before(&mut self, key: &[u8], rev: Rev) -> Result<Option<Outline>, Fatal> {
+        self.at_or_before(key, rev.before())
     }
 }
 

@@ -6,7 +6,7 @@
 //! Of a value only a few bytes are kept, those behind the place where it leaves a value that is known
 //! as a whole, the run's pivot: values that leave it at different places are in the order of these
 //! places, and those that leave it at the same place in that of what follows. Two that have even that in
-//! common are read again, and told by where they leave one of the two.
+//! common are read again, and told apart by where they leave one of the two.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -206,7 +206,7 @@ impl Run {
                 run.entries.truncate(keys_max);
                 return Ok(run);
             }
-            // All have much in common: where they leave one of them tells more.
+            // All have much in common: where they leave one of them distinguishes more.
             pivot = Some(middle(&run.entries).value(scan, reader)?);
         }
     }

@@ -28,7 +28,7 @@ pub struct Position {
     /// Its term.
     pub term: Term,
     /// What history takes: keys and values of `Cf::Key`. Counted, not measured, so it is the same for
-    /// the same entries and costs nothing to ask for.
+    /// the same entries and costs nothing to read.
     pub live_bytes: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct Store {
 
 struct Shared {
     engine: Engine,
-    /// The last committed moment. Replaced as a whole, so nobody sees a revision of one moment with
+    /// The last committed moment. Replaced as a whole, so no reader sees a revision of one moment with
     /// the data of another.
     published: RwLock<View>,
     writing: AtomicBool,
@@ -154,7 +154,7 @@ impl Store {
         &self.shared.engine
     }
 
-    /// Makes what is committed durable and tells up to which entry. Blocks.
+    /// Makes what is committed durable. Returns the last entry that is. Blocks.
     pub fn flush(&self) -> Result<Index, Fatal> {
         // Taken before: the flush may take in more, never less.
         let applied = self.applied();
@@ -185,7 +185,7 @@ impl Store {
 /// The right to write, held by one at a time.
 pub(super) struct Writer<'a> {
     store: &'a Store,
-    /// What was committed when it began; nobody else writes, so this is the present.
+    /// What was committed when it began; there is one writer, so this is the present.
     pub base: View,
 }
 

@@ -1,6 +1,6 @@
 //! A RangeStream: one range read chunk by chunk, each from the state as it is then, all at the
 //! revision of the first (etcd 3.7 `server/etcdserver/v3_server.go`). No snapshot is held between two
-//! chunks, so a reader may take its time; what it asks for may be compacted meanwhile, and is refused
+//! chunks, so a reader may take its time; its revision may be compacted meanwhile, and is refused
 //! then, as etcd does it.
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ const FIRST_KEYS: usize = if cfg!(test) { 2 } else { STREAM_CHUNK_KEYS };
 
 /// What is left of the range after the chunks so far.
 pub struct RangeStream {
-    /// Its key and its revision go on with the chunks; its limit is what the client asked for.
+    /// Its key and its revision go on with the chunks; its limit is the client's.
     request: RangeRequest,
     /// The present when the stream began; not known before.
     began: Option<i64>,
@@ -116,7 +116,7 @@ impl RangeStream {
 
 impl View {
     /// The next chunk of a stream, read from this state. The last one has a header, with the revision
-    /// that the stream began at, and tells count and whether there is more.
+    /// that the stream began at, with the count and whether there is more.
     pub fn range_chunk(&self, stream: &mut RangeStream) -> Outcome<RangeResponse> {
         settle(stream.chunk(self.reader()))
     }

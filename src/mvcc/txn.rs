@@ -66,7 +66,7 @@ pub fn reads_much(txn: &TxnRequest) -> bool {
 }
 
 impl View {
-    /// What the ranges of a txn, and the states before its writes where they are asked for, would take
+    /// What the ranges of a txn, and the states before its writes where they are wanted, would take
     /// in memory if it were carried out here, whichever way it goes, bytes; no more than a little above
     /// `bytes_max` is found out.
     pub fn weigh_txn(&self, txn: &TxnRequest, bytes_max: u64) -> Result<u64, Fatal> {
@@ -295,7 +295,7 @@ fn execute(write: &mut Write<'_>, txn: &TxnRequest, path: &Path) -> Result<TxnRe
     Ok(TxnResponse { header, succeeded: path.succeeded, responses })
 }
 
-/// Reading changes nothing, so it is left out where nobody hears of it.
+/// Reading changes nothing, so it is left out where no caller waits for the answer.
 fn read(write: &Write<'_>, request: &RangeRequest) -> Result<RangeResponse, Halt> {
     if !write.is_heard() {
         return Ok(RangeResponse::default());

@@ -36,7 +36,7 @@ pub struct Write<'a> {
     position: Position,
     /// Changes made so far under the main revision that follows the current one.
     changes: i64,
-    /// Whether somebody here waits for the answer to the entry.
+    /// Whether a caller waits for the answer to the entry.
     heard: bool,
     changed: Changed,
 }
@@ -67,7 +67,7 @@ impl<'a> Write<'a> {
         self.heard = true;
     }
 
-    /// Nobody here waits for the answer to this entry: what a txn reads, and what was deleted, is left
+    /// Notes that no caller waits for the answer to this entry: what a txn reads, and what was deleted, is left
     /// out of it.
     pub fn unheard(&mut self) {
         self.heard = false;
@@ -100,7 +100,7 @@ impl<'a> Write<'a> {
         settle(self.finish(done))
     }
 
-    /// Deletes every key attached to the lease, in key order, under one main revision; tells how many.
+    /// Deletes every key attached to the lease, in key order, under one main revision. Returns how many.
     pub fn delete_attached(&mut self, lease: LeaseId) -> Result<usize, Fatal> {
         let keys = self.attached(lease)?;
         for key in
@@ -258,7 +258,7 @@ impl<'a> Write<'a> {
             let next = doomed.last().map(|head| after(&head.kv.key));
             deleted += doomed.len();
             for head in doomed {
-                // Not a part of what it was read as, which is gone when nobody is told of it.
+                // Not a part of what it was read as, which is freed when no answer needs it.
                 let key = Bytes::copy_from_slice(&head.kv.key);
                 if wanted {
                     prev_kvs.push(head.kv.clone());
@@ -305,7 +305,7 @@ impl<'a> Write<'a> {
         self.change(Some(head), kv)
     }
 
-    /// Makes one change of one key, and the event that tells of it. A `kv` of version 0 is a deletion.
+    /// Makes one change of one key, and its event. A `kv` of version 0 is a deletion.
     fn change(&mut self, newest: Option<Head>, kv: KeyValue) -> Result<(), Fatal> {
         let rev = Rev { main: self.position.revision.0 + 1, sub: self.changes };
         let chunks = match &mut self.chunks {

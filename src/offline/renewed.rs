@@ -10,6 +10,7 @@ use crate::apply::StateMachine;
 use crate::bbolt::{self, Database};
 use crate::engine::Cf;
 use crate::error::Fatal;
+use crate::lease;
 use crate::member::first::NewCluster;
 use crate::mvcc;
 use crate::plant;
@@ -33,7 +34,9 @@ impl Renewed {
         let unreadable = |e| Fatal::new("reading a snapshot", e);
         let mut meta = Rows::new();
         for row in rows(&backup, Cf::Meta).map_err(unreadable)? {
-            meta.extend([row.map_err(unreadable)?]);
+            let (key, value) = row.map_err(unreadable)?;
+            mvcc::Rows::default().check(Cf::Meta, &key, &value)?;
+            meta.extend([(key, value)]);
         }
         let last = Index(cluster.members.len() as u64);
         meta.extend(mvcc::position_rows(last, Term(1)));
@@ -66,11 +69,29 @@ impl bbolt::Source for Renewed {
             Some(Cf::Members) => all(&self.members),
             Some(Cf::MembersRemoved) => all(&Rows::new()),
             Some(Cf::Meta) => all(&self.meta),
-            Some(Cf::Key) => Box::new(rows(&self.backup, Cf::Key)?.chain(all(&self.raised))),
+            Some(Cf::Key) => {
+                Box::new(checked(Cf::Key, rows(&self.backup, Cf::Key)?).chain(all(&self.raised)))
+            }
             Some(Cf::Lease) if plant::RESTORE_FORGETS_LEASES.is_planted() => all(&Rows::new()),
-            _ => bbolt::Source::scan(&self.backup, bucket)?,
+            Some(cf) => checked(cf, rows(&self.backup, cf)?),
+            None => bbolt::Source::scan(&self.backup, bucket)?,
         })
     }
+}
+
+/// Ends with an error at a row that no member writes: nothing is restored rather than a member that
+/// fails later.
+fn checked(cf: Cf, rows: bbolt::Scan) -> bbolt::Scan {
+    let mut before = mvcc::Rows::default();
+    Box::new(rows.map(move |row| {
+        let (key, value) = row?;
+        let checked = before.check(cf, &key, &value).and_then(|()| match cf {
+            Cf::Lease => lease::check_row(&key, value.clone()).map(|_| ()),
+            _ => Ok(()),
+        });
+        checked.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
+        Ok((key, value))
+    }))
 }
 
 fn rows(backup: &Database, cf: Cf) -> io::Result<bbolt::Scan> {
@@ -88,8 +109,6 @@ fn newest(backup: &Database) -> Result<Revision, Fatal> {
 }
 
 fn raise(newest: Revision, by: u64) -> Result<Revision, Fatal> {
-    let raised = i64::try_from(by).ok().and_then(|by| newest.0.checked_add(by));
     let too_far = || Fatal::new("--bump-revision", format!("{newest} and {by} are too many"));
-    // One must be left for the next write.
-    raised.filter(|raised| *raised < i64::MAX).map(Revision).ok_or_else(too_far)
+    mvcc::raised(newest, by).ok_or_else(too_far)
 }

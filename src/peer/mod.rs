@@ -28,6 +28,8 @@
 mod body;
 mod calls;
 mod client;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod identity;
 mod link;
 mod local;

@@ -101,6 +101,8 @@
 pub mod core;
 mod disk;
 mod driver;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod handle;
 mod log;
 mod message;

@@ -14,6 +14,8 @@ mod arriving;
 mod authority;
 mod exporter;
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod pings;
 pub mod port;
 mod wire;

@@ -54,6 +54,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
     ) -> BoxFuture<'static, Response<Body>>;
 }
 
+/// Places for the connections of all client ports of a process.
+pub fn places(env: &Env) -> Places {
+    Places::new(limits::connections_max(env.net.descriptors_max()))
+}
+
 /// Whether the request is gRPC, which is over HTTP/2 only: over HTTP/1 it is a request as any other, and
 /// the host that it names is checked.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -63,10 +68,10 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// The request with an extension for the connection below, if the client wants to switch protocols on it.
-pub fn with_upgrade<T: Clone + Send + Sync + 'static>(
-    mut request: Request<Incoming>,
+pub fn with_upgrade<B, T: Clone + Send + Sync + 'static>(
+    mut request: Request<B>,
     extension: impl FnOnce(BoxFuture<'static, io::Result<BoxConn>>) -> T,
-) -> Request<Incoming> {
+) -> Request<B> {
     if request.headers().contains_key(UPGRADE) {
         let connecting = hyper::upgrade::on(&mut request);
         let connecting = async {

@@ -28,6 +28,8 @@ mod certificate;
 mod dial;
 pub mod either;
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod origin;
 mod path;
 mod self_signed;

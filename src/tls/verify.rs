@@ -39,8 +39,8 @@ struct Trusted {
 
 impl Trusted {
     fn new(disk: &dyn Disk, contents: &Contents, usage: Usage) -> Result<Self, TlsError> {
-        let none = Vec::new;
-        let mut trusted = Self { usage, anchors: none(), authorities: none(), themselves: none() };
+        let (anchors, authorities, themselves) = (Vec::new(), Vec::new(), Vec::new());
+        let mut trusted = Self { usage, anchors, authorities, themselves };
         let Some(pem) = &contents.ca else {
             for authority in files::system_authorities(disk) {
                 // One that cannot be used does not matter; the rest count.

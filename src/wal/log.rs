@@ -40,7 +40,7 @@ pub struct Wal {
     marks: Vec<u64>,
     /// The next segment's file, allocated ahead of need.
     spare: Option<Box<dyn File>>,
-    /// For what saves say of themselves.
+    /// The clock of [`SaveStats`].
     clock: Option<Arc<dyn Runtime>>,
     poisoned: bool,
 }
@@ -150,7 +150,7 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// From now on saves say how long they took.
+    /// Makes saves report how long they took.
     pub fn timed_by(mut self, clock: Arc<dyn Runtime>) -> Self {
         self.clock = Some(clock);
         self
@@ -328,7 +328,7 @@ impl Wal {
     }
 
     /// Makes durable what waits if a record with that much data would make the next write too large:
-    /// recovery relies on the bound to tell one torn write from damage.
+    /// recovery relies on the bound to distinguish one torn write from damage.
     fn make_room(&mut self, data: usize, stats: &mut SaveStats) -> Result<(), WalError> {
         let waiting = self.encoder.buf.len() as u64;
         if waiting > 0 && waiting + data as u64 + RECORD_OVERHEAD_MAX > self.options.write_bytes_max
@@ -426,7 +426,7 @@ fn new_segment(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Box<dy
 }
 
 /// Makes durable what was read of a segment that ends at `end`. The last write of the process before
-/// may have reached the kernel's memory only: that process was killed before its fsync, or was told
+/// may have reached the kernel's memory only: that process was killed before its fsync, or was notified
 /// that it failed, after which the kernel takes the pages for clean and a second fsync does nothing. So
 /// they are written again; no more than one write can be in question.
 fn reaffirm(file: &dyn File, end: u64, write_bytes_max: u64) -> std::io::Result<()> {

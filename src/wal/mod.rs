@@ -2,9 +2,9 @@
 //!
 //! A folder holds segments `<seq>-<index>.wal`, preallocated and filled one after the other. A segment
 //! is a row of frames, each one record with a checksum that runs over all records since the log
-//! began: it starts with the checksum so far, the metadata (who wrote this) and the newest hard
+//! began: it starts with the checksum so far, the metadata (member and cluster) and the newest hard
 //! state, and goes on with entries, hard states and snapshot marks in the order raft produced them.
-//! An entry replaces all that came before with its index or a higher one. A snapshot mark says that
+//! An entry replaces all that came before with its index or a higher one. A snapshot mark means that
 //! the state up to it is durable elsewhere.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Invariants:
-//! * Nothing is told to anyone before it is durable: [`Wal::save`] returns after its fsync, or needs none.
+//! * Nothing is acknowledged before it is durable: [`Wal::save`] returns after its fsync, or needs none.
 //! * At most one write, of bounded size, is not durable at any time. Whatever lies farther from a
 //!   damaged spot than that bound was written after the spot had been durable.
 //! * A segment exists only when its head is durable and the one before is complete and durable.
@@ -25,7 +25,7 @@
 //!   copy of it, and refuses to start on anything else.
 //! * A segment is released only when a durable snapshot mark covers it.
 //!
-//! Not here: what the entries mean, when to snapshot, who else uses the data directory.
+//! Not here: what the entries mean, when to snapshot, the lock of the data directory.
 //!
 //! Reading order: `log` (the writer), `record` (the format), `recover` (files to records),
 //! `reader` (one segment), `table` (the decisions), `replay` (records to a log), `segment` (names).

@@ -1,4 +1,4 @@
-//! Reads one segment, record by record, checks checksums, and says how its readable part ends. Does
+//! Reads one segment, record by record, checks checksums, and reports how its readable part ends. Does
 //! not know what records mean, nor what is done about a bad end.
 
 use std::path::{Path, PathBuf};
@@ -199,7 +199,7 @@ impl Reader {
     }
 }
 
-/// The part of the file that is in memory: at least what was asked for last.
+/// The part of the file that is in memory: at least the last request's.
 struct Window {
     file: Box<dyn File>,
     path: PathBuf,

@@ -41,7 +41,7 @@ pub(super) struct Record<'a> {
     pub data: &'a [u8],
 }
 
-/// What a length field says.
+/// A decoded length field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Bytes of the record, without padding.
@@ -55,7 +55,7 @@ impl Frame {
         Self { record, pad: record.wrapping_neg() % HEADER_BYTES }
     }
 
-    /// `None` when no writer makes such a length field; zero is the caller's to tell apart.
+    /// `None` when no writer makes such a length field; zero is the caller's to interpret.
     pub(super) fn parse(field: u64) -> Option<Self> {
         let frame = Self::of(field & (u64::MAX >> 8));
         (frame.record > 0 && frame.field() == field).then_some(frame)

@@ -1,5 +1,5 @@
-//! From files to a log: reads the segments in order, asks the decision table at the end of each, and
-//! mends the end of the last one when the table says so. Reading alone changes nothing.
+//! From files to a log: reads the segments in order, consults the decision table at the end of each, and
+//! mends the end of the last one when the table requires it. Reading alone changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ pub(super) fn scan(
     Ok(Scan { replay, segments, end, mend })
 }
 
-/// Reads one segment and says what is to be done about its end, and where its last bytes are.
+/// Reads one segment; returns what is to be done about its end, and where its last bytes are.
 fn read_segment(
     reader: &mut Reader,
     replay: &mut Replay,

@@ -1,4 +1,4 @@
-//! What the records say together: the log as raft had it when the last of them was written. Pure; the
+//! What the records amount to: the log as raft had it when the last of them was written. Pure; the
 //! reader has checked the checksums.
 
 use bytes::Bytes;
@@ -66,7 +66,7 @@ impl Replay {
         }
     }
 
-    /// Takes the next record; the error says why it cannot be part of this log.
+    /// Takes the next record; the error gives the reason why it cannot be part of this log.
     pub(super) fn record(&mut self, record: &Record) -> Result<(), String> {
         match record.kind {
             Kind::Crc => Ok(()),
@@ -186,7 +186,7 @@ impl Replay {
         self.snapshots.into_iter().filter(|snapshot| snapshot.index <= commit).collect()
     }
 
-    /// The log from the newest snapshot on which the state has reached; the error says what is missing.
+    /// The log from the newest snapshot on which the state has reached; the error names what is missing.
     pub(super) fn finish(mut self) -> Result<Replayed, String> {
         let at = self.at.clone();
         let known = at.index.max(self.hard_state.commit);

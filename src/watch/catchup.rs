@@ -104,7 +104,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the events to those that want them, and moves everybody's cursor past the page.
+    /// Gives the events to the watchers that take them, and moves all cursors past the page.
     fn take_page(&mut self, step: &Step, page: Page) {
         assert!(page.next > step.from || step.from > page.head, "a read of history gets on");
         let cursor = Revision(page.next.0 - 1);
@@ -155,7 +155,7 @@ impl Session {
                 ..Response::default()
             };
             self.watchers.remove(slot);
-            // etcd tells no store revision here.
+            // etcd sends no store revision here.
             self.outbox.push(Revision(0), response);
         }
     }

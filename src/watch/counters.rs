@@ -9,7 +9,7 @@ pub struct Counters {
     pub streams: Gauge,
     /// Watchers on all streams.
     pub watchers: Gauge,
-    /// Watchers that the hub knows, live ones and those that it is about to be told to forget.
+    /// Watchers that the hub knows, live ones and those whose removal is under way.
     pub hub_watchers: Gauge,
     /// Watchers that read history: new ones with a past to read, and those that fell behind.
     pub slow_watchers: Gauge,

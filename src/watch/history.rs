@@ -6,7 +6,7 @@ use super::Publication;
 use crate::error::Fatal;
 use crate::types::Revision;
 
-/// Committed revisions, readable by anybody at any time.
+/// Committed revisions, readable from any task at any time.
 ///
 /// History is never behind the hub: a revision is readable before it is published.
 pub trait History: Send + Sync + 'static {

@@ -1,11 +1,11 @@
-//! The live side: one task that hears every applied revision and hands it to the sessions that want
+//! The live side: one task that receives every applied revision and hands it to the sessions that want
 //! it. It never waits for a session and never reads history.
 //!
-//! The handshake: a session that has everything of its watchers up to revision R asks to join from
+//! The handshake: a session that has everything of its watchers up to revision R requests to join from
 //! exactly R + 1. If nothing newer was published the hub takes the watchers in. If something was,
 //! the last gap is served from a short ring of recent publications, in the same step, so that
 //! nothing can come between. Only when the ring or the session's buffer is too small for the gap
-//! the answer is "behind", and the session reads the gap from history and asks again.
+//! the answer is "behind", and the session reads the gap from history and requests again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,13 +45,13 @@ impl HubHandle {
         let _ = self.inbox.send(Applied::Publications(publications)).await;
     }
 
-    /// Tells of a revision that is committed and readable, but not of its events, which are many. All are
-    /// of keys from `first` to `last`: who watches any of these reads them from history.
+    /// Publishes a revision that is committed and readable without its events, which are many. All are
+    /// of keys from `first` to `last`: watchers of any of these read them from history.
     pub async fn pass(&self, revision: Revision, first: Bytes, last: Bytes) {
         let _ = self.inbox.send(Applied::Passed(revision, first, last)).await;
     }
 
-    /// Tells that the store was replaced by a newer one, whose newest revision is `current`: every
+    /// Reports that the store was replaced by a newer one, whose newest revision is `current`: every
     /// watcher reads what lies between from the new history.
     pub async fn restored(&self, current: Revision) {
         let _ = self.inbox.send(Applied::Restored(current)).await;
@@ -96,7 +96,7 @@ enum Applied {
     Restored(Revision),
 }
 
-/// What sessions ask for. Unbounded as a channel, bounded by use: a session has one join under way
+/// Requests of sessions. Unbounded as a channel, bounded by use: a session has one join under way
 /// at most, and leaves only what has joined.
 pub(super) enum Control {
     Open(SessionId, Outlet),
@@ -142,8 +142,8 @@ pub fn start(env: &Env, current: Revision, bounds: Bounds) -> HubHandle {
 }
 
 struct Hub {
-    /// The newest revision that every session has in its buffer, or was told that it missed. Moves
-    /// only after the buffers were filled, so that who reads R here finds R there.
+    /// The newest revision that every session has in its buffer, or knows to have missed. Moves
+    /// only after the buffers were filled, so that a session that reads R here finds R there.
     reached: latest::Sender<Revision>,
     index: Index<(SessionId, Slot)>,
     seed: u64,
@@ -209,7 +209,7 @@ impl Hub {
         let revision = publication.revision;
         assert!(revision > self.reached(), "revisions are published once and in order");
         if revision > self.reached().next() {
-            // The store has moved on in a way that was not told as revisions.
+            // The store has moved on in a way that was not published as revisions.
             self.jump(Revision(revision.0 - 1));
         }
         let mut publication = publication;
@@ -228,7 +228,7 @@ impl Hub {
         self.reached.send_replace(revision);
     }
 
-    /// Who wants what of `record`: for each session its watchers in order, for each watcher its
+    /// The matches of `record`: for each session its watchers in order, for each watcher its
     /// events in order.
     fn wanted_by(&self, record: &Record) -> Vec<(SessionId, Vec<Match>)> {
         let mut found = Vec::new();
@@ -288,7 +288,7 @@ impl Hub {
         self.reached.send_replace(revision);
     }
 
-    /// The store went to `current` without telling how: every session must look for itself.
+    /// The store went to `current` without publications: every session must read history.
     fn jump(&mut self, current: Revision) {
         let reached = self.reached();
         assert!(current >= reached, "the store never goes back");
@@ -317,7 +317,7 @@ impl Hub {
         for delivery in gap {
             outlet.push(delivery);
         }
-        // After the gap: who sees this has the gap too, and may tell the client how far it is.
+        // After the gap: a session that sees this has the gap too, and may report progress to its client.
         let _ = outlet.sender.send(ToSession::Joined);
         self.counters.hub_watchers.add(joins.len());
         for join in joins {

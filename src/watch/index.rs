@@ -2,7 +2,7 @@
 //! ranges. Iterates in the order of the watchers' names only, never in hash order.
 //!
 //! The tree is a treap ordered by range, each node knowing how far its subtree reaches. Expected
-//! depth is logarithmic in the number of *distinct* ranges whatever clients ask for, because the
+//! depth is logarithmic in the number of *distinct* ranges whatever clients watch, because the
 //! priorities come from a seed they do not know.
 
 use std::collections::{BTreeMap, HashMap};
@@ -76,7 +76,7 @@ impl<T: Ord + Copy> Index<T> {
         stab(&self.ranges, key, &mut each);
     }
 
-    /// Whether anybody looks at `key`.
+    /// Whether any watcher looks at `key`.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.keys.contains_key(key) || !stab(&self.ranges, key, &mut |_| false)
     }
@@ -198,7 +198,7 @@ fn merge<T>(left: Link<T>, right: Link<T>) -> Link<T> {
     }
 }
 
-/// Visits the ranges that contain `key` until `visit` says stop; whether it never did.
+/// Visits the ranges that contain `key` until `visit` returns false; returns whether it never did.
 fn stab<T>(link: &Link<T>, key: &[u8], visit: &mut impl FnMut(&Watchers<T>) -> bool) -> bool {
     let Some(node) = link else { return true };
     if !node.reach.is_after(key) {

@@ -32,7 +32,7 @@ pub(super) struct Delivery {
     pub matches: Vec<Match>,
 }
 
-/// What the hub tells a session, in an order that means something: events before `Lagging` are
+/// Messages of the hub to a session, in an order that means something: events before `Lagging` are
 /// below its revision, events of a joining watcher before `Joined` close its gap.
 pub(super) enum ToSession {
     Events(Delivery),

@@ -9,14 +9,14 @@
 //!
 //! A watcher is a cursor: the first revision whose events its client was not given. There is one
 //! mechanism for new, slow and resumed watchers. A session reads history until a watcher has all
-//! there is, up to revision R, then asks the hub to take it in from exactly R + 1. The hub answers
+//! there is, up to revision R, then requests the hub to take it in from exactly R + 1. The hub answers
 //! "joined", after handing over the last gap if there is one, or "behind" when the gap is too large.
-//! When a session's buffer is full the hub takes its watchers out, tells from which revision on they
+//! When a session's buffer is full the hub takes its watchers out, reports from which revision on they
 //! miss everything, and the session reads history again. The hub never waits for a session.
 //!
 //! Invariants:
 //! * What a session has in its buffer when the hub has reached R is everything of its live watchers
-//!   up to R, or the word that it lacks some. Progress is told from there, never from the store's head.
+//!   up to R, or a note that it lacks some. Progress is reported from there, never from the store's head.
 //! * A revision's events are delivered together, and sent together unless the client allowed fragments.
 //! * History is never behind the hub: a revision is readable before it is published.
 //! * Nothing here knows consensus, storage engines or the transport of the stream.
@@ -27,6 +27,8 @@
 
 mod catchup;
 pub mod counters;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod history;
 pub mod hub;
 mod index;

@@ -1,4 +1,4 @@
-//! What a client can ask on its stream: create, cancel, progress. Validation and answers as in etcd;
+//! Requests on a client's stream: create, cancel, progress. Validation and answers as in etcd;
 //! nothing here waits.
 
 use bytes::Bytes;

@@ -38,7 +38,7 @@ pub type Allow = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), String> + Send + Sync>;
 #[derive(Clone)]
 pub struct Options {
     pub header: HeaderSource,
-    /// `None`: everybody may watch everything.
+    /// `None`: every client may watch everything.
     pub allow: Option<Allow>,
     /// Time between progress notifications, before up to a tenth of it is added by chance.
     pub progress_interval: Duration,
@@ -48,7 +48,7 @@ pub struct Options {
     pub span: Option<Traced>,
 }
 
-/// The span of a stream, in which each of its watchers has one, and what is said of a watcher.
+/// The span of a stream, in which each of its watchers has one, and the attributes of a watcher.
 #[derive(Clone)]
 pub struct Traced {
     pub span: trace::Span,
@@ -74,8 +74,8 @@ impl Options {
     }
 }
 
-/// Serves one stream until nobody takes its responses any more. The end of `requests` is a client
-/// that has said all it wants: its watchers go on.
+/// Serves one stream until its responses are not taken any more. The end of `requests` is a client
+/// that sends no more requests: its watchers go on.
 pub async fn run(
     env: Env,
     hub: HubHandle,
@@ -87,7 +87,7 @@ pub async fn run(
     let _open = OpenStream::new(hub.counters().clone());
     let ended = Session::new(env, &hub, history, options).run(requests, &responses).await;
     if let Err(Stopped) = ended {
-        // There may be no room and nobody who reads: the stream ends all the same.
+        // There may be no room and no reader: the stream ends all the same.
         let _ = responses.try_send(Err(Unavailable::Stopped.into()));
     }
 }
@@ -127,7 +127,7 @@ pub(super) struct Session {
     pub reading: Reading,
     /// Live watchers have everything up to here in the outbox.
     settled: Revision,
-    /// The client asked how far all watchers are, when this was the store's revision.
+    /// The store's revision when the client requested the progress of all watchers.
     asked: Option<Revision>,
     /// Requests that were of no kind, and when that was last logged.
     pub invalid: u64,
@@ -186,7 +186,7 @@ impl Session {
             let idle = self.outbox.is_empty();
             let listens = !half_closed && self.has_room();
             tokio::select! {
-                // A stream that nobody reads ends before anything else. Then what is due goes out:
+                // A stream without a reader ends before anything else. Then what is due goes out:
                 // nothing new is taken in before, so that what waits here is bounded. Requests come
                 // before events, so that a cancel is not late. A page of history comes before live
                 // events: the next one takes a while, and they are served meanwhile.
@@ -221,7 +221,7 @@ impl Session {
 
     /// Starts whatever can start.
     fn advance(&mut self) {
-        // First, because it listens to the hub, and what it hears may be that there is work to start.
+        // First, because a message of the hub may be that there is work to start.
         if self.has_room() {
             self.answer_progress();
         }
@@ -246,7 +246,7 @@ impl Session {
         }
     }
 
-    /// Asks the hub to take the ready watchers in, each from exactly where it is.
+    /// Requests the hub to take the ready watchers in, each from exactly where it is.
     fn join(&mut self) {
         let slots = std::mem::take(&mut self.ready);
         let mut joins = Vec::with_capacity(slots.len());
@@ -324,7 +324,7 @@ impl Session {
         }
     }
 
-    /// Brings the live watchers up to where the hub is: what it had put into the buffer when it said
+    /// Brings the live watchers up to where the hub is: what it had put into the buffer when it reported
     /// how far it is, is in the outbox afterwards. Only then is that revision theirs.
     fn settle(&mut self) {
         let reached = self.link.reached();
@@ -347,7 +347,7 @@ impl Session {
     }
 
     /// One answer for all watchers, once all are live. A watcher that starts in the future has no
-    /// progress to tell: then there is none, as in etcd.
+    /// progress to report: then there is none, as in etcd.
     fn answer_progress(&mut self) {
         let Some(asked) = self.asked else { return };
         if plant::PROGRESS_FROM_THE_HEAD.is_planted() {
@@ -370,8 +370,8 @@ impl Session {
         }
     }
 
-    /// The tick: tells each watcher that asked for it how far it is, if it is live and nothing else
-    /// has told it since the last tick.
+    /// The tick: sends progress to each watcher that wants it, if it is live and nothing else
+    /// was sent to it since the last tick.
     fn notify_progress(&mut self) {
         self.settle();
         for watcher in self.watchers.iter_mut() {

@@ -84,7 +84,7 @@ impl Span {
 /// Which events on its keys a watcher takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Events below are not for this watcher: it has them, or never asked for them.
+    /// Events below are not for this watcher: it has them, or never wanted them.
     pub from: Revision,
     pub no_put: bool,
     pub no_delete: bool,

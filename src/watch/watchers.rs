@@ -24,10 +24,10 @@ pub(super) struct Watcher {
     pub progress_notify: bool,
     /// No event was sent since the last tick.
     pub quiet: bool,
-    /// As the client asked; 0 for "from now on".
+    /// As requested; 0 for "from now on".
     pub start: Revision,
     /// The cursor: the first revision whose events were not put into the outbox. While the watcher
-    /// is live it may be further than this says: as far as the session has settled.
+    /// is live it may be further than this: as far as the session has settled.
     pub next: Revision,
     pub state: State,
     /// The number of the response in the outbox that can take more events of it.
@@ -41,9 +41,9 @@ pub(super) struct Watcher {
 pub(super) enum State {
     /// Has to read history.
     Behind,
-    /// Has everything there was; waits for the session to ask the hub.
+    /// Has everything there was; waits for the session's next join.
     Ready,
-    /// The hub was asked.
+    /// Part of the join under way.
     Joining,
     /// Gets every event from the hub.
     Live,
@@ -60,10 +60,10 @@ impl Watcher {
         }
     }
 
-    /// The revision that its client may have been told that it has. It can be above what the hub has
+    /// The revision up to which progress may have been reported to its client. It can be above what the hub has
     /// reached: history is read up to what is committed, and committed comes before published.
     pub fn told(&self) -> Revision {
-        // What lies before a start in the future was never told.
+        // What lies before a start in the future was never sent.
         if self.start < self.next { Revision(self.next.0 - 1) } else { Revision(0) }
     }
 }
@@ -93,7 +93,7 @@ impl Watchers {
         self.live == self.len()
     }
 
-    /// The id for a new watcher: the one asked for unless it is taken, or with 0 the next free one,
+    /// The id for a new watcher: the requested one unless it is taken, or with 0 the next free one,
     /// counting from 0.
     pub fn free_id(&mut self, asked: i64) -> Option<i64> {
         if asked != 0 && plant::WATCH_ID_NOT_COUNTED.is_planted() {

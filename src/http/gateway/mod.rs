@@ -13,6 +13,8 @@
 //! `websocket`.
 
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod json;
 mod paths;
 mod pieces;

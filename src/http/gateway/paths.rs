@@ -32,7 +32,7 @@ pub(super) fn find(path: &str) -> Option<&'static Rpc> {
     BY_PATH.get(path)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) fn all() -> impl Iterator<Item = &'static Rpc> {
     BY_PATH.values()
 }

@@ -56,7 +56,7 @@ impl Member {
         request: TxnRequest,
     ) -> Result<ReadResponse<TxnResponse>, Error> {
         self.check_quota(txn_cost(&request)).await?;
-        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let request = self.checked_txn(request).await?;
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         if !mvcc::is_read_only(&request) {
             let charge = self.charge_for_reads(caller, &request).await?;
@@ -78,9 +78,20 @@ impl Member {
     /// As [`Self::txn_answer`], for the member's own txns, which write and read little.
     pub async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.check_quota(txn_cost(&request)).await?;
-        mvcc::check_txn(&request, self.0.options.txn_ops_max)?;
+        let request = self.checked_txn(request).await?;
         let caller = &*caller.within(spans::TXN, || spans::txn(&request));
         self.propose_for(caller, request).await
+    }
+
+    /// A txn that is well formed. A large one is checked where blocking is allowed.
+    async fn checked_txn(&self, request: TxnRequest) -> Result<TxnRequest, Error> {
+        let ops_max = self.0.options.txn_ops_max;
+        if !mvcc::is_large(&request) {
+            mvcc::check_txn(&request, ops_max)?;
+            return Ok(request);
+        }
+        let check = move || mvcc::check_txn(&request, ops_max).map(|()| request);
+        Ok(self.0.env.blocking_for(Work::Reads, "check", check).await?)
     }
 
     pub async fn compact(

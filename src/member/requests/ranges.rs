@@ -197,7 +197,8 @@ impl Member {
         caller: &Caller,
         request: &TxnRequest,
     ) -> Result<Option<Charge>, Error> {
-        if !mvcc::reads_much(request) || plant::TXN_NOT_WEIGHED.is_planted() {
+        let (reads, walks) = (mvcc::reads_much(request), mvcc::walks_much(request));
+        if !(reads || walks) || plant::TXN_NOT_WEIGHED.is_planted() {
             return Ok(None);
         }
         let principal = self.identify(caller).await?;
@@ -208,8 +209,14 @@ impl Member {
         }
         let ResponseMemory { most, counted, .. } = self.0.options.response_memory;
         let (view, asked) = (self.0.store.view(), request.clone());
-        let weigh = move || view.weigh_txn(&asked, most as u64);
-        let bytes = self.fatal_stops(self.0.env.blocking_for(Work::Reads, "weigh", weigh).await)?;
+        let weigh = move || {
+            if walks && !view.txn_walks_within(&asked, limits::TXN_WALKED_KEYS_MAX)? {
+                return Ok(None);
+            }
+            view.weigh_txn(&asked, most as u64).map(Some)
+        };
+        let weight = self.0.env.blocking_for(Work::Reads, "weigh", weigh).await;
+        let bytes = self.fatal_stops(weight)?.ok_or(Refused::TooManyOps)?;
         match usize::try_from(bytes).unwrap_or(usize::MAX) {
             bytes if bytes < counted => Ok(None),
             bytes if bytes > most => Err(Unavailable::TooManyRequests.into()),

@@ -102,7 +102,7 @@ fn fingerprints_are_those_of_a_real_etcd() {
     }
 }
 
-/// What a member that compacts keeps is what all others said while they had compacted as little.
+/// The fingerprint that a member keeps at a compaction is that of members which had compacted as little.
 #[test]
 fn the_fingerprint_of_a_compaction_is_of_the_moment_before() {
     let store = open(&place());

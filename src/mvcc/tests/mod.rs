@@ -1,13 +1,16 @@
-//! The key space against etcd's rules: a naive model under random work, scripts that tell what
+//! The key space against etcd's rules: a naive model under random work, scripts that show what
 //! requests mean, and fingerprints taken from a real etcd.
 
 mod counts;
 mod hash;
+mod hot_key;
 mod install;
 mod model;
+mod overlaps;
 mod random;
 mod scripts;
 mod sorted;
+mod walks;
 
 use std::path::Path;
 

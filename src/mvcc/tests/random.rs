@@ -241,7 +241,7 @@ impl World {
 
 const ONE: Most = Most { changes: 1, bytes: 1 };
 
-/// What is derived from history must be what history says, also in the middle of a compaction's
+/// What is derived from history must agree with it, also in the middle of a compaction's
 /// deletions.
 fn check_derived(view: &View) {
     let mut states: BTreeMap<Bytes, Vec<Head>> = BTreeMap::new();
@@ -473,7 +473,7 @@ fn joined(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused>
     }
 }
 
-/// What the pages of an answer come to, which is as long as was said before.
+/// What the pages of an answer come to, which is as long as was announced.
 fn turned(view: &View, request: &RangeRequest) -> Result<RangeResponse, Refused> {
     match view.range_paged(request, SHARE).expect("works")? {
         Ranged::Whole(range) => Ok(range),

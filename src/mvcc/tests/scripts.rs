@@ -1,5 +1,5 @@
 //! Stories: every file in `scripts/` is run command by command and its output compared with what the
-//! file says. `UPDATE_GOLDENFILES=1` rewrites them.
+//! file has. `UPDATE_GOLDENFILES=1` rewrites them.
 //!
 //! `put KEY VALUE`, `del KEY [END]`, `get KEY [END]` with `rev=`, `limit=`, `sort=order:target`,
 //! `min_mod=` and so on, and flags; `txn if COMPARE.. then OP.. else OP..`, where an op is a quoted

@@ -13,7 +13,7 @@ use super::{entry, open, place};
 use crate::mvcc::sorted::LOOKS;
 use crate::mvcc::{Ranged, Share, Store};
 
-/// Of few letters, so that many begin alike, and one of the long ones is said often.
+/// Of few letters, so that many begin alike, and one of the long ones is frequent.
 fn value() -> impl Strategy<Value = String> {
     let tail = prop::collection::vec(prop::sample::select(vec!["a", "b"]), 0..6);
     let beginning = prop::sample::select(vec!["", "", "aaaaaaa", "aaaabaaaa", "bbbbbbbbb", "aaaa"]);
@@ -59,7 +59,7 @@ fn put(store: &Store, n: usize, value: &str) {
     entry(store, |write| drop(write.put(&request).expect("works").expect("valid")));
 }
 
-/// What the writes up to one come to: by key, then in the order that is asked for.
+/// What the writes up to one come to: by key, then in the requested order.
 fn model(writes: &[(usize, String)], question: &Question) -> (Vec<(Bytes, Bytes)>, bool) {
     let mut state = std::collections::BTreeMap::new();
     for (n, value) in writes {

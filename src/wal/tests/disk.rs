@@ -11,7 +11,7 @@ use crate::env::{Disk, File, Lock, Open};
 const SECTOR: usize = 512;
 
 #[derive(Clone, Default)]
-pub(super) struct MemDisk(Arc<Mutex<State>>);
+pub struct MemDisk(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -47,16 +47,16 @@ struct MemFile(MemDisk, usize);
 
 impl MemDisk {
     /// Everything fails from the `n`-th changing operation on.
-    pub(super) fn fail_after(&self, n: usize) {
+    pub fn fail_after(&self, n: usize) {
         self.state(|state| state.operations_left = Some(n));
     }
 
-    pub(super) fn operations(&self) -> usize {
+    pub fn operations(&self) -> usize {
         self.state(|state| state.operations)
     }
 
     /// The power goes and comes back. `coin(n)` picks a number below `n`.
-    pub(super) fn crash(&self, mut coin: impl FnMut(usize) -> usize) {
+    pub fn crash(&self, mut coin: impl FnMut(usize) -> usize) {
         self.state(|state| {
             state.operations_left = None;
             state.inodes.iter_mut().for_each(|inode| inode.crash(&mut coin));
@@ -68,19 +68,19 @@ impl MemDisk {
 
     /// An fsync has failed: what was not durable is in the kernel's memory, and never gets to the disk
     /// unless it is written again. The disk works again.
-    pub(super) fn forget_unsynced(&self) {
+    pub fn forget_unsynced(&self) {
         self.state(|state| {
             state.operations_left = None;
             state.inodes.iter_mut().for_each(|inode| inode.pending.clear());
         });
     }
 
-    pub(super) fn read(&self, path: &Path) -> Vec<u8> {
+    pub fn read(&self, path: &Path) -> Vec<u8> {
         self.state(|state| state.inodes[state.names.files[path]].data.clone())
     }
 
     /// Puts a file in place, durably.
-    pub(super) fn put(&self, path: &Path, data: Vec<u8>) {
+    pub fn put(&self, path: &Path, data: Vec<u8>) {
         self.state(|state| {
             state.inodes.push(Inode { durable: data.clone(), data, pending: Vec::new() });
             state.names.files.insert(path.to_owned(), state.inodes.len() - 1);
@@ -89,7 +89,7 @@ impl MemDisk {
     }
 
     /// Another disk with the same durable contents.
-    pub(super) fn fork(&self) -> Self {
+    pub fn fork(&self) -> Self {
         self.state(|state| {
             let inodes = state.inodes.clone();
             let names = state.names.clone();

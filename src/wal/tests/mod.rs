@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod golden;
 mod model;
+mod world;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,37 +13,7 @@ use quorate_proto::{etcdserverpb::Metadata, raftpb, walpb};
 
 use super::{Options, Recovered, Save, Wal, WalError};
 use disk::MemDisk;
-
-const DIR: &str = "/member/wal";
-const METADATA: Metadata = Metadata { node_id: 7, cluster_id: 9 };
-/// Small enough that a few saves cut a segment.
-const SMALL: Options = Options { segment_bytes: 2_048, write_bytes_max: 1_024 };
-
-fn create(disk: &MemDisk) -> Result<Wal, WalError> {
-    Wal::create(Arc::new(disk.clone()), Path::new(DIR), &METADATA, SMALL)
-}
-
-fn open(disk: &MemDisk, at: walpb::Snapshot) -> Result<(Wal, Recovered), WalError> {
-    Wal::open(Arc::new(disk.clone()), Path::new(DIR), at, SMALL)
-}
-
-fn at(index: u64) -> walpb::Snapshot {
-    walpb::Snapshot { index, ..Default::default() }
-}
-
-fn entry(index: u64, term: u64, bytes: usize) -> raftpb::Entry {
-    let data = vec![index as u8 | 0x80; bytes];
-    raftpb::Entry { index, term, data: data.into(), ..Default::default() }
-}
-
-fn state(term: u64, commit: u64) -> raftpb::HardState {
-    raftpb::HardState { term, vote: 3, commit }
-}
-
-fn mark(index: u64, term: u64) -> walpb::Snapshot {
-    let conf_state = raftpb::ConfState { voters: vec![1, 2, 3], ..Default::default() };
-    walpb::Snapshot { index, term, conf_state: Some(conf_state) }
-}
+use world::{DIR, METADATA, SMALL, at, create, entry, mark, open, state};
 
 fn save(entries: Vec<raftpb::Entry>, hard_state: raftpb::HardState) -> Save {
     Save::Entries { hard_state: Some(hard_state), entries }
@@ -208,7 +179,7 @@ fn after_a_failure_nothing_is_written() {
     assert_eq!(disk.operations(), before);
 }
 
-/// The process before was told that its fsync failed; the next one finds in the kernel's memory what
+/// The process before had its fsync fail; the next one finds in the kernel's memory what
 /// is not on the disk, and must not rely on it as it is.
 #[test]
 fn what_was_recovered_survives_the_next_power_cut() {

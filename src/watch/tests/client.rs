@@ -84,7 +84,7 @@ impl Client {
         self.send(RequestUnion::ProgressRequest(WatchProgressRequest {}));
     }
 
-    /// Says that there will be no further requests.
+    /// Ends the requests.
     pub fn half_close(&mut self) {
         self.requests = None;
     }

@@ -1,9 +1,10 @@
 //! Tests of the hub and its sessions as a whole, in a small world of their own where every
 //! interleaving comes from a seed: [`world`] (tasks and time), [`memory`] (a store), [`client`] (a client
-//! that checks etcd's guarantees as it reads), [`model`] (random runs), [`readers`] (who reads history, and
-//! when), [`script`] (stories).
+//! that checks etcd's guarantees as it reads), [`model`] (random runs), [`readers`] (which streams read history, and
+//! when), [`gone`] (clients that go at any moment), [`script`] (stories).
 
 mod client;
+mod gone;
 mod memory;
 mod model;
 mod readers;

@@ -21,7 +21,7 @@ const KEYS: [&str; 4] = ["a", "b", "ba", "c"];
 #[derive(Clone, Debug)]
 enum Op {
     Write(Vec<(usize, bool)>),
-    /// The same, but the hub is only told between which keys it is.
+    /// The same, but published to the hub with its first and last key only.
     WriteMany(Vec<(usize, bool)>),
     /// The store is replaced by one with more revisions, which are not published.
     Restore(Vec<usize>),
@@ -239,7 +239,7 @@ impl Run {
         }
     }
 
-    /// Lets everybody finish; for each stream whether it was told the progress of all its watchers.
+    /// Lets all tasks finish; for each stream whether it received the progress of all its watchers.
     fn drain(&mut self) -> [bool; STREAMS] {
         let mut progress = [false; STREAMS];
         for _ in 0..100_000 {

@@ -1,4 +1,4 @@
-//! Places for reads of history: few streams read at a time, and one that nobody reads keeps no place.
+//! Places for reads of history: few streams read at a time, and one without a reader keeps no place.
 
 use quorate_proto::etcdserverpb::WatchCreateRequest;
 
@@ -66,7 +66,7 @@ fn watch(key: &'static str, start_revision: i64) -> WatchCreateRequest {
     WatchCreateRequest { key: key.into(), start_revision, ..WatchCreateRequest::default() }
 }
 
-/// Until everybody has everything.
+/// Until every client has everything.
 fn read_all(world: &World, clients: &mut [Client]) {
     for _ in 0..10 {
         world.settle();

@@ -1,4 +1,4 @@
-//! Stories about one stream, told by scripts: what the client asks and what it is answered, rule by
+//! Scripts about one stream: requests and responses, rule by
 //! rule. The client checks the guarantees as well.
 //!
 //! Commands: `hub [buffer=N] [ring=N] [catchup=N]` and `open [room=N]` start anew; `put k=v..`, `delete k..`

@@ -1,4 +1,4 @@
-//! Tasks and time that only move when a test says so. Which ready task runs next is drawn from the
+//! Tasks and time that only move when a test moves them. Which ready task runs next is drawn from the
 //! seed, and blocking work takes a random number of turns.
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl World {
         !self.rt.lock().ready.is_empty()
     }
 
-    /// Runs until everybody waits for something that only the test can bring.
+    /// Runs until every task waits for something that only the test can bring.
     pub fn settle(&self) {
         assert!(!self.turn(1_000_000), "tasks keep each other busy for ever");
     }
