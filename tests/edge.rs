@@ -12,6 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Collected, Full};
 use prost::Message as _;
@@ -883,8 +884,12 @@ async fn a_proxy_does_not_start_with_a_certificate_that_names_a_user() {
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
         }
         let made = params.self_signed(&pair).expect("a certificate");
-        std::fs::write(&cert, made.pem()).expect("it is written");
-        std::fs::write(&key, pair.serialize_pem()).expect("it is written");
+        let pem = |label: &str, der: &[u8]| {
+            let body = base64::engine::general_purpose::STANDARD.encode(der);
+            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+        };
+        std::fs::write(&cert, pem("CERTIFICATE", made.der())).expect("it is written");
+        std::fs::write(&key, pem("PRIVATE KEY", &pair.serialize_der())).expect("it is written");
         let flags = ["grpc-proxy", "start", "--listen-addr=127.0.0.1:0", "--cert"];
         let paths = [&cert, &key].map(|path| path.display().to_string());
         let [cert, key] = paths;

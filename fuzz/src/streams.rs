@@ -108,7 +108,7 @@ pub fn gateway(input: &[u8]) {
     let Some((piece, choice, bytes)) = cuts(input) else { return };
     let rpcs = http::gateway::fuzz::rpcs();
     let rpc = usize::from(choice) % rpcs;
-    let objects = |piece| http::gateway::fuzz::objects(bytes, piece);
+    let objects = |piece| http::gateway::fuzz::objects(rpc, bytes, piece);
     assert_eq!(objects(bytes.len().max(1)), objects(piece));
     if let Ok(wire) = http::gateway::fuzz::read(rpc, bytes) {
         let json = http::gateway::fuzz::write_request(rpc, wire.clone()).expect("our own bytes");

@@ -379,9 +379,10 @@ impl<F: Future> Future for Timeout<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
-    use super::*;
+    use super::Work;
+    use crate::limits;
 
     #[test]
     fn kinds_are_in_order() {
@@ -392,7 +393,7 @@ mod tests {
 
     #[::tokio::test]
     async fn work_of_one_kind_does_not_delay_another() {
-        let env = self::tokio::env();
+        let env = super::tokio::env();
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
         let mut busy = Vec::new();

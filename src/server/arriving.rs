@@ -3,7 +3,6 @@
 //! and when there is no room the oldest one is ended. A request that arrives at once is not counted.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,13 @@
-//! What foreign bytes reach here, for fuzzing.
+//! Parsers of foreign bytes, for fuzzing.
 
 use bytes::Bytes;
 
-use super::json::{self, Objects};
+use super::json;
 use super::paths;
 use super::pieces::Pieces;
+use super::reader::{Bounds, Reader};
+
+const BOUNDS: Bounds = Bounds { json_bytes: 1 << 20, wire_bytes: 1 << 20 };
 
 fn rpc(number: usize) -> &'static paths::Rpc {
     paths::all().nth(number).expect("the number is below that of all")
@@ -17,7 +20,12 @@ pub fn rpcs() -> usize {
 
 /// A request from its JSON.
 pub fn read(number: usize, json: &[u8]) -> Result<Bytes, String> {
-    json::read(&rpc(number).request, json)
+    let mut reader = Reader::new(rpc(number).request.clone(), BOUNDS);
+    let text = |status: tonic::Status| status.message().to_owned();
+    match reader.read(&mut Bytes::copy_from_slice(json)).map_err(text)? {
+        Some(wire) => Ok(wire),
+        None => reader.finish().map_err(text),
+    }
 }
 
 /// A request as JSON.
@@ -40,16 +48,16 @@ pub fn answer(number: usize, wire: Bytes, piece: usize) {
     }
 }
 
-/// The objects of a stream of JSON, which comes in pieces, up to an error.
-pub fn objects(json: &[u8], piece: usize) -> (Vec<Vec<u8>>, Option<String>) {
-    let (mut objects, mut found) = (Objects::default(), Vec::new());
+/// The requests of a stream of JSON, cut into pieces, up to an error.
+pub fn objects(number: usize, json: &[u8], piece: usize) -> (Vec<Bytes>, Option<String>) {
+    let (mut reader, mut found) = (Reader::new(rpc(number).request.clone(), BOUNDS), Vec::new());
     for part in json.chunks(piece) {
-        objects.push(part);
-        loop {
-            match objects.next() {
-                Ok(Some(object)) => found.push(object),
+        let mut part = Bytes::copy_from_slice(part);
+        while !part.is_empty() {
+            match reader.read(&mut part) {
+                Ok(Some(wire)) => found.push(wire),
                 Ok(None) => break,
-                Err(why) => return (found, Some(why)),
+                Err(status) => return (found, Some(status.message().to_owned())),
             }
         }
     }

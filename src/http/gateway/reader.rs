@@ -90,6 +90,7 @@ impl Reader {
     }
 
     /// Returns the memory of an incomplete object, bytes.
+    #[cfg(test)]
     pub fn kept(&self) -> usize {
         self.scanner.kept() + self.wire.bytes.len()
     }

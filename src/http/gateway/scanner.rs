@@ -108,6 +108,7 @@ impl Scanner {
     }
 
     /// Returns the memory of the token, bytes.
+    #[cfg(test)]
     pub fn kept(&self) -> usize {
         self.token.capacity() + self.objects.len()
     }
