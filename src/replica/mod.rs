@@ -94,7 +94,7 @@
 //!
 //! `handle` (what others see), `driver` (the task), `core` (raft), `outbox` (what may be sent when),
 //! `message` (translation), `log` (in memory), `disk` (the log task), `proposals`, `reads`, `slog`.
-//! The stories are in `testscripts/`.
+//! The stories are in `tests/testscripts/`.
 //!
 //! Not here: the WAL's format (`wal`), the peers' connections (`peer`), the state (`apply`).
 
@@ -110,13 +110,7 @@ mod reads;
 mod slog;
 
 #[cfg(test)]
-mod driver_tests;
-#[cfg(test)]
-mod harness;
-#[cfg(test)]
-mod schedules;
-#[cfg(test)]
-mod scripts;
+mod tests;
 
 pub use core::Role;
 pub use handle::{

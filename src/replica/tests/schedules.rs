@@ -6,8 +6,8 @@
 use proptest::prelude::*;
 use quorate_proto::raftpb::ConfChangeType;
 
-use super::core::Role;
 use super::harness::Cluster;
+use crate::replica::core::Role;
 
 /// The one that joins and leaves; 1 to 3 begin as voters.
 const GUEST: u64 = 4;

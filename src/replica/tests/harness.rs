@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::raftpb;
 
-use super::core::{Boot, Core, CoreConfig, NotTaken, Output, Role, Save};
+use crate::replica::core::{Boot, Core, CoreConfig, NotTaken, Output, Role, Save};
 
 pub const ELECTION_TICKS: usize = 5;
 

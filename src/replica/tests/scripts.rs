@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use quorate_proto::raftpb;
 
-use super::core::Role;
 use super::harness::{Cluster, describe, name};
+use crate::replica::core::Role;
 
 struct Script {
     cluster: Cluster,
@@ -258,7 +258,7 @@ macro_rules! stories {
     ($($name:ident)*) => {$(
         #[test]
         fn $name() {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/replica/testscripts/");
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/replica/tests/testscripts/");
             let file = format!("{folder}{}", stringify!($name));
             let mut script = Script { cluster: Cluster::default() };
             goldenscript::run(&mut script, &file).unwrap_or_else(|e| panic!("{file}: {e}"));

@@ -11,13 +11,13 @@ use quorate_proto::etcdserverpb::{InternalRaftRequest, Metadata, RequestHeader};
 use quorate_proto::{raftpb, walpb};
 use tokio::sync::{mpsc, oneshot};
 
-use super::core::{Boot, Role};
-use super::disk::LogStore;
-use super::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
-use super::proposals::{Proposal, ProposalKind, Reply};
 use crate::env::{self, Env};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::metrics::Metrics;
+use crate::replica::core::{Boot, Role};
+use crate::replica::disk::LogStore;
+use crate::replica::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
+use crate::replica::proposals::{Proposal, ProposalKind, Reply};
 use crate::types::{Index, MemberId, Term};
 use crate::wal::{Save, SaveStats, Wal};
 
@@ -251,7 +251,8 @@ async fn a_restarted_member_goes_on_from_its_log() {
 
 #[test]
 fn a_panic_of_raft_is_fatal_with_its_words() {
-    let caught = super::driver::caught::<()>("consensus", || panic!("to_commit {} is too high", 7));
+    let caught =
+        crate::replica::driver::caught::<()>("consensus", || panic!("to_commit {} is too high", 7));
     let text = caught.expect_err("it panicked").to_string();
     assert_eq!(text, "consensus: to_commit 7 is too high");
 }
