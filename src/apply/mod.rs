@@ -11,7 +11,9 @@
 
 pub mod alarm;
 mod auth;
+pub mod check;
 pub mod membership;
+pub mod v2;
 
 use bytes::Bytes;
 use prost::Message;
@@ -31,6 +33,7 @@ use crate::mvcc::{Store, View, Write};
 use crate::plant;
 use crate::types::{Index, LeaseId, MemberId, Term};
 use alarm::Alarms;
+use check::Broken;
 use membership::{MemberRecord, Membership};
 
 /// What a request that was carried out answers. Headers carry a revision and nothing else.
@@ -103,15 +106,28 @@ pub enum Command {
 impl Command {
     /// An entry that does not decode was written by no version that this one can follow.
     pub fn decode(entry: &Entry) -> Result<Self, Fatal> {
-        let broken = |e| Fatal::new(format!("entry {} does not decode", entry.index), e);
+        let broken = |e: Broken| {
+            let (index, bytes) = (entry.index, entry.data.len());
+            let remedy = "this member cannot go on from its own log; remove its data and add it again, \
+                          so that it starts from another member's snapshot, or restore a backup";
+            Fatal::new(format!("log entry {index} of {bytes} bytes does not decode ({remedy})"), e)
+        };
         match entry.r#type() {
             EntryType::EntryNormal if entry.data.is_empty() => Ok(Self::Nothing),
             EntryType::EntryNormal => {
-                let request = InternalRaftRequest::decode(entry.data.clone()).map_err(broken)?;
-                Ok(Self::Request(Box::new(request)))
+                let (request, old) = match check::request(&entry.data) {
+                    Ok(request) => (Ok(request), v2::decode_inside(&entry.data)),
+                    Err(error) => (Err(error), v2::decode(&entry.data)),
+                };
+                match old {
+                    Some(v2::Meaning::Request(request)) => Ok(Self::Request(request)),
+                    Some(v2::Meaning::Nothing) => Ok(Self::Nothing),
+                    None => Ok(Self::Request(Box::new(request.map_err(broken)?))),
+                }
             }
             EntryType::EntryConfChange => {
-                let change = ConfChange::decode(entry.data.clone()).map_err(broken)?;
+                let change =
+                    ConfChange::decode(entry.data.clone()).map_err(|e| broken(e.into()))?;
                 Ok(Self::Change(change))
             }
             EntryType::EntryConfChangeV2 => Err(Fatal::new(
