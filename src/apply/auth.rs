@@ -7,6 +7,7 @@ use super::{Notice, Outcome, Reply, StateMachine, refuse};
 use crate::auth::{Auth, Principal};
 use crate::error::Refused;
 use crate::mvcc::{self, Write};
+use crate::types::Index;
 
 /// On whose behalf a request was proposed. Nobody's, if its header does not say.
 pub(super) fn principal(header: Option<&RequestHeader>) -> Principal {
@@ -16,12 +17,13 @@ pub(super) fn principal(header: Option<&RequestHeader>) -> Principal {
     })
 }
 
-/// What a member that gives out simple tokens proposes with a login becomes its token; nothing does
-/// when tokens are not kept but signed.
-fn token(drawn: &str, write: &Write<'_>) -> String {
+/// The simple token of a login: the prefix that the proposer drew and the index of the entry before the
+/// login's own, because etcd reads its consistent index before the login has moved it (3.7,
+/// `apply/backend.go`). Members of both kinds keep the same token. Empty when tokens are signed, not kept.
+fn token(drawn: &str, login: Index) -> String {
     match drawn {
         "" => String::new(),
-        drawn => format!("{drawn}.{}", write.applied()),
+        drawn => format!("{drawn}.{}", login.0.saturating_sub(1)),
     }
 }
 
@@ -67,7 +69,7 @@ impl StateMachine {
         request: &InternalRaftRequest,
     ) -> Option<Outcome> {
         Some(if let Some(login) = &request.authenticate {
-            let token = token(&login.simple_token, write);
+            let token = token(&login.simple_token, write.applied());
             self.authenticate(&login.name, token)
         } else if request.auth_status.is_some() {
             let (enabled, revision) = (self.auth.is_enabled(), self.auth.revision());
@@ -164,4 +166,15 @@ fn needs_admin(request: &InternalRaftRequest) -> bool {
         || request.auth_role_grant_permission.is_some()
         || request.auth_role_revoke_permission.is_some()
         || request.auth_role_list.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simple_token_names_the_entry_before_the_login() {
+        assert_eq!(token("YwhTzrNXLYWTfpbK", Index(9)), "YwhTzrNXLYWTfpbK.8");
+        assert_eq!(token("", Index(9)), "", "a signed token is drawn nowhere");
+    }
 }

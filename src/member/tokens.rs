@@ -2,9 +2,9 @@
 //! all members remember for a while; signed ones ([`super::jwt`]) tell by themselves. Who may do what is
 //! not known here.
 //!
-//! A simple token is etcd's `<16 random letters>.<index>`, the index being that of the log entry which
-//! gave it out: a member that has not applied so far waits until it has. Each use prolongs it at the
-//! member that was asked, and there only. None survives a restart.
+//! A simple token is etcd's `<16 random letters>.<index>`, the index being that of the log entry before
+//! the login's own: a member that has not applied the login waits until it has. Each use prolongs a token
+//! at the member that was asked, and there only. None survives a restart.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -130,12 +130,13 @@ impl Simple {
     }
 }
 
-/// The entry that gave a simple token out; `None` when it is none.
+/// The log entry of the login that gave a simple token out; `None` when it is none.
 pub(super) fn given_at(token: &str) -> Option<Index> {
     let (letters, index) = token.split_once('.')?;
     // No sign, no second dot: etcd's parser takes digits only.
     let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && !letters.contains('.')).then(|| index.parse().ok().map(Index)).flatten()
+    let before: u64 = index.parse().ok().filter(|_| digits && !letters.contains('.'))?;
+    Some(Index(before.saturating_add(1)))
 }
 
 const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -197,8 +198,8 @@ mod tests {
 
     #[test]
     fn the_index_of_a_token_is_read_as_etcd_reads_it() {
-        assert_eq!(given_at("abc.12"), Some(Index(12)));
-        assert_eq!(given_at(".0"), Some(Index(0)));
+        assert_eq!(given_at("abc.12"), Some(Index(13)));
+        assert_eq!(given_at(".0"), Some(Index(1)));
         for not in ["abc", "abc.", "a.b.1", "abc.+1", "abc.-1", "abc.1x", "a.99999999999999999999"]
         {
             assert_eq!(given_at(not), None, "{not}");
