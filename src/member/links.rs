@@ -13,19 +13,19 @@ use quorate_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
-use quorate_proto::raftpb::Message;
+use quorate_proto::raftpb::{Message, SnapshotMetadata};
 
 use super::downgrade::UNDECIDED_VERSION;
 use super::{Caller, ETCD_VERSION, Inner, Member, Options, join, snapshot};
 use crate::apply::membership::MemberRecord;
 use crate::auth::Rule;
 use crate::codec;
-use crate::env::BoxFuture;
+use crate::env::{BoxFuture, File};
 use crate::error::{Error, Fatal, Removed, Unavailable};
-use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody};
+use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody, Standing};
 use crate::replica;
 use crate::tls::{self, Acceptor};
-use crate::types::{LeaseId, MemberId, Revision};
+use crate::types::{Index, LeaseId, MemberId, Revision};
 
 /// How long a call to another member may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,6 +43,12 @@ impl replica::Transport for Outgoing {
         // Before the transport is there messages are lost, as any message may be.
         if let Some(transport) = self.0.get() {
             transport.send(messages);
+        }
+    }
+
+    fn discard_snapshot(&self, index: Index) {
+        if let Some(transport) = self.0.get() {
+            transport.discard_snapshot(index);
         }
     }
 }
@@ -68,6 +74,7 @@ impl Links {
         let config = PeerConfig {
             identity,
             peers: Vec::new(),
+            seeds: join::peer_urls(&member.0.options).into_iter().cloned().collect(),
             snapshot_dir: member.0.options.snap_dir(),
             dial_timeout: dial_timeout(&member.0.options),
             patience: member.0.options.peer_patience,
@@ -348,8 +355,26 @@ impl Local for LocalMember {
         })
     }
 
-    fn is_removed(&self, id: MemberId) -> bool {
-        self.member().is_some_and(|member| member.members().removed.contains(&id))
+    fn check_database(
+        &self,
+        database: Box<dyn File>,
+        metadata: &SnapshotMetadata,
+    ) -> Result<(), String> {
+        snapshot::check(database, metadata)
+    }
+
+    fn standing(&self, id: MemberId) -> Standing {
+        let Some(member) = self.member() else { return Standing::Unknown };
+        let table = member.members();
+        if table.removed.contains(&id) {
+            Standing::Removed
+        } else if table.members.contains_key(&id) {
+            Standing::Member
+        } else if table.members.is_empty() {
+            Standing::Undecided
+        } else {
+            Standing::Unknown
+        }
     }
 
     fn told_removed(&self, by: MemberId) {
@@ -377,7 +402,7 @@ impl Local for LocalMember {
         self.ask(move |member| async move {
             let caller = Caller::client(token.as_deref(), None);
             member.permit(&caller, Rule::Root).await?;
-            let members = member.promote_here(id).await?;
+            let members = member.promote(&caller, id).await?;
             Ok(serde_json::to_string(&members).expect("a member table is plain JSON"))
         })
     }
