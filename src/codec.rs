@@ -13,8 +13,8 @@ const HEADER_ID: u32 = 1;
 
 /// The id that the proposer put into an encoded `InternalRaftRequest`, skipping over the request
 /// itself. `None` when there is none or the bytes are not such a message.
-pub fn request_id(mut request: &[u8]) -> Option<u64> {
-    let mut header = find_bytes(&mut request, HEADER)?;
+pub fn request_id(request: &[u8]) -> Option<u64> {
+    let mut header = bytes_field(request, HEADER)?;
     let buf = &mut header;
     while !buf.is_empty() {
         let (tag, wire_type) = decode_key(buf).ok()?;
@@ -26,8 +26,9 @@ pub fn request_id(mut request: &[u8]) -> Option<u64> {
     None
 }
 
-/// The contents of the first length-delimited field `wanted`.
-fn find_bytes<'a>(buf: &mut &'a [u8], wanted: u32) -> Option<&'a [u8]> {
+/// The contents of the first length-delimited field with number `wanted` of an encoded message.
+pub fn bytes_field(mut message: &[u8], wanted: u32) -> Option<&[u8]> {
+    let buf = &mut message;
     while !buf.is_empty() {
         let (tag, wire_type) = decode_key(buf).ok()?;
         if tag == wanted && wire_type == WireType::LengthDelimited {

@@ -100,6 +100,10 @@ pub const PEER_SNAPSHOT_WRITE_BYTES: usize = 1 << 20;
 pub const PEER_SNAPSHOTS_IN: usize = 4;
 /// Senders that are not members yet and are still answered; further ones are not.
 pub const PEER_REMOTES_MAX: usize = 64;
+/// Senders that are no members by this member's table: about how many others are asked at once, and how
+/// many members are asked about one.
+pub const PEER_VOUCHES: usize = 4;
+pub const PEER_VOUCHERS_MAX: usize = 16;
 
 // What a stranger may cost. A stranger is a client that has not shown who it is: it has made no gRPC call
 // yet or, where authentication is enabled, none with a valid token or certificate.
@@ -330,6 +334,9 @@ pub const PROXY_REQUEST_BYTES_MAX: usize = 4 << 20;
 pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to open a stream.
 pub const PEER_DIAL_RETRY: Duration = Duration::from_millis(100);
+/// How long a member may take to say who the members are, and how long its answer serves.
+pub const PEER_VOUCH_TIMEOUT: Duration = Duration::from_secs(1);
+pub const PEER_VOUCHED: Duration = Duration::from_secs(1);
 /// Between two link heartbeats on a stream: three fit into the reader's patience.
 pub const PEER_LINK_HEARTBEAT: Duration = Duration::from_millis(5_000 / 3);
 /// Between two probes of a peer.

@@ -11,17 +11,20 @@ use super::{Notice, Outcome, Reply, Request, StateMachine, plain, refuse};
 use crate::auth::Principal;
 use crate::error::Refused;
 use crate::mvcc::{self, Write};
+use crate::types::Index;
 
 /// On whose behalf a request was proposed; no user if its header names none.
 pub(super) fn principal(header: RequestHeader) -> Principal {
     Principal { user: header.username, revision: header.auth_revision }
 }
 
-/// A simple token is what the proposer drew and the entry's index; a signed one is no part of the entry.
-fn token(drawn: &str, write: &Write<'_>) -> String {
+/// The simple token of a login: the prefix that the proposer drew and the index of the entry before the
+/// login's own, because etcd reads its consistent index before the login has moved it (3.7,
+/// `apply/backend.go`). Members of both kinds keep the same token. Empty when tokens are signed, not kept.
+fn token(drawn: &str, login: Index) -> String {
     match drawn {
         "" => String::new(),
-        drawn => format!("{drawn}.{}", write.applied()),
+        drawn => format!("{drawn}.{}", login.0.saturating_sub(1)),
     }
 }
 
@@ -83,7 +86,7 @@ impl StateMachine {
         if let Err(refused) = self.auth.authenticate(&login.name) {
             return refuse(refused);
         }
-        let token = token(&login.simple_token, write);
+        let token = token(&login.simple_token, write.applied());
         let (header, revision) = (None, self.auth.revision());
         let reply = Reply::Authenticate(Login { header, revision, token: token.clone() });
         Ok((reply, Some(Notice::TokenGiven { user: login.name, token })))
@@ -112,5 +115,16 @@ impl StateMachine {
     pub(super) fn roles(&self) -> Reply {
         let roles = self.auth.role_names();
         Reply::AuthRoleList(AuthRoleListResponse { header: None, roles })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simple_token_names_the_entry_before_the_login() {
+        assert_eq!(token("YwhTzrNXLYWTfpbK", Index(9)), "YwhTzrNXLYWTfpbK.8");
+        assert_eq!(token("", Index(9)), "", "a signed token is no part of the entry");
     }
 }

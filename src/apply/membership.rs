@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::Cf;
 use crate::error::{Fatal, Refused};
-use crate::mvcc::{Store, Write};
+use crate::mvcc::{Store, View, Write};
 use crate::plant;
 use crate::types::MemberId;
 
@@ -56,7 +56,7 @@ pub struct ChangeContext {
 }
 
 /// Go writes a list that was never made as `null`.
-fn null_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn null_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
@@ -82,7 +82,11 @@ const REMOVED: &[u8] = b"removed";
 impl Membership {
     /// Reads the table from its buckets.
     pub fn load(store: &Store) -> Result<Self, Fatal> {
-        let view = store.view();
+        Self::read(&store.view())
+    }
+
+    /// The table as it is in `view`.
+    pub fn read(view: &View) -> Result<Self, Fatal> {
         let mut table = Self::default();
         for row in view.scan(Cf::Members) {
             let (key, value) = row?;

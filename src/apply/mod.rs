@@ -13,9 +13,11 @@
 
 pub mod alarm;
 mod auth;
+pub mod check;
 pub mod membership;
 pub mod planted;
 pub mod request;
+pub mod v2;
 
 use bytes::Bytes;
 use prost::Message;
@@ -30,6 +32,7 @@ use crate::mvcc::{Store, View, Write};
 use crate::plant;
 use crate::types::{Index, LeaseId, MemberId, Term};
 use alarm::Alarms;
+use check::Broken;
 use membership::Membership;
 
 pub use request::{Ask, Reply, Request, Weight};
@@ -74,19 +77,34 @@ impl Command {
     /// Decodes an entry; the one place that knows what may stand in one. What does not decode was written
     /// by a version that this one cannot follow.
     pub fn decode(entry: &Entry) -> Result<Self, Fatal> {
-        let broken = |e| Fatal::new(format!("entry {} does not decode", entry.index), e);
+        let broken = |e: Broken| {
+            let (index, bytes) = (entry.index, entry.data.len());
+            let remedy = "this member cannot go on from its own log; remove its data and add it again, \
+                          so that it starts from another member's snapshot, or restore a backup";
+            Fatal::new(format!("log entry {index} of {bytes} bytes does not decode ({remedy})"), e)
+        };
         match entry.r#type() {
             EntryType::EntryNormal if entry.data.is_empty() => Ok(Self::Nothing),
-            EntryType::EntryNormal => match Request::decode(entry.data.clone()).map_err(broken)? {
-                (header, Some(request)) => Ok(Self::Request(header, request)),
-                // Never proposed by this version; another member of the cluster may.
-                (header, None) => Err(Fatal::new(
-                    format!("entry {}, request {header:?}", entry.index),
-                    "a kind of request that this version cannot apply",
-                )),
-            },
+            EntryType::EntryNormal => {
+                let old = match check::request(&entry.data) {
+                    Ok((header, Some(request))) => return Ok(Self::Request(header, request)),
+                    Ok((header, None)) => v2::decode_inside(&entry.data).ok_or_else(|| {
+                        // Never proposed by this version; another member of the cluster may.
+                        Fatal::new(
+                            format!("entry {}, request {header:?}", entry.index),
+                            "a kind of request that this version cannot apply",
+                        )
+                    })?,
+                    Err(error) => v2::decode(&entry.data).ok_or_else(|| broken(error))?,
+                };
+                Ok(match old {
+                    v2::Meaning::Request(header, request) => Self::Request(header, request),
+                    v2::Meaning::Nothing => Self::Nothing,
+                })
+            }
             EntryType::EntryConfChange => {
-                let change = ConfChange::decode(entry.data.clone()).map_err(broken)?;
+                let change =
+                    ConfChange::decode(entry.data.clone()).map_err(|e| broken(e.into()))?;
                 Ok(Self::Change(change))
             }
             EntryType::EntryConfChangeV2 => Err(Fatal::new(

@@ -13,21 +13,21 @@ use quorate_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
-use quorate_proto::raftpb::Message;
+use quorate_proto::raftpb::{Message, SnapshotMetadata};
 
 use crate::apply::membership::MemberRecord;
 use crate::auth::Rule;
 use crate::codec;
-use crate::env::BoxFuture;
+use crate::env::{BoxFuture, File};
 use crate::error::{Error, Fatal, Removed, Unavailable};
 use crate::member::requests::UNDECIDED_VERSION;
 use crate::member::snapshot;
 use crate::member::start::members_at;
 use crate::member::{Caller, ETCD_VERSION, Inner, Member, Options};
-use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody};
+use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody, Standing};
 use crate::replica;
 use crate::tls::{self, Acceptor};
-use crate::types::{LeaseId, MemberId, Revision};
+use crate::types::{Index, LeaseId, MemberId, Revision};
 
 /// How long a call to another member may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,6 +45,12 @@ impl replica::Transport for Outgoing {
         // Messages are dropped before the transport exists.
         if let Some(transport) = self.0.get() {
             transport.send(messages);
+        }
+    }
+
+    fn discard_snapshot(&self, index: Index) {
+        if let Some(transport) = self.0.get() {
+            transport.discard_snapshot(index);
         }
     }
 }
@@ -70,6 +76,7 @@ impl Links {
         let config = PeerConfig {
             identity,
             peers: Vec::new(),
+            seeds: join::peer_urls(&member.0.options).into_iter().cloned().collect(),
             snapshot_dir: member.0.options.snap_dir(),
             dial_timeout: dial_timeout(&member.0.options),
             patience: member.0.options.peer_patience,
@@ -350,8 +357,26 @@ impl Local for LocalMember {
         })
     }
 
-    fn is_removed(&self, id: MemberId) -> bool {
-        self.member().is_some_and(|member| member.members().removed.contains(&id))
+    fn check_database(
+        &self,
+        database: Box<dyn File>,
+        metadata: &SnapshotMetadata,
+    ) -> Result<(), String> {
+        snapshot::check(database, metadata)
+    }
+
+    fn standing(&self, id: MemberId) -> Standing {
+        let Some(member) = self.member() else { return Standing::Unknown };
+        let table = member.members();
+        if table.removed.contains(&id) {
+            Standing::Removed
+        } else if table.members.contains_key(&id) {
+            Standing::Member
+        } else if table.members.is_empty() {
+            Standing::Undecided
+        } else {
+            Standing::Unknown
+        }
     }
 
     fn told_removed(&self, by: MemberId) {
@@ -379,7 +404,7 @@ impl Local for LocalMember {
         self.ask(move |member| async move {
             let caller = Caller::client(token.as_deref(), None);
             member.permit(&caller, Rule::Root).await?;
-            let members = member.promote_here(id).await?;
+            let members = member.promote(&caller, id).await?;
             Ok(serde_json::to_string(&members).expect("a member table is plain JSON"))
         })
     }

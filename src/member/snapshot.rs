@@ -9,16 +9,17 @@ use bytes::Bytes;
 use quorate_proto::raftpb::SnapshotMetadata;
 use tokio::sync::mpsc;
 
-use crate::apply::StateMachine;
+use crate::apply::membership::Membership;
+use crate::apply::{self, StateMachine};
 use crate::bbolt::{self, Database};
 use crate::engine::Cf;
-use crate::env::{Disk, Env, Open};
+use crate::env::{Disk, Env, File, Open};
 use crate::error::Fatal;
 use crate::limits;
-use crate::mvcc::{Store, View};
+use crate::mvcc::{self, Store, View};
 use crate::peer::SnapshotBody;
 use crate::plant;
-use crate::types::Index;
+use crate::types::{Index, Term};
 
 /// A bucket, a key in it and its value.
 type Pair = (Cf, Bytes, Bytes);
@@ -70,6 +71,7 @@ pub(in crate::member) async fn source(
     }
     let view = store.view();
     let conf_state = StateMachine::conf_state(&view).map_err(io::Error::other)?;
+    let members = Membership::read(&view).map_err(io::Error::other)?;
     let metadata = SnapshotMetadata {
         conf_state: Some(conf_state),
         index: view.applied().0,
@@ -103,7 +105,33 @@ pub(in crate::member) async fn source(
             }
         }
     });
-    Ok(SnapshotBody { metadata, data: Bytes::new(), total_bytes, chunks })
+    let data = apply::v2::store::json(&members);
+    Ok(SnapshotBody { metadata, data, total_bytes, chunks })
+}
+
+/// Whether a received file can be the state at `metadata`: it opens and says that it holds the entries up
+/// to there. Blocks.
+pub(super) fn check(file: Box<dyn File>, metadata: &SnapshotMetadata) -> Result<(), String> {
+    let database = Database::open(file).map_err(|error| error.to_string())?;
+    let [(key, wanted), _] = mvcc::position_rows(Index(metadata.index), Term(metadata.term));
+    let held = database.get(Cf::Meta.name().as_bytes(), &key).map_err(|error| error.to_string())?;
+    match held {
+        Some(held) if held == wanted => Ok(()),
+        held => Err(format!("it holds the state at entry {held:?}, not {}", metadata.index)),
+    }
+}
+
+/// Rows of bucket `meta` that etcd 3.4 does not write, from the message that came with the file.
+fn missing_rows(database: &Database, metadata: &SnapshotMetadata) -> io::Result<Vec<Pair>> {
+    let [_, term] = mvcc::position_rows(Index(metadata.index), Term(metadata.term));
+    let conf_state = metadata.conf_state.as_ref().map(StateMachine::conf_state_row);
+    let mut missing = Vec::new();
+    for (key, value) in [term].into_iter().chain(conf_state) {
+        if database.get(Cf::Meta.name().as_bytes(), &key)?.is_none() {
+            missing.push((Cf::Meta, key, value));
+        }
+    }
+    Ok(missing)
 }
 
 /// Replaces the state by the file's and removes the file. An interruption leaves an empty state and the file,
@@ -112,7 +140,7 @@ pub(in crate::member) fn install(
     disk: &dyn Disk,
     store: &Store,
     path: &Path,
-    index: Index,
+    metadata: &SnapshotMetadata,
 ) -> Result<(), Fatal> {
     let at = || format!("installing {}", path.display());
     let file = disk.open(path, Open::Read).map_err(|e| Fatal::new(at(), e))?;
@@ -124,8 +152,10 @@ pub(in crate::member) fn install(
             pairs.push(Box::new(rows.map(move |row| row.map(|(key, value)| (cf, key, value)))));
         }
     }
+    let missing = missing_rows(&database, metadata).map_err(|e| Fatal::new(at(), e))?;
+    pairs.push(Box::new(missing.into_iter().map(Ok)));
     let position = store.install(pairs.into_iter().flatten())?;
-    if position.applied != index {
+    if position.applied != Index(metadata.index) {
         let found = format!("the file holds the state at entry {}", position.applied);
         return Err(Fatal::new(at(), found));
     }

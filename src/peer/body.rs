@@ -20,7 +20,7 @@ use crate::env::Env;
 /// What this side sends.
 #[derive(Debug)]
 pub enum Body {
-    /// Nothing, or one piece whose length is told ahead.
+    /// Nothing, or one piece of known length.
     Whole(Option<Bytes>),
     /// As many pieces as the channel brings; an error breaks the connection off, so that the other
     /// end cannot take what it has for the whole.
@@ -92,7 +92,7 @@ pub(super) async fn next_piece(
         match frame {
             None => return Ok(None),
             Some(Err(error)) => return Err(broken(error)),
-            // Trailers say nothing here.
+            // Trailers carry nothing.
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data() {
                     return Ok(Some(piece));

@@ -1,5 +1,5 @@
-//! What members ask each other beside raft: the calling side of `routes`. Turns etcd's statuses and
-//! texts back into errors; whom to ask, and whether to ask again, is the caller's business.
+//! Calls between members beside raft: the client side of `routes`. Turns etcd's statuses and texts back
+//! into errors; the choice of the member and retries are the caller's.
 
 use std::io;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Client {
         }
     }
 
-    /// Asks the leader how long a lease still lives.
+    /// Queries the leader for the remaining time of a lease.
     pub async fn time_to_live(
         &self,
         url: &str,
@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// Whether a downgrade is under way. A peer answers this only when it has made sure that it holds
-    /// all that is committed, so any answer says that it is up to date (etcd 3.5 and later).
+    /// all that is committed, so any answer shows that it is up to date (etcd 3.5 and later).
     pub async fn downgrade_enabled(&self, url: &str, limit: Duration) -> Result<bool, CallError> {
         let answer = self.get(url, "/downgrade/enabled", limit).await?;
         match (answer.status, answer.body.trim_ascii()) {
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Has the leader make a learner a voter, on behalf of the client whom `token` authenticates.
+    /// Has the leader make a learner a voter, for the client that `token` authenticates.
     /// The members afterwards, as JSON.
     pub async fn promote(
         &self,

@@ -193,7 +193,7 @@ impl Client {
         }
         let io = TokioIo::new(StallGuard::new(env.clone(), self.0.patience.write, conn));
         let (sender, driver) = http1::handshake(io).await.map_err(broken)?;
-        // Whoever waits for the answer is told of an error there.
+        // The error reaches the waiter of the answer.
         let driver = env.spawn("peer-connection", async move { drop(driver.await) });
         Ok(Connection { sender, driver })
     }
@@ -256,7 +256,7 @@ pub(super) fn request(method: Method, path: &str, body: Body) -> io::Result<Requ
     Ok(request)
 }
 
-/// hyper's texts leave the cause to be asked for.
+/// hyper's texts leave out the cause.
 pub(super) fn broken(error: hyper::Error) -> io::Error {
     match error.source() {
         Some(cause) => io::Error::other(format!("{error}: {cause}")),

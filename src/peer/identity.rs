@@ -1,5 +1,5 @@
-//! Who speaks: the headers that peers put on every request, and the checks made on those that
-//! arrive (etcd 3.7, `rafthttp/http.go` and `util.go`). Does not log and does not answer.
+//! Identity of the sender: the headers that peers put on every request, and the checks of incoming
+//! ones (etcd 3.7, `rafthttp/http.go` and `util.go`). Does not log and does not answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -40,7 +40,7 @@ pub enum Mismatch {
 }
 
 impl Identity {
-    /// Says on a request who makes it.
+    /// Adds the headers that identify this member.
     pub(super) fn sign(&self, headers: &mut HeaderMap) {
         headers.insert(SERVER_FROM, text(&self.id.to_string()));
         headers.insert(VERSION, HeaderValue::from_static(SERVER_VERSION));

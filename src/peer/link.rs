@@ -85,19 +85,26 @@ struct Outgoing {
 impl Peer {
     /// A member of the cluster: both streams are dialed, and it is probed.
     pub(super) fn member(context: Arc<Context>, id: MemberId, urls: Vec<String>) -> Self {
-        let mut peer = Self::remote(context, id, urls);
-        peer.is_member = true;
-        let env = peer.link.context.env.clone();
-        for kind in [StreamKind::MsgApp, StreamKind::Message] {
-            peer.tasks
-                .push(env.spawn("peer-stream-reader", stream_in::run(peer.link.clone(), kind)));
-        }
-        peer.tasks.push(env.spawn("peer-prober", prober::run(peer.link.clone())));
+        let mut peer = Self::remote(context, id, urls.clone());
+        peer.become_member(urls);
         peer
     }
 
-    /// Somebody who is not known as a member (yet) and is answered over the pipeline only: this
-    /// member may be behind the configuration that has them.
+    /// Messages that are queued stay queued: they may be the acknowledgements by which a leader counts
+    /// this very member as caught up.
+    pub(super) fn become_member(&mut self, urls: Vec<String>) {
+        self.is_member = true;
+        self.link.update(urls);
+        let env = self.link.context.env.clone();
+        for kind in [StreamKind::MsgApp, StreamKind::Message] {
+            self.tasks
+                .push(env.spawn("peer-stream-reader", stream_in::run(self.link.clone(), kind)));
+        }
+        self.tasks.push(env.spawn("peer-prober", prober::run(self.link.clone())));
+    }
+
+    /// A sender that is not known as a member (yet) and is answered over the pipeline only: this member
+    /// may be behind the configuration that contains it.
     pub(super) fn remote(context: Arc<Context>, id: MemberId, urls: Vec<String>) -> Self {
         let env = context.env.clone();
         let (pipeline, queue) = mpsc::channel(PEER_PIPELINE_QUEUE);
@@ -134,7 +141,7 @@ impl Drop for Peer {
 }
 
 impl Link {
-    /// Puts `message` on its way, or drops it and says so. Never waits.
+    /// Queues `message`, or drops it and reports that. Never waits.
     pub(super) fn send(self: &Arc<Self>, message: Message) {
         match MessageType::try_from(message.r#type) {
             Ok(MessageType::MsgSnap) => return self.send_snapshot(message),
@@ -221,7 +228,7 @@ impl Link {
         lock(&self.urls).urls.clone()
     }
 
-    /// `url` did not work: the next one is tried, unless somebody moved on already.
+    /// `url` did not work: the next one is tried, unless another task has done so already.
     pub(super) fn avoid(&self, url: &str) {
         let mut urls = lock(&self.urls);
         if urls.urls.get(urls.picked).is_some_and(|picked| picked == url) {
@@ -251,8 +258,8 @@ impl Link {
         }
     }
 
-    /// Something towards or from the peer that began at `began` failed. That says nothing about what got
-    /// through since then: streams that go on would never say again that the peer is reachable.
+    /// An exchange with the peer that began at `began` failed. It does not count when the peer was reached
+    /// since then: streams that go on would never report again that the peer is reachable.
     pub(super) fn deactivate(
         &self,
         what: &'static str,

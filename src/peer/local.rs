@@ -9,9 +9,21 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::raftpb::{Message, SnapshotMetadata};
 use tokio::sync::mpsc;
 
-use crate::env::BoxFuture;
+use crate::env::{BoxFuture, File};
 use crate::error::Error;
 use crate::types::{LeaseId, MemberId, Revision};
+
+/// The state of an id in a member's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Member,
+    /// It was a member and is none any more; it never returns.
+    Removed,
+    /// Neither: the table may be old.
+    Unknown,
+    /// No configuration has been applied yet.
+    Undecided,
+}
 
 /// The member behind the peer port. The functions that return no future must not block: some are
 /// called from inside [`super::Transport::send`].
@@ -26,17 +38,23 @@ pub trait Local: Send + Sync + 'static {
     fn snapshot_sent(&self, id: MemberId, ok: bool);
     /// The database to send behind a MsgSnap, as it is now.
     fn snapshot_source(&self) -> BoxFuture<'static, io::Result<SnapshotBody>>;
-    /// Whether `id` was a member and is none any more.
-    fn is_removed(&self, id: MemberId) -> bool;
-    /// `by` says that this very member has been removed from the cluster: it has to
-    /// stop. Said again and again until it does.
+    /// Whether a database that was received can be the state at `metadata`. Blocks; the reason is logged.
+    fn check_database(
+        &self,
+        database: Box<dyn File>,
+        metadata: &SnapshotMetadata,
+    ) -> Result<(), String>;
+    /// The state of `id` in this member's table.
+    fn standing(&self, id: MemberId) -> Standing;
+    /// `by` reports that this member has been removed from the cluster: it has to stop. Reported again
+    /// until it does.
     fn told_removed(&self, by: MemberId);
 
     /// The answer of `/version`: `{"etcdserver":"..","etcdcluster":"..","storage":".."}`.
     fn version_json(&self) -> String;
     /// The answer of `/members`: a JSON array.
     fn members_json(&self) -> String;
-    /// Makes a learner a voter. `token` authenticates the client on whose behalf a peer asks. The
+    /// Makes a learner a voter. `token` authenticates the client for which a peer calls. The
     /// members afterwards, as JSON.
     fn promote(
         &self,
@@ -61,7 +79,7 @@ pub struct SnapshotBody {
     /// The position and membership which the bytes hold; they replace those raft named, which may
     /// be older.
     pub metadata: SnapshotMetadata,
-    /// What etcd puts into the message itself (its old store as JSON); empty for newer releases.
+    /// The membership as the v2 store writes it, for releases that recover from it (etcd 3.6 and older).
     pub data: Bytes,
     /// How many bytes will come, where that is known ahead.
     pub total_bytes: Option<u64>,

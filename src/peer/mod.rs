@@ -16,14 +16,15 @@
 //!   unreachable; raft sends it again.
 //! * Every MsgSnap given to `send` is answered by exactly one [`Local::snapshot_sent`].
 //! * A MsgSnap reaches [`Local::step`] only after its database is durable under its final name.
-//! * Messages from another cluster, or for another member, never reach [`Local::step`].
+//! * Messages from another cluster, from a sender that is no member of this one, or for another member
+//!   never reach [`Local::step`].
 //! * Everything that waits for a peer has a time limit.
 //!
 //! Reading order: [`local`] (what a member provides), [`transport`] (the handle), `link` (one peer:
 //! routing, status), `stream_codec`, `stream_out`, `stream_in`, `pipeline`, `snapshot_out`,
 //! `snapshot_in`, `server` (the peer port), `routes` (its paths that do not concern raft),
-//! `identity` (headers), `client` (requests), `calls` (what members ask each other), `prober`, `stats`; `body`, `stall` and
-//! `rfc3339` are small parts.
+//! `identity` (headers), `vouch` (unknown senders), `client` (requests), `calls` (calls between members
+//! beside raft), `prober`, `stats`; `body`, `stall` and `rfc3339` are small parts.
 
 mod body;
 mod calls;
@@ -46,12 +47,13 @@ mod stream_codec;
 mod stream_in;
 mod stream_out;
 mod transport;
+mod vouch;
 
 pub use calls::CallError;
 pub use client::{Answer, Client};
 pub use identity::{Identity, MIN_CLUSTER_VERSION, SERVER_VERSION};
-pub use local::{Local, SnapshotBody};
-pub use snapshot_in::{remove_leftovers, snapshot_path};
+pub use local::{Local, SnapshotBody, Standing};
+pub use snapshot_in::{remove_leftovers, remove_received, snapshot_path};
 pub use stats::{Counter, Histogram, ROUND_TRIP_FIRST, SNAPSHOT_FIRST, Stats};
 pub use transport::{Patience, PeerConfig, Transport};
 

@@ -88,7 +88,7 @@ pub(super) fn check(
     let text = String::from_utf8_lossy(body).trim_end().to_owned();
     match status {
         StatusCode::NO_CONTENT => Ok(()),
-        // etcd answers 403 to a message for somebody else, too, which is no reason to stop.
+        // etcd answers 403 to a message for another member, too, which is no reason to stop.
         StatusCode::FORBIDDEN if text.contains("removed member") => Err(PostError::Removed),
         StatusCode::PRECONDITION_FAILED => {
             match [Mismatch::Version, Mismatch::Cluster].into_iter().find(|m| m.to_string() == text)

@@ -1,4 +1,4 @@
-//! Asks one peer every few seconds whether it is there, how far away, and what time it has. Raft
+//! Probes one peer every few seconds: reachability, round-trip time and clock difference. Raft
 //! does not use the answers; operators do.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The paths of the peer port that do not carry raft: decode, ask the member, encode with etcd's
+//! The paths of the peer port that do not carry raft: decode, call the member, encode with etcd's
 //! status codes and texts (etcd 3.7, `etcdhttp/peer.go`, `leasehttp/http.go`, `corrupt.go`).
 
 use bytes::Bytes;
@@ -68,7 +68,7 @@ impl Transport {
         let token = identity::header(request.headers(), &AUTHORIZATION).map(str::to_owned);
         match self.local().promote(MemberId(number), token).await {
             Ok(members) => answer(StatusCode::OK, JSON, members + "\n"),
-            // The texts by which the asking member tells the two 412 apart.
+            // The texts by which the calling member distinguishes the two 412.
             Err(Error::Refused(Refused::MemberNotFound)) => {
                 error(StatusCode::NOT_FOUND, "membership: ID not found")
             }
@@ -152,7 +152,7 @@ fn malformed() -> Answered {
     error(StatusCode::BAD_REQUEST, "error unmarshalling request")
 }
 
-/// A lease call that failed; the asking member goes by the status.
+/// A lease call that failed; the calling member goes by the status.
 fn refuse_lease(failed: &Error, otherwise: StatusCode) -> Answered {
     match failed {
         Error::Refused(Refused::LeaseNotFound) => error(StatusCode::NOT_FOUND, "lease not found"),

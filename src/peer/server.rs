@@ -14,19 +14,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use prost::Message as _;
 use quorate_proto::raftpb::{Message, MessageType};
 use tokio::select;
 use tracing::{debug, info, warn};
 
 use super::body::{Body, ReadError, read_whole};
 use super::identity::{self, CLUSTER, Mismatch, SERVER_VERSION, VERSION};
+use super::local::Standing;
 use super::prober::health_json;
 use super::snapshot_in::{self, ReceiveError};
 use super::stall::StallGuard;
 use super::stats::SNAPSHOT_FIRST;
-use super::stream_codec::StreamKind;
+use super::stream_codec::{StreamKind, decode_message, is_proposal, is_relayed};
 use super::transport::Transport;
+use super::vouch::Trust;
 use crate::env::hyper::Timer;
 use crate::env::places::{Places, Standing};
 use crate::env::{BoxConn, Listener};
@@ -100,7 +101,7 @@ async fn secure_and_serve(
         None => conn,
         Some(acceptor) => match acceptor.accept(conn, from).await {
             Ok(accepted) => accepted.conn,
-            // The acceptor has said why.
+            // The acceptor has logged why.
             Err(_) => return Ok(()),
         },
     };
@@ -130,7 +131,7 @@ async fn serve_connection(
     http1::Builder::new()
         .timer(Timer(env.rt.clone()))
         .header_read_timeout(transport.patience().read)
-        // Nobody reads it, and hyper takes it from a clock of its own.
+        // It is not needed, and hyper takes it from a clock of its own.
         .auto_date_header(false)
         .serve_connection(
             TokioIo::new(StallGuard::new(env.clone(), transport.patience().write, conn)),
@@ -154,22 +155,22 @@ impl Transport {
             "/raft/probing" => {
                 answer(StatusCode::OK, "text/plain; charset=utf-8", health_json(self.env().wall()))
             }
-            _ if is_stream(&request) => self.stream(&request),
+            _ if is_stream(&request) => self.stream(&request).await,
             _ => self.route(request).await,
         }
     }
 
     /// `GET /raft/stream/<kind>/<member>`: the answer's body is the stream.
-    fn stream(&self, request: &Request<Incoming>) -> Answered {
+    async fn stream(&self, request: &Request<Incoming>) -> Answered {
         if let Some(refused) = allow(request, &Method::GET) {
             return refused;
         }
-        let mut answered = self.open_stream(request);
+        let mut answered = self.open_stream(request).await;
         answered.headers_mut().insert(VERSION, HeaderValue::from_static(SERVER_VERSION));
         self.signed(answered)
     }
 
-    fn open_stream(&self, request: &Request<Incoming>) -> Answered {
+    async fn open_stream(&self, request: &Request<Incoming>) -> Answered {
         let (path, headers) = (request.uri().path(), request.headers());
         if let Err(mismatch) = self.check(headers) {
             return error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string());
@@ -182,12 +183,14 @@ impl Transport {
         let Some(from) = identity::parse_id(from) else {
             return error(StatusCode::NOT_FOUND, "invalid from");
         };
-        if self.local().is_removed(from) {
+        if self.local().standing(from) == Standing::Removed {
             return error(StatusCode::GONE, "removed member");
         }
         let Some(link) = self.member(from) else {
-            // They may have joined after the configuration that this member has reached.
-            self.add_remote(from, identity::sender_urls(headers));
+            // It may have joined after the configuration that this member has reached.
+            if matches!(self.trust(from).await, Trust::Member | Trust::Word) {
+                self.add_remote(from, identity::sender_urls(headers));
+            }
             return error(StatusCode::NOT_FOUND, "error sender not found");
         };
         if let Err(mismatch) = self.context().identity.check_to(headers) {
@@ -210,9 +213,7 @@ impl Transport {
     }
 
     async fn take_message(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
-        if let Some(refused) = self.refuse_sender(request.headers()) {
-            return Err(refused);
-        }
+        let sender = self.sender(request.headers()).await?;
         let body = read_whole(
             self.env(),
             self.patience().read,
@@ -225,15 +226,15 @@ impl Transport {
             ReadError::Io(_) => error(StatusCode::BAD_REQUEST, "error reading raft message"),
         })?;
         let bytes = body.len() as u64;
-        let message = Message::decode(body)
+        let message = decode_message(body)
             .map_err(|_| error(StatusCode::BAD_REQUEST, "error unmarshalling raft message"))?;
         if let Some(link) = self.link(MemberId(message.from)) {
             link.stats.received_bytes.add(bytes);
         }
-        if let Some(refused) = self.refuse_message(&message) {
+        if let Some(refused) = self.refuse_message(sender, &message) {
             return Err(refused);
         }
-        // A MsgSnap without its database is of no use to anybody.
+        // A MsgSnap without its database is useless.
         if message.r#type == MessageType::MsgSnap as i32 {
             return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
         }
@@ -254,9 +255,7 @@ impl Transport {
     }
 
     async fn take_snapshot(&self, request: &mut Request<Incoming>) -> Result<(), Answered> {
-        if let Some(refused) = self.refuse_sender(request.headers()) {
-            return Err(refused);
-        }
+        let sender = self.sender(request.headers()).await?;
         let _place = self.snapshot_place().ok_or_else(|| {
             error(StatusCode::SERVICE_UNAVAILABLE, "too many snapshots are being received")
         })?;
@@ -268,32 +267,21 @@ impl Transport {
         if message.r#type != MessageType::MsgSnap as i32 {
             return Err(error(StatusCode::BAD_REQUEST, "wrong raft message type"));
         }
-        if let Some(refused) = self.refuse_message(&message) {
+        if let Some(refused) = self.refuse_message(sender, &message) {
             return Err(refused);
         }
-        let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
-        let Some(index) =
-            metadata.map(|metadata| Index(metadata.index)).filter(|index| index.0 > 0)
-        else {
+        let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.clone());
+        let Some(metadata) = metadata.filter(|metadata| metadata.index > 0) else {
             return Err(error(StatusCode::BAD_REQUEST, "snapshot without an index"));
         };
+        let index = Index(metadata.index);
 
         let from = MemberId(message.from);
         let stats = self.link(from).map(|link| link.stats.clone()).unwrap_or_default();
         let _receiving = stats.snapshots_receiving.hold();
         let began = env.now();
         info!(%from, %index, "receiving a database snapshot");
-        let number = self.next_transfer();
-        let saved = snapshot_in::save(
-            env,
-            self.patience().read,
-            self.snapshot_dir(),
-            index,
-            number,
-            body,
-            arrived,
-        )
-        .await;
+        let saved = snapshot_in::save(self, &metadata, body, arrived).await;
         let bytes = saved.map_err(|failed| {
             warn!(%from, %index, error = %failed, "failed to receive a database snapshot");
             stats.snapshot_receive_failures.add(1);
@@ -308,41 +296,55 @@ impl Transport {
         Ok(())
     }
 
-    /// The refusal of a sender that may not give us messages; remembers how to answer one that may
-    /// and that we do not know.
-    fn refuse_sender(&self, headers: &HeaderMap) -> Option<Answered> {
+    /// The sender of a request, if it may send messages; it can be answered from now on.
+    async fn sender(&self, headers: &HeaderMap) -> Result<(MemberId, Trust), Answered> {
         if let Err(mismatch) = self.check(headers) {
-            return Some(error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string()));
+            return Err(error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string()));
         }
-        if let Some(from) = identity::sender(headers) {
-            self.add_remote(from, identity::sender_urls(headers));
+        let from = identity::sender(headers).unwrap_or(MemberId::NONE);
+        let trust = self.trust(from).await;
+        match trust {
+            Trust::Member | Trust::Word => self.add_remote(from, identity::sender_urls(headers)),
+            Trust::Removed => return Err(forbidden("removed member")),
+            Trust::Stranger => {
+                self.note_refusal(headers, "not a member of this cluster");
+                return Err(forbidden("unknown member"));
+            }
         }
-        None
+        Ok((from, trust))
     }
 
-    /// The refusal of a message that is for somebody else, or from one that is no member any more.
-    fn refuse_message(&self, message: &Message) -> Option<Answered> {
-        let text = if self.local().is_removed(MemberId(message.from)) {
-            "cannot process message from removed member"
+    /// The refusal of a message that is for another member, or that its sender may not send.
+    fn refuse_message(
+        &self,
+        (sender, trust): (MemberId, Trust),
+        message: &Message,
+    ) -> Option<Answered> {
+        let from = MemberId(message.from);
+        // Messages that a follower passes on keep their first sender, which may have joined lately.
+        let passed_on = is_relayed(message) && trust == Trust::Member;
+        if self.local().standing(from) == Standing::Removed {
+            Some(forbidden("removed member"))
         } else if message.to != self.context().identity.id.0 {
-            "cannot process message to mismatch member"
+            Some(forbidden_to("mismatch member"))
+        } else if (from != sender && !passed_on) || (is_proposal(message) && trust != Trust::Member)
+        {
+            Some(forbidden("unknown member"))
         } else {
-            return None;
-        };
-        let body = format!("{{\"message\":\"{text}\"}}");
-        Some(answer(StatusCode::FORBIDDEN, "application/json", body))
+            None
+        }
     }
 
     /// [`identity::Identity::check`], and a word in the log when a sender is refused for a new reason.
     fn check(&self, headers: &HeaderMap) -> Result<(), Mismatch> {
         let checked = self.context().identity.check(headers);
         if let Err(mismatch) = checked {
-            self.note_refusal(headers, mismatch);
+            self.note_refusal(headers, &mismatch.to_string());
         }
         checked
     }
 
-    /// Says whose cluster this is.
+    /// Adds the cluster id.
     pub(super) fn signed(&self, mut answered: Answered) -> Answered {
         let cluster = identity::text(&self.context().identity.cluster.to_string());
         answered.headers_mut().insert(CLUSTER, cluster);
@@ -353,9 +355,22 @@ impl Transport {
 fn refuse_snapshot(failed: ReceiveError) -> Answered {
     let status = match failed {
         ReceiveError::Envelope(_) => StatusCode::BAD_REQUEST,
-        ReceiveError::Save(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ReceiveError::Save(_) | ReceiveError::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     error(status, &failed.to_string())
+}
+
+fn forbidden(whose: &str) -> Answered {
+    refusal(&format!("cannot process message from {whose}"))
+}
+
+fn forbidden_to(whose: &str) -> Answered {
+    refusal(&format!("cannot process message to {whose}"))
+}
+
+fn refusal(text: &str) -> Answered {
+    let body = format!("{{\"message\":\"{text}\"}}");
+    answer(StatusCode::FORBIDDEN, "application/json", body)
 }
 
 /// The refusal of any method but `method`.

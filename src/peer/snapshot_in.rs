@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
-use quorate_proto::raftpb::Message;
+use quorate_proto::raftpb::{Message, SnapshotMetadata};
 
 use super::body::next_piece;
 use super::stream_codec::{CodecError, take_message};
+use super::transport::Transport;
 use crate::env::{Disk, Env, File, Open};
 use crate::limits::{PEER_SNAPSHOT_ENVELOPE_BYTES_MAX, PEER_SNAPSHOT_WRITE_BYTES};
 use crate::types::Index;
 
 /// Where the database of the snapshot at `index` is found in the snapshot folder `dir`.
 pub fn snapshot_path(dir: &Path, index: Index) -> PathBuf {
-    dir.join(format!("{:016x}.snap.db", index.0))
+    dir.join(format!("{:016x}{RECEIVED}", index.0))
 }
+
+/// Names of databases that are complete end so.
+const RECEIVED: &str = ".snap.db";
 
 /// Names of databases that are not complete begin so.
 const INCOMPLETE: &str = "tmp-snap-";
@@ -35,6 +39,17 @@ pub fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// Removes databases that were received and are not to be installed; how many. To be called (blocking)
+/// when a start has installed what its log names: an earlier life may have ended before it removed them.
+pub fn remove_received(disk: &dyn Disk, dir: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for name in disk.list(dir)?.iter().filter(|name| name.ends_with(RECEIVED)) {
+        disk.remove(&dir.join(name))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
 /// Why a snapshot has not been received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
@@ -42,6 +57,8 @@ pub(super) enum ReceiveError {
     Envelope(io::Error),
     #[error("failed to save KV snapshot ({0})")]
     Save(io::Error),
+    #[error("not a database of the snapshot's position ({0})")]
+    Refused(String),
 }
 
 /// Reads the raft message in front of the database; what has arrived behind it stays in `arrived`.
@@ -65,18 +82,18 @@ pub(super) async fn envelope(
     }
 }
 
-/// Saves the rest of the body as the database of the snapshot at `index`; its size in bytes. When
-/// this returns, the file is durable under its final name. `number` is new for every transfer of
-/// this process: two at once must not share a file.
+/// Saves the rest of the body as the database of the snapshot at `metadata`; its size in bytes. When
+/// this returns, the file is durable under its final name, and the member has looked at it.
 pub(super) async fn save(
-    env: &Env,
-    patience: Duration,
-    dir: &Path,
-    index: Index,
-    number: u64,
+    transport: &Transport,
+    metadata: &SnapshotMetadata,
     body: &mut Incoming,
     mut arrived: BytesMut,
 ) -> Result<u64, ReceiveError> {
+    let (env, patience) = (transport.env(), transport.patience().read);
+    let (dir, index) = (transport.snapshot_dir(), Index(metadata.index));
+    // Two transfers at once must not share a file.
+    let number = transport.next_transfer();
     let mut incomplete =
         Incomplete::create(env, dir, index, number).await.map_err(ReceiveError::Save)?;
     loop {
@@ -91,6 +108,7 @@ pub(super) async fn save(
     }
     incomplete.append(arrived.freeze()).await.map_err(ReceiveError::Save)?;
     let bytes = incomplete.length;
+    incomplete.check(transport, metadata).await.map_err(ReceiveError::Refused)?;
     incomplete.finish(snapshot_path(dir, index)).await.map_err(ReceiveError::Save)?;
     Ok(bytes)
 }
@@ -118,6 +136,18 @@ impl Incomplete {
         self.env.blocking("snapshot-write", move || file.write_all_at(&bytes, offset)).await?;
         self.length += length;
         Ok(())
+    }
+
+    /// Has the member look at the file. One that does not fit its message must never be installed: it
+    /// would take the place of a state that does.
+    async fn check(&self, transport: &Transport, at: &SnapshotMetadata) -> Result<(), String> {
+        let (disk, path) = (self.env.disk.clone(), self.path.clone());
+        let (transport, at) = (transport.clone(), at.clone());
+        let check = move || {
+            let file = disk.open(&path, Open::Read).map_err(|error| error.to_string())?;
+            transport.local().check_database(file, &at)
+        };
+        self.env.blocking("snapshot-check", check).await
     }
 
     /// Makes the file durable, then gives it its name. A failed sync is not repeated: the file is

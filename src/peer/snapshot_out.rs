@@ -56,7 +56,7 @@ pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()>
     }
 }
 
-/// Tells raft the end of a snapshot exactly once.
+/// Reports the end of a snapshot to raft exactly once.
 struct Report {
     link: Arc<Link>,
     ok: bool,
@@ -81,7 +81,7 @@ async fn send(link: &Link, mut message: Message) -> Result<(u64, u64), PostError
     let url = link.url().ok_or(PostError::NoUrl)?;
     let source = context.local.snapshot_source().await?;
 
-    // The database may have moved on since raft asked: the message says what is really sent.
+    // The database may have moved on since raft's request: the message names what is really sent.
     let index = source.metadata.index;
     let snapshot = message.snapshot.get_or_insert_default();
     snapshot.metadata = Some(source.metadata.clone());
@@ -99,7 +99,7 @@ async fn send(link: &Link, mut message: Message) -> Result<(u64, u64), PostError
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
 
     // The answer first: the peer may refuse before it has read everything. The pump never ends the
-    // race, its end is the end of the body, or an error that the answer will tell of.
+    // race, its end is the end of the body, or an error that the answer reports.
     let answer = select! { biased;
         answer = answer(link, &url, request) => answer,
         never = pump(head.freeze(), source, pieces) => match never {},

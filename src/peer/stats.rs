@@ -1,4 +1,4 @@
-//! Figures about one peer, for whoever exports them. Counts and sums only; names and labels are the
+//! Figures about one peer, for export. Counts and sums only; names and labels are the
 //! exporter's.
 
 use std::sync::atomic::{AtomicU64, Ordering};

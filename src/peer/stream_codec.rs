@@ -9,6 +9,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
+use quorate_proto::depth::{self, TooDeep};
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
@@ -42,11 +43,23 @@ pub enum CodecError {
     UnknownFrame(u8),
     #[error("malformed raft message: {0}")]
     Malformed(#[from] prost::DecodeError),
+    #[error("malformed raft message: {0}")]
+    TooDeep(#[from] TooDeep),
 }
 
-/// Whether `message` only keeps the link alive: raft never sends from nobody to nobody.
+/// Whether `message` only keeps the link alive: raft never sends without sender and receiver.
 pub fn is_link_heartbeat(message: &Message) -> bool {
     message.r#type == MessageType::MsgHeartbeat as i32 && message.from == 0 && message.to == 0
+}
+
+/// Whether followers pass such a message on to their leader as it is, with its first sender.
+pub fn is_relayed(message: &Message) -> bool {
+    let relayed = [MessageType::MsgProp, MessageType::MsgReadIndex, MessageType::MsgTransferLeader];
+    relayed.iter().any(|kind| message.r#type == *kind as i32)
+}
+
+pub fn is_proposal(message: &Message) -> bool {
+    message.r#type == MessageType::MsgProp as i32
 }
 
 /// The position a msgapp stream has reached: the last entry sent on it and the sender's term.
@@ -109,7 +122,7 @@ impl Encoder {
 impl AppEncoder {
     fn encode(&mut self, message: &Message, out: &mut BytesMut) {
         debug_assert_eq!(message.r#type, MessageType::MsgApp as i32, "only MsgApp on this stream");
-        // The short form carries neither term nor index: the other end must be able to tell both.
+        // The short form carries neither term nor index: the other end must be able to derive both.
         let continues = self.0.index == message.index
             && self.0.term == message.log_term
             && message.log_term == message.term;
@@ -244,7 +257,7 @@ impl AppDecoder {
     /// The MsgApp that the short form stands for.
     fn continuation(&mut self, entries: Vec<Entry>, commit: u64) -> Message {
         let Position { term, index } = self.position;
-        self.position.index += entries.len() as u64;
+        self.position.index = index.saturating_add(entries.len() as u64);
         Message {
             r#type: MessageType::MsgApp as i32,
             to: self.local.0,
@@ -261,7 +274,13 @@ impl AppDecoder {
 
 /// Takes a length and a message of that length, which may be `limit` bytes at most.
 pub fn take_message(arrived: &mut BytesMut, limit: usize) -> Result<Option<Message>, CodecError> {
-    Ok(take_block(arrived, limit)?.map(Message::decode).transpose()?)
+    take_block(arrived, limit)?.map(decode_message).transpose()
+}
+
+/// Decodes a whole message; the decoder recurses, so the depth is checked first.
+pub fn decode_message(bytes: Bytes) -> Result<Message, CodecError> {
+    depth::check::<Message>(&bytes)?;
+    Ok(Message::decode(bytes)?)
 }
 
 /// Takes a length and that many bytes, without copying them.

@@ -17,11 +17,13 @@ use super::body::{Body, read_whole};
 use super::client::{Connection, broken, request};
 use super::identity::{self, Mismatch, RAFT_TO};
 use super::link::Link;
-use super::stream_codec::{CodecError, Decoder, StreamKind, is_link_heartbeat};
+use super::local::Standing;
+use super::stream_codec::{CodecError, Decoder, StreamKind, is_link_heartbeat, is_relayed};
 use crate::limits::{PEER_DIAL_RETRY, PEER_REQUEST_BYTES_MAX};
+use crate::types::MemberId;
 
 impl StreamKind {
-    /// The folder under which a stream of this kind is asked for.
+    /// The path below which streams of this kind are requested.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Message => "/raft/stream/message",
@@ -67,7 +69,7 @@ pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
                 link.activate();
                 info!(peer = %link.id, ?kind, "established a stream from a peer");
                 match read(&link, kind, &mut body).await {
-                    // The peer ended it in good order, mostly to stop; dialing will tell.
+                    // An orderly end, mostly because the peer stops; dialing shows.
                     Ok(()) => info!(peer = %link.id, ?kind, "a peer ended its stream"),
                     Err(error) => {
                         warn!(peer = %link.id, ?kind, %error, "lost a stream from a peer");
@@ -168,11 +170,14 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
     }
 }
 
-/// Hands a message to the member, if it is for it and its sender still is one.
+/// Hands a message to the member, if it is for it and its sender may send it.
 fn deliver(link: &Link, message: Message) {
-    let own = link.context.identity.id.0;
     let local = &link.context.local;
-    if message.to != own || local.is_removed(crate::types::MemberId(message.from)) {
+    let from = MemberId(message.from);
+    // Messages that a follower passes on keep their first sender, which may have joined lately.
+    let senders = from == link.id || is_relayed(&message);
+    let meant = message.to == link.context.identity.id.0;
+    if !meant || !senders || local.standing(from) == Standing::Removed {
         link.stats.received_failures.add(1);
         return;
     }

@@ -54,7 +54,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Ends well only when nobody can queue messages any more.
+    /// Ends well only when the queue has no sender any more.
     async fn write(&mut self, messages: &mut mpsc::Receiver<Message>) -> io::Result<()> {
         let env = &self.link.context.env;
         let mut batch = Vec::with_capacity(BATCH);

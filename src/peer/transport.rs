@@ -13,16 +13,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
 use super::client::Client;
-use super::identity::{self, CLUSTER, Identity, Mismatch, SERVER_FROM};
+use super::identity::{self, CLUSTER, Identity, SERVER_FROM};
 use super::link::{Context, Link, Peer, lock};
 use super::local::Local;
 use super::server;
+use super::snapshot_in::snapshot_path;
 use super::stats::Stats;
+use super::vouch::Vouch;
 use crate::env::{Env, Listener};
 use crate::latest;
 use crate::limits::{PEER_IO_TIMEOUT, PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
 use crate::tls::{self, Acceptor};
-use crate::types::MemberId;
+use crate::types::{Index, MemberId};
 
 /// What a transport needs to know.
 #[derive(Clone, Debug)]
@@ -30,12 +32,14 @@ pub struct PeerConfig {
     pub identity: Identity,
     /// The members known at start, with their peer URLs. This member itself may be among them.
     pub peers: Vec<(MemberId, Vec<String>)>,
+    /// Peer URLs at which members of the cluster may be found before this one knows any.
+    pub seeds: Vec<String>,
     /// Where received databases go; the folder exists.
     pub snapshot_dir: PathBuf,
     /// For connecting: etcd takes one second and an election timeout.
     pub dial_timeout: Duration,
     pub patience: Patience,
-    /// For peers whose URLs ask for TLS.
+    /// For peers with https URLs.
     pub tls: tls::Settings,
 }
 
@@ -59,6 +63,8 @@ pub struct Transport(Arc<Shared>);
 
 struct Shared {
     context: Arc<Context>,
+    seeds: Vec<String>,
+    vouch: Vouch,
     snapshot_dir: PathBuf,
     /// Written when the membership changes, read for every message: the one lock between the
     /// replica's driver and us, and held for a lookup only.
@@ -67,7 +73,7 @@ struct Shared {
     /// Snapshots whose reception has begun.
     transfers: AtomicU64,
     /// Senders that were refused and why, so that a refusal which goes on is logged once.
-    refused: Mutex<BTreeMap<String, (Mismatch, String)>>,
+    refused: Mutex<BTreeMap<String, (String, String)>>,
     stopped: latest::Sender<bool>,
 }
 
@@ -79,6 +85,8 @@ impl Transport {
         let context = Context { env, identity: config.identity, local, client, patience };
         let transport = Self(Arc::new(Shared {
             context: Arc::new(context),
+            seeds: config.seeds,
+            vouch: Vouch::default(),
             snapshot_dir: config.snapshot_dir,
             peers: RwLock::default(),
             snapshots: Arc::new(Semaphore::new(PEER_SNAPSHOTS_IN)),
@@ -121,18 +129,37 @@ impl Transport {
         }
     }
 
+    /// Removes the database of the snapshot received at `index`, if it is still there. Never waits.
+    pub fn discard_snapshot(&self, index: Index) {
+        let (disk, path) = (self.env().disk.clone(), snapshot_path(self.snapshot_dir(), index));
+        let env = self.env().clone();
+        drop(self.env().spawn("snapshot-discard", async move {
+            let removed = env.blocking("snapshot-discard", move || disk.remove(&path)).await;
+            match removed {
+                Ok(()) => info!(%index, "removed a received database snapshot that is passed"),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => warn!(%index, %error, "cannot remove a received database snapshot"),
+            }
+        }));
+    }
+
     /// A member joined. This member itself is passed over, a known one left as it is.
     pub fn add(&self, id: MemberId, urls: Vec<String>) {
         let mut peers = self.peers_mut();
-        let known = peers.get(&id).is_some_and(|peer| peer.is_member);
-        if known || id == self.0.context.identity.id || *self.0.stopped.borrow() {
+        if id == self.0.context.identity.id || *self.0.stopped.borrow() {
             return;
         }
-        info!(peer = %id, ?urls, "added a peer");
-        let peer = Peer::member(self.0.context.clone(), id, urls);
-        let replaced = peers.insert(id, peer);
-        drop(peers);
-        drop(replaced);
+        match peers.get_mut(&id) {
+            Some(peer) if peer.is_member => {}
+            Some(peer) => {
+                info!(peer = %id, ?urls, "a remote became a peer");
+                peer.become_member(urls);
+            }
+            None => {
+                info!(peer = %id, ?urls, "added a peer");
+                peers.insert(id, Peer::member(self.0.context.clone(), id, urls));
+            }
+        }
     }
 
     /// A member's peer URLs changed.
@@ -195,6 +222,21 @@ impl Transport {
         &*self.0.context.local
     }
 
+    pub(super) fn seeds(&self) -> &[String] {
+        &self.0.seeds
+    }
+
+    pub(super) fn vouch(&self) -> &Vouch {
+        &self.0.vouch
+    }
+
+    /// The peer URLs of the other members.
+    pub(super) fn member_urls(&self) -> Vec<String> {
+        let peers = self.peers();
+        let members = peers.values().filter(|peer| peer.is_member);
+        members.flat_map(|peer| peer.link.urls()).collect()
+    }
+
     pub(super) fn snapshot_dir(&self) -> &Path {
         &self.0.snapshot_dir
     }
@@ -226,10 +268,11 @@ impl Transport {
         self.peers().get(&id).map(|peer| peer.link.clone())
     }
 
-    /// Makes a sender that is not a member answerable, if it says where it is and there is room.
+    /// Adds a trusted sender that is no peer yet as a remote, so that it can be answered, if its URLs are
+    /// known and there is room.
     pub(super) fn add_remote(&self, id: MemberId, urls: Vec<String>) {
         let useless = urls.is_empty() || id == MemberId::NONE || id == self.0.context.identity.id;
-        if useless || self.link(id).is_some() || self.local().is_removed(id) {
+        if useless || self.link(id).is_some() {
             return;
         }
         let mut peers = self.peers_mut();
@@ -241,17 +284,18 @@ impl Transport {
     }
 
     /// Logs a refusal unless the same sender was last refused in the same way.
-    pub(super) fn note_refusal(&self, headers: &HeaderMap, mismatch: Mismatch) {
+    pub(super) fn note_refusal(&self, headers: &HeaderMap, why: &str) {
         let text = |name| identity::header(headers, name).unwrap_or_default().to_owned();
         let (from, cluster) = (text(&SERVER_FROM), text(&CLUSTER));
         let mut refused = lock(&self.0.refused);
         if refused.len() >= PEER_REMOTES_MAX && !refused.contains_key(&from) {
             refused.clear();
         }
-        let reason = (mismatch, cluster.clone());
-        if refused.insert(from.clone(), reason.clone()) != Some(reason) {
+        let reason = (why.to_owned(), cluster.clone());
+        if refused.get(&from) != Some(&reason) {
             let own_cluster = self.0.context.identity.cluster;
-            warn!(from, %mismatch, cluster, %own_cluster, "refused a request from a server");
+            warn!(from, why, cluster, %own_cluster, "refused a request from a server");
+            refused.insert(from, reason);
         }
     }
 

@@ -10,6 +10,7 @@ use quorate_proto::raftpb;
 use raft::eraftpb::{self, EntryType, MessageType};
 use raft::{Progress, ProgressState, RawNode, SnapshotStatus, StateRole};
 
+use super::guard;
 use super::log::Log;
 use super::message;
 use super::outbox;
@@ -17,13 +18,17 @@ use super::slog;
 use crate::error::Fatal;
 use crate::limits;
 use crate::plant;
+use crate::types::MemberId;
 
-/// Read requests of followers held back while the leader has not committed in its term; a request
-/// beyond is dropped and asked again by its sender.
+/// Read requests of followers held back while the leader has not committed in its term. Requests beyond
+/// this are dropped, and their senders retry.
 const HELD_READS_MAX: usize = 1_024;
-/// Forwarded proposals that wait for a conf change under way; one beyond is dropped, and its proposer
-/// runs out of time.
-const HELD_PROPOSALS_MAX: usize = 64;
+/// Forwarded proposals that wait for a conf change or a change of leaders: messages, and bytes of their
+/// entries. What comes beyond is dropped, and its proposer runs out of time.
+const HELD_PROPOSALS_MAX: usize = 1_024;
+const HELD_PROPOSALS_BYTES_MAX: usize = 16 << 20;
+/// Election timeouts for which they wait at most; later their proposers have given up.
+const HELD_PROPOSALS_ELECTIONS: u64 = 3;
 
 pub struct CoreConfig {
     pub id: u64,
@@ -47,8 +52,8 @@ pub struct Boot {
     pub entries: Vec<raftpb::Entry>,
 }
 
-/// What a turn of raft asks for. The caller sends, hands `save` to the disk in the order given,
-/// and applies `snapshot` before `committed`.
+/// The work of one turn. The caller sends the messages, hands `save` to the disk in the order given, and
+/// applies `snapshot` before `committed`.
 #[derive(Debug, Default)]
 pub struct Output {
     /// May be sent at once.
@@ -108,9 +113,9 @@ pub struct Core {
     durable_term: u64,
     /// Newest commit index known to be on disk.
     durable_commit: u64,
-    /// Committed entries from a conf change on whose commit is not known to be on disk. Whoever the
-    /// change removes ends once it sees that others have let it go: after a power cut they must not
-    /// need its vote again to find out what is committed.
+    /// Committed entries from a conf change on whose commit index is not known to be durable. A member
+    /// that the change removes ends once others have applied it: after a power cut they must not need
+    /// its vote to find out what is committed.
     held_entries: VecDeque<raftpb::Entry>,
     /// Waited for the disk and may go now.
     released: Vec<eraftpb::Message>,
@@ -118,15 +123,27 @@ pub struct Core {
     restored: Option<raftpb::SnapshotMetadata>,
     /// Read requests that came before this leader has committed in its term.
     held_reads: Vec<eraftpb::Message>,
-    /// Forwarded proposals that came while a conf change was under way, oldest first.
-    held_proposals: VecDeque<eraftpb::Message>,
+    /// Forwarded proposals that raft would drop or replace now, oldest first.
+    held_proposals: VecDeque<Held>,
+    held_proposals_bytes: usize,
+    /// Ticks since start.
+    ticks: u64,
     /// Where a conf change may be pending (term, index), and whether it was found to remove a member.
     removal: ((u64, u64), bool),
+    /// Messages refused since start.
+    refused: u64,
+}
+
+/// A forwarded proposal, and the tick at which it came.
+struct Held {
+    since: u64,
+    bytes: usize,
+    message: eraftpb::Message,
 }
 
 struct Unsaved {
     number: u64,
-    /// Newest Ready that asks nothing more of the disk than this one.
+    /// Newest Ready that needs no further write.
     covers: u64,
     term: u64,
     commit: u64,
@@ -169,7 +186,10 @@ impl Core {
             restored: None,
             held_reads: Vec::new(),
             held_proposals: VecDeque::new(),
+            held_proposals_bytes: 0,
+            ticks: 0,
             removal: ((0, 0), false),
+            refused: 0,
         };
         core.settle();
         Ok(core)
@@ -177,13 +197,14 @@ impl Core {
 
     /// One heartbeat interval has passed.
     pub fn tick(&mut self) {
+        self.ticks += 1;
         if self.role() == Role::Leader || self.may_campaign() {
             self.node.tick();
         }
         self.settle();
     }
 
-    /// Campaigns at once if nobody else has a vote. raft refuses while a conf change is not applied.
+    /// Campaigns at once if this is the only voter. raft refuses while a conf change is not applied.
     pub fn lead_alone(&mut self) {
         let raft = &self.node.raft;
         let alone = raft.promotable() && raft.prs().is_singleton();
@@ -199,18 +220,31 @@ impl Core {
         if message.to != self.id() {
             return;
         }
-        let mut m = match message::from_wire(message) {
+        let (kind, from) = (message.r#type().as_str_name(), message.from);
+        let m = message::from_wire(message).map_err(|why| why.to_string());
+        let checked = m.and_then(|m| match guard::check(&self.node.raft, &m) {
+            Ok(()) => Ok(m),
+            Err(why) => Err(why.to_string()),
+        });
+        let mut m = match checked {
             Ok(m) => m,
-            Err(why) => {
-                tracing::debug!(%why, "message dropped");
-                return;
-            }
+            Err(why) => return self.refuse(kind, from, &why),
         };
         if self.admit(&mut m) {
             // Every error here means "ignored": an unknown sender, a proposal without a leader.
             let _ = self.node.step(m);
         }
         self.settle();
+    }
+
+    /// Drops a message that raft must not see. Logged at the first of a row and then ever more rarely: a
+    /// sender may repeat it for ever.
+    pub fn refuse(&mut self, kind: &str, from: u64, why: &str) {
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            let (from, refused) = (MemberId(from), self.refused);
+            tracing::warn!(kind, %from, why, refused, "refused a raft message");
+        }
     }
 
     /// Guards in front of raft; false when the message is not to be stepped.
@@ -228,9 +262,7 @@ impl Core {
             // etcd never makes one; joint consensus is not ours to enter.
             MessageType::MsgPropose if proposes(m, EntryType::EntryConfChangeV2) => false,
             MessageType::MsgPropose if self.must_wait(m) => {
-                if self.held_proposals.len() < HELD_PROPOSALS_MAX {
-                    self.held_proposals.push_back(std::mem::take(m));
-                }
+                self.hold_proposal(std::mem::take(m));
                 false
             }
             MessageType::MsgAppendResponse if leader && m.reject => self.above_matched(m),
@@ -293,8 +325,8 @@ impl Core {
         taken
     }
 
-    /// Asks for a read index; the answer comes as a [`ReadState`] with the same context, or never:
-    /// the caller asks again. Contexts are unique in the cluster, over restarts too.
+    /// Requests a read index. The answer is a [`ReadState`] with the same context; it may get lost, so the
+    /// caller retries. Contexts are unique in the cluster, over restarts too.
     pub fn read_index(&mut self, context: Bytes) {
         let mut m = eraftpb::Message::default();
         m.set_msg_type(MessageType::MsgReadIndex);
@@ -401,7 +433,7 @@ impl Core {
         }
     }
 
-    /// Whether a conf change is held back of whose commit the disk has not been told in earnest.
+    /// Whether a conf change is held back whose commit index has not been handed to a synced write.
     fn waits_for_commit(&self) -> bool {
         let told = self.unsaved.back().map_or(self.durable_commit, |unsaved| unsaved.commit);
         self.held_entries.iter().any(|entry| is_change(entry) && entry.index > told)
@@ -423,7 +455,7 @@ impl Core {
             self.node.on_persist_ready(saved.covers);
             if let Some(snapshot) = saved.snapshot {
                 // raft's configuration is the snapshot's since it was received; to raft the
-                // snapshot is applied. The state machine is told through the output.
+                // snapshot is applied. The state machine takes it from the output.
                 if snapshot.index > self.node.raft.raft_log.applied {
                     self.node.advance_apply_to(snapshot.index);
                 }
@@ -460,8 +492,8 @@ impl Core {
         }
         if self.role() == Role::Leader && !self.node.raft.prs().conf().voters().contains(self.id())
         {
-            // raft-rs goes on as the leader and fails when the next answer comes in. The others
-            // hear of the commit once more, then elect among themselves.
+            // raft-rs goes on as the leader and fails at the next response. The others are sent the
+            // commit index once more, then elect among themselves.
             self.node.raft.bcast_append();
             self.step_down();
         }
@@ -480,7 +512,7 @@ impl Core {
     }
 
     /// The index from which on some follower will want entries soon: it is being sent a snapshot, or
-    /// has been sent one and is being asked whether it can go on from there. Without them it would be
+    /// has been sent one and is probed for the position from which it can go on. Without them it would be
     /// sent one snapshot after the other, each older than the log when it arrives (etcd 3.7 pauses
     /// compaction, `server/etcdserver/server.go`, `inflightSnapshots`).
     fn awaited(&self) -> u64 {
@@ -506,7 +538,7 @@ impl Core {
         self.settle();
     }
 
-    /// The voter that could take over soonest: heard of lately, with the longest log.
+    /// The voter that can take over soonest: recently active, with the longest log.
     pub fn best_transferee(&self) -> Option<u64> {
         let prs = self.node.raft.prs();
         let voters = prs.iter().filter(|(id, progress)| {
@@ -577,9 +609,10 @@ impl Core {
         self.node.raft.raft_log.last_index()
     }
 
-    /// Newest index of this member's log that is durable.
-    pub fn persisted_index(&self) -> u64 {
-        self.node.raft.raft_log.persisted
+    /// Messages refused since start.
+    #[cfg(test)]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -604,9 +637,9 @@ impl Core {
         self.role() == Role::Leader && self.node.raft.has_pending_conf()
     }
 
-    /// Whether this leader has to let a removal take effect before anything else. Who was removed knows
-    /// of the commit and cannot be elected any more; with entries that others lack it would not vote for
-    /// them either, and they may need its vote until they know of the commit as well.
+    /// Whether this leader has to let a removal take effect before anything else. A removed member that
+    /// has applied its removal cannot be elected any more; with entries that others lack it would not vote
+    /// for them either, and they may need its vote until they know of the commit as well.
     fn removal_pending(&mut self) -> bool {
         if !self.conf_change_pending() {
             return false;
@@ -642,7 +675,7 @@ impl Core {
     }
 
     /// Gives held read requests to raft when it can answer them. A member that lost the lead drops
-    /// them: its own driver and its peers ask again.
+    /// them: its own driver and its peers retry.
     fn release_reads(&mut self) {
         if self.held_reads.is_empty() {
             return;
@@ -657,26 +690,45 @@ impl Core {
         }
     }
 
-    /// Whether a proposal has to wait for the conf change under way. For another change raft would append
-    /// an empty entry, of which its proposer never hears.
+    /// Whether raft would drop a proposal now, or put an empty entry in its place: while there is no
+    /// leader or one that hands over, while too much is uncommitted, and while a conf change is under way.
+    /// Its proposer would wait until its timeout.
     fn must_wait(&mut self, m: &eraftpb::Message) -> bool {
+        if self.role() != Role::Leader {
+            return self.leader() == 0;
+        }
         let change = proposes(m, EntryType::EntryConfChange);
-        self.removal_pending() || (change && self.conf_change_pending())
+        let uncommitted = self.node.raft.uncommitted_size();
+        let max = usize::try_from(limits::UNCOMMITTED_BYTES_MAX).unwrap_or(usize::MAX);
+        let full = uncommitted > 0 && uncommitted + data_bytes(m) > max;
+        self.is_transferring()
+            || full
+            || self.removal_pending()
+            || (change && self.conf_change_pending())
     }
 
-    /// Gives raft the proposals that need not be held any more. A member that lost the lead drops them:
-    /// whoever proposed them cannot know what became of them, as after any change of leadership.
+    fn hold_proposal(&mut self, message: eraftpb::Message) {
+        let bytes = data_bytes(&message);
+        let fits = self.held_proposals_bytes + bytes <= HELD_PROPOSALS_BYTES_MAX;
+        if fits && self.held_proposals.len() < HELD_PROPOSALS_MAX {
+            self.held_proposals_bytes += bytes;
+            self.held_proposals.push_back(Held { since: self.ticks, bytes, message });
+        }
+    }
+
+    /// Gives raft the held proposals that it takes now: as the leader to append them, as a follower to pass
+    /// them on to the leader. None of them was appended before, so none is appended twice.
     fn release_proposals(&mut self) {
-        if self.role() != Role::Leader {
-            self.held_proposals.clear();
-        } else if !self.is_transferring() {
-            for m in std::mem::take(&mut self.held_proposals) {
-                if self.must_wait(&m) {
-                    self.held_proposals.push_back(m);
-                } else {
-                    let _ = self.node.step(m);
-                    self.settle();
-                }
+        let patience = HELD_PROPOSALS_ELECTIONS * self.node.raft.election_timeout() as u64;
+        for held in std::mem::take(&mut self.held_proposals) {
+            if self.ticks > held.since + patience {
+                self.held_proposals_bytes -= held.bytes;
+            } else if self.must_wait(&held.message) {
+                self.held_proposals.push_back(held);
+            } else {
+                self.held_proposals_bytes -= held.bytes;
+                let _ = self.node.step(held.message);
+                self.settle();
             }
         }
     }
@@ -726,6 +778,10 @@ fn removes(entry: &raftpb::Entry) -> bool {
 
 fn is_change(entry: &raftpb::Entry) -> bool {
     entry.r#type() != raftpb::EntryType::EntryNormal
+}
+
+fn data_bytes(m: &eraftpb::Message) -> usize {
+    m.entries.iter().map(|entry| entry.data.len()).sum()
 }
 
 fn proposes(m: &eraftpb::Message, kind: EntryType) -> bool {

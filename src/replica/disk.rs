@@ -52,6 +52,8 @@ pub struct LogTask {
     queued: Batch,
     under_way: Option<UnderWay>,
     bytes_since_prepare: u64,
+    /// The newest snapshot that was queued: the log begins after it.
+    snapshot: u64,
 }
 
 /// What one trip to the disk does, in this order.
@@ -80,12 +82,14 @@ impl LogTask {
             under_way: None,
             // The first trip prepares.
             bytes_since_prepare: limits::WAL_SEGMENT_BYTES,
+            snapshot: 0,
         }
     }
 
     /// Queues what core wants saved.
     pub fn push(&mut self, save: core::Save) {
         if let Some(metadata) = save.snapshot {
+            self.snapshot = self.snapshot.max(metadata.index);
             // Before the hard state whose commit index it explains (etcd issue 10219).
             self.queued.saves.push(Save::Snapshot(walpb::Snapshot {
                 index: metadata.index,
@@ -113,8 +117,13 @@ impl LogTask {
         }
     }
 
-    /// Queues the mark of a state that is durable up to `mark`, and the release of what it covers.
+    /// Queues the mark of a state that is durable up to `mark`, and the release of what it covers. A mark
+    /// below a snapshot that was received meanwhile is of no use: the log has nothing from there on, and a
+    /// start before the installation ends must find the snapshot's own mark as the last.
     pub fn push_mark(&mut self, mark: walpb::Snapshot) {
+        if mark.index < self.snapshot {
+            return;
+        }
         self.queued.release = Some(Index(mark.index));
         self.queued.saves.push(Save::Snapshot(mark));
     }
@@ -138,7 +147,7 @@ impl LogTask {
         self.under_way = Some(UnderWay { since: now, number: batch.number, result });
         let job = Box::new(move || {
             let result = batch.run(&mut *store, prepare);
-            // The driver has gone: nobody waits for the disk any more.
+            // Without a driver the result has no receiver.
             let _ = done.send((store, result));
         });
         // The job runs whether its future is waited for or not.

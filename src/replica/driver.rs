@@ -2,7 +2,7 @@
 //! readers) into steps of raft, and what raft has ready into messages, writes and committed entries.
 //! It never waits for a disk, for the applier or for a peer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,13 +27,15 @@ use crate::types::{Index, MemberId, Term};
 const BURST: usize = 256;
 /// Applied entries after which the log in memory is cut again.
 const COMPACT_EVERY: u64 = 256;
-/// Ticks between two looks for handles that nobody waits at.
+/// Received snapshots that are remembered; the next start removes what was forgotten.
+const RECEIVED_MAX: usize = 64;
+/// Ticks between two sweeps of handles without a waiter.
 const PRUNE_TICKS: u64 = 10;
 
 /// How long the end waits for the disk. What is not written then was not acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What other tasks tell the driver.
+/// Input from other tasks.
 pub enum Event {
     Step(raftpb::Message),
     ReadIndex(Reader),
@@ -79,6 +81,8 @@ pub struct Driver<R> {
     /// Committed and not given to the applier for want of room. What it holds is in the log too, so
     /// it costs a little more memory than the log does.
     committed: VecDeque<ToGive>,
+    /// Indexes of snapshots received and not passed by the state machine.
+    received: BTreeSet<u64>,
     /// Conf changes given to the applier and not come back.
     changes: VecDeque<u64>,
     conf_state: Arc<raftpb::ConfState>,
@@ -86,7 +90,7 @@ pub struct Driver<R> {
     last_tick: Instant,
     next_tick: Instant,
     timer: BoxFuture<'static, ()>,
-    /// Somebody waits for the end: whom to tell, and the tick at which it comes at the latest.
+    /// A shutdown is under way: its acknowledgement, and the tick at which it comes at the latest.
     stopping: Option<(oneshot::Sender<()>, u64)>,
 }
 
@@ -117,6 +121,7 @@ impl<R: Reply> Driver<R> {
             reads: Reads::new(config.id.0, config.boot_seed, retry),
             proposals: Proposals::new(),
             committed: VecDeque::new(),
+            received: BTreeSet::new(),
             changes: VecDeque::new(),
             ticks: 0,
             stopping: None,
@@ -129,7 +134,7 @@ impl<R: Reply> Driver<R> {
         }
     }
 
-    /// Runs until it is told to stop or cannot go on.
+    /// Runs until it is stopped or cannot go on.
     pub async fn run(mut self, fatal: oneshot::Sender<Fatal>) {
         let result = self.work().await;
         let stopped = Unavailable::Stopped.into();
@@ -142,7 +147,7 @@ impl<R: Reply> Driver<R> {
         }
         if let Err(error) = result {
             warn!(%error, "consensus cannot go on");
-            // The member that would hear of it has gone.
+            // The member may be gone.
             let _ = fatal.send(error);
         }
         if let Some((done, _)) = self.stopping {
@@ -171,7 +176,7 @@ impl<R: Reply> Driver<R> {
                 Wake::Applied => caught("consensus, after applying", || self.note_applied())?,
                 Wake::Proposal(proposal) => self.take_proposal(proposal),
                 Wake::Room(true) => {}
-                // Nobody holds a handle any more, or the applier has ended.
+                // All handles are dropped, or the applier has ended.
                 Wake::Event(None) | Wake::Room(false) => return self.drain().await,
             }
             caught("consensus", || self.sweep())?;
@@ -193,9 +198,9 @@ impl<R: Reply> Driver<R> {
         let to_give = !self.committed.is_empty();
         let room = self.proposals.len() < limits::PROPOSALS_MAX;
         tokio::select! {
-            // Time first, so that heartbeats and elections wait for nothing. Finished writes next:
-            // somebody is waiting for what they allow. Peers and the applier before new proposals,
-            // so that what is under way ends before more begins.
+            // Time first, so that heartbeats and elections wait for nothing. Finished writes next: messages
+            // and answers wait for them. Peers and the applier before new proposals, so that what is under
+            // way ends before more begins.
             biased;
             () = &mut self.timer => Wake::Tick,
             number = self.log.finished() => Wake::Saved(number),
@@ -207,7 +212,7 @@ impl<R: Reply> Driver<R> {
         }
     }
 
-    /// Looks at what a busy inbox would keep from its turn, so that nothing starves.
+    /// Polls what a busy inbox would starve.
     fn sweep(&mut self) {
         if self.ends.applied.has_changed().unwrap_or(false) {
             self.note_applied();
@@ -266,7 +271,7 @@ impl<R: Reply> Driver<R> {
         }
     }
 
-    /// Proposes what waits, in batches, as long as somebody takes it.
+    /// Proposes what waits, in batches, as long as there is a leader to take it.
     fn propose(&mut self) {
         while self.core.leader() != 0 && !self.core.is_transferring() {
             let leads = self.core.role() == Role::Leader;
@@ -348,7 +353,7 @@ impl<R: Reply> Driver<R> {
     fn tick(&mut self) {
         let now = self.env.now();
         self.ticks += 1;
-        self.tell_late(now.saturating_duration_since(self.last_tick));
+        self.report_late(now.saturating_duration_since(self.last_tick));
         self.last_tick = now;
         // Ticks that were missed are not made up for: a process that was stopped does not hold an
         // election the moment it goes on.
@@ -368,7 +373,7 @@ impl<R: Reply> Driver<R> {
     }
 
     /// Others are sent heartbeats by ticks: one that comes after the time of two is late (etcd's bound).
-    fn tell_late(&self, took: Duration) {
+    fn report_late(&self, took: Duration) {
         let interval = self.config.heartbeat;
         let raftpb::ConfState { voters, learners, .. } = &*self.conf_state;
         let others = (voters.len() + learners.len()).saturating_sub(1);
@@ -404,6 +409,7 @@ impl<R: Reply> Driver<R> {
     fn note_applied(&mut self) {
         let index = self.ends.applied.borrow_and_update().0;
         self.core.applied(index);
+        self.discard_snapshots();
         if index >= self.core.first_index() + self.config.catchup_entries + COMPACT_EVERY
             || self.core.log_bytes() > limits::CATCHUP_BYTES_MAX
         {
@@ -425,11 +431,11 @@ impl<R: Reply> Driver<R> {
 
     fn event(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
-            Event::Step(message) => self.core.step(message),
+            Event::Step(message) => self.step(message),
             Event::ReadIndex(reader) => self.reads.push(reader),
             Event::ApplyConfChange(change, reply) => {
                 let conf_state = self.apply_conf_change(&change)?;
-                // An applier that has ended does not hear it.
+                // The applier may have ended.
                 let _ = reply.send(conf_state);
             }
             Event::Checkpoint(mark, keep_from) => {
@@ -441,12 +447,49 @@ impl<R: Reply> Driver<R> {
             Event::Unreachable(id) => self.core.report_unreachable(id.0),
             Event::TransferLeader(to) => self.core.transfer_leader(to.0),
             Event::Progress(of, reply) => {
-                // Whoever has asked may have given up.
+                // The caller may have given up.
                 let _ = reply.send(self.progress(of));
             }
             Event::Shutdown(done) => self.begin_to_stop(done),
         }
         Ok(())
+    }
+
+    fn step(&mut self, message: raftpb::Message) {
+        let snapshot = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+        let snapshot = snapshot.map(|metadata| metadata.index);
+        let is_snapshot = message.r#type() == raftpb::MessageType::MsgSnap;
+        if let Err(why) = self.check_entries(&message) {
+            return self.core.refuse(message.r#type().as_str_name(), message.from, &why);
+        }
+        self.core.step(message);
+        if let Some(index) = snapshot.filter(|_| is_snapshot) {
+            self.received.insert(index);
+            if self.received.len() > RECEIVED_MAX {
+                self.received.pop_last();
+            }
+            self.discard_snapshots();
+        }
+    }
+
+    /// An entry that cannot be applied must not be committed, so it is neither appended nor acknowledged.
+    fn check_entries(&self, message: &raftpb::Message) -> Result<(), String> {
+        let check = match message.r#type() {
+            raftpb::MessageType::MsgProp => self.config.check_proposed,
+            raftpb::MessageType::MsgApp => self.config.check_appended,
+            _ => return Ok(()),
+        };
+        message.entries.iter().try_for_each(check)
+    }
+
+    /// Has the databases of passed snapshots removed: those that were installed, and those that raft ignored
+    /// because this member had come further by the time they were complete.
+    fn discard_snapshots(&mut self) {
+        let applied = self.core.applied_index();
+        while self.received.first().is_some_and(|index| *index <= applied) {
+            let index = self.received.pop_first().expect("there is a first");
+            self.transport.discard_snapshot(Index(index));
+        }
     }
 
     fn apply_conf_change(
@@ -514,8 +557,8 @@ impl<R: Reply> Driver<R> {
     }
 }
 
-/// raft-rs panics when an invariant is broken; such a panic is fatal with its words, not an end of
-/// this task that nobody hears of.
+/// raft-rs panics when an invariant is broken; such a panic is fatal with its text, not a silent end of
+/// this task.
 pub fn caught<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, Fatal> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);

@@ -19,6 +19,9 @@ use crate::metrics::Metrics;
 use crate::types::{Index, MemberId, Term};
 use crate::wal::Wal;
 
+/// Why an entry that another member sends is refused; `Ok` for one that can be applied.
+pub type Check = fn(&raftpb::Entry) -> Result<(), String>;
+
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     pub id: MemberId,
@@ -29,7 +32,7 @@ pub struct ReplicaConfig {
     pub pre_vote: bool,
     /// A lone voter leads at once instead of waiting for an election timeout.
     pub initial_election_tick_advance: bool,
-    /// Drawn anew at every start: elections and read requests are told apart by it.
+    /// Drawn anew at every start: it makes elections and read requests distinct.
     pub boot_seed: u64,
     /// Where the state machine stands.
     pub applied: Index,
@@ -37,6 +40,9 @@ pub struct ReplicaConfig {
     pub catchup_entries: u64,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
+    /// Judges entries that other members propose here, and those of a leader's log.
+    pub check_proposed: Check,
+    pub check_appended: Check,
 }
 
 impl ReplicaConfig {
@@ -52,6 +58,8 @@ impl ReplicaConfig {
             applied: Index(0),
             catchup_entries: limits::CATCHUP_ENTRIES,
             metrics: Arc::new(Metrics::new()),
+            check_proposed: |_| Ok(()),
+            check_appended: |_| Ok(()),
         }
     }
 
@@ -77,6 +85,9 @@ pub struct Start {
 pub trait Transport: Send + Sync + 'static {
     /// Never blocks; may drop.
     fn send(&self, messages: Vec<raftpb::Message>);
+    /// The state machine has passed the snapshot that was received at `index`, whether raft took it or
+    /// not: its database is of no use any more. Never blocks.
+    fn discard_snapshot(&self, index: Index);
 }
 
 /// What the state machine has to do, in order.
@@ -109,7 +120,7 @@ pub struct Status {
     pub proposals_pending: usize,
     /// Refused here since start.
     pub proposals_failed: u64,
-    /// Read rounds asked again, and failed, since start.
+    /// Read rounds retried, and failed, since start.
     pub reads_slow: u64,
     pub reads_failed: u64,
 }
@@ -240,7 +251,7 @@ impl<R: Reply> Replica<R> {
         self.status.clone()
     }
 
-    /// Asks for leadership to be handed to `to`; [`Self::status`] tells whether it was.
+    /// Requests that leadership is handed to `to`; [`Self::status`] shows whether it was.
     pub async fn transfer_leader(&self, to: MemberId) -> Result<(), Error> {
         self.send(Event::TransferLeader(to)).await
     }
@@ -284,8 +295,8 @@ impl<R: Reply> Replica<R> {
         let _ = self.send(Event::Checkpoint(mark, keep_from)).await;
     }
 
-    /// Hands leadership over if there is somebody to take it, writes what is queued, and stops. What
-    /// waits is refused.
+    /// Hands leadership over if another voter can take it, writes what is queued, and stops. Waiting
+    /// proposals and reads are refused.
     pub async fn shutdown(&self) {
         let (done, stopped) = oneshot::channel();
         if self.send(Event::Shutdown(done)).await.is_ok() {
@@ -293,7 +304,7 @@ impl<R: Reply> Replica<R> {
         }
     }
 
-    /// Ready when consensus cannot go on, for the first who asks.
+    /// Ready when consensus cannot go on, for the first caller.
     pub async fn fatal(&self) -> Fatal {
         match (&mut *self.fatal.lock().await).await {
             Ok(fatal) => fatal,

@@ -22,16 +22,23 @@ pub enum Malformed {
     Type,
     #[error("no sender")]
     Sender,
-    #[error("no term")]
+    #[error("no term, or a term where there is none")]
     Term,
     #[error("entries do not follow each other")]
     Entries,
-    #[error("no snapshot position")]
+    #[error("no snapshot position, or a configuration that is none of etcd's")]
     Snapshot,
+    #[error("a number that no log reaches")]
+    Number,
 }
 
+/// Terms and indexes at or above this are refused: raft counts on from them. No cluster reaches it in a
+/// century of a billion entries a second.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// A message from a peer, for raft. raft-rs trusts its input: a hole between entries or a proposal
-/// without entries would stop the process, a message without a term would pass as a local one.
+/// without entries would stop the process, a message without a term would pass as a local one, and an
+/// entry or a position of term 0 as one that the log has.
 pub fn from_wire(message: raftpb::Message) -> Result<eraftpb::Message, Malformed> {
     use raftpb::MessageType as Type;
     let wire_type = message.r#type();
@@ -39,23 +46,32 @@ pub fn from_wire(message: raftpb::Message) -> Result<eraftpb::Message, Malformed
     if message.from == 0 {
         return Err(Malformed::Sender);
     }
+    let raftpb::Message { term, log_term, index, commit, reject_hint, .. } = message;
+    if [term, log_term, index, commit, reject_hint].iter().any(|number| *number >= NUMBER_MAX) {
+        return Err(Malformed::Number);
+    }
     let sized = match wire_type {
         Type::MsgProp => !message.entries.is_empty(),
         Type::MsgReadIndex | Type::MsgReadIndexResp => message.entries.len() == 1,
-        Type::MsgApp => contiguous(message.index, &message.entries),
+        Type::MsgApp => continues(&message),
         _ => true,
     };
     if !sized {
         return Err(Malformed::Entries);
     }
     // Proposals and read requests are forwarded without a term, as local ones are made.
-    if message.term == 0 && !matches!(wire_type, Type::MsgProp | Type::MsgReadIndex) {
+    let termless = matches!(wire_type, Type::MsgProp | Type::MsgReadIndex);
+    if termless != (message.term == 0) {
         return Err(Malformed::Term);
     }
     let mut m = eraftpb::Message::default();
     if wire_type == Type::MsgSnap {
         let metadata = message.snapshot.and_then(|s| s.metadata).ok_or(Malformed::Snapshot)?;
-        if metadata.index == 0 || metadata.term == 0 {
+        let positioned = (1..NUMBER_MAX).contains(&metadata.index);
+        if !positioned || metadata.term == 0 || metadata.term > message.term {
+            return Err(Malformed::Snapshot);
+        }
+        if !metadata.conf_state.as_ref().is_some_and(is_plain) {
             return Err(Malformed::Snapshot);
         }
         m.mut_snapshot().set_metadata(snapshot_metadata_in(metadata));
@@ -134,14 +150,27 @@ fn message_type(wire: raftpb::MessageType) -> Option<eraftpb::MessageType> {
     })
 }
 
-/// Whether the entries directly follow position `index`, with terms that never fall.
-fn contiguous(index: u64, entries: &[raftpb::Entry]) -> bool {
-    let mut term = 0;
-    entries.iter().zip(1..).all(|(entry, offset)| {
-        let rises = entry.term >= term;
+/// Whether the entries of a MsgApp directly follow its position, with terms that never fall and are not
+/// above the leader's. Only the position before the first entry of all has no term.
+fn continues(message: &raftpb::Message) -> bool {
+    if (message.index == 0) != (message.log_term == 0) {
+        return false;
+    }
+    let mut term = message.log_term.max(1);
+    message.entries.iter().zip(1..).all(|(entry, offset)| {
+        let rises = (term..=message.term).contains(&entry.term);
         term = entry.term;
-        rises && index.checked_add(offset) == Some(entry.index)
+        rises && message.index.checked_add(offset) == Some(entry.index)
     })
+}
+
+/// Whether raft-rs takes the configuration as it is: each member once, one voter at least, nothing of
+/// joint consensus, which etcd never enters.
+fn is_plain(state: &raftpb::ConfState) -> bool {
+    let joint = !state.voters_outgoing.is_empty() || !state.learners_next.is_empty();
+    let ids = || state.voters.iter().chain(&state.learners);
+    let distinct: std::collections::BTreeSet<_> = ids().filter(|id| **id != 0).collect();
+    !joint && !state.auto_leave && !state.voters.is_empty() && distinct.len() == ids().count()
 }
 
 pub fn entry_in(entry: raftpb::Entry) -> eraftpb::Entry {
@@ -310,9 +339,65 @@ mod tests {
         check(wire_message(Type::MsgSnap), Malformed::Snapshot);
         check(raftpb::Message { from: 0, ..wire_message(Type::MsgHeartbeat) }, Malformed::Sender);
         check(raftpb::Message { term: 0, ..wire_message(Type::MsgHeartbeat) }, Malformed::Term);
-        let hole =
-            raftpb::Message { index: 4, entries: entries(6, 2), ..wire_message(Type::MsgApp) };
-        check(hole, Malformed::Entries);
+        let proposal = raftpb::Message { entries: entries(0, 1), ..wire_message(Type::MsgProp) };
+        check(proposal, Malformed::Term);
+        let append = |index, log_term, entries| raftpb::Message {
+            index,
+            log_term,
+            entries,
+            ..wire_message(Type::MsgApp)
+        };
+        assert!(from_wire(append(4, 1, entries(5, 2))).is_ok());
+        check(append(4, 1, entries(6, 2)), Malformed::Entries);
+        check(append(4, 2, entries(5, 2)), Malformed::Entries);
+        check(append(4, 0, vec![]), Malformed::Entries);
+        check(append(0, 1, vec![]), Malformed::Entries);
+        let of_term = |term| raftpb::Entry { index: 5, term, ..Default::default() };
+        check(append(4, 1, vec![of_term(0)]), Malformed::Entries);
+        check(append(4, 1, vec![of_term(4)]), Malformed::Entries);
+    }
+
+    #[test]
+    fn numbers_that_raft_could_not_count_on_from_are_refused() {
+        let heartbeat = || wire_message(raftpb::MessageType::MsgHeartbeat);
+        let huge = [
+            raftpb::Message { term: u64::MAX, ..heartbeat() },
+            raftpb::Message { log_term: NUMBER_MAX, ..heartbeat() },
+            raftpb::Message { index: u64::MAX, ..heartbeat() },
+            raftpb::Message { commit: NUMBER_MAX, ..heartbeat() },
+            raftpb::Message { reject_hint: u64::MAX, ..heartbeat() },
+        ];
+        for message in huge {
+            assert_eq!(from_wire(message.clone()), Err(Malformed::Number), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_names_each_member_once_and_no_joint_configuration() {
+        let check = |state: raftpb::ConfState, index, term, taken: bool| {
+            let metadata = raftpb::SnapshotMetadata { conf_state: Some(state), index, term };
+            let message = raftpb::Message {
+                snapshot: Some(raftpb::Snapshot { metadata: Some(metadata), ..Default::default() }),
+                ..wire_message(raftpb::MessageType::MsgSnap)
+            };
+            let expected = if taken { None } else { Some(Malformed::Snapshot) };
+            assert_eq!(from_wire(message.clone()).err(), expected, "{message:?}");
+        };
+        let plain = |voters: &[u64], learners: &[u64]| raftpb::ConfState {
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            ..Default::default()
+        };
+        check(plain(&[1, 2], &[3]), 9, 3, true);
+        check(plain(&[1, 2], &[3]), 9, 4, false);
+        check(plain(&[1, 2], &[3]), u64::MAX, 3, false);
+        check(plain(&[], &[3]), 9, 3, false);
+        check(plain(&[1, 1], &[]), 9, 3, false);
+        check(plain(&[1, 2], &[2]), 9, 3, false);
+        check(plain(&[0, 2], &[]), 9, 3, false);
+        let outgoing = raftpb::ConfState { voters_outgoing: vec![1], ..plain(&[1], &[]) };
+        check(outgoing, 9, 3, false);
+        check(raftpb::ConfState { auto_leave: true, ..plain(&[1], &[]) }, 9, 3, false);
     }
 
     #[test]
@@ -365,9 +450,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_message_survives_the_way_in_and_out(
-            number in 0..=18_i32, from in 1..u64::MAX, to: u64, term in 1..u64::MAX, log_term: u64,
-            index in 0..u64::MAX / 2, count in 1..4_u64, commit: u64, reject: bool,
-            reject_hint: u64, context: Vec<u8>,
+            number in 0..=18_i32, from in 1..u64::MAX, to: u64, term in 1..NUMBER_MAX,
+            index in 1..NUMBER_MAX - 1, count in 1..4_u64, commit in 0..NUMBER_MAX, reject: bool,
+            reject_hint in 0..NUMBER_MAX, context: Vec<u8>,
         ) {
             let r#type = raftpb::MessageType::try_from(number).expect("a type");
             let count = if number == 15 || number == 16 { 1 } else { count };
@@ -377,7 +462,9 @@ mod tests {
                 term,
             };
             let message = raftpb::Message {
-                r#type: number, to, from, term, log_term, index,
+                r#type: number, to, from, index,
+                term: if number == 2 || number == 15 { 0 } else { term },
+                log_term: 1,
                 entries: entries(index + 1, count),
                 commit, reject, reject_hint,
                 snapshot: (r#type == raftpb::MessageType::MsgSnap)

@@ -4,9 +4,9 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::limits;
 
-/// Whether the message says nothing about what this member has on disk, so that a member whose disk
-/// is slow still answers heartbeats and forwards requests (as etcd's raft does with its asynchronous
-/// storage). What does say something: votes, and positions of the log.
+/// Whether the message acknowledges nothing about this member's disk, so that a member with a slow disk
+/// still answers heartbeats and forwards requests (as etcd's raft does with its asynchronous storage).
+/// Votes and log positions do depend on the disk.
 pub fn waits_for_no_disk(message: &Message) -> bool {
     matches!(
         message.get_msg_type(),

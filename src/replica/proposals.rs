@@ -16,7 +16,7 @@ use crate::types::Term;
 pub trait Reply: Send + 'static {
     /// The proposal will not be made, or its outcome will not be known here.
     fn refuse(self, error: Error);
-    /// Whether nobody waits any more.
+    /// Whether the waiter is gone.
     fn is_closed(&self) -> bool;
 }
 
@@ -29,7 +29,7 @@ pub enum ProposalKind {
 }
 
 pub struct Proposal<R> {
-    /// The id inside of `data`; 0 when nobody waits.
+    /// The id inside of `data`; 0 when there is no waiter.
     pub id: u64,
     pub data: Bytes,
     pub kind: ProposalKind,
@@ -60,7 +60,7 @@ impl<R: Reply> Proposal<R> {
     }
 }
 
-/// What raft says about a batch before it is made.
+/// The state of raft before a batch is made.
 #[derive(Clone, Copy)]
 pub struct Terms {
     /// The term that this member leads, if it takes proposals.
@@ -166,7 +166,7 @@ impl<R: Reply> Proposals<R> {
         self.pending.remove(&id)
     }
 
-    /// Forgets the handles that nobody waits at: their requests ran out of time.
+    /// Drops handles without a waiter: their requests have timed out.
     pub fn prune(&mut self) {
         self.pending.retain(|_, reply| !reply.is_closed());
         self.changes.retain(|proposal| !proposal.is_closed());
@@ -182,7 +182,7 @@ impl<R: Reply> Proposals<R> {
         self.waiting_bytes = 0;
     }
 
-    /// Drops what nobody waits for and refuses what is bound to a term that is not led.
+    /// Drops proposals without a waiter and refuses those bound to a term that this member does not lead.
     fn drop_unwanted(&mut self, terms: Terms) {
         let other_term = |proposal: &Proposal<R>| {
             proposal.only_in_term.is_some_and(|term| Some(term.0) != terms.leading)

@@ -13,7 +13,7 @@ use crate::types::Index;
 /// Where one reader waits.
 pub type Reader = oneshot::Sender<Result<Index, Error>>;
 
-/// Whom a round was sent to: leader (0: nobody was known) and term.
+/// Where a round was sent: leader (0 when none was known) and term.
 pub type Leader = (u64, u64);
 
 pub struct Reads {
@@ -21,11 +21,11 @@ pub struct Reads {
     member: u64,
     boot: u64,
     rounds: u64,
-    /// Ticks after which a round is asked again.
+    /// Ticks after which a round is retried.
     retry_ticks: u32,
     waiting: Vec<Reader>,
     round: Option<Round>,
-    /// Rounds asked again, and rounds that failed, since start.
+    /// Rounds retried, and rounds that failed, since start.
     pub slow: u64,
     pub failed: u64,
 }
@@ -61,9 +61,9 @@ impl Reads {
         }
     }
 
-    /// What to ask raft for now, if anything: a new round, or the one under way again because a
-    /// leader has appeared. A round that was sent to another leader fails, as etcd has it: the reader
-    /// asks again.
+    /// Returns the context to request from raft now, if any: a new round, or the current one again because
+    /// a leader has appeared. A round that was sent to another leader fails, as in etcd: the reader
+    /// retries.
     pub fn ask(&mut self, leader: Leader) -> Option<Bytes> {
         if let Some(round) = &mut self.round {
             if leader.0 == 0 || leader == round.asked {
@@ -91,15 +91,15 @@ impl Reads {
         Some(context)
     }
 
-    /// Raft's answer; one to an earlier round is nobody's.
+    /// Raft's answer; answers to earlier rounds are ignored.
     pub fn answered(&mut self, state: &ReadState) {
         if self.round.as_ref().is_some_and(|round| round.context == state.context) {
             self.finish(Ok(Index(state.index)));
         }
     }
 
-    /// Requests and answers may be lost on the way: what to ask again. A round that nobody waits for
-    /// any more ends.
+    /// Returns the context to request again: requests and answers may be lost. A round without readers
+    /// ends.
     pub fn tick(&mut self) -> Option<Bytes> {
         let round = self.round.as_mut()?;
         round.readers.retain(|reader| !reader.is_closed());
@@ -113,7 +113,7 @@ impl Reads {
         again.then(|| round.context.clone())
     }
 
-    /// Nobody will be answered any more.
+    /// Fails all readers; the replica stops.
     pub fn refuse_all(&mut self, error: &Error) {
         self.finish(Err(error.clone()));
         for reader in self.waiting.drain(..) {
@@ -135,7 +135,7 @@ fn takes_readers(round: &Round) -> bool {
         || given_up && plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted()
 }
 
-/// A reader that has given up does not hear it.
+/// The reader may have given up.
 fn answer(reader: Reader, result: Result<Index, Error>) {
     let _ = reader.send(result);
 }

@@ -3,7 +3,7 @@
 
 use tracing::{debug, trace, warn};
 
-/// Formats a record only when somebody listens to its level.
+/// Formats a record only when its level is enabled.
 struct Forward;
 
 impl slog::Drain for Forward {

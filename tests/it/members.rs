@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::client::{Channel, Client, origin};
 use super::cluster::Probe;
 use super::crash::runtime;
+use super::curl::Curl;
 use super::load::{Load, scan};
 use super::process::{Cluster, Kind, Server, loudly, scratch};
 
@@ -118,6 +119,19 @@ async fn learns_but_does_not_serve(learner: &Server) {
     told(client.range(read).await.expect_err("a learner does not know what is up to date"));
     told(client.put(b"k", b"v").await.expect_err("a learner takes no writes"));
     told(list(learner).await.expect_err("nor does it list the members"));
+}
+
+/// Only the leader can promote; the others pass the request on to it, and its answer back.
+#[test]
+fn the_peer_port_of_a_follower_passes_a_promotion_on() {
+    let dir = scratch();
+    let mut cluster = Cluster::new(&Kind::subject(), dir.path(), 3, &[]);
+    runtime().block_on(async { cluster.start() });
+    for server in &cluster.servers {
+        let answer = Curl::new(server.peer_url()).run(&["/members/promote/12345", "-XPOST"]);
+        assert!(answer.stderr.contains("status 404"), "{answer:?}");
+        assert_eq!(answer.stdout, "membership: ID not found\n", "{answer:?}");
+    }
 }
 
 /// Two of three are lost for good; the third goes on alone with what it has, and grows again.

@@ -269,7 +269,8 @@ impl Applier {
         let env = self.env.clone();
         let disk = env.disk.clone();
         self.metrics.apply_snapshots.set(1);
-        env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, index))
+        let at = metadata.clone();
+        env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, &at))
             .await?;
         self.metrics.apply_snapshots.set(0);
         self.machine = self.load()?;

@@ -90,19 +90,24 @@ impl Member {
         caller: &Caller,
         id: MemberId,
     ) -> Result<MemberPromoteResponse, Error> {
-        let members = match self.promote_here(id).await {
-            Err(Error::Refused(Refused::NotLeader)) => self.promote_at_leader(caller, id).await?,
-            decided => decided?,
-        };
-        let members = infos(&members);
+        let members = infos(&self.promote(caller, id).await?);
         Ok(MemberPromoteResponse { header: Some(self.cluster_header()), members })
     }
 
-    /// Promotes if this member leads.
-    pub(in crate::member) async fn promote_here(
+    /// Promotes here or at the leader; the members afterwards.
+    pub(in crate::member) async fn promote(
         &self,
+        caller: &Caller,
         id: MemberId,
     ) -> Result<Vec<MemberRecord>, Error> {
+        match self.promote_here(id).await {
+            Err(Error::Refused(Refused::NotLeader)) => self.promote_at_leader(caller, id).await,
+            decided => decided,
+        }
+    }
+
+    /// Promotes if this member leads.
+    async fn promote_here(&self, id: MemberId) -> Result<Vec<MemberRecord>, Error> {
         let done = async {
             self.may_promote(id).await?;
             Ok(self.propose_change(promote_change(id)).await?.members)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::Metadata;
-use quorate_proto::raftpb::{ConfState, HardState};
+use quorate_proto::raftpb::{ConfState, HardState, SnapshotMetadata};
 use quorate_proto::walpb;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use super::first::NewCluster;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::owner::{Found, Owner};
-use crate::apply::StateMachine;
+use crate::apply::{self, StateMachine};
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
@@ -104,6 +104,8 @@ impl Member {
             initial_election_tick_advance: options.initial_election_tick_advance,
             catchup_entries: options.catchup_entries,
             metrics: metrics.clone(),
+            check_proposed: |entry| apply::check::proposed(entry).map_err(|why| why.to_string()),
+            check_appended: |entry| apply::check::appended(entry).map_err(|why| why.to_string()),
             ..ReplicaConfig::new(id)
         };
         let (replica, committed) = replica::start(env.clone(), config, start, outgoing.clone())?;
@@ -316,8 +318,12 @@ impl Ground {
         if let Some(newest) = not_installed(&received, store.applied()) {
             let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
             info!(path = %path.display(), "installing a snapshot that was received before");
-            snapshot::install(&**disk, &store, &path, Index(newest.index))?;
+            let walpb::Snapshot { index, term, conf_state } = newest.clone();
+            let metadata = SnapshotMetadata { index, term, conf_state };
+            snapshot::install(&**disk, &store, &path, &metadata)?;
         }
+        peer::remove_received(&**disk, &options.snap_dir())
+            .map_err(|e| Fatal::new("clearing received snapshots", e))?;
         let applied = store.applied();
         let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
         let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;

@@ -2,9 +2,9 @@
 //! a limited time; signed ones ([`jwt`]) are verified by their signature. Permissions are
 //! not known here.
 //!
-//! A simple token is etcd's `<16 random letters>.<index>`, where the index is that of the log entry of the
-//! login: a member that has not applied that entry waits until it has. Each use prolongs the token on the member
-//! that receives the call. No token survives a restart.
+//! A simple token is etcd's `<16 random letters>.<index>`, where the index is that of the log entry before the
+//! login's own: a member that has not applied the login waits until it has. Each use prolongs the token on the
+//! member that receives the call. No token survives a restart.
 
 pub mod jwt;
 mod passwords;
@@ -140,7 +140,8 @@ pub(in crate::member) fn given_at(token: &str) -> Option<Index> {
     let (letters, index) = token.split_once('.')?;
     // No sign, no second dot: etcd's parser accepts digits only.
     let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && !letters.contains('.')).then(|| index.parse().ok().map(Index)).flatten()
+    let before: u64 = index.parse().ok().filter(|_| digits && !letters.contains('.'))?;
+    Some(Index(before.saturating_add(1)))
 }
 
 const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -202,8 +203,8 @@ mod tests {
 
     #[test]
     fn the_index_of_a_token_is_read_as_etcd_reads_it() {
-        assert_eq!(given_at("abc.12"), Some(Index(12)));
-        assert_eq!(given_at(".0"), Some(Index(0)));
+        assert_eq!(given_at("abc.12"), Some(Index(13)));
+        assert_eq!(given_at(".0"), Some(Index(1)));
         for not in ["abc", "abc.", "a.b.1", "abc.+1", "abc.-1", "abc.1x", "a.99999999999999999999"]
         {
             assert_eq!(given_at(not), None, "{not}");

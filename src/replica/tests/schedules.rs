@@ -6,8 +6,8 @@
 use proptest::prelude::*;
 use quorate_proto::raftpb::ConfChangeType;
 
-use super::core::Role;
 use super::harness::Cluster;
+use crate::replica::core::Role;
 
 /// The one that joins and leaves; 1 to 3 begin as voters.
 const GUEST: u64 = 4;
@@ -112,7 +112,7 @@ impl Run {
         }
     }
 
-    /// Only a leader that knows of no other change under way, and never down to nobody.
+    /// Only a leader that knows of no other change under way, and never the last voter.
     fn change(&mut self, kind: u8, id: u64) {
         let leads = |at: &u64| {
             self.cluster.is_running(*at) && self.cluster.core(*at).role() == Role::Leader
@@ -162,7 +162,7 @@ impl Run {
 
     fn has_converged(&self) -> bool {
         let cluster = &self.cluster;
-        // A removed leader that never heard of it leads an older term.
+        // A removed leader that has not applied its removal leads an older term.
         let leaders = (1..=GUEST).filter(|id| cluster.core(*id).role() == Role::Leader);
         let Some(leader) = leaders.max_by_key(|id| cluster.core(*id).term()) else { return false };
         let core = cluster.core(leader);

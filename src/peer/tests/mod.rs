@@ -23,11 +23,13 @@ use super::body::{Body, next_piece};
 use super::client::{Answer, Connection, request};
 use super::identity::{self, CLUSTER, RAFT_TO};
 use super::*;
-use crate::env::{self, BoxFuture, Env};
+use crate::env::{self, BoxFuture, Env, File, Listener};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits::PEER_IO_TIMEOUT;
 use crate::tls;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision};
+
+mod strangers;
 
 const CLUSTER_ID: ClusterId = ClusterId(0xc1);
 const A: MemberId = MemberId(0xa);
@@ -35,7 +37,7 @@ const B: MemberId = MemberId(0xb);
 /// Far above what anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// What a member was told.
+/// A call to the member.
 #[derive(Debug)]
 enum Told {
     Step(Box<Message>),
@@ -46,6 +48,7 @@ enum Told {
 
 struct Notes {
     told: mpsc::UnboundedSender<Told>,
+    members: Mutex<BTreeSet<MemberId>>,
     removed: Mutex<BTreeSet<MemberId>>,
     database: Mutex<(Vec<Bytes>, End)>,
 }
@@ -105,8 +108,30 @@ impl Local for Notes {
         ready(Ok(SnapshotBody { metadata, data: Bytes::new(), total_bytes, chunks }))
     }
 
-    fn is_removed(&self, id: MemberId) -> bool {
-        self.removed.lock().expect("not poisoned").contains(&id)
+    fn check_database(
+        &self,
+        database: Box<dyn File>,
+        metadata: &SnapshotMetadata,
+    ) -> Result<(), String> {
+        let mut first = [0];
+        let read = database.read_at(&mut first, 0).map_err(|error| error.to_string())?;
+        match (read, first[0], metadata.index) {
+            (1, 0xee, 9) => Err("not a database".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn standing(&self, id: MemberId) -> Standing {
+        let members = self.members.lock().expect("not poisoned");
+        if self.removed.lock().expect("not poisoned").contains(&id) {
+            Standing::Removed
+        } else if members.contains(&id) {
+            Standing::Member
+        } else if members.is_empty() {
+            Standing::Undecided
+        } else {
+            Standing::Unknown
+        }
     }
 
     fn told_removed(&self, by: MemberId) {
@@ -118,7 +143,9 @@ impl Local for Notes {
     }
 
     fn members_json(&self) -> String {
-        "[]".to_owned()
+        let members = self.members.lock().expect("not poisoned");
+        let members = members.iter().map(|id| format!("{{\"id\":{}}}", id.0));
+        format!("[{}]", members.collect::<Vec<_>>().join(","))
     }
 
     fn promote(
@@ -186,6 +213,13 @@ struct Node {
 
 impl Node {
     async fn start(id: MemberId, cluster: ClusterId) -> Self {
+        let (node, listener) = Self::bind(id, cluster).await;
+        node.serve(listener);
+        node
+    }
+
+    /// A node whose port is bound and not served yet.
+    async fn bind(id: MemberId, cluster: ClusterId) -> (Self, Box<dyn Listener>) {
         let env = env::tokio::env();
         let dir = TempDir::new().expect("a temporary folder");
         let listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
@@ -193,24 +227,29 @@ impl Node {
         let (told, notes) = mpsc::unbounded_channel();
         let local = Arc::new(Notes {
             told,
+            members: Mutex::new([A, B].into()),
             removed: Mutex::default(),
             database: Mutex::new((Vec::new(), End::Counted)),
         });
         let config = PeerConfig {
             identity: Identity { id, cluster, urls: vec![url.clone()] },
             peers: Vec::new(),
+            seeds: Vec::new(),
             snapshot_dir: dir.path().to_owned(),
             dial_timeout: Duration::from_secs(2),
             patience: Patience::default(),
             tls: tls::Settings::default(),
         };
         let transport = Transport::start(env.clone(), config, local.clone());
-        let serving = transport.clone();
-        drop(env.spawn("peer-port", async move { serving.serve(listener).await }));
-        Self { env, transport, notes: local, told: notes, url, dir }
+        (Self { env, transport, notes: local, told: notes, url, dir }, listener)
     }
 
-    /// The next thing the member was told that `wanted` takes; others are passed over.
+    fn serve(&self, listener: Box<dyn Listener>) {
+        let serving = self.transport.clone();
+        drop(self.env.spawn("peer-port", async move { serving.serve(listener).await }));
+    }
+
+    /// The next call to the member that `wanted` takes; others are passed over.
     async fn told<T>(&mut self, wanted: impl Fn(&Told) -> Option<T>) -> T {
         let told = async {
             loop {
@@ -348,7 +387,7 @@ async fn a_member_that_does_not_dial_is_reached_over_the_pipeline() {
 #[tokio::test]
 async fn a_peer_that_is_down_is_unreachable_until_another_url_works() {
     let (mut a, mut b) = (Node::start(A, CLUSTER_ID).await, Node::start(B, CLUSTER_ID).await);
-    // Nobody listens on the discard port.
+    // No listener is on the discard port.
     a.transport.add(B, vec!["http://127.0.0.1:9".to_owned()]);
     a.transport.send(vec![heartbeat(A, B, 1)]);
     let lost = |told: &Told| matches!(told, Told::Unreachable(B)).then_some(());
@@ -437,6 +476,30 @@ async fn a_snapshot_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_no_database_of_its_position_is_refused() {
+    let (mut a, mut b) = pair().await;
+    let database = vec![Bytes::from(vec![0xee; 1 << 20])];
+    *a.notes.database.lock().expect("not poisoned") = (database, End::Counted);
+    a.transport.send(vec![snapshot(A, B)]);
+    assert!(!sent(&mut a, B).await);
+    b.until(|| names(b.dir.path()).is_empty()).await;
+    while let Ok(told) = b.told.try_recv() {
+        assert!(!matches!(told, Told::Step(_)), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_passed_is_removed() {
+    let (_a, b) = pair().await;
+    for index in [5, 9] {
+        std::fs::write(snapshot_path(b.dir.path(), Index(index)), b"x").expect("a new file");
+    }
+    b.transport.discard_snapshot(Index(7));
+    b.transport.discard_snapshot(Index(9));
+    b.until(|| names(b.dir.path()) == ["0000000000000005.snap.db"]).await;
+}
+
+#[tokio::test]
 async fn every_snapshot_is_accounted_for() {
     let (mut a, b) = pair().await;
     a.transport.send(vec![snapshot(A, MemberId(0xdead))]);
@@ -465,6 +528,8 @@ fn leftovers_of_a_crash_are_removed_and_nothing_else() {
     let disk = runtime.block_on(async { env::tokio::env().disk });
     assert_eq!(remove_leftovers(&*disk, dir.path()).expect("can be listed"), 1);
     assert_eq!(names(dir.path()), ["0000000000000009.snap.db", "db"]);
+    assert_eq!(remove_received(&*disk, dir.path()).expect("can be listed"), 1);
+    assert_eq!(names(dir.path()), ["db"]);
 }
 
 async fn sent(node: &mut Node, id: MemberId) -> bool {
@@ -484,7 +549,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Asks `node` as `who` would.
+/// Makes a request to `node` as `who`.
 async fn ask(
     node: &Node,
     who: &Identity,
@@ -568,7 +633,7 @@ async fn other_paths_answer_as_etcd_does() {
     let version = r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#;
     check(&get("/version").await, 200, version);
     let members = get("/members").await;
-    check(&members, 200, "[]\n");
+    check(&members, 200, "[{\"id\":10},{\"id\":11}]\n");
     assert_eq!(identity::header(&members.headers, &CLUSTER), Some("c1"));
     check(&get("/downgrade/enabled").await, 200, "false");
     assert_eq!(client.downgrade_enabled(&a.url, LONG).await.ok(), Some(false));

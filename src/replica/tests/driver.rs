@@ -11,17 +11,17 @@ use quorate_proto::etcdserverpb::{InternalRaftRequest, Metadata, RequestHeader};
 use quorate_proto::{raftpb, walpb};
 use tokio::sync::{mpsc, oneshot};
 
-use super::core::{Boot, Role};
-use super::disk::LogStore;
-use super::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
-use super::proposals::{Proposal, ProposalKind, Reply};
 use crate::env::{self, Env};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::metrics::Metrics;
+use crate::replica::core::{Boot, Role};
+use crate::replica::disk::LogStore;
+use crate::replica::handle::{self, Replica, ReplicaConfig, Status, ToApply, Transport};
+use crate::replica::proposals::{Proposal, ProposalKind, Reply};
 use crate::types::{Index, MemberId, Term};
 use crate::wal::{Save, SaveStats, Wal};
 
-/// A disk that can be told to stall or to fail.
+/// A disk that stalls or fails on demand.
 #[derive(Clone, Default)]
 struct Disk(Arc<(Mutex<DiskState>, Condvar)>);
 
@@ -83,6 +83,7 @@ impl Reply for Handle {
 
 #[derive(Default)]
 struct Network {
+    discarded: Mutex<Vec<Index>>,
     members: Mutex<BTreeMap<u64, Replica<Handle>>>,
     cut: Mutex<BTreeSet<u64>>,
 }
@@ -101,6 +102,10 @@ impl Transport for Network {
                 to.step(message);
             }
         }
+    }
+
+    fn discard_snapshot(&self, index: Index) {
+        self.discarded.lock().expect("no panic inside").push(index);
     }
 }
 
@@ -138,6 +143,8 @@ impl Cluster {
         let config = ReplicaConfig {
             heartbeat: Duration::from_millis(10),
             boot_seed: id,
+            check_proposed: no_poison,
+            check_appended: no_poison,
             ..ReplicaConfig::new(MemberId(id))
         };
         let metrics = config.metrics.clone();
@@ -165,12 +172,25 @@ impl Cluster {
     }
 }
 
+const POISON: &[u8] = b"\xff";
+
+fn no_poison(entry: &raftpb::Entry) -> Result<(), String> {
+    if entry.data == POISON { Err("poison".to_owned()) } else { Ok(()) }
+}
+
 async fn apply(
     replica: Replica<Handle>,
     mut committed: mpsc::Receiver<ToApply<Handle>>,
     applied: Arc<Mutex<Vec<raftpb::Entry>>>,
 ) {
-    while let Some(ToApply::Entries(entries)) = committed.recv().await {
+    while let Some(to_apply) = committed.recv().await {
+        let entries = match to_apply {
+            ToApply::Entries(entries) => entries,
+            ToApply::Snapshot(metadata, _) => {
+                replica.applied(Index(metadata.index), Term(metadata.term));
+                continue;
+            }
+        };
         for committed in entries {
             let index = Index(committed.entry.index);
             if committed.entry.r#type() == raftpb::EntryType::EntryConfChange {
@@ -273,7 +293,8 @@ async fn a_restarted_member_goes_on_from_its_log() {
 
 #[test]
 fn a_panic_of_raft_is_fatal_with_its_words() {
-    let caught = super::driver::caught::<()>("consensus", || panic!("to_commit {} is too high", 7));
+    let caught =
+        crate::replica::driver::caught::<()>("consensus", || panic!("to_commit {} is too high", 7));
     let text = caught.expect_err("it panicked").to_string();
     assert_eq!(text, "consensus: to_commit 7 is too high");
 }
@@ -342,7 +363,7 @@ async fn a_leader_whose_disk_stalls_is_replaced() {
     let next = cluster.leader(leader).await;
     propose(cluster.replica(next), 3).await.expect("committed without the old leader");
     cluster.members[&leader].disk.set(|disk| disk.stalled = false);
-    // It was on its way to the followers before the disk was asked.
+    // It was sent to the followers before the leader's own write.
     answer.await.expect("answered").expect("committed by the next leader");
 }
 
@@ -429,4 +450,116 @@ async fn a_checkpoint_releases_the_log() {
         });
         assert_eq!(mark.expect("recorded").conf_state, Some(conf_state));
     });
+}
+
+fn message(kind: raftpb::MessageType, from: u64, to: u64) -> raftpb::Message {
+    raftpb::Message { r#type: kind.into(), from, to, ..Default::default() }
+}
+
+fn append(index: u64, data: &'static [u8]) -> raftpb::Message {
+    let entry =
+        raftpb::Entry { index: index + 1, term: 5, data: data.into(), ..Default::default() };
+    raftpb::Message {
+        term: 5,
+        index,
+        log_term: if index == 0 { 0 } else { 5 },
+        entries: vec![entry],
+        commit: index,
+        ..message(raftpb::MessageType::MsgApp, 2, 1)
+    }
+}
+
+fn received_snapshot(index: u64) -> raftpb::Message {
+    let conf_state = Some(raftpb::ConfState { voters: vec![1, 2], ..Default::default() });
+    let metadata = Some(raftpb::SnapshotMetadata { index, term: 5, conf_state });
+    raftpb::Message {
+        term: 5,
+        snapshot: Some(raftpb::Snapshot { metadata, ..Default::default() }),
+        ..message(raftpb::MessageType::MsgSnap, 2, 1)
+    }
+}
+
+/// One of two members, the other of which is the test.
+fn one_of_two() -> Cluster {
+    let mut cluster = Cluster::new(0);
+    cluster.start(1, vec![1, 2]);
+    cluster
+}
+
+impl Cluster {
+    async fn until(&self, holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                self.env.sleep(Duration::from_millis(2)).await;
+            }
+        };
+        self.env.timeout(Duration::from_secs(20), wait).await.expect("comes true in time");
+    }
+}
+
+#[tokio::test]
+async fn a_forwarded_proposal_that_cannot_be_applied_is_not_appended() {
+    let cluster = Cluster::new(1);
+    propose(cluster.replica(1), 1).await.expect("committed");
+    let poison = raftpb::Entry { data: POISON.into(), ..Default::default() };
+    let fine = raftpb::Entry { data: "fine".into(), ..Default::default() };
+    for entries in [vec![fine.clone(), poison.clone()], vec![poison], vec![fine]] {
+        let forwarded = message(raftpb::MessageType::MsgProp, 2, 1);
+        cluster.replica(1).step(raftpb::Message { entries, ..forwarded });
+    }
+    let index = propose(cluster.replica(1), 2).await.expect("committed");
+    let applied = cluster.members[&1].applied.lock().expect("no panic inside").clone();
+    let forwarded: Vec<_> = applied.iter().filter(|entry| entry.data == "fine").collect();
+    assert_eq!((forwarded.len(), applied.len() as u64), (1, index.0), "{applied:?}");
+    assert!(applied.iter().all(|entry| entry.data != POISON), "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_leaders_entry_that_cannot_be_applied_is_not_acknowledged() {
+    let cluster = one_of_two();
+    cluster.replica(1).step(append(0, POISON));
+    cluster.replica(1).step(append(0, b"fine"));
+    cluster.until(|| cluster.replica(1).status().borrow().last_index == Index(1)).await;
+    cluster.replica(1).shutdown().await;
+    cluster.members[&1].disk.get(|disk| {
+        let entries = disk.saves.iter().flat_map(|save| match save {
+            Save::Entries { entries, .. } => entries.as_slice(),
+            Save::Snapshot(_) => &[],
+        });
+        let data: Vec<_> = entries.map(|entry| entry.data.clone()).collect();
+        assert_eq!(data, [Bytes::from_static(b"fine")]);
+    });
+}
+
+#[tokio::test]
+async fn a_flush_that_ends_after_a_snapshot_was_received_leaves_no_mark() {
+    let cluster = one_of_two();
+    let replica = cluster.replica(1);
+    let marks = || {
+        cluster.members[&1].disk.get(|disk| {
+            let marks = disk.saves.iter().filter_map(|save| match save {
+                Save::Snapshot(mark) => Some(mark.index),
+                Save::Entries { .. } => None,
+            });
+            marks.collect::<Vec<_>>()
+        })
+    };
+    replica.step(received_snapshot(100));
+    cluster.until(|| marks() == [100]).await;
+    replica.checkpoint(Index(9), Term(5), raftpb::ConfState::default(), Index(1)).await;
+    replica.checkpoint(Index(100), Term(5), raftpb::ConfState::default(), Index(1)).await;
+    replica.shutdown().await;
+    assert_eq!(marks(), [100, 100]);
+    let released = cluster.members[&1].disk.get(|disk| disk.released);
+    assert_eq!(released, Some(Index(100)));
+}
+
+#[tokio::test]
+async fn databases_of_snapshots_that_are_installed_or_ignored_are_discarded() {
+    let cluster = one_of_two();
+    let discarded = || cluster.network.discarded.lock().expect("no panic inside").clone();
+    cluster.replica(1).step(received_snapshot(100));
+    cluster.until(|| discarded() == [Index(100)]).await;
+    cluster.replica(1).step(received_snapshot(50));
+    cluster.until(|| discarded() == [100, 50].map(Index)).await;
 }

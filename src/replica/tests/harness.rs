@@ -1,5 +1,5 @@
-//! A cluster of [`Core`]s in one thread, for tests: the network, the disks and time move only when
-//! told. Every change of position is checked against what consensus promises.
+//! A cluster of [`Core`]s in one thread, for tests: the network, the disks and time move only by
+//! command. Every change of position is checked against what consensus promises.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::raftpb;
 
-use super::core::{Boot, Core, CoreConfig, NotTaken, Output, Role, Save};
+use crate::replica::core::{Boot, Core, CoreConfig, NotTaken, Output, Role, Save};
 
 pub const ELECTION_TICKS: usize = 5;
 
@@ -61,7 +61,7 @@ pub struct Cluster {
     boots: u64,
     /// What a member knows that has nothing on disk.
     initial: raftpb::ConfState,
-    /// What a read that was asked for must at least see: the last entry applied anywhere by then.
+    /// The lowest index that a pending read may return: the last entry applied anywhere at its request.
     floors: BTreeMap<String, u64>,
 }
 
@@ -141,7 +141,7 @@ impl Cluster {
         Some(result)
     }
 
-    /// Asks for a read index that may not be older than anything applied by now.
+    /// Requests a read index that may not be older than anything applied by now.
     pub fn read(&mut self, id: u64, name: &str) {
         self.floors.insert(name.to_owned(), self.committed_index());
         self.act(id, |core| core.read_index(Bytes::copy_from_slice(name.as_bytes())));
@@ -296,8 +296,8 @@ impl Cluster {
         }
     }
 
-    /// Loses the message at `position`; the transport tells its sender when it was a snapshot, whose
-    /// progress would stand still otherwise, and may tell for any other.
+    /// Loses the message at `position`; the transport reports a lost snapshot to its sender, whose
+    /// progress would stand still otherwise, and may report any other.
     pub fn lose(&mut self, position: usize) {
         let message = self.network.remove(position);
         let (from, to) = (message.from, message.to);

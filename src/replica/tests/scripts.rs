@@ -1,10 +1,10 @@
 //! Golden scripts over [`super::harness`]: every file in `testscripts/` is a story, run command by
-//! command, whose output is compared with what the file says. `UPDATE_GOLDENFILES=1` rewrites them.
+//! command, whose output is compared with the file. `UPDATE_GOLDENFILES=1` rewrites them.
 //!
 //! `cluster voters=N [learners=N] [pre-vote=false]` makes members 1, 2, ..; `manual` and `auto` say
 //! whether a write is durable at once. `deliver`, `drop` and `duplicate` take `from= to= type= count=`;
 //! `cut A B` loses everything between two members, `isolate A` between one and the others, `heal`
-//! undoes both.
+//! undoes both. `forge TYPE FROM TO` delivers a message that no member has sent.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use quorate_proto::raftpb;
 
-use super::core::Role;
 use super::harness::{Cluster, describe, name};
+use crate::replica::core::Role;
 
 struct Script {
     cluster: Cluster,
@@ -58,6 +58,7 @@ impl Script {
                 let (at, who) = (id(args)?, id(args)?);
                 cluster.act(at, |core| core.report_unreachable(who));
             }
+            "forge" => return self.forge(args),
             "persist" => cluster.persist(id(args)?),
             "stabilize" => cluster.stabilize(),
             "crash" => cluster.crash(id(args)?),
@@ -146,6 +147,49 @@ impl Script {
             }
         }
         Ok(String::new())
+    }
+
+    /// `forge TYPE FROM TO [term= log= index= commit= hint=] [reject=true] [entry=TERM]`
+    fn forge(&mut self, args: &mut ArgumentConsumer) -> Output {
+        let kind = format!("Msg{}", args.next_pos().ok_or("forge TYPE FROM TO")?);
+        let kind = raftpb::MessageType::from_str_name(&kind).ok_or("no such type")?;
+        let (from, to) = (id(args)?, id(args)?);
+        let mut number = |key| {
+            args.take_key(key).map_or(Ok(0), str::parse::<u64>).map_err(Box::<dyn Error>::from)
+        };
+        let (term, log_term, index) = (number("term")?, number("log")?, number("index")?);
+        let (commit, reject_hint) = (number("commit")?, number("hint")?);
+        let entry_term = number("entry")?;
+        let reject = args.take_key("reject").is_some();
+        let entry = raftpb::Entry {
+            index: if term > 0 { index + 1 } else { 0 },
+            term: entry_term,
+            data: "forged".into(),
+            ..Default::default()
+        };
+        let conf_state = self.cluster.core(to).conf_state();
+        let metadata =
+            raftpb::SnapshotMetadata { index, term: log_term, conf_state: Some(conf_state) };
+        let is_snapshot = kind == raftpb::MessageType::MsgSnap;
+        let message = raftpb::Message {
+            r#type: kind.into(),
+            from,
+            to,
+            term,
+            log_term,
+            index,
+            commit,
+            reject,
+            reject_hint,
+            entries: if entry_term > 0 { vec![entry] } else { Vec::new() },
+            snapshot: is_snapshot
+                .then(|| raftpb::Snapshot { metadata: Some(metadata), ..Default::default() }),
+            ..Default::default()
+        };
+        let before = self.cluster.core(to).refused();
+        self.cluster.act(to, |core| core.step(message));
+        let refused = self.cluster.core(to).refused() > before;
+        Ok(if refused { "refused\n".to_owned() } else { String::new() })
     }
 
     fn drop_messages(&mut self, args: &mut ArgumentConsumer) -> Output {
@@ -258,7 +302,7 @@ macro_rules! stories {
     ($($name:ident)*) => {$(
         #[test]
         fn $name() {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/replica/testscripts/");
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/replica/tests/testscripts/");
             let file = format!("{folder}{}", stringify!($name));
             let mut script = Script { cluster: Cluster::default() };
             goldenscript::run(&mut script, &file).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -287,6 +331,9 @@ stories! {
     forwarding
     only_in_term
     transfer
+    transfer_while_others_write
+    election_while_others_write
+    forged_messages
     slow_disk_answers_heartbeats
     flushed_ahead_of_commit
 }
