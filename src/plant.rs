@@ -72,6 +72,7 @@ faults! {
     TXN_NOT_WEIGHED "txn-not-weighed", "the reads of a txn that writes do not count against the budget", "B76";
     WATCH_BUFFER_WITHOUT_END "watch-buffer-without-end", "events are buffered without bound for a stream that is not read", "B76";
     RESERVE_NOT_KEPT "reserve-not-kept", "vital proposals have no reserved places", "B76";
+    SILENT_CONNECTIONS_KEPT "silent-connections-kept", "a connection that sends nothing is never closed", "";
     PINGS_UNCOUNTED "pings-uncounted", "clients that ping without end are kept", "B76";
     // What members do by themselves.
     AGE_OF_THE_PAST_IGNORED "age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12";

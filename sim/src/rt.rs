@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use madsim::rand::RngCore;
 use madsim::runtime::NodeHandle;
-use quorate::env::{Abort, BoxFuture, Job, WorkPlaces, Runtime, Worker};
+use quorate::env::{Abort, BoxFuture, Job, Runtime, WorkPlaces, Worker};
 use quorate::limits;
 use tokio::sync::{mpsc, oneshot};
 

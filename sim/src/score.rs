@@ -53,6 +53,7 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("age-of-the-past-ignored", "the-past-ends-by-itself", "past"),
     ("past-ends-once", "the-past-ends-by-itself", "aging"),
     ("pings-uncounted", "clients-ping-without-end", "pinger"),
+    ("silent-connections-kept", "clients-send-nothing", "silent"),
     ("latecomers-let-in", "members-meet-at-another-cluster", "meeting"),
     ("reserve-not-kept", "leases-end-under-a-flood-of-proposals", "pressure"),
     ("revoke-answered-from-the-head", "leases-are-revoked-among-many-writers", "headers"),

@@ -381,6 +381,7 @@ impl<F: Future> Future for Timeout<F> {
 mod tests {
     use std::sync::{Arc, mpsc};
 
+    // Not all names: `tokio` means the crate here.
     use super::Work;
     use crate::limits;
 
@@ -391,9 +392,9 @@ mod tests {
         }
     }
 
-    #[::tokio::test]
+    #[tokio::test]
     async fn work_of_one_kind_does_not_delay_another() {
-        let env = super::tokio::env();
+        let env = crate::env::tokio::env();
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
         let mut busy = Vec::new();

@@ -224,20 +224,30 @@ impl Group {
         Some((origin, slot.clone()))
     }
 
-    /// An idle connection. Those that are found busy are looked at last the next time.
+    /// An idle connection, of the given origin or of those with the most connections. Connections that
+    /// are found busy are looked at last the next time.
     fn idle(&mut self, of: Option<Origin>, next: &mut u64) -> Option<(Origin, Arc<Slot>)> {
-        let origin = self.origin(of)?;
-        let of_origin = self.by_origin.get_mut(&origin)?;
-        for _ in 0..IDLE_LOOKED_AT.min(of_origin.len()) {
-            let (_, slot) = of_origin.pop_first()?;
-            let idle = slot.is_idle();
-            if !idle {
-                *next += 1;
-                slot.key.store(*next, Ordering::Relaxed);
-            }
-            of_origin.insert(slot.key(), slot.clone());
-            if idle {
-                return Some((origin, slot));
+        let most = self.ranks.iter().rev().map(|(_, origin)| *origin);
+        let origins: Vec<Origin> = match of {
+            Some(origin) => vec![origin],
+            None => most.take(IDLE_LOOKED_AT).collect(),
+        };
+        let mut left = IDLE_LOOKED_AT;
+        for origin in origins {
+            let Some(of_origin) = self.by_origin.get_mut(&origin) else { continue };
+            let looked_at = left.min(of_origin.len());
+            left -= looked_at;
+            for _ in 0..looked_at {
+                let (_, slot) = of_origin.pop_first()?;
+                let idle = slot.is_idle();
+                if !idle {
+                    *next += 1;
+                    slot.key.store(*next, Ordering::Relaxed);
+                }
+                of_origin.insert(slot.key(), slot.clone());
+                if idle {
+                    return Some((origin, slot));
+                }
             }
         }
         None

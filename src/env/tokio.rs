@@ -1,6 +1,10 @@
 //! The environment of a real machine: tokio's tasks, time and sockets, the operating system's files.
 //! No decisions are made here; every function is a thin call.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where they are called")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is where they are called"
+)]
 
 use std::fs;
 use std::io;
@@ -20,8 +24,8 @@ use tokio::sync::oneshot;
 
 use super::dns::NameServers;
 use super::{
-    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, WorkPlaces, Listener, Lock, Net, Open, Runtime, Service,
-    Worker,
+    Abort, BoxConn, BoxFuture, Disk, Env, File, Job, Listener, Lock, Net, Open, Runtime, Service,
+    WorkPlaces, Worker,
 };
 use crate::limits;
 
@@ -46,7 +50,10 @@ impl Machine {
     /// As [`env`], which see.
     pub fn env(self) -> Env {
         Env {
-            rt: Arc::new(TokioRuntime { handle: Handle::current(), work_places: WorkPlaces::default() }),
+            rt: Arc::new(TokioRuntime {
+                handle: Handle::current(),
+                work_places: WorkPlaces::default(),
+            }),
             net: Arc::new(Sockets(self)),
             disk: Arc::new(FileSystem { sync: !self.no_sync }),
         }

@@ -97,8 +97,7 @@ impl Member {
     /// Whether the caller is a user; where authentication is disabled, every caller is known.
     pub fn knows(&self, caller: &Caller) -> bool {
         let auth = self.auth();
-        !auth.is_enabled()
-            || self.identify_now(caller).is_ok_and(|who| auth.is_user(&who).is_ok())
+        !auth.is_enabled() || self.identify_now(caller).is_ok_and(|who| auth.is_user(&who).is_ok())
     }
 
     /// The tables as this member has applied them.

@@ -203,15 +203,19 @@ impl<B> Arriving<B> {
             Kind::Whole => false,
             Kind::Pieces => true,
         };
-        match &self.entry {
-            Some(entry) if entry.has_ended() => return Err(ended()),
-            Some(_) if self.arrived && !self.stranger => self.entry = None,
-            Some(entry) if !self.arrived => entry.grow(data.len()),
-            Some(_) => {}
-            None if !self.arrived => {
+        let Some(entry) = &self.entry else {
+            if !self.arrived {
                 self.entry = Some(self.arrivals.enter(self.base + data.len()));
             }
-            None => {}
+            return Ok(());
+        };
+        if entry.has_ended() {
+            return Err(ended());
+        }
+        if !self.arrived {
+            entry.grow(data.len());
+        } else if !self.stranger {
+            self.entry = None;
         }
         Ok(())
     }

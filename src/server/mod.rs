@@ -271,7 +271,8 @@ impl Handler for Services {
 
     /// Where authentication is enabled, only users are no strangers.
     fn is_clients(&self, request: &Request<Incoming>) -> bool {
-        port::is_grpc(request) && self.gate.knows(request.headers(), request.extensions())
+        let is_call = port::is_grpc(request) || Gateway::serves(request.uri().path());
+        is_call && self.gate.knows(request.headers(), request.extensions())
     }
 
     /// Requests that are not gRPC are HTTP's, where there is any.
@@ -285,7 +286,8 @@ impl Handler for Services {
         let lengths = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         let metadata: usize = lengths.sum();
         if metadata > METADATA_BYTES_MAX {
-            let text = format!("received metadata larger than max ({metadata} vs. {METADATA_BYTES_MAX})");
+            let text =
+                format!("received metadata larger than max ({metadata} vs. {METADATA_BYTES_MAX})");
             return Box::pin(async { Status::resource_exhausted(text).into_http() });
         }
         let watch = |kind| self.arrivals.watch(body, metadata, kind, !known);

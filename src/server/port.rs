@@ -47,11 +47,8 @@ pub trait Handler: Clone + Send + Sync + 'static {
         is_grpc(request)
     }
     /// The connection is `known` to be a client's, or it is a stranger's.
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        known: bool,
-    ) -> BoxFuture<'static, Response<Body>>;
+    fn handle(&self, request: Request<Incoming>, known: bool)
+    -> BoxFuture<'static, Response<Body>>;
 }
 
 /// Places for the connections of all client ports of a process.
@@ -154,10 +151,7 @@ impl<H: Handler> Port<H> {
         stopped: latest::Receiver<bool>,
     ) -> Self {
         let mut builder = auto::Builder::new(Exec(env.rt.clone()));
-        builder
-            .http1()
-            .timer(Timer(env.rt.clone()))
-            .header_read_timeout(limits::HTTP_HEAD_TIMEOUT);
+        builder.http1().timer(Timer(env.rt.clone())).header_read_timeout(limits::HTTP_HEAD_TIMEOUT);
         builder
             .http2()
             .timer(Timer(env.rt.clone()))

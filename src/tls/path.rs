@@ -15,14 +15,15 @@ const LENGTH_MAX: usize = 6;
 const SIGNATURES_MAX: usize = 32;
 
 /// Whether `first` leads to one of `authorities`.
-pub(super) fn leads_to_authority<'a>(
+pub(super) fn leads_to_authority(
     first: &CertificateDer<'_>,
     others: &[CertificateDer<'_>],
-    authorities: impl Iterator<Item = &'a CertificateDer<'static>>,
+    authorities: &[CertificateDer<'_>],
     now: UnixTime,
     usage: Usage,
 ) -> bool {
-    let authorities: Vec<_> = authorities.filter_map(|der| certificate::parse(der)).collect();
+    let authorities: Vec<_> =
+        authorities.iter().filter_map(|der| certificate::parse(der)).collect();
     let others: Vec<_> = others.iter().filter_map(|der| certificate::parse(der)).collect();
     let Some(first) = certificate::parse(first) else { return false };
     let mut search = Search { authorities, others, now, usage, signatures: 0 };
@@ -65,7 +66,8 @@ impl Search<'_> {
         let known = certificate.extensions().iter().all(|extension| {
             let parsed = extension.parsed_extension();
             let unknown = parsed.unsupported() || parsed.error().is_some();
-            !(unknown && extension.critical) && !matches!(parsed, ParsedExtension::NameConstraints(_))
+            !(unknown && extension.critical)
+                && !matches!(parsed, ParsedExtension::NameConstraints(_))
         });
         known
             && certificate::is_in_time(certificate, self.now)
@@ -78,6 +80,7 @@ impl Search<'_> {
         // SHA-1 proves nothing any more.
         let weak = *algorithm == OID_PKCS1_SHA1WITHRSA || *algorithm == OID_SHA1_WITH_RSA;
         self.signatures <= SIGNATURES_MAX
+            && certificate.signature == certificate.signature_algorithm
             && !weak
             && certificate.verify_signature(Some(by.public_key())).is_ok()
     }

@@ -96,11 +96,10 @@ impl Trusted {
             None,
             Some(&in_time),
         );
-        let authorities = self.authorities.iter();
         match checked {
             Ok(_) => Ok(()),
             Err(webpki::Error::CaUsedAsEndEntity)
-                if path::leads_to_authority(shown, others, authorities, now, self.usage) =>
+                if path::leads_to_authority(shown, others, &self.authorities, now, self.usage) =>
             {
                 Ok(())
             }
@@ -112,10 +111,10 @@ impl Trusted {
 /// The usage that a certificate names, if it names any, or any usage at all.
 impl ExtendedKeyUsageValidator for Usage {
     fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        const ANY: KeyPurposeId<'_> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0x00]);
-        const SERVER: KeyPurposeId<'_> =
+        const ANY: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0x00]);
+        const SERVER: KeyPurposeId<'static> =
             KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01]);
-        const CLIENT: KeyPurposeId<'_> =
+        const CLIENT: KeyPurposeId<'static> =
             KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]);
         let (wanted, required) = match self {
             Self::Server => (SERVER, KeyUsage::server_auth()),

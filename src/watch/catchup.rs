@@ -87,7 +87,8 @@ impl Session {
             (self.env.clone(), self.history.clone(), self.readers.clone());
         self.reading = Reading::Running(Box::pin(async move {
             let _turn = readers.acquire().await.expect("it is never closed");
-            let page = env.blocking_for(Work::Reads, "watch catch-up", move || history.read(&ask)).await;
+            let page =
+                env.blocking_for(Work::Reads, "watch catch-up", move || history.read(&ask)).await;
             (Step { from, slots, wanted }, page)
         }));
     }

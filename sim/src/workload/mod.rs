@@ -45,6 +45,7 @@ pub mod register;
 pub mod scribe;
 pub mod serializable;
 pub mod session;
+pub mod silent;
 pub mod stalled;
 pub mod stop;
 pub mod stranger;
@@ -101,6 +102,7 @@ workloads! {
     "stalled": stalled::Stalled,
     "aging": aging::Aging::default(),
     "pinger": pinger::Pinger,
+    "silent": silent::Silent,
     "meeting": meeting::Meeting::default(),
     "ending": ending::Ending,
     "impatient": impatient::Impatient::default(),
@@ -118,6 +120,7 @@ pub const SCRIPTED: &[&str] = &[
     "stalled",
     "aging",
     "pinger",
+    "silent",
     "meeting",
     SECURED,
 ];

@@ -126,7 +126,8 @@ async fn what_etcd_takes_of_clients_and_servers_is_taken() {
         let shown = world.ca.issue(world.path(), "shown", subject);
         let let_in = world.lets_in(&world.asking(), &world.believing(Some(&shown))).await;
         assert_eq!(let_in, client, "a client with {subject:?}");
-        let mut settings = Settings { cert_file: shown.cert, key_file: shown.key, ..world.asking() };
+        let mut settings =
+            Settings { cert_file: shown.cert, key_file: shown.key, ..world.asking() };
         (settings.trusted_ca_file, settings.client_cert_auth) = ("".into(), false);
         let believed = world.lets_in(&settings, &world.believing(None)).await;
         assert_eq!(believed, server, "a server with {subject:?}");
