@@ -109,6 +109,11 @@ impl Channel {
         self.shared.endpoints().current().authority.as_str().to_owned()
     }
 
+    /// The options that the connection was made with.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
     /// How many endpoints there are.
     pub fn endpoint_count(&self) -> usize {
         self.shared.endpoints().all.len()
@@ -154,6 +159,11 @@ pub fn is_unsent(status: &Status) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Whether the server was lost or refused to work at the moment; the request may have had its effect.
+pub fn is_unavailable(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable
 }
 
 /// Marks the statuses that [`is_unsent`] recognizes.

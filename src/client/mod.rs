@@ -17,10 +17,10 @@
 //! Reading order: this file (the services), [`channel`] (the connection under them).
 
 mod channel;
+mod page;
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use quorate_proto::etcdserverpb::auth_client::AuthClient;
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
@@ -34,7 +34,10 @@ use quorate_proto::v3lockpb::lock_client::LockClient;
 use crate::env::Env;
 use crate::tls;
 
-pub use channel::{Channel, is_unsent};
+pub use channel::{Channel, is_unavailable, is_unsent};
+pub use http::HeaderValue;
+pub use page::get;
+pub use tonic::{Response, Status, Streaming};
 
 /// How the connection is made and watched. The defaults are what etcdctl's come to: gRPC's Go library
 /// raises its keep-alive of 2 s to 10 s, and servers take more frequent ones as an attack.
@@ -52,6 +55,9 @@ pub struct Options {
     /// For endpoints whose scheme requires TLS, and for those without a scheme. Without it, these are
     /// plain and those believe the CAs of the system.
     pub tls: Option<tls::Settings>,
+    /// The largest request and response, bytes. Servers have limits of their own for requests.
+    pub request_bytes_max: usize,
+    pub response_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -62,6 +68,8 @@ impl Default for Options {
             keep_alive_timeout: Duration::from_secs(6),
             keep_alive_while_idle: false,
             tls: None,
+            request_bytes_max: usize::MAX,
+            response_bytes_max: RESPONSE_BYTES_MAX,
         }
     }
 }
@@ -104,14 +112,17 @@ impl Client {
     }
 }
 
-/// Responses may be as large as etcd's client takes them.
+/// The limit of etcd's client library.
 const RESPONSE_BYTES_MAX: usize = i32::MAX as usize;
 
 macro_rules! services {
     ($($method:ident: $client:ident,)*) => {
         impl Client {$(
             pub fn $method(&self) -> $client<Channel> {
-                $client::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX)
+                let options = self.channel.options();
+                $client::new(self.channel.clone())
+                    .max_decoding_message_size(options.response_bytes_max)
+                    .max_encoding_message_size(options.request_bytes_max)
             }
         )*}
     };

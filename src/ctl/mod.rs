@@ -1,118 +1,88 @@
-//! `quoratectl`, the client's tool. It has etcdctl's command names, outputs and exit codes as far as it
-//! goes; what it does not do yet it says, and etcdctl does it against a Quorate server as well. Prints
-//! nothing itself.
+//! `quoratectl`, the client's tool: etcdctl 3.7's commands, flags, variables, outputs and exit codes, and
+//! a few commands of its own (`history`, `diff`). It works against etcd as well.
+//!
+//! A command line goes through [`table`] (what there is), [`arguments`] (what was given), [`cluster`]
+//! (the client that the global flags ask for) and one function of [`commands`], which prints through
+//! [`print`]. Everything of the process, such as standard streams and signals, is behind [`Shell`].
+//!
+//! Reading order: [`table`], [`arguments`], this file, [`cluster`], [`commands`], [`print`].
 
+mod arguments;
+mod cluster;
 mod commands;
-mod connection;
+mod exit;
+mod print;
+mod shell;
+mod table;
 
-use connection::Connection;
+use std::sync::Arc;
 
+use arguments::{Arguments, Asked};
+use print::{Format, Printer};
+
+use crate::codec;
 use crate::env::Env;
+pub use exit::Exit;
+pub use shell::{Ended, Shell};
 
-/// The API that the server speaks.
-const API_VERSION: &str = "3.7";
-
-/// etcdctl's commands that are not served.
-const COMMANDS: &[&str] = &[
-    "alarm",
-    "auth",
-    "check",
-    "compaction",
-    "completion",
-    "defrag",
-    "downgrade",
-    "elect",
-    "lease",
-    "lock",
-    "make-mirror",
-    "member",
-    "move-leader",
-    "options",
-    "role",
-    "snapshot",
-    "txn",
-    "user",
-    "watch",
-];
-
-const USAGE: &str = "Usage:
-  quoratectl [--endpoints URL[,URL...]] [--cacert FILE] [--cert FILE --key FILE]
-             [--insecure-skip-tls-verify] [--insecure-transport=false] COMMAND
-
-A URL is HOST:PORT, alone or behind http:// or https://, or unix://FILE or unixs://FILE.
-
-  put KEY VALUE       Store a value.
-  get KEY             Show a key and its value.
-  del KEY             Delete a key; shows how many there were.
-  endpoint health     Ask each endpoint for a read that the whole cluster agrees on.
-  endpoint status     Show what each endpoint says about itself.
-  version             Show the version.
-
-Further flags, and every other command of etcdctl, are not served yet: use etcdctl.
-";
-
-/// Runs one command: what goes to stdout, or to stderr with exit code 1. A failure may come with what
-/// was found out before it.
-pub async fn run(env: Env, arguments: &[String]) -> Result<String, Failure> {
-    let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let cluster = Connection::take(&mut words)?;
-    match words[..] {
-        [] | ["help" | "-h" | "--help", ..] => Ok(USAGE.into()),
-        ["version"] => {
-            let version = env!("CARGO_PKG_VERSION");
-            Ok(format!("quoratectl version: {version}\nAPI version: {API_VERSION}\n"))
-        }
-        ["put" | "get" | "del" | "endpoint", ..] if words.iter().any(|w| w.starts_with('-')) => {
-            Err(format!("\"{}\": flags are not served yet, use etcdctl", words.join(" ")).into())
-        }
-        ["put", key, value] => commands::put(env, &cluster, key, value).await,
-        ["get", key] => commands::get(env, &cluster, key).await,
-        ["del", key] => commands::del(env, &cluster, key).await,
-        ["endpoint", "health"] => commands::health(env, &cluster).await,
-        ["endpoint", "status"] => commands::status(env, &cluster).await,
-        ["put" | "get" | "del" | "endpoint", ..] => {
-            Err(format!("\"{}\" is not served yet, use etcdctl", words.join(" ")).into())
-        }
-        [command, ..] if COMMANDS.contains(&command) => {
-            Err(format!("{command} is not served yet, use etcdctl").into())
-        }
-        [command, ..] => {
-            Err(format!("unknown command \"{command}\" for \"quoratectl\"\n{USAGE}").into())
-        }
-    }
+/// What every command works with.
+pub(crate) struct Context {
+    env: Env,
+    shell: Arc<dyn Shell>,
+    arguments: Arguments,
+    printer: Printer,
 }
 
-/// Why a command did not succeed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failure {
-    /// What goes to stdout all the same.
-    pub found: String,
-    /// What goes to stderr, behind `Error: `.
-    pub why: String,
-}
+/// The names that the program may be called by; anything else is the first one.
+const PROGRAMS: [&str; 2] = ["quoratectl", "etcdctl"];
 
-impl From<String> for Failure {
-    fn from(why: String) -> Self {
-        Self { found: String::new(), why }
+/// Runs the command line `words`, the first of which is the program's path.
+///
+/// # Errors
+/// The exit code and what goes to standard error behind `Error: `; earlier output was written.
+pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<(), Exit> {
+    let called = words.first().map(|path| path.rsplit('/').next().unwrap_or(path));
+    let program = PROGRAMS.into_iter().find(|name| called == Some(name)).unwrap_or(PROGRAMS[0]);
+    let warn = |level: &str, message: &str, variable: &str| {
+        let line = serde_json::json!({
+            "level": level,
+            "ts": codec::timestamp(env.wall()),
+            "msg": message,
+            "environment-variable": variable,
+        });
+        shell.err(&format!("{line}\n"));
+    };
+    let words = match arguments::with_variables(words, &shell.variables()) {
+        Ok((words, warnings)) => {
+            for variable in warnings {
+                warn("warn", "unrecognized environment variable", &variable);
+            }
+            words
+        }
+        Err(variable) => {
+            let message = "conflicting environment variable is shadowed by corresponding \
+                           command-line flag (either unset environment variable or disable flag))";
+            warn("fatal", message, &variable);
+            return Err(Exit::silent(Exit::ERROR));
+        }
+    };
+    let arguments = match arguments::parse(program, &words)? {
+        Asked::Help(text) => return Ok(shell.out(text.as_bytes())?),
+        Asked::Run(arguments) => arguments,
+    };
+    let format = Format::parse(arguments.text("write-out"));
+    let printer = Printer {
+        shell: Arc::clone(&shell),
+        format: format.unwrap_or(Format::Simple),
+        hex: arguments.bool("hex"),
+        value_only: arguments.bool("print-value-only"),
+    };
+    let context = Context { env, shell, arguments, printer };
+    if !commands::is_local(&context) && format.is_none() {
+        return Err(Exit::new(Exit::FEATURE, "unsupported output format"));
     }
+    commands::run(program, &context).await
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn failure(line: &str) -> String {
-        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        run(crate::env::tokio::env(), &words).await.expect_err(line).why
-    }
-
-    #[tokio::test]
-    async fn what_is_not_served_is_said() {
-        assert_eq!(failure("watch k").await, "watch is not served yet, use etcdctl");
-        assert_eq!(failure("put k").await, "\"put k\" is not served yet, use etcdctl");
-        let flags = failure("--endpoints=a:1 get k --prefix").await;
-        assert_eq!(flags, "\"get k --prefix\": flags are not served yet, use etcdctl");
-        assert!(failure("putt k v").await.starts_with("unknown command \"putt\""));
-        assert_eq!(failure("--endpoints").await, "--endpoints needs a value");
-    }
-}
+mod tests;

@@ -87,6 +87,7 @@ pub async fn join(
         keep_alive_timeout: settings.keep_alive_timeout,
         keep_alive_while_idle: false,
         tls: settings.tls.clone(),
+        ..client::Options::default()
     };
     let client = Client::new(env.clone(), &settings.endpoints, options);
     let client = client.map_err(|error| DiscoveryError::Endpoint(error.to_string()))?;

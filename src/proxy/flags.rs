@@ -194,6 +194,7 @@ pub(super) fn grpc(flags: &Flags) -> Result<grpc::Options, String> {
             keep_alive_timeout: flags.duration("dial-keepalive-timeout", Duration::from_secs(20)),
             keep_alive_while_idle: flags.bool("permit-without-stream"),
             tls: client_tls(flags),
+            ..client::Options::default()
         },
         namespace: text(flags, "namespace", ""),
         advertise,

@@ -1,0 +1,109 @@
+//! The process as the commands see it: standard streams, variables, child processes, signals.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+
+use quorate::ctl::{Ended, Shell};
+use quorate::env::BoxFuture;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub struct Process;
+
+impl Shell for Process {
+    fn out(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()
+    }
+
+    fn err(&self, text: &str) {
+        // There is nowhere else to report it.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    fn read_line(&self) -> io::Result<String> {
+        let mut line = Vec::new();
+        io::stdin().lock().read_until(b'\n', &mut line)?;
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
+    fn read_to_end(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_password(&self, prompt: &str) -> io::Result<String> {
+        rpassword::prompt_password(prompt)
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        std::env::vars_os().filter_map(texts).collect()
+    }
+
+    fn run<'a>(
+        &'a self,
+        program: &'a [String],
+        variables: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Ended>> {
+        Box::pin(async move {
+            let not_found = |error: io::Error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    let name = &program[0];
+                    io::Error::other(format!("exec: {name:?}: executable file not found in $PATH"))
+                }
+                _ => error,
+            };
+            let variables = variables.iter().map(|(name, value)| (name, value));
+            let mut child = Command::new(&program[0])
+                .args(&program[1..])
+                .envs(variables)
+                .spawn()
+                .map_err(not_found)?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            loop {
+                tokio::select! {
+                    biased; // The end of the child before signals for it.
+                    status = child.wait() => {
+                        let status = status?;
+                        let signaled = || Ended::Signaled(status.signal().unwrap_or(0));
+                        return Ok(status.code().map_or_else(signaled, Ended::Exited));
+                    }
+                    // The terminal sends SIGINT to both; SIGTERM reaches only this process.
+                    _ = terminate.recv() => {
+                        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+                        if let Some(id) = id {
+                            // It may have ended meanwhile.
+                            let _ = kill_process(id, Signal::TERM);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    fn interrupted(&self) -> BoxFuture<'static, ()> {
+        // Registered now: a signal before the first poll counts.
+        let signals = signal(SignalKind::interrupt())
+            .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+        Box::pin(async move {
+            let Ok((mut interrupt, mut terminate)) = signals else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                biased; // Either ends the command.
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
+    }
+
+    fn is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+}

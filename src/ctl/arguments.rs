@@ -1,0 +1,362 @@
+//! The command line: [`super::table`] as a clap command, flags of the environment (`ETCDCTL_*`), and the
+//! values that a command reads. Mistakes are reported in the words of etcdctl's library.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+
+use super::exit::Exit;
+use super::table::{COMMANDS, Flag, GLOBAL, Kind, Spec};
+use crate::config::go;
+
+/// Positional arguments before `--`, and those behind it.
+const WORDS: &str = "arguments";
+const BEHIND: &str = "behind";
+
+/// Names with a meaning of their own besides the variables of flags.
+const OTHER_VARIABLES: &[&str] = &["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"];
+
+/// A command line that was parsed.
+#[derive(Clone, Debug)]
+pub(super) struct Arguments {
+    /// The names of the command and its subcommands.
+    pub path: Vec<&'static str>,
+    matches: ArgMatches,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Run(Arguments),
+    /// Text for standard output.
+    Help(String),
+}
+
+/// The clap command named `program`.
+pub(super) fn command(program: &'static str) -> Command {
+    let root = Command::new(program)
+        .about("A simple command line client for etcd3.")
+        .infer_subcommands(true)
+        .args_override_self(true)
+        .disable_version_flag(true)
+        .subcommands(COMMANDS.iter().map(of_spec));
+    root.args(GLOBAL.iter().map(|flag| of_flag(flag).global(true).help_heading("Global options")))
+}
+
+fn of_spec(spec: &Spec) -> Command {
+    let command = Command::new(spec.name)
+        .about(spec.about)
+        .args_override_self(true)
+        .infer_subcommands(true)
+        .disable_version_flag(true)
+        .override_usage(format!("{} {}", spec.name, spec.usage).trim_end().to_owned());
+    let is_group = !spec.subcommands.is_empty();
+    let command = command.args(spec.flags.iter().map(|flag| of_flag(flag).global(is_group)));
+    if is_group {
+        return command
+            .subcommands(spec.subcommands.iter().map(of_spec))
+            .subcommand_value_name("COMMAND");
+    }
+    command
+        .arg(Arg::new(WORDS).action(ArgAction::Append).num_args(0..).hide(true))
+        .arg(Arg::new(BEHIND).action(ArgAction::Append).num_args(0..).last(true).hide(true))
+}
+
+fn of_flag(flag: &Flag) -> Arg {
+    let kind = flag.kind;
+    let check = move |text: &str| check(kind, text).map(|()| text.to_owned());
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .help(flag.help)
+        .action(ArgAction::Set)
+        .value_parser(ValueParser::from(check))
+        .default_value(flag.default)
+        .hide_default_value(flag.default.is_empty())
+        .allow_hyphen_values(kind != Kind::Bool)
+        .value_name(match kind {
+            Kind::Text => "string",
+            Kind::Bool => "bool",
+            Kind::Int => "int",
+            Kind::Uint => "uint",
+            Kind::Duration => "duration",
+        });
+    let arg = match flag.short {
+        Some(letter) => arg.short(letter),
+        None => arg,
+    };
+    match kind {
+        Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+/// As Go's `strconv` and `time` check a flag's value.
+fn check(kind: Kind, text: &str) -> Result<(), String> {
+    let parsing = |function: &str, why: String| {
+        let why = if why == go::SYNTAX { "invalid syntax".to_owned() } else { why };
+        format!("strconv.{function}: parsing {}: {why}", go::quote(text))
+    };
+    match kind {
+        Kind::Text => Ok(()),
+        Kind::Bool => go::bool(text).map(drop).map_err(|why| parsing("ParseBool", why)),
+        Kind::Int => go::int(text).map(drop).map_err(|why| parsing("ParseInt", why)),
+        Kind::Uint => go::uint(text).map(drop).map_err(|why| parsing("ParseUint", why)),
+        Kind::Duration => {
+            let why = |_| format!("time: invalid duration {}", go::quote(text));
+            go::delay(text).map(drop).map_err(why)
+        }
+    }
+}
+
+/// Parses `words`, the first of which is the program's name.
+///
+/// # Errors
+/// etcdctl's text and exit code 1.
+pub(super) fn parse(program: &'static str, words: &[String]) -> Result<Asked, Exit> {
+    let mut root = command(program);
+    let matches = match root.try_get_matches_from_mut(words) {
+        Ok(matches) => matches,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                    Ok(Asked::Help(error.render().to_string()))
+                }
+                _ => Err(Exit::error(text_of(program, &error))),
+            };
+        }
+    };
+    let (mut path, mut specs, mut leaf) = (Vec::new(), COMMANDS, &matches);
+    let mut shown = &mut root;
+    while let Some((name, inner)) = leaf.subcommand() {
+        let spec = specs.iter().find(|spec| spec.name == name);
+        // clap's own command.
+        let Some(spec) = spec else { break };
+        path.push(spec.name);
+        (specs, leaf) = (spec.subcommands, inner);
+        shown = shown.find_subcommand_mut(name).expect("clap has matched it");
+    }
+    if !specs.is_empty() {
+        return Ok(Asked::Help(shown.render_help().to_string()));
+    }
+    Ok(Asked::Run(Arguments { path, matches: leaf.clone() }))
+}
+
+/// The line of an `options` command.
+pub(super) fn options_help() -> String {
+    let mut text = String::from("The following options can be passed to any command:\n\n");
+    for flag in GLOBAL {
+        let letter = flag.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));
+        let default = match (flag.kind, flag.default) {
+            (_, "") | (Kind::Bool, "false") | (Kind::Int | Kind::Uint, "0") => String::new(),
+            (Kind::Text, default) => format!(" (default \"{default}\")"),
+            (_, default) => format!(" (default {default})"),
+        };
+        text.push_str(&format!("  {letter}--{:<28}{}{default}\n", flag.name, flag.help));
+    }
+    text
+}
+
+fn text_of(program: &str, error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let flag = context(ContextKind::InvalidArg);
+    let flag = flag.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let name = context(ContextKind::InvalidSubcommand);
+            format!(
+                "unknown command \"{name}\" for \"{program}\"\nRun '{program} --help' for usage."
+            )
+        }
+        ErrorKind::UnknownArgument if flag.starts_with("--") => format!("unknown flag: {flag}"),
+        ErrorKind::UnknownArgument => match flag.strip_prefix('-').and_then(|f| f.chars().next()) {
+            Some(letter) => format!("unknown shorthand flag: '{letter}' in {flag}"),
+            None => format!("unknown command \"{flag}\" for \"{program}\""),
+        },
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            format!("flag needs an argument: {flag}")
+        }
+        ErrorKind::ValueValidation => {
+            let value = context(ContextKind::InvalidValue);
+            let why = std::error::Error::source(error).map(ToString::to_string);
+            let why = why.unwrap_or_default();
+            format!("invalid argument {} for \"{flag}\" flag: {why}", go::quote(&value))
+        }
+        _ => error.render().to_string().trim_start_matches("error: ").trim_end().to_owned(),
+    }
+}
+
+impl Arguments {
+    /// The positional arguments, those behind `--` last.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = self.before();
+        words.extend(self.behind().unwrap_or_default());
+        words
+    }
+
+    /// The positional arguments before `--`.
+    pub fn before(&self) -> Vec<String> {
+        self.strings(WORDS).unwrap_or_default()
+    }
+
+    /// The arguments behind `--`; `None` when there are none.
+    pub fn behind(&self) -> Option<Vec<String>> {
+        self.strings(BEHIND)
+    }
+
+    fn strings(&self, id: &str) -> Option<Vec<String>> {
+        Some(self.matches.try_get_many::<String>(id).ok()??.cloned().collect())
+    }
+
+    pub fn text(&self, flag: &str) -> &str {
+        let value = self.matches.try_get_one::<String>(flag);
+        value.ok().flatten().map_or("", String::as_str)
+    }
+
+    pub fn bool(&self, flag: &str) -> bool {
+        go::bool(self.text(flag)) == Ok(true)
+    }
+
+    pub fn int(&self, flag: &str) -> i64 {
+        go::int(self.text(flag)).unwrap_or(0)
+    }
+
+    pub fn uint(&self, flag: &str) -> u64 {
+        go::uint(self.text(flag)).unwrap_or(0)
+    }
+
+    pub fn duration(&self, flag: &str) -> Duration {
+        go::delay(self.text(flag)).unwrap_or_default()
+    }
+
+    /// Whether the flag stands on the command line.
+    pub fn is_given(&self, flag: &str) -> bool {
+        self.matches.value_source(flag) == Some(ValueSource::CommandLine)
+    }
+}
+
+/// The words of a command line with the flags that stand in the environment (`ETCDCTL_ENDPOINTS` for
+/// `--endpoints`) put in front, and warnings about variables that are none.
+///
+/// # Errors
+/// When a flag stands in both places.
+pub(super) fn with_variables(
+    words: &[String],
+    variables: &[(String, String)],
+) -> Result<(Vec<String>, Vec<String>), String> {
+    let given: BTreeSet<&str> = words
+        .iter()
+        .skip(1)
+        .take_while(|word| *word != "--")
+        .filter_map(|word| word.strip_prefix('-'))
+        .filter_map(|flag| {
+            GLOBAL.iter().map(|known| (known, flag)).find_map(|(known, flag)| {
+                let long = flag.strip_prefix('-').map(|f| f.split('=').next().unwrap_or(f));
+                let short = known.short.is_some_and(|letter| flag.starts_with(letter));
+                (long == Some(known.name) || (long.is_none() && short)).then_some(known.name)
+            })
+        })
+        .collect();
+    let (mut taken, mut warnings) = (Vec::new(), Vec::new());
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix("ETCDCTL_") else { continue };
+        let flag = GLOBAL.iter().find(|flag| variable(flag.name) == rest);
+        match flag {
+            Some(flag) if given.contains(flag.name) => return Err(name.clone()),
+            Some(_) if value.is_empty() => {}
+            Some(flag) => taken.push(format!("--{}={value}", flag.name)),
+            None if OTHER_VARIABLES.contains(&name.as_str()) => {}
+            None => warnings.push(format!("{name}={value}")),
+        }
+    }
+    let mut all = words.iter().take(1).cloned().collect::<Vec<_>>();
+    all.extend(taken);
+    all.extend(words.iter().skip(1).cloned());
+    Ok((all, warnings))
+}
+
+fn variable(flag: &str) -> String {
+    flag.to_ascii_uppercase().replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn run(line: &str) -> Arguments {
+        match parse("etcdctl", &words(line)) {
+            Ok(Asked::Run(arguments)) => arguments,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn error(line: &str) -> String {
+        parse("etcdctl", &words(line)).expect_err(line).why
+    }
+
+    #[test]
+    fn the_table_is_a_valid_command() {
+        command("etcdctl").debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_behind_the_command() {
+        for line in
+            ["etcdctl --endpoints a:1 get k --hex", "etcdctl get --hex=true k --endpoints=a:1"]
+        {
+            let arguments = run(line);
+            assert_eq!(arguments.text("endpoints"), "a:1", "{line}");
+            assert_eq!(arguments.words(), ["k"], "{line}");
+            assert!(arguments.bool("hex") && arguments.is_given("hex"), "{line}");
+            assert!(!arguments.bool("prefix") && !arguments.is_given("prefix"), "{line}");
+        }
+        assert_eq!(run("etcdctl lease keep-alive --once 1a").path, ["lease", "keep-alive"]);
+        assert_eq!(run("etcdctl endpoint --cluster health").bool("cluster"), true);
+        assert_eq!(run("etcdctl endpoint health --cluster").bool("cluster"), true);
+        assert_eq!(run("etcdctl get k --rev=-1").int("rev"), -1);
+        assert_eq!(run("etcdctl put k -- -v").words(), ["k", "-v"]);
+        assert_eq!(run("etcdctl watch k -- echo x").behind(), Some(words("echo x")));
+        assert_eq!(run("etcdctl get k -w=json -w fields").text("write-out"), "fields");
+    }
+
+    #[test]
+    fn mistakes_are_reported_as_etcdctl_does() {
+        assert!(error("etcdctl gett k").starts_with("unknown command \"gett\" for \"etcdctl\""));
+        assert_eq!(error("etcdctl get k --prefiks"), "unknown flag: --prefiks");
+        assert_eq!(error("etcdctl get k -z"), "unknown shorthand flag: 'z' in -z");
+        assert_eq!(error("etcdctl get k --limit"), "flag needs an argument: --limit");
+        assert_eq!(
+            error("etcdctl get k --limit x"),
+            "invalid argument \"x\" for \"--limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"
+        );
+        assert!(matches!(parse("etcdctl", &words("etcdctl lease")), Ok(Asked::Help(_))));
+        assert!(matches!(parse("etcdctl", &words("etcdctl")), Ok(Asked::Help(_))));
+    }
+
+    #[test]
+    fn variables_are_flags_unless_a_flag_conflicts() {
+        let variables = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        let set = variables(&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_API", "3"), ("HOME", "/")]);
+        let (all, warnings) = with_variables(&words("etcdctl get k"), &set).expect("no conflict");
+        assert_eq!(all, words("etcdctl --endpoints=a:1 get k"));
+        assert_eq!(warnings, ["ETCDCTL_API=3"]);
+        for line in ["etcdctl get k --endpoints b:1", "etcdctl --endpoints=b:1 get k"] {
+            assert_eq!(with_variables(&words(line), &set), Err("ETCDCTL_ENDPOINTS".into()));
+        }
+        let set = variables(&[("ETCDCTL_WRITE_OUT", "json")]);
+        assert!(with_variables(&words("etcdctl get k -wjson"), &set).is_err());
+        assert!(with_variables(&words("etcdctl put k -- -w"), &set).is_ok());
+    }
+}

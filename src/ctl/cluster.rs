@@ -1,0 +1,344 @@
+//! The cluster that a command talks to: the client that the global flags ask for, its login, and calls
+//! with etcdctl's time limits and error texts.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use quorate_proto::etcdserverpb::AuthenticateRequest;
+
+use super::Context;
+use super::exit::Exit;
+use crate::client::{self, Client, HeaderValue, Response, Status};
+use crate::env::Env;
+use crate::tls;
+
+/// Pause before a request that was not sent is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long a call without a time limit of its own is tried while no endpoint can be reached.
+const UNREACHABLE_MAX: Duration = Duration::from_secs(5);
+/// The default of `--max-request-bytes`.
+const REQUEST_BYTES_MAX: usize = 2 << 20;
+/// The least period of keepalive pings that servers accept; etcd's client library raises shorter ones.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
+
+/// Where a cluster is and how to connect to it.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub endpoints: Vec<String>,
+    tls: Option<tls::Settings>,
+    login: Option<Login>,
+    dial_timeout: Duration,
+    keep_alive: (Duration, Duration),
+    bytes_max: (usize, usize),
+}
+
+#[derive(Clone, Debug)]
+enum Login {
+    Token(String),
+    User { name: String, password: String },
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    /// As etcd's client library words it.
+    pub text: String,
+}
+
+impl From<Failed> for Exit {
+    fn from(failed: Failed) -> Self {
+        Self::error(failed.text)
+    }
+}
+
+/// A client that has logged in.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    env: Env,
+    pub client: Client,
+    command_timeout: Duration,
+}
+
+/// The flags of a client certificate: of the command's own cluster, or of a mirror's destination.
+pub(super) struct CertificateFlags {
+    pub cert: &'static str,
+    pub key: &'static str,
+    pub cacert: &'static str,
+    pub insecure_transport: &'static str,
+}
+
+const OWN: CertificateFlags = CertificateFlags {
+    cert: "cert",
+    key: "key",
+    cacert: "cacert",
+    insecure_transport: "insecure-transport",
+};
+
+impl Target {
+    /// The cluster of the global flags.
+    pub async fn of_flags(context: &Context) -> Result<Self, Exit> {
+        let arguments = &context.arguments;
+        for name in ["cert", "key", "cacert"] {
+            if arguments.is_given(name) && arguments.text(name).is_empty() {
+                return Err(Exit::arguments(format!("empty string is passed to --{name} option")));
+            }
+        }
+        let endpoints = endpoints(context).await?;
+        let token = arguments.text("auth-jwt-token");
+        let login = match token {
+            "" => user(context, "user", "password", "Password: ")?,
+            token => Some(Login::Token(token.to_owned())),
+        };
+        Ok(Self { login, ..Self::new(context, endpoints, &OWN)? })
+    }
+
+    /// The destination of a mirror.
+    pub fn of_destination(
+        context: &Context,
+        endpoint: &str,
+        flags: &CertificateFlags,
+    ) -> Result<Self, Exit> {
+        let login = user(context, "dest-user", "dest-password", "Destination Password: ")?;
+        Ok(Self { login, ..Self::new(context, vec![endpoint.to_owned()], flags)? })
+    }
+
+    fn new(
+        context: &Context,
+        endpoints: Vec<String>,
+        flags: &CertificateFlags,
+    ) -> Result<Self, Exit> {
+        let arguments = &context.arguments;
+        let settings = tls::Settings {
+            cert_file: arguments.text(flags.cert).into(),
+            key_file: arguments.text(flags.key).into(),
+            trusted_ca_file: arguments.text(flags.cacert).into(),
+            insecure_skip_verify: arguments.bool("insecure-skip-tls-verify"),
+            ..tls::Settings::default()
+        };
+        let files = [flags.cert, flags.key, flags.cacert];
+        let secure = files.iter().any(|name| !arguments.text(name).is_empty())
+            || !arguments.bool(flags.insecure_transport)
+            || settings.insecure_skip_verify;
+        if settings.has_certificate() {
+            settings.check().map_err(|error| Exit::arguments(error.to_string()))?;
+        }
+        let bytes = |flag: &str| usize::try_from(arguments.int(flag)).unwrap_or(0);
+        Ok(Self {
+            endpoints,
+            tls: Some(settings).filter(|_| secure),
+            login: None,
+            dial_timeout: arguments.duration("dial-timeout"),
+            keep_alive: (
+                arguments.duration("keepalive-time").max(KEEP_ALIVE_MIN),
+                arguments.duration("keepalive-timeout"),
+            ),
+            bytes_max: (bytes("max-request-bytes"), bytes("max-recv-bytes")),
+        })
+    }
+
+    /// The same with one endpoint.
+    pub fn at(&self, endpoint: &str) -> Self {
+        Self { endpoints: vec![endpoint.to_owned()], ..self.clone() }
+    }
+
+    /// The options of the client that the flags ask for.
+    pub fn options(&self) -> client::Options {
+        let default = client::Options::default();
+        let or = |bytes: usize, default: usize| if bytes > 0 { bytes } else { default };
+        client::Options {
+            connect_timeout: self.dial_timeout,
+            keep_alive_interval: self.keep_alive.0,
+            keep_alive_timeout: self.keep_alive.1,
+            tls: self.tls.clone(),
+            request_bytes_max: or(self.bytes_max.0, REQUEST_BYTES_MAX),
+            response_bytes_max: or(self.bytes_max.1, default.response_bytes_max),
+            ..default
+        }
+    }
+
+    /// Connects and logs in.
+    pub async fn connect(&self, context: &Context) -> Result<Cluster, Exit> {
+        let client = Client::new(context.env.clone(), &self.endpoints, self.options())
+            .map_err(|error| Exit::arguments(error.to_string()))?;
+        let command_timeout = context.arguments.duration("command-timeout");
+        let mut cluster = Cluster { env: context.env.clone(), client, command_timeout };
+        let token = match &self.login {
+            None => return Ok(cluster),
+            Some(Login::Token(token)) => Some(token.clone()),
+            Some(Login::User { name, password }) => {
+                cluster.log_in(name, password, self.dial_timeout).await?
+            }
+        };
+        if let Some(token) = token {
+            let token = HeaderValue::try_from(token)
+                .map_err(|_| Exit::arguments("the token has characters that no header may have"))?;
+            cluster.client = cluster.client.with_token(token);
+        }
+        Ok(cluster)
+    }
+}
+
+/// From a flag `name[:password]`, another flag, or the terminal.
+fn user(
+    context: &Context,
+    user: &str,
+    password: &str,
+    prompt: &str,
+) -> Result<Option<Login>, Exit> {
+    let (user, password) = (context.arguments.text(user), context.arguments.text(password));
+    let login = |name: &str, password: String| Login::User { name: name.to_owned(), password };
+    if user.is_empty() {
+        return Ok(None);
+    }
+    if !password.is_empty() {
+        return Ok(Some(login(user, password.to_owned())));
+    }
+    match user.split_once(':') {
+        Some((name, password)) => Ok(Some(login(name, password.to_owned()))),
+        None => Ok(Some(login(user, context.shell.read_password(prompt)?))),
+    }
+}
+
+/// The endpoints that a domain's SRV records name, else those of `--endpoints`.
+async fn endpoints(context: &Context) -> Result<Vec<String>, Exit> {
+    let arguments = &context.arguments;
+    let domain = arguments.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(listed(context));
+    }
+    let suffix = match arguments.text("discovery-srv-name") {
+        "" => String::new(),
+        name => format!("-{name}"),
+    };
+    let mut found = Vec::new();
+    let mut failure = None;
+    for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
+        let name = format!("_{service}{suffix}._tcp.{domain}");
+        match context.env.net.services_of(name).await {
+            Ok(services) => found.extend(services.iter().map(|service| {
+                let host = service.target.trim_end_matches('.');
+                format!("{scheme}://{host}:{}", service.port)
+            })),
+            Err(error) => failure = Some(error),
+        }
+    }
+    if let (true, Some(error)) = (found.is_empty(), failure) {
+        return Err(Exit::error(error.to_string()));
+    }
+    if !arguments.bool("insecure-discovery") {
+        let (secure, plain) = found.into_iter().partition(|url: &String| url.starts_with("https"));
+        for url in plain {
+            context.shell.err(&format!("ignoring discovered insecure endpoint {url:?}\n"));
+        }
+        found = secure;
+    }
+    Ok(if found.is_empty() { listed(context) } else { found })
+}
+
+/// The endpoints of `--endpoints`.
+pub(super) fn listed(context: &Context) -> Vec<String> {
+    let list = context.arguments.text("endpoints").split(',');
+    list.map(|endpoint| endpoint.trim().to_owned()).collect()
+}
+
+impl Cluster {
+    /// The token of a user; none where authentication is not enabled.
+    async fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+        limit: Duration,
+    ) -> Result<Option<String>, Exit> {
+        let request = AuthenticateRequest { name: name.into(), password: password.into() };
+        let answer = self
+            .within(Some(limit), async |client: Client| {
+                client.auth().authenticate(request.clone()).await
+            })
+            .await;
+        match answer {
+            Ok(answer) => Ok(Some(answer.token)),
+            Err(failed) if failed.text == "etcdserver: authentication is not enabled" => Ok(None),
+            Err(failed) => Err(Exit::new(Exit::CONNECTION, failed.text)),
+        }
+    }
+
+    /// A call with the time limit of `--command-timeout`. A request that was certainly not sent is
+    /// repeated within it.
+    pub async fn call<A>(
+        &self,
+        call: impl AsyncFn(Client) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failed> {
+        self.within(Some(self.command_timeout), call).await
+    }
+
+    /// A call without a time limit, but that the cluster must be reached.
+    pub async fn call_unlimited<A>(
+        &self,
+        call: impl AsyncFn(Client) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failed> {
+        self.within(None, call).await
+    }
+
+    async fn within<A>(
+        &self,
+        limit: Option<Duration>,
+        call: impl AsyncFn(Client) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failed> {
+        let began = self.env.now();
+        let mut unsent: Option<Status> = None;
+        loop {
+            let attempt = call(self.client.clone());
+            let answer = match limit {
+                None => attempt.await,
+                Some(limit) => {
+                    let left = limit.saturating_sub(self.env.now() - began);
+                    match self.env.timeout(left, attempt).await {
+                        Ok(answer) => answer,
+                        Err(_) => return Err(deadline_exceeded()),
+                    }
+                }
+            };
+            match answer {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if client::is_unsent(&status) => {
+                    if self.gave_up(began, limit) {
+                        // Within a time limit, etcd's library reports the limit.
+                        let text = text(&unsent.unwrap_or(status));
+                        return Err(limit.map_or(Failed { text }, |_| deadline_exceeded()));
+                    }
+                    unsent = Some(status);
+                    self.env.sleep(RETRY_PAUSE).await;
+                }
+                Err(status) => return Err(Failed { text: text(&status) }),
+            }
+        }
+    }
+
+    fn gave_up(&self, began: Instant, limit: Option<Duration>) -> bool {
+        self.env.now() - began >= limit.unwrap_or(UNREACHABLE_MAX)
+    }
+}
+
+fn deadline_exceeded() -> Failed {
+    Failed { text: "context deadline exceeded".to_owned() }
+}
+
+/// A status as etcd's client library words it: the errors that etcd defines by their texts alone.
+pub(super) fn text(status: &Status) -> String {
+    let message = status.message();
+    if message.starts_with("etcdserver: ") || message.starts_with("context ") {
+        return message.to_owned();
+    }
+    format!("rpc error: code = {:?} desc = {message}", status.code())
+}
+
+/// Whether a watch or a stream that failed with `status` may be opened again.
+pub(super) fn may_reconnect(status: &Status) -> bool {
+    client::is_unsent(status) || client::is_unavailable(status)
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        Self::other(failed.text)
+    }
+}

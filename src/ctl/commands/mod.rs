@@ -1,0 +1,186 @@
+//! The commands, a function each: read the arguments, call the cluster, print the response.
+//!
+//! | file | commands |
+//! |---|---|
+//! | [`keys`] | put get del compaction |
+//! | [`txn`] | txn |
+//! | [`watch`] | watch |
+//! | [`history`] | history diff |
+//! | [`lease`] | lease |
+//! | [`session`] | lock elect |
+//! | [`endpoint`] | endpoint defrag move-leader |
+//! | [`member`] | member downgrade alarm |
+//! | [`snapshot`] | snapshot |
+//! | [`auth`] | auth user role |
+//! | [`mirror`] | make-mirror |
+//! | [`bench`] | check |
+
+mod auth;
+mod bench;
+mod endpoint;
+mod history;
+mod keys;
+mod lease;
+mod member;
+mod mirror;
+mod session;
+mod snapshot;
+mod txn;
+mod watch;
+
+use super::Context;
+use super::arguments;
+use super::cluster::{Cluster, Target};
+use super::exit::Exit;
+
+/// The API that the tool speaks, and the release of etcdctl that it follows.
+const API_VERSION: &str = "3.7";
+const ETCDCTL_VERSION: &str = "3.7.1";
+
+/// Whether the command needs no cluster.
+pub(super) fn is_local(context: &Context) -> bool {
+    matches!(context.arguments.path[..], ["completion" | "options" | "version"])
+}
+
+/// Runs the command that the arguments name.
+pub(super) async fn run(program: &'static str, context: &Context) -> Result<(), Exit> {
+    match context.arguments.path[..] {
+        ["put"] => keys::put(context).await,
+        ["get"] => keys::get(context).await,
+        ["del"] => keys::del(context).await,
+        ["compaction"] => keys::compaction(context).await,
+        ["txn"] => txn::run(context).await,
+        ["watch"] => watch::run(context).await,
+        ["history"] => history::history(context).await,
+        ["diff"] => history::diff(context).await,
+        ["lease", leaf] => lease::run(context, leaf).await,
+        ["alarm", leaf] => member::alarm(context, leaf).await,
+        ["defrag"] => endpoint::defrag(context).await,
+        ["downgrade", leaf] => member::downgrade(context, leaf).await,
+        ["endpoint", leaf] => endpoint::run(context, leaf).await,
+        ["move-leader"] => endpoint::move_leader(context).await,
+        ["member", leaf] => member::run(context, leaf).await,
+        ["snapshot", "save"] => snapshot::save(context).await,
+        ["lock"] => session::lock(context).await,
+        ["elect"] => session::elect(context).await,
+        ["auth", leaf] => auth::auth(context, leaf).await,
+        ["user", leaf] => auth::user(context, leaf).await,
+        ["role", leaf] => auth::role(context, leaf).await,
+        ["make-mirror"] => mirror::run(context).await,
+        ["check", leaf] => bench::run(context, leaf).await,
+        ["completion"] => completion(program, context),
+        ["options"] => context.printer.text(&arguments::options_help()),
+        ["version"] => context.printer.text(&version(program)),
+        ref path => Err(Exit::error(format!("command {path:?} is in the table but not served"))),
+    }
+}
+
+fn version(program: &str) -> String {
+    // Scripts read etcdctl's version; the program's own name shows which build this is.
+    match program {
+        "etcdctl" => format!("etcdctl version: {ETCDCTL_VERSION}\nAPI version: {API_VERSION}\n"),
+        _ => {
+            let version = env!("CARGO_PKG_VERSION");
+            format!(
+                "{program} version: {version}\netcdctl version: {ETCDCTL_VERSION}\n\
+                 API version: {API_VERSION}\n"
+            )
+        }
+    }
+}
+
+fn completion(program: &'static str, context: &Context) -> Result<(), Exit> {
+    let words = context.arguments.words();
+    let [shell] = &words[..] else {
+        return Err(Exit::error(format!("accepts 1 arg(s), received {}", words.len())));
+    };
+    let shell: clap_complete::Shell = shell.parse().map_err(|_| {
+        Exit::error(format!("invalid argument \"{shell}\" for \"{program} completion\""))
+    })?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut arguments::command(program), program, &mut script);
+    Ok(context.shell.out(&script)?)
+}
+
+impl Context {
+    /// A client of the cluster that the global flags name.
+    async fn cluster(&self) -> Result<Cluster, Exit> {
+        Target::of_flags(self).await?.connect(self).await
+    }
+}
+
+/// The end of the range of keys that begin with `prefix`; a zero byte, which stands for the end of the
+/// key space, when every byte is 0xff.
+pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+/// An id in hexadecimal, as etcdctl reads members and leases.
+fn hex_u64(text: &str) -> Result<u64, String> {
+    parse_hex(text, "ParseUint", u64::from_str_radix)
+}
+
+fn hex_i64(text: &str) -> Result<i64, String> {
+    parse_hex(text, "ParseInt", i64::from_str_radix)
+}
+
+fn parse_hex<T>(
+    text: &str,
+    function: &str,
+    parse: fn(&str, u32) -> Result<T, std::num::ParseIntError>,
+) -> Result<T, String> {
+    number(text, function, parse(text, 16))
+}
+
+/// A decimal number, as Go's `strconv` reads it.
+fn decimal(text: &str) -> Result<i64, String> {
+    number(text, "ParseInt", text.parse())
+}
+
+/// Go's words for a number that was not read.
+fn number<T>(
+    text: &str,
+    function: &str,
+    parsed: Result<T, std::num::ParseIntError>,
+) -> Result<T, String> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    parsed.map_err(|error| {
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.{function}: parsing {}: {why}", super::print::quoted(text.as_bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_end_where_the_next_prefix_begins() {
+        assert_eq!(prefix_end(b"a"), b"b");
+        assert_eq!(prefix_end(b"a\xff"), b"b");
+        assert_eq!(prefix_end(b"\xff\xff"), b"\0");
+        assert_eq!(prefix_end(b""), b"\0");
+    }
+
+    #[test]
+    fn numbers_are_refused_in_gos_words() {
+        assert_eq!(hex_i64("1a"), Ok(26));
+        assert_eq!(hex_i64("x"), Err("strconv.ParseInt: parsing \"x\": invalid syntax".into()));
+        let large = "ffffffffffffffff";
+        assert_eq!(hex_u64(large), Ok(u64::MAX));
+        assert_eq!(
+            hex_i64(large),
+            Err(format!("strconv.ParseInt: parsing \"{large}\": value out of range"))
+        );
+    }
+}

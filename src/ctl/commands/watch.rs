@@ -1,0 +1,287 @@
+//! `watch`: events of keys as they happen, printed or handed to a program; also interactive. A watch
+//! survives the loss of its member: it is created again from the next revision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::{
+    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    watch_request::RequestUnion,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{prefix_end, txn};
+use crate::ctl::Context;
+use crate::ctl::arguments::{self, Arguments, Asked};
+use crate::ctl::cluster::{Cluster, may_reconnect, text};
+use crate::ctl::exit::Exit;
+use crate::ctl::print::{Printer, quoted, simple};
+use crate::ctl::shell::{Ended, Shell};
+use crate::env::Env;
+
+const REQUESTS_MAX: usize = 4;
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is watched, and what is done with an event.
+#[derive(Debug)]
+struct Watched {
+    create: WatchCreateRequest,
+    program: Vec<String>,
+}
+
+pub async fn run(context: &Context) -> Result<(), Exit> {
+    let (key, end) = variables(&*context.shell);
+    if let (None, Some(end)) = (&key, &end) {
+        let end = quoted(end.as_bytes());
+        let why = format!("ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end}");
+        return Err(Exit::arguments(why));
+    }
+    let from_variables = key.into_iter().chain(end).collect();
+    if context.arguments.bool("interactive") {
+        return interactive(context, from_variables).await;
+    }
+    let watched = watched(&context.arguments, from_variables)?;
+    let cluster = context.cluster().await?;
+    let (_requests, inbox) = mpsc::channel(REQUESTS_MAX);
+    follow(&context.env, &cluster, &context.printer, watched, inbox).await?;
+    Err(Exit::new(Exit::INTERRUPTED, "watch is canceled by the server"))
+}
+
+fn variables(shell: &dyn Shell) -> (Option<String>, Option<String>) {
+    let all = shell.variables();
+    let value = |name: &str| {
+        let found = all.iter().find(|(known, value)| known == name && !value.is_empty());
+        found.map(|(_, value)| value.clone())
+    };
+    (value("ETCDCTL_WATCH_KEY"), value("ETCDCTL_WATCH_RANGE_END"))
+}
+
+/// The keys stand on the command line or in variables, never in both; a program stands behind `--`.
+fn watched(arguments: &Arguments, from_variables: Vec<String>) -> Result<Watched, Exit> {
+    let given = arguments.before();
+    let program = match arguments.behind() {
+        None => Vec::new(),
+        Some(program) if program.is_empty() => {
+            let why = "bad number of arguments (found separator --, but no commands)";
+            return Err(Exit::arguments(why));
+        }
+        Some(program) => program,
+    };
+    if !from_variables.is_empty() && !given.is_empty() {
+        let why = "bad number of arguments (found conflicting environment key)";
+        return Err(Exit::arguments(why));
+    }
+    let keys = if from_variables.is_empty() { given } else { from_variables };
+    let prefix = arguments.bool("prefix");
+    let (key, range_end) = match &keys[..] {
+        [key] if prefix && key.is_empty() => (vec![0], vec![0]),
+        [key] if prefix => (key.clone().into_bytes(), prefix_end(key.as_bytes())),
+        [key] => (key.clone().into_bytes(), Vec::new()),
+        [_, _] if prefix => {
+            let why = "`range_end` and `--prefix` are mutually exclusive";
+            return Err(Exit::arguments(why));
+        }
+        [key, end] => (key.clone().into_bytes(), end.clone().into_bytes()),
+        _ => return Err(Exit::arguments("bad number of arguments")),
+    };
+    let create = WatchCreateRequest {
+        key: key.into(),
+        range_end: range_end.into(),
+        start_revision: arguments.int("rev"),
+        prev_kv: arguments.bool("prev-kv"),
+        progress_notify: arguments.bool("progress-notify"),
+        ..WatchCreateRequest::default()
+    };
+    Ok(Watched { create, program })
+}
+
+/// Lines `watch [options] KEY ..` and `progress` from standard input.
+async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(), Exit> {
+    let cluster = context.cluster().await?;
+    let mut watches: Vec<mpsc::Sender<WatchRequest>> = Vec::new();
+    loop {
+        let shell = Arc::clone(&context.shell);
+        let line = context.env.blocking("stdin", move || shell.read_line()).await?;
+        if !line.ends_with('\n') {
+            return Err(Exit::new(Exit::INPUT, "error reading watch request line: EOF"));
+        }
+        let line = line.trim_end_matches('\n');
+        let words = txn::split(line).unwrap_or_default();
+        match words.first().map(String::as_str) {
+            None => {
+                let text = format!("Invalid command: {line} (watch and progress supported)\n");
+                context.shell.err(&text);
+            }
+            Some("watch") if words.len() < 2 && from_variables.is_empty() => {
+                let why = "command type or key is not provided";
+                context.shell.err(&format!("Invalid command {line} ({why})\n"));
+            }
+            Some("watch") => {
+                let mut all = vec!["etcdctl".to_owned()];
+                all.extend(words);
+                let Asked::Run(arguments) =
+                    arguments::parse("etcdctl", &all).map_err(|exit| Exit::arguments(exit.why))?
+                else {
+                    continue;
+                };
+                let watched = watched(&arguments, from_variables.clone())?;
+                let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+                watches.push(requests);
+                let (env, cluster) = (context.env.clone(), cluster.clone());
+                let (printer, shell) = (context.printer.clone(), Arc::clone(&context.shell));
+                drop(context.env.spawn("watch", async move {
+                    if let Err(exit) = follow(&env, &cluster, &printer, watched, inbox).await {
+                        shell.err(&format!("Error: {}\n", exit.why));
+                    }
+                }));
+            }
+            Some("progress") => {
+                for requests in &watches {
+                    let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                    // A watch that has ended takes no more requests.
+                    let _ = requests.send(WatchRequest { request_union: Some(progress) }).await;
+                }
+            }
+            Some(_) => {
+                context.shell.err(&format!("Invalid command {line} (only support watch)\n"));
+            }
+        }
+    }
+}
+
+/// Prints events until the server cancels the watch. `inbox` has further requests for its stream.
+async fn follow(
+    env: &Env,
+    cluster: &Cluster,
+    printer: &Printer,
+    mut watched: Watched,
+    mut inbox: mpsc::Receiver<WatchRequest>,
+) -> Result<(), Exit> {
+    loop {
+        let create = RequestUnion::CreateRequest(watched.create.clone());
+        let (requests, stream) = mpsc::channel(REQUESTS_MAX);
+        let first = WatchRequest { request_union: Some(create) };
+        requests.try_send(first).expect("the queue is empty");
+        let mut client = cluster.client.require_leader().watch();
+        let mut responses = match client.watch(ReceiverStream::new(stream)).await {
+            Ok(responses) => responses.into_inner(),
+            Err(status) if may_reconnect(&status) => {
+                env.sleep(RECONNECT_PAUSE).await;
+                continue;
+            }
+            Err(status) => return Err(Exit::error(text(&status))),
+        };
+        loop {
+            tokio::select! {
+                biased; // Events before requests of the terminal.
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        let canceled = response.canceled;
+                        print(printer, &mut watched, response).await?;
+                        if canceled {
+                            return Ok(());
+                        }
+                    }
+                    // The stream ended: its member stops, or has lost its leader.
+                    Ok(None) => break,
+                    Err(status) if may_reconnect(&status) => break,
+                    Err(status) => return Err(Exit::error(text(&status))),
+                },
+                Some(request) = inbox.recv() => {
+                    // A stream that is about to end takes no more requests.
+                    let _ = requests.send(request).await;
+                }
+            }
+        }
+        env.sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn print(
+    printer: &Printer,
+    watched: &mut Watched,
+    response: WatchResponse,
+) -> Result<(), Exit> {
+    let revision = response.header.as_ref().map_or(0, |header| header.revision);
+    if response.created && !response.canceled {
+        return Ok(());
+    }
+    if response.canceled {
+        printer.shell.err(&format!("watch was canceled ({})\n", cancel_text(&response)));
+    } else if response.events.is_empty() && response.compact_revision == 0 && revision != 0 {
+        printer.text(&format!("progress notify: {revision}\n"))?;
+    }
+    printer.watch(&response)?;
+    watched.create.start_revision = watched.create.start_revision.max(revision + 1);
+    if watched.program.is_empty() {
+        return Ok(());
+    }
+    for event in &response.events {
+        let kv = event.kv.clone().unwrap_or_default();
+        let kind = simple::event_type(event.r#type);
+        let variables = [
+            ("ETCD_WATCH_REVISION", revision.to_string()),
+            ("ETCD_WATCH_EVENT_TYPE", quoted(kind.as_bytes())),
+            ("ETCD_WATCH_KEY", quoted(&kv.key)),
+            ("ETCD_WATCH_VALUE", quoted(&kv.value)),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let why = match printer.shell.run(&watched.program, &variables).await {
+            Ok(Ended::Exited(0)) => continue,
+            Ok(ended) => ended.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let program = watched.program.join(" ");
+        let program = quoted(program.as_bytes());
+        printer.shell.err(&format!("command [{program}] error ({why})\n"));
+        return Err(Exit::silent(Exit::ERROR));
+    }
+    Ok(())
+}
+
+/// Why a watch was canceled, in the words of etcd's client library.
+fn cancel_text(response: &WatchResponse) -> String {
+    match (response.compact_revision, response.cancel_reason.as_str()) {
+        (0, "") => "etcdserver: mvcc: required revision is a future revision".to_owned(),
+        (0, reason) if reason.starts_with("etcdserver: ") => reason.to_owned(),
+        (0, reason) => format!("rpc error: code = FailedPrecondition desc = {reason}"),
+        _ => "etcdserver: mvcc: required revision has been compacted".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str, variables: &[&str]) -> Result<Watched, String> {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let Ok(Asked::Run(arguments)) = arguments::parse("etcdctl", &words) else {
+            panic!("{line}");
+        };
+        let variables = variables.iter().map(|&name| name.to_owned()).collect();
+        watched(&arguments, variables).map_err(|exit| exit.why)
+    }
+
+    #[test]
+    fn keys_come_from_the_command_line_or_from_variables() {
+        let range = |line: &str, variables: &[&str]| {
+            let watched = parsed(line, variables).expect(line);
+            let create = watched.create;
+            (create.key.to_vec(), create.range_end.to_vec(), watched.program)
+        };
+        let none = Vec::<String>::new;
+        assert_eq!(range("etcdctl watch a", &[]), (b"a".to_vec(), vec![], none()));
+        assert_eq!(range("etcdctl watch a b", &[]), (b"a".to_vec(), b"b".to_vec(), none()));
+        assert_eq!(range("etcdctl watch a --prefix", &[]), (b"a".to_vec(), b"b".to_vec(), none()));
+        assert_eq!(range("etcdctl watch", &["k", "l"]), (b"k".to_vec(), b"l".to_vec(), none()));
+        let echo = vec!["echo".to_owned(), "--rev".to_owned()];
+        assert_eq!(range("etcdctl watch a -- echo --rev", &[]), (b"a".to_vec(), vec![], echo));
+        let refused = |line: &str, variables: &[&str]| parsed(line, variables).expect_err(line);
+        assert_eq!(refused("etcdctl watch", &[]), "bad number of arguments");
+        assert_eq!(
+            refused("etcdctl watch a", &["k"]),
+            "bad number of arguments (found conflicting environment key)"
+        );
+    }
+}

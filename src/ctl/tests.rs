@@ -1,0 +1,160 @@
+//! Command lines on buffers, without a cluster.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::{Ended, Exit, Shell, run};
+use crate::env::BoxFuture;
+
+#[derive(Default)]
+struct Buffers {
+    out: Mutex<Vec<u8>>,
+    err: Mutex<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Shell for Buffers {
+    fn out(&self, bytes: &[u8]) -> io::Result<()> {
+        self.out.lock().expect("no test panics while it writes").extend(bytes);
+        Ok(())
+    }
+
+    fn err(&self, text: &str) {
+        self.err.lock().expect("no test panics while it writes").push_str(text);
+    }
+
+    fn read_line(&self) -> io::Result<String> {
+        Ok(String::new())
+    }
+
+    fn read_to_end(&self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn read_password(&self, _: &str) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        self.variables.clone()
+    }
+
+    fn run<'a>(
+        &'a self,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Ended>> {
+        Box::pin(async { Ok(Ended::Exited(0)) })
+    }
+
+    fn interrupted(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+async fn ran(line: &str, variables: &[(&str, &str)]) -> (Result<(), Exit>, String, String) {
+    let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+    let variables =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let shell = Arc::new(Buffers { variables, ..Buffers::default() });
+    let ended = run(crate::env::tokio::env(), shell.clone(), &words).await;
+    let out = shell.out.lock().expect("no test panics while it writes").clone();
+    let err = shell.err.lock().expect("no test panics while it writes").clone();
+    (ended, String::from_utf8(out).expect("text"), err)
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_refused_with_etcdctls_codes_and_texts() {
+    let check = async |line: &str, code: u8, why: &str| {
+        let (ended, out, _) = ran(line, &[]).await;
+        assert_eq!(ended, Err(Exit::new(code, why)), "{line}");
+        assert_eq!(out, "", "{line}");
+    };
+    check("etcdctl put", 128, "put command needs 1 argument and input from stdin or 2 arguments")
+        .await;
+    check("etcdctl put k", 128, "put command needs 1 argument and input from stdin or 2 arguments")
+        .await;
+    check(
+        "etcdctl put k v --lease zz",
+        128,
+        "bad lease ID (strconv.ParseInt: parsing \"zz\": invalid syntax), expecting ID in Hex",
+    )
+    .await;
+    check(
+        "etcdctl get",
+        128,
+        "get command needs one argument as key and an optional argument as range_end",
+    )
+    .await;
+    check(
+        "etcdctl get k --prefix --from-key",
+        128,
+        "`--prefix` and `--from-key` cannot be set at the same time, choose one",
+    )
+    .await;
+    check("etcdctl get k --order UP", 4, "bad sort order UP").await;
+    check("etcdctl get k --consistency x", 4, "unknown consistency flag \"x\"").await;
+    check("etcdctl get k -w yaml", 4, "unsupported output format").await;
+    check(
+        "etcdctl lease grant x",
+        128,
+        "bad TTL (strconv.ParseInt: parsing \"x\": invalid syntax)",
+    )
+    .await;
+    check("etcdctl member add m", 128, "member peer urls not provided").await;
+    check(
+        "etcdctl member add m http://a:1",
+        128,
+        "too many arguments, did you mean --peer-urls=http://a:1",
+    )
+    .await;
+    check("etcdctl elect e", 128, "no proposal argument but -l not set").await;
+    check("etcdctl --cert= get k", 128, "empty string is passed to --cert option").await;
+    check("etcdctl snapshot save", 128, "snapshot save expects one argument <filename>").await;
+    check(
+        "etcdctl role grant-permission r",
+        128,
+        "role grant command requires role name, permission type, and key [endkey] as its argument",
+    )
+    .await;
+    check("etcdctl role grant-permission r RED k", 128, "invalid permission type: RED").await;
+}
+
+#[tokio::test]
+async fn local_commands_need_no_cluster() {
+    let (ended, out, _) = ran("/usr/local/bin/etcdctl version", &[]).await;
+    assert_eq!((ended, out.as_str()), (Ok(()), "etcdctl version: 3.7.1\nAPI version: 3.7\n"));
+    let (ended, out, _) = ran("quoratectl version", &[]).await;
+    assert_eq!(ended, Ok(()));
+    assert!(out.starts_with("quoratectl version: "), "{out}");
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let (ended, out, _) = ran(&format!("etcdctl completion {shell}"), &[]).await;
+        assert_eq!(ended, Ok(()), "{shell}");
+        assert!(out.contains("keep-alive"), "{shell}: {out}");
+    }
+    let (ended, out, _) = ran("etcdctl options", &[]).await;
+    assert_eq!(ended, Ok(()));
+    assert!(out.contains("-w, --write-out"), "{out}");
+}
+
+#[tokio::test]
+async fn variables_that_conflict_or_are_unknown_are_reported() {
+    let (ended, _, err) = ran("etcdctl version", &[("ETCDCTL_API", "3")]).await;
+    assert_eq!(ended, Ok(()));
+    assert!(err.contains("unrecognized environment variable") && err.contains("ETCDCTL_API=3"));
+    let line = "etcdctl get k --endpoints a:1";
+    let (ended, _, err) = ran(line, &[("ETCDCTL_ENDPOINTS", "b:1")]).await;
+    assert_eq!(ended, Err(Exit::silent(1)));
+    assert!(err.contains("conflicting environment variable"), "{err}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_reached_is_a_time_limit() {
+    let line = "etcdctl --endpoints 127.0.0.1:1 --command-timeout=200ms get k";
+    let (ended, ..) = ran(line, &[]).await;
+    assert_eq!(ended, Err(Exit::error("context deadline exceeded")));
+}
