@@ -22,7 +22,7 @@ use crate::env::{BoxFuture, File};
 use crate::error::{Error, Fatal, Removed, Unavailable};
 use crate::member::requests::UNDECIDED_VERSION;
 use crate::member::snapshot;
-use crate::member::start::members_at;
+use crate::member::start::{members_at, peer_urls};
 use crate::member::{Caller, ETCD_VERSION, Inner, Member, Options};
 use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody, Standing};
 use crate::replica;
@@ -76,7 +76,7 @@ impl Links {
         let config = PeerConfig {
             identity,
             peers: Vec::new(),
-            seeds: join::peer_urls(&member.0.options).into_iter().cloned().collect(),
+            seeds: peer_urls(&member.0.options).into_iter().cloned().collect(),
             snapshot_dir: member.0.options.snap_dir(),
             dial_timeout: dial_timeout(&member.0.options),
             patience: member.0.options.peer_patience,

@@ -29,7 +29,7 @@ use super::stream_codec::{StreamKind, decode_message, is_proposal, is_relayed};
 use super::transport::Transport;
 use super::vouch::Trust;
 use crate::env::hyper::Timer;
-use crate::env::places::{Places, Standing};
+use crate::env::places::{self, Places};
 use crate::env::{BoxConn, Listener};
 use crate::limits::{self, PEER_MESSAGE_BYTES_MAX};
 use crate::tls::Acceptor;
@@ -95,7 +95,7 @@ async fn secure_and_serve(
     acceptor: Option<Acceptor>,
     conn: BoxConn,
     from: Option<SocketAddr>,
-    standing: &Standing,
+    standing: &places::Standing,
 ) -> hyper::Result<()> {
     let conn = match acceptor {
         None => conn,
@@ -111,7 +111,7 @@ async fn secure_and_serve(
 async fn serve_connection(
     transport: &Transport,
     conn: BoxConn,
-    standing: &Standing,
+    standing: &places::Standing,
 ) -> hyper::Result<()> {
     let env = transport.env();
     // A stream's answer has no end: its connection is not idle any more.

@@ -175,7 +175,7 @@ async fn agreed(client: &Client, options: &Options) -> Result<Found, String> {
 }
 
 /// The other members' URLs, in one order.
-pub(super) fn peer_urls(options: &Options) -> Vec<&String> {
+pub(in crate::member) fn peer_urls(options: &Options) -> Vec<&String> {
     let others = options.initial_cluster.iter().filter(|(name, _)| *name != options.name);
     let mut urls: Vec<_> = others.flat_map(|(_, urls)| urls).collect();
     urls.sort();

@@ -11,4 +11,4 @@ pub mod identity;
 mod join;
 mod owner;
 
-pub(in crate::member) use join::members_at;
+pub(in crate::member) use join::{members_at, peer_urls};
