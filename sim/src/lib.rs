@@ -48,17 +48,17 @@
 //!
 //! # Map
 //!
-//! `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
+//! The ground floor: [`facts`] (what there is to know about a run, as data) · [`units`] (times and sizes as
+//! plans write them) · [`dice`] (numbers from the seed). The machines: `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
 //! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world`
 //! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members` (how
 //! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
 //! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
-//! [`observe`] (what members report of themselves) · [`evidence`], [`history`] (what was seen) ·
-//! [`check`] (the checkers) · [`offline`] (the same for the files of closed members). A run: [`plan`]
-//! (what it is to be, drawn from a seed by [`swarm`]) · [`play`] (from beginning to [`verdict`]) ·
-//! [`story`] (what happened, for people) · [`report`] (the story in lines, and as a page) · [`shrink`]
-//! (a smaller plan that fails alike). All of it: [`units`] (times and sizes as plans write them) ·
-//! [`dice`] (numbers from the seed). The commands are in `main.rs`.
+//! [`observe`] (what members report of themselves) · [`check`] (the checkers) · [`offline`] (the same for
+//! the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by [`swarm`]) ·
+//! [`play`] (from beginning to verdict) · [`report`] (the story in lines, and as a page) · [`shrink`]
+//! (a smaller plan that fails alike). The commands are in `main.rs`. No files import each other in a
+//! circle; `tests/tidy.rs` checks it.
 
 #[cfg(not(madsim))]
 compile_error!(

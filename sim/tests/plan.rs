@@ -58,7 +58,8 @@ at 15s rotate-certs m0 leader
 at 16s forget wal-dir m0 m1
 at 16s forget data-dir leader
 ";
-    let plan: Plan = format!("tls yes\nwal-apart yes\n{steps}").parse().expect("steps that make sense");
+    let plan: Plan =
+        format!("tls yes\nwal-apart yes\n{steps}").parse().expect("steps that make sense");
     let printed: String = plan.steps.iter().map(|step| format!("{step}\n")).collect();
     assert_eq!(printed, steps);
 }

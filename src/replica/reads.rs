@@ -130,9 +130,9 @@ impl Reads {
 
 /// Planted faults: a round under way takes readers that came after it was sent.
 fn takes_readers(round: &Round) -> bool {
-    let given_up = round.readers.iter().all(|reader| reader.is_closed());
     plant::READ_JOINS_RUNNING_ROUND.is_planted()
-        || given_up && plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted()
+        || plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted()
+            && round.readers.iter().all(|reader| reader.is_closed())
 }
 
 /// The reader may have given up.

@@ -10,7 +10,6 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
 use sim::facts::verdict::Verdict;
-use sim::plan::Plan;
 use sim::play::play;
 use sim::swarm;
 

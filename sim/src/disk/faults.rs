@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use madsim::rand::Rng;
-use quorate::env::Disk;
 
 use super::tree::{Contents, Side, Tree};
 use crate::dice::Dice;

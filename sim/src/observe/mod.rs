@@ -3,7 +3,7 @@
 //! would; what servers log is taken down. It goes to the evidence, and to the story when it is news.
 //! Nothing is checked here.
 //!
-//! Reading order: this file (polling), [`seen`] (what is kept), `page` (figures over HTTP/1), `lines`
+//! Reading order: this file (polling), `page` (figures over HTTP/1), `lines`
 //! (log lines), [`spans`] (what members export of traced calls).
 
 mod lines;
