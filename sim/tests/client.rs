@@ -25,6 +25,8 @@ const OPTIONS: Options = Options {
     keep_alive_timeout: seconds(2),
     keep_alive_while_idle: false,
     tls: None,
+    request_bytes_max: usize::MAX,
+    response_bytes_max: usize::MAX,
 };
 
 const fn seconds(n: u64) -> Duration {

@@ -16,8 +16,8 @@ use quorate_proto::membershippb::{
 };
 use serde::Deserialize;
 
-use super::membership::null_is_none;
 use super::Request;
+use super::membership::null_is_none;
 use crate::codec;
 
 /// Field number of `InternalRaftRequest.v2`.

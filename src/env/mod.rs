@@ -407,7 +407,7 @@ mod tests {
         }
         let (gone, done) = mpsc::channel();
         let mut waiting = Box::pin(env.blocking_for(Work::Passwords, "hash", move || {
-            drop(gone.send(()));
+            let _ = gone.send(());
         }));
         assert!(futures::poll!(&mut waiting).is_pending());
         assert_eq!(env.blocking_for(Work::Tls, "read", || 7).await, 7);

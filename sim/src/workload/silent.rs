@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Client, Work, Workload};
-use crate::evidence::Evidence;
-use crate::verdict::Violation;
+use crate::facts::evidence::Evidence;
+use crate::facts::verdict::Violation;
 
 const NAME: &str = "silent";
 /// The time in which a connection is closed, and some time for clocks that run at other rates.

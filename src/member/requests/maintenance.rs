@@ -37,7 +37,9 @@ impl Member {
         let stored = self.0.hashes.at(Revision(request.revision));
         let hash = match stored {
             Some(stored) => stored,
-            None => self.read(Some(Work::Hashes), move |view| view.hash_kv(request.revision)).await?,
+            None => {
+                self.read(Some(Work::Hashes), move |view| view.hash_kv(request.revision)).await?
+            }
         };
         observe(&self.0.metrics.hash_kv_seconds, self.0.env.now() - began);
         Ok(HashKvResponse {

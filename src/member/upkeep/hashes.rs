@@ -38,7 +38,8 @@ impl Hashes {
     /// was at `before`. Skipped when as many compactions wait as fingerprints are kept.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
         {
-            let mut waiting = self.0.waiting.lock().expect("nothing panics while it holds the lock");
+            let mut waiting =
+                self.0.waiting.lock().expect("nothing panics while it holds the lock");
             if waiting.len() == COMPACTION_HASHES {
                 return;
             }
@@ -57,7 +58,12 @@ impl Hashes {
                     Ok(Err(_)) => {}
                     Err(fatal) => signals.stop_with(fatal),
                 }
-                hashes.0.waiting.lock().expect("nothing panics while it holds the lock").pop_front();
+                hashes
+                    .0
+                    .waiting
+                    .lock()
+                    .expect("nothing panics while it holds the lock")
+                    .pop_front();
             }
         });
     }

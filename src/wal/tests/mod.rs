@@ -7,9 +7,8 @@ mod model;
 mod world;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use quorate_proto::{etcdserverpb::Metadata, raftpb, walpb};
+use quorate_proto::{raftpb, walpb};
 
 use super::{Options, Recovered, Save, Wal, WalError};
 use disk::MemDisk;
