@@ -8,16 +8,19 @@
     reason = "a client stands outside the server, in the real world"
 )]
 
+#[path = "edge/certificates.rs"]
+mod certificates;
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Collected, Full};
 use prost::Message as _;
 use quorate::client::Channel;
 use quorate::env::tokio::env;
+use quorate::limits;
 use quorate::member::Options as MemberOptions;
 use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
@@ -360,7 +363,8 @@ async fn a_full_store_refuses_leases_and_puts_but_not_reads() {
 /// As etcd counts since 3.7.1: the dearer branch, txns in it included.
 #[tokio::test]
 async fn what_a_txns_txns_write_counts_against_the_quota() {
-    let world = World::new(|member| member.quota_bytes = Some(5_000)).await;
+    let quota = limits::STORE_BYTES_MIN + 5_000;
+    let world = World::new(|member| member.quota_bytes = Some(quota)).await;
     let mut kv = world.kv();
     let txn =
         |op| TxnRequest { success: vec![RequestOp { request: Some(op) }], ..Default::default() };
@@ -869,38 +873,4 @@ async fn watches_and_keep_alives_are_served_by_websocket() {
     drop((watch, alive));
     let gone = "etcd_debugging_mvcc_watch_stream_total 0\n";
     wait_for(&world, "/metrics", gone).await;
-}
-
-/// Every call through the proxy would be made by the user whom the certificate names.
-#[tokio::test]
-async fn a_proxy_does_not_start_with_a_certificate_that_names_a_user() {
-    let dir = TempDir::new().expect("a temporary folder");
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    let start = async |common_name: Option<&str>| {
-        let pair = rcgen::KeyPair::generate().expect("a key");
-        let mut params = rcgen::CertificateParams::new(vec!["x".into()]).expect("a name");
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        if let Some(name) = common_name {
-            params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        }
-        let made = params.self_signed(&pair).expect("a certificate");
-        let pem = |label: &str, der: &[u8]| {
-            let body = base64::engine::general_purpose::STANDARD.encode(der);
-            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
-        };
-        std::fs::write(&cert, pem("CERTIFICATE", made.der())).expect("it is written");
-        std::fs::write(&key, pem("PRIVATE KEY", &pair.serialize_der())).expect("it is written");
-        let flags = ["grpc-proxy", "start", "--listen-addr=127.0.0.1:0", "--cert"];
-        let paths = [&cert, &key].map(|path| path.display().to_string());
-        let [cert, key] = paths;
-        let mut words = flags.map(str::to_owned).to_vec();
-        words.extend([cert, "--key".into(), key]);
-        let Ok(quorate::proxy::Command::Grpc(options)) = quorate::proxy::parse(&words) else {
-            panic!("{words:?}");
-        };
-        quorate::proxy::grpc::Proxy::start(&env(), *options).await.map(drop)
-    };
-    let refused = start(Some("root")).await.expect_err("it names a user");
-    assert_eq!(refused, format!("cert has non empty Common Name (root): {}", cert.display()));
-    start(None).await.expect("it names nobody");
 }
