@@ -2,13 +2,16 @@
 //! with etcdctl's time limits and error texts.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::AuthenticateRequest;
 
 use super::Context;
 use super::exit::Exit;
+use super::shell::Shell;
 use crate::client::{self, Client, HeaderValue, Response, Status};
+use crate::codec;
 use crate::env::Env;
 use crate::tls;
 
@@ -55,6 +58,7 @@ impl From<Failed> for Exit {
 #[derive(Clone)]
 pub(super) struct Cluster {
     env: Env,
+    shell: Arc<dyn Shell>,
     pub client: Client,
     command_timeout: Duration,
 }
@@ -161,7 +165,8 @@ impl Target {
         let client = Client::new(context.env.clone(), &self.endpoints, self.options())
             .map_err(|error| Exit::arguments(error.to_string()))?;
         let command_timeout = context.arguments.duration("command-timeout");
-        let mut cluster = Cluster { env: context.env.clone(), client, command_timeout };
+        let (env, shell) = (context.env.clone(), Arc::clone(&context.shell));
+        let mut cluster = Cluster { env, shell, client, command_timeout };
         let token = match &self.login {
             None => return Ok(cluster),
             Some(Login::Token(token)) => Some(token.clone()),
@@ -294,7 +299,7 @@ impl Cluster {
                     let left = limit.saturating_sub(self.env.now() - began);
                     match self.env.timeout(left, attempt).await {
                         Ok(answer) => answer,
-                        Err(_) => return Err(deadline_exceeded()),
+                        Err(_) => return Err(self.gave_up_on(unsent.as_ref())),
                     }
                 }
             };
@@ -302,9 +307,11 @@ impl Cluster {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) if client::is_unsent(&status) => {
                     if self.gave_up(began, limit) {
-                        // Within a time limit, etcd's library reports the limit.
-                        let text = text(&unsent.unwrap_or(status));
-                        return Err(limit.map_or(Failed { text }, |_| deadline_exceeded()));
+                        let text = text(&status);
+                        return Err(match limit {
+                            None => Failed { text },
+                            Some(_) => self.gave_up_on(Some(&status)),
+                        });
                     }
                     unsent = Some(status);
                     self.env.sleep(RETRY_PAUSE).await;
@@ -314,13 +321,25 @@ impl Cluster {
         }
     }
 
+    /// The failure of a call whose time is over. The reason for which the cluster was not reached is logged,
+    /// as etcd's client library does.
+    fn gave_up_on(&self, unsent: Option<&Status>) -> Failed {
+        if let Some(status) = unsent {
+            let line = serde_json::json!({
+                "level": "warn",
+                "ts": codec::timestamp(self.env.wall()),
+                "logger": "etcd-client",
+                "msg": "retrying of unary invoker failed",
+                "error": text(status),
+            });
+            self.shell.err(&format!("{line}\n"));
+        }
+        Failed { text: "context deadline exceeded".to_owned() }
+    }
+
     fn gave_up(&self, began: Instant, limit: Option<Duration>) -> bool {
         self.env.now() - began >= limit.unwrap_or(UNREACHABLE_MAX)
     }
-}
-
-fn deadline_exceeded() -> Failed {
-    Failed { text: "context deadline exceeded".to_owned() }
 }
 
 /// A status as etcd's client library words it: the errors that etcd defines by their texts alone.
