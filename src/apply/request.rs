@@ -43,7 +43,7 @@ pub trait Ask {
     const KIND: &'static str;
 
     /// The answer in `reply`, under `header`; the reply itself if it is that of something else.
-    fn answer(reply: Reply, header: ResponseHeader) -> Result<Self::Answer, Reply>;
+    fn answer(reply: Reply, header: ResponseHeader) -> Result<Self::Answer, Box<Reply>>;
 }
 
 /// The table of commands: name (etcd's label for metrics), message, its field in `InternalRaftRequest`, and
@@ -118,13 +118,13 @@ macro_rules! commands {
                 type Answer = $answer;
                 const KIND: &'static str = stringify!($name);
 
-                fn answer(reply: Reply, header: ResponseHeader) -> Result<$answer, Reply> {
+                fn answer(reply: Reply, header: ResponseHeader) -> Result<$answer, Box<Reply>> {
                     match reply {
                         Reply::$name(mut answer) => {
                             answer.header = Some(header);
                             Ok(answer)
                         }
-                        other => Err(other),
+                        other => Err(Box::new(other)),
                     }
                 }
             }
@@ -197,10 +197,10 @@ impl Ask for ConfChange {
     type Answer = Reconfigured;
     const KIND: &'static str = "ConfChange";
 
-    fn answer(reply: Reply, header: ResponseHeader) -> Result<Reconfigured, Reply> {
+    fn answer(reply: Reply, header: ResponseHeader) -> Result<Reconfigured, Box<Reply>> {
         match reply {
             Reply::Members(members) => Ok(Reconfigured { header, members }),
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
     }
 }

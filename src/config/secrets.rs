@@ -20,10 +20,8 @@ pub fn hide(arguments: &[String]) -> Vec<String> {
             continue;
         }
         let bare = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
-        let (name, given) = match bare.map(|bare| bare.split_once('=').unwrap_or((bare, ""))) {
-            Some(parts) => parts,
-            None => ("", ""),
-        };
+        let parts = bare.map(|bare| bare.split_once('=').unwrap_or((bare, "")));
+        let (name, given) = parts.unwrap_or_default();
         let secret = [SECRET, WITH_SECRET].concat().into_iter().find(|flag| *flag == name);
         match secret {
             Some(flag) if word.contains('=') => {

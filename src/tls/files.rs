@@ -143,9 +143,11 @@ pub(super) struct Reloading<T> {
     build: Build<T>,
     state: Mutex<State<T>>,
     /// When the last comparison began, and its outcome. Locked while one is on its way.
-    last: tokio::sync::Mutex<Option<(Instant, Result<Arc<T>, TlsError>)>>,
+    last: tokio::sync::Mutex<Option<Compared<T>>>,
 }
 
+/// When files were compared, and the outcome.
+type Compared<T> = (Instant, Result<Arc<T>, TlsError>);
 type Build<T> = Box<dyn Fn(&dyn Disk, &Settings, &Contents) -> Result<T, TlsError> + Send + Sync>;
 
 struct State<T> {

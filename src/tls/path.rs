@@ -66,8 +66,8 @@ impl Search<'_> {
         let known = certificate.extensions().iter().all(|extension| {
             let parsed = extension.parsed_extension();
             let unknown = parsed.unsupported() || parsed.error().is_some();
-            !(unknown && extension.critical)
-                && !matches!(parsed, ParsedExtension::NameConstraints(_))
+            let constrained = matches!(parsed, ParsedExtension::NameConstraints(_));
+            !(constrained || unknown && extension.critical)
         });
         known
             && certificate::is_in_time(certificate, self.now)

@@ -116,7 +116,7 @@ fn embedded(header: Header<'_>) -> String {
 }
 
 pub fn watch(response: &WatchResponse) -> String {
-    let header = response.header.clone().unwrap_or_default();
+    let header = response.header.unwrap_or_default();
     let events: Vec<_> =
         response.events.iter().map(|event| of_package("mvccpb", "Event", event)).collect();
     format!(

@@ -205,7 +205,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
         [engine(&STANDARD, RequireNone), engine(&URL_SAFE, RequireNone)];
     let is_url = text.iter().any(|byte| matches!(byte, b'-' | b'_'));
     // As in Go, line breaks are counted.
-    let engines = if text.len() % 4 == 0 { &PADDED } else { &BARE };
+    let engines = if text.len().is_multiple_of(4) { &PADDED } else { &BARE };
     let engine = &engines[usize::from(is_url)];
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
     match text.iter().any(is_break) {
