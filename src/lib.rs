@@ -28,7 +28,7 @@
 //!
 //! # Invariants
 //!
-//! * Nothing outside [`env`] names a clock, a socket, a file, a thread or a random number generator.
+//! * Nothing outside [`mod@env`] names a clock, a socket, a file, a thread or a random number generator.
 //! * [`apply`] is a pure function of the state and the entry.
 //! * An entry's effects and the applied index are in one atomic batch; there is no second way to make
 //!   an effect durable.
@@ -55,7 +55,7 @@
 //! | storage | [`wal`] the log, etcd's format · [`engine`] the only place that names RocksDB · [`bbolt`] snapshot files |
 //! | spans of calls | [`trace`] |
 //! | secured streams | [`tls`] |
-//! | world | [`env`] |
+//! | world | [`mod@env`] |
 //! | words | [`types`] [`limits`] [`rpc`] the table of RPCs · [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
 //!
 //! [`client`] stands beside: it knows words, world and secured streams only; tools and proxies name it,

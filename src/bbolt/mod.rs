@@ -27,9 +27,9 @@
 //! * A leaf or branch page that is not its tree's root has at least one (leaf) or two (branch) keys:
 //!   bbolt asserts this when it later rebalances.
 //!
-//! Reading order: [`format`] (the bytes), [`tree`] (input to pages), [`writer`] (pages to a stream),
+//! Reading order: [`mod@format`] (the bytes), [`tree`] (input to pages), [`writer`] (pages to a stream),
 //! [`page`] (bytes to checked elements), [`database`] (open, find a bucket), [`cursor`] (walk a tree),
-//! [`seal`] (the checksum behind a snapshot file).
+//! [`mod@seal`] (the checksum behind a snapshot file).
 
 mod cursor;
 mod database;

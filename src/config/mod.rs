@@ -9,7 +9,7 @@
 //! * With `--config-file`, or `ETCD_CONFIG_FILE`, the file alone counts.
 //! * A value that etcd knows and this version does not serve (`--max-wals=0`) is refused, never ignored.
 //!
-//! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`file`] (the
+//! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`mod@file`] (the
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
 //! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not

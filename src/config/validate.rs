@@ -84,7 +84,7 @@ impl Config {
     }
 }
 
-/// The rules of a command line, which are those of [`file`] and some more.
+/// The rules of a command line, which are those of [`file()`] and some more.
 pub(super) fn command_line(
     mut values: Values,
     notices: &mut Vec<Notice>,

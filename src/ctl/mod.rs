@@ -3,9 +3,9 @@
 //!
 //! A command line goes through [`table`] (what there is), [`arguments`] (what was given), [`cluster`]
 //! (the client that the global flags ask for) and one function of [`commands`], which prints through
-//! [`print`]. Everything of the process, such as standard streams and signals, is behind [`Shell`].
+//! [`mod@print`]. Everything of the process, such as standard streams and signals, is behind [`Shell`].
 //!
-//! Reading order: [`table`], [`arguments`], this file, [`cluster`], [`commands`], [`print`].
+//! Reading order: [`table`], [`arguments`], this file, [`cluster`], [`commands`], [`mod@print`].
 
 mod arguments;
 mod cluster;

@@ -47,7 +47,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// As [`env`], which see.
+    /// As the function `env`.
     pub fn env(self) -> Env {
         Env {
             rt: Arc::new(TokioRuntime {

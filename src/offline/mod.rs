@@ -3,7 +3,7 @@
 //! directory of a member that runs. Prints nothing itself.
 //!
 //! Reading order: this file (the commands), [`snapshot`] (what a
-//! backup holds), [`restore`] (a backup becomes a data directory), [`renewed`] (what of it changes).
+//! backup holds), [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes).
 
 mod renewed;
 mod restore;

@@ -17,7 +17,7 @@ pub(super) fn format(time: SystemTime) -> String {
     )
 }
 
-/// Reads [`format`]'s output, fewer digits of the second, and other zones.
+/// Reads [`format()`]'s output, fewer digits of the second, and other zones.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
     let (date, time) = text.split_once('T')?;
     let mut date = date.splitn(3, '-').map(number);

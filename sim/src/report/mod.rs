@@ -1,4 +1,4 @@
-//! A verdict for people: [`text`] for a terminal, one line per event, and [`html`], one page for a
+//! A verdict for people: [`mod@text`] for a terminal, one line per event, and [`mod@html`], one page for a
 //! browser that needs no other file and no network. Neither checks anything: both show the story and
 //! point at the events that prove what the checkers found.
 //!

@@ -13,7 +13,7 @@
 //! | [`snapshot`] | snapshot |
 //! | [`auth`] | auth user role |
 //! | [`mirror`] | make-mirror |
-//! | [`bench`] | check |
+//! | [`mod@bench`] | check |
 
 mod auth;
 mod bench;
