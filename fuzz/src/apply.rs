@@ -5,7 +5,8 @@ use std::path::Path;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use quorate::apply::{Reply, StateMachine};
+use prost::Message as _;
+use quorate::apply::{self, Reply, StateMachine};
 use quorate::engine::{Engine, Options, Place};
 use quorate::mvcc::{Store, Write, check_delete_range, check_put, check_range, check_txn};
 use quorate::types::{Index, Term};
@@ -263,7 +264,10 @@ impl World {
         let (store, machine) = self.running.as_mut().expect("it runs");
         let mut write: Write<'_> = store.begin();
         write.start_entry(Index(entry as u64 + 1), Term(1));
-        let outcome = machine.apply(&mut write, request.clone()).expect("works");
+        let payload = Bytes::from(request.encode_to_vec());
+        let (header, command) = apply::Request::decode(payload).expect("a request");
+        let command = command.expect("a command of this version");
+        let outcome = machine.apply(&mut write, header, command).expect("works");
         write.commit().expect("commits");
         match (outcome, expected) {
             (Ok((reply, _)), Ok(Some(expected))) => assert_eq!(reply, *expected, "{request:?}"),

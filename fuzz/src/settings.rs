@@ -31,8 +31,8 @@ pub fn yaml(input: &[u8]) {
 
 fn judge<N, E>(parsed: Result<(Command, N), E>) {
     if let Ok((Command::Run(config), _)) = parsed {
-        assert!(config.election_timeout >= 5 * config.heartbeat);
-        assert!(!config.heartbeat.is_zero());
+        assert!(config.server.member.election_timeout >= 5 * config.server.member.heartbeat);
+        assert!(!config.server.member.heartbeat.is_zero());
         let _ = config.check_first_start();
     }
 }

@@ -129,6 +129,8 @@ pub fn gateway_seeds() -> Vec<Vec<u8>> {
         br#"{}"#,
         br#"[1e3,"\u00e9\\",null,{"a":[{}]}]"#,
     ];
-    let of = |text: &[u8]| (0..48).step_by(5).map(move |rpc| [&[4, rpc], text].concat());
-    texts.into_iter().flat_map(|text| of(text).collect::<Vec<_>>()).collect()
+    let of = |text: &[u8]| -> Vec<Vec<u8>> {
+        (0..48).step_by(5).map(|rpc| [&[4, rpc], text].concat()).collect()
+    };
+    texts.into_iter().flat_map(of).collect()
 }
