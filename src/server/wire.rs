@@ -165,6 +165,8 @@ impl AsyncRead for Wire {
                 let before = buf.filled().len();
                 ready!(this.poll_plain(cx, buf, before))?;
                 if this.farewell.is_some() {
+                    // Neither an error nor a wait may leave anything in the caller's buffer.
+                    buf.set_filled(before);
                     break;
                 }
                 return Poll::Ready(Ok(()));
