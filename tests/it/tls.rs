@@ -419,7 +419,9 @@ fn an_etcd_and_we_believe_each_other() {
         etcd[0].spawn();
         ours[0].spawn();
         ours[0].wait_log("established a stream from a peer");
-        etcd[0].wait_log("established a TCP streaming connection with peer");
+        let established =
+            r#""established TCP streaming connection with remote peer","stream-reader"#;
+        etcd[0].wait_log(established);
     }
 }
 
