@@ -1,5 +1,5 @@
 //! Translates JSON requests to protobuf while they are received. Only the current token is kept of the JSON,
-//! so that a request takes no more memory than its encoding. Accepts what etcd's gateway accepts (protojson
+//! so that a request takes no more memory than its encoding and one token. Accepts what etcd's gateway accepts (protojson
 //! of Go's protobuf library behind Go's JSON scanner) and refuses the rest with the same texts: field names
 //! in snake or camel case, unknown ones skipped; integers as numbers or strings, with an exponent or a zero
 //! fraction; each field once.
@@ -55,8 +55,8 @@ enum Open {
 struct OpenMessage {
     kind: MessageDescriptor,
     /// Bit sets of the fields that were named, and of those with a value.
-    named: u64,
-    set: u64,
+    named: u128,
+    set: u128,
     /// The field of the next value; none if it is unknown.
     field: Option<FieldDescriptor>,
     /// Offset of its encoding; none for the outermost.
@@ -89,10 +89,11 @@ impl Reader {
         self.scanner.bytes() > 0
     }
 
-    /// Returns the memory of an incomplete object, bytes.
+    /// Returns the memory of an incomplete object, bytes: its encoding, and the current token with the open
+    /// containers.
     #[cfg(test)]
-    pub fn kept(&self) -> usize {
-        self.scanner.kept() + self.wire.bytes.len()
+    pub fn kept(&self) -> (usize, usize) {
+        (self.wire.bytes.len(), self.scanner.kept())
     }
 
     /// Consumes the bytes of the current object from `json`; returns its message if the object ends there.
@@ -315,8 +316,8 @@ impl Reader {
 }
 
 /// Returns the field's bit. A test checks that all numbers are small.
-fn bit(field: &FieldDescriptor) -> u64 {
-    1_u64.checked_shl(field.number()).unwrap_or(0)
+fn bit(field: &FieldDescriptor) -> u128 {
+    1_u128.checked_shl(field.number()).unwrap_or(0)
 }
 
 fn lossy(raw: &[u8]) -> Cow<'_, str> {

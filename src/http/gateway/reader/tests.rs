@@ -147,6 +147,11 @@ fn requests_are_refused_in_etcds_words() {
         assert_eq!(read("/v3/kv/range", json), Err(text.to_owned()), "{json}");
     }
     let txn = [
+        // The number of this field is 64.
+        (
+            r#"{"compare":[{"key":"YQ==","range_end":"Yg==","rangeEnd":"Yg=="}]}"#,
+            r#"proto: (line 1:46): duplicate field "rangeEnd""#,
+        ),
         (
             r#"{"compare":[{"key":"YQ==","version":"1","value":"YQ=="}]}"#,
             "proto: (line 1:41): error parsing \"value\", oneof etcdserverpb.Compare.target_union \
@@ -207,7 +212,10 @@ fn a_request_that_is_too_large_is_measured_but_not_kept() {
                 return;
             }
         }
-        assert!(reader.kept() <= BOUNDS.wire_bytes, "{} bytes are kept", reader.kept());
+        let (encoding, rest) = reader.kept();
+        assert!(encoding <= BOUNDS.wire_bytes, "{encoding} bytes are kept");
+        // The longest token is a name, whose buffer may be twice as large; three containers are open.
+        assert!(rest <= 2 * "\"success\"".len() + 3, "{rest} bytes are kept besides");
     }
     panic!("it is taken");
 }
@@ -233,7 +241,7 @@ fn fields_of_requests_have_small_numbers_and_kinds_that_are_read() {
         }
         seen.push(kind.full_name().to_owned());
         for field in kind.fields() {
-            assert!(field.number() < 64 && !field.is_map(), "{}", field.full_name());
+            assert!(field.number() < 128 && !field.is_map(), "{}", field.full_name());
             match field.kind() {
                 Kind::Message(kind) => check(&kind, seen),
                 kind => assert_ne!(scalar::name(&kind), "message", "{}", field.full_name()),
