@@ -11,7 +11,7 @@ use crate::error::Refused;
 use crate::limits::TXN_NESTED_MAX;
 use crate::mvcc::{check_txn, is_large};
 
-/// What a branch writes: keys put, and `[begin, end)` of deletes with the end as it stands in the
+/// What a branch writes: keys put, each once, and `[begin, end)` of deletes with the end as it stands in the
 /// request.
 type Writes = (Vec<Bytes>, Vec<(Bytes, Bytes)>);
 
@@ -42,7 +42,9 @@ fn model(ops: &[RequestOp]) -> Option<Writes> {
             if twice || deleted(&deletes, key) {
                 return None;
             }
-            puts.push(key.clone());
+            if !puts.contains(key) {
+                puts.push(key.clone());
+            }
         }
         deletes.extend(then.1.into_iter().chain(otherwise.1));
     }
@@ -94,6 +96,30 @@ proptest! {
         let txn = TxnRequest { compare: Vec::new(), success, failure };
         let expected = if fits { Ok(()) } else { Err(Refused::DuplicateKey) };
         prop_assert_eq!(check_txn(&txn, 128), expected);
+    }
+}
+
+#[test]
+fn only_the_two_branches_of_one_txn_may_put_the_same_key() {
+    let f = || op(Request::RequestPut(put("f", "v")));
+    let txn = |success, failure| {
+        op(Request::RequestTxn(TxnRequest { compare: Vec::new(), success, failure }))
+    };
+    let both = || txn(vec![f()], vec![f()]);
+    for fits in
+        [vec![both()], vec![txn(vec![both()], vec![])], vec![txn(vec![both()], vec![both()])]]
+    {
+        assert_eq!(check_txn(&then(fits.clone()), 128), Ok(()), "{fits:?}");
+    }
+    let twice = [
+        vec![both(), f()],
+        vec![both(), both()],
+        vec![txn(vec![both()], vec![]), f()],
+        vec![txn(vec![both(), f()], vec![])],
+        vec![txn(vec![f()], vec![]), txn(vec![], vec![f()])],
+    ];
+    for ops in twice {
+        assert_eq!(check_txn(&then(ops.clone()), 128), Err(Refused::DuplicateKey), "{ops:?}");
     }
 }
 
