@@ -7,6 +7,8 @@
 mod circles;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::fs;
 use std::path::Path;
@@ -129,6 +131,7 @@ fn the_tree_is_tidy() {
     let mut complaints: Vec<String> = files.iter().flat_map(complaints).collect();
     complaints.extend(stale_exceptions(&files));
     complaints.extend(circles::circles(&files));
+    complaints.extend(words::plain(&files));
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
