@@ -336,9 +336,9 @@ impl Local for LocalMember {
         }
     }
 
-    fn unreachable(&self, id: MemberId) {
+    fn lost_contact(&self, id: MemberId) {
         if let Some(member) = self.member() {
-            member.0.replica.report_unreachable(id);
+            member.0.replica.report_lost_contact(id);
         }
     }
 

@@ -196,7 +196,7 @@ impl Link {
             let drained = old.queue.capacity() == old.queue.max_capacity();
             old.writer.abort();
             if !drained {
-                self.context.local.unreachable(self.id);
+                self.context.local.lost_contact(self.id);
             }
         }
         self.activate();
@@ -211,7 +211,7 @@ impl Link {
     /// A message did not get through.
     pub(super) fn lost(&self) {
         self.stats.sent_failures.add(1);
-        self.context.local.unreachable(self.id);
+        self.context.local.lost_contact(self.id);
     }
 
     pub(super) fn update(&self, urls: Vec<String>) {

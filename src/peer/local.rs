@@ -33,7 +33,7 @@ pub trait Local: Send + Sync + 'static {
     /// [`super::snapshot_path`].
     fn step(&self, message: Message);
     /// A message to `id` was lost.
-    fn unreachable(&self, id: MemberId);
+    fn lost_contact(&self, id: MemberId);
     /// How the last MsgSnap to `id` ended.
     fn snapshot_sent(&self, id: MemberId, ok: bool);
     /// The database to send behind a MsgSnap, as it is now.

@@ -236,7 +236,7 @@ impl<R: Reply> Replica<R> {
     }
 
     /// Messages to this member are being lost.
-    pub fn report_unreachable(&self, id: MemberId) {
+    pub fn report_lost_contact(&self, id: MemberId) {
         let _ = self.inbox.try_send(Event::Unreachable(id));
     }
 

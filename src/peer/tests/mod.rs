@@ -79,7 +79,7 @@ impl Local for Notes {
         self.note(Told::Step(Box::new(message)));
     }
 
-    fn unreachable(&self, id: MemberId) {
+    fn lost_contact(&self, id: MemberId) {
         self.note(Told::Unreachable(id));
     }
 
