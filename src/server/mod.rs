@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -311,12 +312,18 @@ impl Handler for Services {
             match speaks {
                 Speaks::Metrics => endpoints.answer_metrics(request).await,
                 Speaks::Both | Speaks::Http => endpoints.answer(request).await,
-                Speaks::Grpc => {
-                    let mut response = Response::new(Body::empty());
-                    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-                    response
-                }
+                Speaks::Grpc => not_grpc(&request),
             }
         })
     }
+}
+
+/// The response to a request of another content type than gRPC's, where nothing else is served.
+fn not_grpc<B>(request: &Request<B>) -> Response<Body> {
+    let content_type = request.headers().get(CONTENT_TYPE).map(|it| it.as_bytes());
+    let content_type = String::from_utf8_lossy(content_type.unwrap_or_default());
+    let text = format!("invalid gRPC request content-type {content_type:?}");
+    let mut response = Status::invalid_argument(text).into_http();
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }

@@ -135,6 +135,7 @@ pub struct Port<H> {
     /// For TLS, if the address takes it.
     acceptor: Option<Acceptor>,
     plain: bool,
+    http2_only: bool,
     ping_time_min: Duration,
     places: Places,
     stopped: latest::Receiver<bool>,
@@ -166,8 +167,8 @@ impl<H: Handler> Port<H> {
         }
         let (acceptor, plain) = (acceptor.filter(|_| opened.secure), opened.plain);
         let (env, places) = (env.clone(), settings.places.clone());
-        let ping_time_min = settings.ping_time_min;
-        Self { env, builder, handler, acceptor, plain, ping_time_min, places, stopped }
+        let Settings { http2_only, ping_time_min, .. } = *settings;
+        Self { env, builder, handler, acceptor, plain, http2_only, ping_time_min, places, stopped }
     }
 
     /// Accepts connections until the server stops.
@@ -237,31 +238,52 @@ impl<H: Handler> Port<H> {
                 })
             }
         });
-        let conn = TokioIo::new(wire);
-        let connection = self.builder.serve_connection_with_upgrades(conn, service);
+        let (conn, builder) = (TokioIo::new(wire), self.builder.clone());
+        // Where upgrades are served, the builder reads the version from the connection.
+        let ended = match self.http2_only {
+            true => {
+                let connection = builder.serve_connection(conn, service);
+                self.drive(connection, auto::Connection::graceful_shutdown, from, place).await
+            }
+            false => {
+                let connection = builder.serve_connection_with_upgrades(conn, service);
+                let leave = auto::UpgradeableConnection::graceful_shutdown;
+                self.drive(connection, leave, from, place).await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "client connection ended");
+        }
+    }
+
+    /// Serves a connection until it ends, asked to `leave` when the server stops or its place is needed.
+    async fn drive<C: Future<Output = Result<(), E>>, E>(
+        &mut self,
+        connection: C,
+        leave: impl FnOnce(Pin<&mut C>),
+        from: Option<SocketAddr>,
+        place: places::Place,
+    ) -> Result<(), E> {
         tokio::pin!(connection);
-        let ended = tokio::select! {
+        tokio::select! {
             biased; // Progress of the connection first; the signals are for idle ones.
             ended = connection.as_mut() => ended,
             () = stopped(&mut self.stopped) => {
-                connection.as_mut().graceful_shutdown();
+                leave(connection.as_mut());
                 connection.await
             }
             () = place.gives_way() => {
                 debug!(?from, "a client connection is closed: its place is needed");
                 if !place.standing().is_known() {
-                    return;
+                    return Ok(());
                 }
-                connection.as_mut().graceful_shutdown();
+                leave(connection.as_mut());
                 tokio::select! {
                     biased; // A connection that ends in time ends in order.
                     ended = connection.as_mut() => ended,
-                    () = self.env.sleep(limits::CONNECTION_LEAVE) => return,
+                    () = self.env.sleep(limits::CONNECTION_LEAVE) => Ok(()),
                 }
             }
-        };
-        if let Err(error) = ended {
-            debug!(%error, "client connection ended");
         }
     }
 

@@ -25,6 +25,10 @@ fn http_has_an_address_of_its_own_and_grpc_keeps_the_other() {
     assert!(answer.contains("\"revision\":\"2\""), "{answer}");
     assert_eq!(http.run(&["/health"]).stdout, r#"{"health":"true","reason":""}"#);
     assert_ne!(grpc.run(&["/health"]).code, Some(0), "HTTP is served where gRPC is");
+    let refused = grpc.run(&["/health", "--http2-prior-knowledge"]);
+    let fields: Vec<&str> = refused.stderr.lines().collect();
+    assert!(fields.contains(&"status 415") && fields.contains(&"grpc-status: 3"), "{refused:?}");
+    assert_eq!(refused.stdout, "");
 
     let release = Release::real();
     let etcdctl = |endpoint: &str| Etcdctl::new(&release, &[endpoint.to_owned()]);
