@@ -150,38 +150,47 @@ fn rotation(names: &[String], json: &str) -> Result<Rotation, String> {
                 .into());
         }
     }
-    let config: Value = serde_json::from_str(json)
-        .map_err(|error| format!("improperly formatted log rotation config: {error}"))?;
+    let config: Value = serde_json::from_str(json).map_err(|error| {
+        let why = match error.is_eof() {
+            true => "unexpected end of JSON input".to_owned(),
+            false => error.to_string(),
+        };
+        format!("improperly formatted log rotation config: {why}")
+    })?;
+    let invalid = |found: &str, into: &str| {
+        format!("invalid log rotation config: json: cannot unmarshal {found} into Go {into}")
+    };
     let Some(config) = config.as_object() else {
-        return Err("invalid log rotation config: it must be an object".into());
+        return Err(invalid(kind(&config), "value of type embed.logRotationConfig"));
     };
-    let invalid = |found: &str, key: &str, of: &str| {
-        format!(
-            "invalid log rotation config: json: cannot unmarshal {found} into Go struct field \
-             logRotationConfig.{key} of type {of}"
-        )
+    let number = |key: &str, value: &Value| {
+        let found = match value {
+            Value::Number(number) => match number.as_i64() {
+                // A negative limit counts as none.
+                Some(number) => return Ok(u64::try_from(number).unwrap_or(0)),
+                None => format!("number {number}"),
+            },
+            other => kind(other).to_owned(),
+        };
+        Err(invalid(&found, &format!("struct field logRotationConfig.Logger.{key} of type int")))
     };
-    let get = |key: &str| {
-        let found = config.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
-        found.map(|(_, value)| value).filter(|value| !value.is_null())
+    let flag = |key: &str, value: &Value| {
+        let into = || format!("struct field logRotationConfig.Logger.{key} of type bool");
+        value.as_bool().ok_or_else(|| invalid(kind(value), &into()))
     };
-    let number = |key: &str| match get(key) {
-        None => Ok(0),
-        Some(Value::Number(number)) if number.is_i64() => {
-            // Less than nothing is nothing.
-            Ok(u64::try_from(number.as_i64().unwrap_or(0)).unwrap_or(0))
+    let (mut megabytes, mut days, mut files) = (0, 0, 0);
+    let (mut compress, mut local_time) = (false, false);
+    for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
+        let key = name.to_ascii_lowercase();
+        match &*key {
+            "maxsize" => megabytes = number(&key, value)?,
+            "maxage" => days = number(&key, value)?,
+            "maxbackups" => files = number(&key, value)?,
+            "compress" => compress = flag(&key, value)?,
+            "localtime" => local_time = flag(&key, value)?,
+            _ => {}
         }
-        Some(Value::Number(number)) => Err(invalid(&format!("number {number}"), key, "int")),
-        Some(other) => Err(invalid(kind(other), key, "int")),
-    };
-    let limits = [number("maxsize")?, number("maxage")?, number("maxbackups")?];
-    let flag = |key: &str| match get(key) {
-        None => Ok(false),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(other) => Err(invalid(kind(other), key, "bool")),
-    };
-    let (compress, local_time) = (flag("compress")?, flag("localtime")?);
-    let [megabytes, days, files] = limits;
+    }
     let some = |count: u64| Some(count).filter(|count| *count > 0);
     Ok(Rotation {
         bytes_max: some(megabytes).unwrap_or(100).saturating_mul(1 << 20),
@@ -446,10 +455,18 @@ mod tests {
         assert_eq!(
             of("a", r#"{"maxsize": "a"}"#),
             Err("invalid log rotation config: json: cannot unmarshal string into Go struct field \
-                 logRotationConfig.maxsize of type int"
+                 logRotationConfig.Logger.maxsize of type int"
                 .into())
         );
-        let broken = of("a", "{x").expect_err("no JSON");
-        assert!(broken.starts_with("improperly formatted log rotation config: "), "{broken}");
+        assert_eq!(
+            of("a", "[]"),
+            Err("invalid log rotation config: json: cannot unmarshal array into Go value of type \
+                 embed.logRotationConfig"
+                .into())
+        );
+        let broken = |json| of("a", json).expect_err("no JSON");
+        let wanted = "improperly formatted log rotation config: ";
+        assert!(broken("{x").starts_with(wanted), "{}", broken("{x"));
+        assert_eq!(broken("{"), format!("{wanted}unexpected end of JSON input"));
     }
 }

@@ -87,7 +87,25 @@ const FILES: &[(&str, i32, &str)] = &[
     (
         "enable-log-rotation: true\nlog-outputs: [x]\nlog-rotation-config-json: '{\"maxsize\": \"x\"}'",
         1,
-        "cannot unmarshal string into Go struct field logRotationConfig.maxsize of type int",
+        "json: cannot unmarshal string into Go struct field logRotationConfig.Logger.maxsize of type \
+         int",
+    ),
+    (
+        "enable-log-rotation: true\nlog-outputs: [x]\nlog-rotation-config-json: '[]'",
+        1,
+        "invalid log rotation config: json: cannot unmarshal array into Go value of type \
+         embed.logRotationConfig",
+    ),
+    (
+        "enable-log-rotation: true\nlog-outputs: [x]\nlog-rotation-config-json: '{'",
+        1,
+        "improperly formatted log rotation config: unexpected end of JSON input",
+    ),
+    (
+        "enable-log-rotation: true\nlog-outputs: [x]\n\
+         log-rotation-config-json: '{\"compress\": 1, \"maxage\": \"x\"}'",
+        1,
+        "cannot unmarshal number into Go struct field logRotationConfig.Logger.compress of type bool",
     ),
     ("log-outputs: [/nowhere/x]", 1, "open /nowhere/x: no such file or directory"),
 ];
