@@ -467,7 +467,7 @@ fn a_real_etcd_knows_our_users_from_a_backup() {
     let mut etcd = Server::single(Kind::Etcd(release.etcd.clone()), &dir.path().join("etcd"), &[]);
     let (data, peer) = (etcd.data_dir.display().to_string(), etcd.peer_url());
     done(
-        &tool,
+        &Etcdctl::utility(&release),
         &format!(
             "snapshot restore {backup} --data-dir={data} --name=m0 --initial-cluster=m0={peer} \
          --initial-advertise-peer-urls={peer}"

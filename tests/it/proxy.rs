@@ -14,7 +14,7 @@ use super::crash::runtime;
 use super::curl::Curl;
 use super::etcdctl::{Etcdctl, Release};
 use super::names::{DOMAIN, NameServer, Record};
-use super::pki::{Authority, Subject};
+use super::pki::{Authority, Issued, Subject};
 use super::process::{Cluster, Kind, Server, etcd_program, free_port, scratch};
 
 /// The proxy that `arguments` describe, and its endpoint.
@@ -544,11 +544,25 @@ fn both_ends_are_secured() {
     assert_eq!(health, "{\"health\":\"true\",\"reason\":\"\"}");
 
     // A certificate for the calls of others must not name a user.
-    let named = [file("cert", &cert.cert), file("key", &cert.key), arguments[0].to_owned()];
-    let named: Vec<&str> = named.iter().map(String::as_str).collect();
-    let (_named, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &[server.client_url()], &named);
-    let health = Curl::new(format!("http://{endpoint}")).run(&["/health"]).stdout;
-    assert!(health.contains("cert has non empty Common Name (server)"), "{health}");
+    let nameless = ca.issue(dir.path(), "nameless", Subject::new("", &hosts, 2));
+    let shows = |issued: &Issued| {
+        [file("cert", &issued.cert), file("key", &issued.key), file("cacert", &ca.file)]
+    };
+    let (endpoints, nameless) = ([server.client_url()], shows(&nameless));
+    let nameless: Vec<&str> = nameless.iter().map(String::as_str).collect();
+    let (_proxy, endpoint) = grpc_proxy(Kind::Quorate, dir.path(), &endpoints, &nameless);
+    assert_eq!(etcdctl(&endpoint).run(&["get", "k"], "").stdout, "k\nv\n");
+    for kind in [Kind::Quorate, Kind::Etcd(etcd_program())] {
+        let [cert, key, ca] = shows(&cert);
+        let endpoints = format!("--endpoints={}", server.client_url());
+        let listen = format!("--listen-addr=127.0.0.1:{}", free_port());
+        let words = ["grpc-proxy", "start", &listen, &endpoints, &cert, &key, &ca];
+        let mut named = Server::proxy(kind, dir.path(), &words);
+        named.spawn();
+        assert_eq!(named.wait_exit().code(), Some(1));
+        let (output, wanted) = (named.output(), "cert has non empty Common Name (server)");
+        assert!(output.contains(wanted), "{output}");
+    }
 }
 
 #[test]

@@ -330,13 +330,18 @@ async fn the_calls_of_etcd_have_the_same_names() {
     server.start();
     let mut client = Client::connect(&server.endpoint()).await;
     client.kv.put(within(put("traced"), &parent(true))).await.expect("it is put");
-    let told = loop {
-        let told = collector.next().await;
-        if told.trace() == TRACE {
-            break told;
+    let mut spans = Vec::new();
+    while spans.len() < 2 {
+        let exported = collector.next().await;
+        if exported.trace() == TRACE {
+            assert_eq!(exported.service["service.name"], "etcd");
+            spans.push(exported.span);
         }
-    };
-    assert_eq!(told.service["service.name"], "etcd");
-    assert_eq!((&*told.span.name, told.span.kind), ("etcdserverpb.KV/Put", 2));
-    assert_eq!(hex(&told.span.parent_span_id), CALLER);
+    }
+    // Spans are exported in the order of their ends.
+    let [work, call] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((&*work.name, work.kind), ("put", 1));
+    assert_eq!((&*call.name, call.kind), ("etcdserverpb.KV/Put", 2));
+    assert_eq!(hex(&call.parent_span_id), CALLER);
+    assert_eq!(work.parent_span_id, call.span_id);
 }
