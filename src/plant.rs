@@ -41,7 +41,6 @@ faults! {
     LEASES_NOT_LOADED "leases-not-loaded", "a member that starts does not load the leases", "B09";
     FLUSH_SKIPPED "flush-skipped", "the log is cut although the state was not flushed", "B17";
     CONF_STATE_LEFT_OUT "conf-state-left-out", "the configuration is not stored with the entry that changes it", "B59";
-    ORPHAN_BEGINS_ANEW "orphan-begins-anew", "a state whose log is elsewhere is taken for a new member's", "";
     // Log.
     ACK_BEFORE_FSYNC "ack-before-fsync", "appends and votes are answered before they are on disk", "B34";
     LEADER_COUNTS_UNSYNCED "leader-counts-unsynced", "a leader counts its own entries before they are on disk", "B03";

@@ -59,7 +59,6 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("revoke-answered-from-the-head", "leases-are-revoked-among-many-writers", "headers"),
     ("given-up-round-takes-readers", "impatient-readers-ask-a-member-cut-off", "monotonic"),
     ("head-compaction-forgotten", "the-end-of-history", "past"),
-    ("orphan-begins-anew", "a-flag-is-forgotten-at-restart", "odd-starts"),
     ("client-without-certificate-served", "strangers-knock", "stranger"),
     ("client-cert-unchecked", "strangers-knock", "stranger"),
     ("revocations-ignored", "strangers-knock", "stranger"),

@@ -33,7 +33,6 @@ use crate::member::{CLUSTER_VERSION, InitialState, Inner, Member, Options};
 use crate::metrics::{ApplySeconds, Metrics};
 use crate::mvcc::Store;
 use crate::peer;
-use crate::plant;
 use crate::replica::{self, ReplicaConfig};
 use crate::types::{ClusterId, Index, MemberId, Term};
 use crate::wal::{self, Save, Wal};
@@ -56,7 +55,7 @@ enum Plan {
 fn decide(log: bool, used: bool, state: InitialState) -> Plan {
     match (log, used, state) {
         (true, _, _) => Plan::Restart,
-        (false, true, _) if !plant::ORPHAN_BEGINS_ANEW.is_planted() => Plan::Orphan,
+        (false, true, _) => Plan::Orphan,
         (false, _, InitialState::New) => Plan::Bootstrap,
         (false, _, InitialState::Existing) => Plan::Join,
     }
