@@ -209,7 +209,6 @@ pub fn status(printer: &Printer, all: &[At<StatusResponse>]) -> String {
             .line("Leader", response.leader)
             .line("IsLearner", response.is_learner)
             .line("RaftIndex", response.raft_index)
-            .line("RaftTerm", response.raft_term)
             .line("RaftAppliedIndex", response.raft_applied_index)
             .line("Errors", format_args!("[{}]", response.errors.join(" ")))
             .quoted("Endpoint", endpoint)

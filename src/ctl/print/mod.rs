@@ -108,7 +108,7 @@ impl Printer {
     pub fn lease_grant(&self, response: &LeaseGrantResponse) -> Printed {
         match self.format {
             Format::Json => self.line(&json::lease_grant(response)),
-            Format::Protobuf => Err(no_protobuf("LeaseGrantResponse")),
+            Format::Protobuf => self.header_bytes(response.header.as_ref()),
             _ => self.message("LeaseGrantResponse", response, simple::grant, fields::grant),
         }
     }
@@ -127,7 +127,7 @@ impl Printer {
     pub fn keep_alive(&self, response: &LeaseKeepAliveResponse) -> Printed {
         match self.format {
             Format::Json => self.line(&json::keep_alive(response)),
-            Format::Protobuf => Err(no_protobuf("LeaseKeepAliveResponse")),
+            Format::Protobuf => self.header_bytes(response.header.as_ref()),
             _ => {
                 let name = "LeaseKeepAliveResponse";
                 self.message(name, response, simple::keep_alive, fields::keep_alive)
@@ -138,7 +138,7 @@ impl Printer {
     pub fn time_to_live(&self, response: &LeaseTimeToLiveResponse, keys: bool) -> Printed {
         match self.format {
             Format::Json => self.line(&json::time_to_live(response)),
-            Format::Protobuf => Err(no_protobuf("LeaseTimeToLiveResponse")),
+            Format::Protobuf => self.header_bytes(response.header.as_ref()),
             _ => {
                 let simple = move |_: &Self, response: &_| simple::time_to_live(response, keys);
                 self.message("LeaseTimeToLiveResponse", response, simple, fields::time_to_live)
@@ -149,7 +149,7 @@ impl Printer {
     pub fn leases(&self, response: &LeaseLeasesResponse) -> Printed {
         match self.format {
             Format::Json => self.line(&json::leases(response)),
-            Format::Protobuf => Err(no_protobuf("LeaseLeasesResponse")),
+            Format::Protobuf => self.header_bytes(response.header.as_ref()),
             _ => self.message("LeaseLeasesResponse", response, simple::leases, fields::leases),
         }
     }
@@ -303,6 +303,13 @@ impl Printer {
         self.text(&format!("{text}\n"))
     }
 
+    /// The protobuf form of a response in which etcd's client library embeds the header: etcdctl takes it for
+    /// the header alone.
+    fn header_bytes(&self, header: Header<'_>) -> Printed {
+        let header = header.cloned().unwrap_or_default();
+        Ok(self.shell.out(&header.encode_to_vec())?)
+    }
+
     /// A message of package `etcdserverpb` in the formats of every message.
     fn message<T: Message>(
         &self,
@@ -342,7 +349,7 @@ impl Printer {
 pub(super) type Header<'a> = Option<&'a quorate_proto::etcdserverpb::ResponseHeader>;
 pub(super) type MemberParts<'a> = (Header<'a>, &'a [quorate_proto::etcdserverpb::Member]);
 
-/// Responses that etcd's client library wraps have no protobuf form in etcdctl.
+/// A response that etcd's client library wraps without its methods has no protobuf form in etcdctl.
 fn no_protobuf(name: &str) -> Exit {
     Exit::new(Exit::FEATURE, format!("marshal unsupported for type *clientv3.{name}"))
 }
