@@ -123,7 +123,7 @@ fn weigh_range(reader: Reader<'_>, request: &RangeRequest, bytes_max: u64) -> Re
 /// Carries out a txn on a batch. The caller ends the revision.
 pub(super) fn write(write: &mut Write<'_>, txn: &TxnRequest) -> Result<TxnResponse, Halt> {
     let path = decide(write.reader(), txn)?;
-    check(write.reader(), Some(write), txn, &path)?;
+    check(write.reader(), Some(write), txn, &path, &mut None)?;
     let mut response = execute(write, txn, &path)?;
     response.header = write.header();
     Ok(response)
@@ -138,7 +138,7 @@ pub(super) struct Chosen<'a> {
 /// Decides a txn that only reads.
 pub(super) fn choose<'a>(reader: Reader<'_>, txn: &'a TxnRequest) -> Result<Chosen<'a>, Halt> {
     let path = decide(reader, txn)?;
-    check(reader, None, txn, &path)?;
+    check(reader, None, txn, &path, &mut None)?;
     let ranges = branch(txn, path.succeeded).iter().filter_map(|op| match &op.request {
         Some(Request::RequestRange(range)) => Some(range),
         _ => None,
@@ -234,11 +234,16 @@ fn matches(compare: &Compare, kv: KvRef<'_>) -> bool {
 }
 
 /// Refuses what the chosen path cannot do, judged on the state before the txn.
-fn check(
+///
+/// `emptied` is the lowest key from which on the operations so far delete every key. Only such a delete may
+/// precede a put of the same key (see [`super::overlaps`]), and a put that inherits finds nothing then. etcd
+/// 3.7.3 misses this case here and panics when it carries the put out, on every member.
+fn check<'t>(
     reader: Reader<'_>,
     write: Option<&Write<'_>>,
-    txn: &TxnRequest,
+    txn: &'t TxnRequest,
     path: &Path,
+    emptied: &mut Option<&'t Bytes>,
 ) -> Result<(), Halt> {
     let mut nested = path.nested.iter();
     for op in branch(txn, path.succeeded) {
@@ -247,10 +252,20 @@ fn check(
             (Some(Request::RequestRange(range)), _) => check_revision(reader, range.revision)?,
             (Some(Request::RequestTxn(txn)), _) => {
                 let path = nested.next().expect("the path was decided on the same txn");
-                check(reader, write, txn, path)?;
+                check(reader, write, txn, path, emptied)?;
             }
-            (Some(Request::RequestPut(put)), Some(write)) => write.check_put(put)?,
-            (Some(Request::RequestDeleteRange(_)), Some(_)) | (None, _) => {}
+            (Some(Request::RequestPut(put)), Some(write)) => {
+                write.check_put(put)?;
+                let inherits = put.ignore_value || put.ignore_lease;
+                if inherits && emptied.is_some_and(|from| *from <= put.key) {
+                    return Err(Refused::KeyNotFound.into());
+                }
+            }
+            (Some(Request::RequestDeleteRange(delete)), Some(_)) => {
+                let from = Some(&delete.key).filter(|_| delete.range_end[..] == [0]);
+                *emptied = (*emptied).into_iter().chain(from).min();
+            }
+            (None, _) => {}
             (Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)), None) => {
                 return Err(Fatal::new("txn", "a txn that writes came by the way for reads").into());
             }

@@ -93,7 +93,7 @@ impl Model {
 
     pub fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Refused> {
         let mut draft = self.draft();
-        draft.check(request)?;
+        draft.check(request, &mut Vec::new())?;
         let mut response = draft.execute(request);
         response.header = header(draft.revision());
         let Draft { state, events, .. } = draft;
@@ -281,11 +281,23 @@ impl Draft<'_> {
         kvs.iter().all(|kv| one(compare, kv))
     }
 
-    fn check(&self, txn: &TxnRequest) -> Result<(), Refused> {
+    /// `deletes` are those before it.
+    fn check<'t>(
+        &self,
+        txn: &'t TxnRequest,
+        deletes: &mut Vec<&'t DeleteRangeRequest>,
+    ) -> Result<(), Refused> {
         for op in self.branch(txn).1 {
             match &op.request {
-                Some(Request::RequestPut(put)) => self.check_put(put)?,
-                Some(Request::RequestTxn(txn)) => self.check(txn)?,
+                Some(Request::RequestPut(put)) => {
+                    self.check_put(put)?;
+                    let deleted = deletes.iter().any(|d| within(&put.key, &d.key, &d.range_end));
+                    if deleted && (put.ignore_value || put.ignore_lease) {
+                        return Err(Refused::KeyNotFound);
+                    }
+                }
+                Some(Request::RequestDeleteRange(delete)) => deletes.push(delete),
+                Some(Request::RequestTxn(txn)) => self.check(txn, deletes)?,
                 Some(Request::RequestRange(range)) if range.revision > self.model.revision() => {
                     return Err(Refused::FutureRevision);
                 }
