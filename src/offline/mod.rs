@@ -12,6 +12,7 @@ mod snapshot;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::help::ETCD_VERSION;
 use crate::config::pflag::{Flags, Kind};
 use crate::env::Disk;
 pub use restore::{Restore, RestoreError};
@@ -90,7 +91,9 @@ pub fn run(arguments: &[String], disk: &Arc<dyn Disk>) -> Result<String, Failure
         [] | ["help" | "-h" | "--help", ..] => Ok(USAGE.into()),
         ["version"] => {
             let version = env!("CARGO_PKG_VERSION");
-            Ok(format!("quorateutl version: {version}\nAPI version: {API_VERSION}\n"))
+            Ok(format!(
+                "quorateutl version: {version}\netcdutl version: {ETCD_VERSION}\nAPI version: {API_VERSION}\n"
+            ))
         }
         ["snapshot", "status", file] if !file.starts_with('-') => {
             let status = snapshot::status(&**disk, Path::new(file));

@@ -11,6 +11,8 @@
     reason = "a program is of the real world"
 )]
 
+mod container;
+mod healthcheck;
 mod heap;
 mod logs;
 mod notify;
@@ -36,6 +38,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::container::Start;
 use self::logs::Outputs;
 
 /// It records which code holds memory, and returns what a large answer took.
@@ -52,18 +55,25 @@ pub static ALLOCATOR_SETTINGS: &[u8] =
 const LINGER: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<String> =
-        env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    // In an image whose entry point is this program, etcd's documented commands begin with a path.
-    if arguments.first().is_some_and(|word| matches!(&**word, "etcd" | "/usr/local/bin/etcd")) {
-        arguments.remove(0);
-    }
-    if arguments.first().is_some_and(|word| quorate::proxy::is_command(word)) {
-        return proxy::main(&arguments);
-    }
     let variables: Vec<(String, String)> = env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let arguments = match container::decide(arguments, &variables) {
+        Start::Server(arguments) => arguments,
+        Start::Other { program, arguments } => {
+            return container::become_other(&program, &arguments);
+        }
+        Start::Health(path) => return healthcheck::main(&path, &variables),
+        Start::Refused(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.first().is_some_and(|word| quorate::proxy::is_command(word)) {
+        return proxy::main(&arguments);
+    }
     match config::parse(&arguments, &variables, |path| std::fs::read_to_string(path)) {
         Ok((Command::Print(text), _)) => print(&text),
         Ok((Command::Run(config), notices)) => {
