@@ -12,6 +12,11 @@ use quorate_fuzz::{TARGETS, Target, coverage, find};
 static TARGET: OnceLock<&'static Target> = OnceLock::new();
 
 fn target() -> &'static Target {
+    // Targets run on one thread, this one, as planted faults do.
+    #[cfg(feature = "plant")]
+    if let Ok(fault) = env::var("FUZZ_PLANT") {
+        quorate::plant::set(Some(&fault));
+    }
     let name = env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
     find(&name).unwrap_or_else(|| panic!("there is no fuzz target {name}"))
 }

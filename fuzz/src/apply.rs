@@ -312,7 +312,7 @@ pub fn run(input: &[u8]) {
     let place = Place::mem_env().expect("an environment in memory");
     let running = Some(open(&place));
     let mut world = World { place, running, model: Model::new(), log: Vec::new(), flushed: 0 };
-    for step in steps.into_iter().take(48) {
+    for step in steps.into_iter().take(64) {
         world.step(step);
     }
     let all = RangeRequest { key: b"\0"[..].into(), range_end: b"\0"[..].into(), ..<_>::default() };

@@ -44,6 +44,7 @@ macro_rules! targets {
 targets! {
     "wal_bytes": log::bytes / byte_seeds,
     "wal_power": log::power / power_seeds,
+    "wal_damage": log::damage / damage_seeds,
     "bbolt": trees::run / seeds,
     "rows": rows::run / seeds,
     "apply": apply::run / seeds,

@@ -81,6 +81,45 @@ enum Action {
     PowerCut,
 }
 
+/// A log that was closed, and one bit of it.
+#[derive(Arbitrary, Debug)]
+struct Decay {
+    steps: Vec<Action>,
+    segment: u8,
+    bit: u32,
+}
+
+/// A bit that flips in what was durable is refused, or is one that means nothing.
+pub fn damage(input: &[u8]) {
+    let Some(Decay { steps, segment, bit }) = structured(input) else { return };
+    let mut log = World::new();
+    for action in steps.into_iter().take(40).filter(|action| !matches!(action, Action::PowerCut)) {
+        assert!(log.step(&step(action)), "the disk works");
+    }
+    assert!(log.reopen(), "the log is whole");
+    let disk = log.disk.fork();
+    let marks = Wal::snapshots(&disk, Path::new(DIR), SMALL).expect("the log is whole");
+    let newest = at(marks.iter().map(|mark| mark.index).max().unwrap_or_default());
+    let (_, whole) = open(&disk.fork(), newest.clone()).expect("the log is whole");
+    let names = Disk::list(&disk, Path::new(DIR)).expect("the folder is there");
+    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".wal")).collect();
+    let path = Path::new(DIR).join(segments[usize::from(segment) % segments.len()]);
+    let mut data = disk.read(&path);
+    let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let bit = bit as usize % (used * 8);
+    data[bit / 8] ^= 1 << (bit % 8);
+    disk.put(&path, data);
+    match open(&disk, newest) {
+        Ok((_, found)) => assert_eq!(found, whole, "bit {bit} of {}", path.display()),
+        Err(WalError::Damaged { .. } | WalError::Unfit { .. }) => {}
+        Err(other) => panic!("bit {bit} of {}: {other}", path.display()),
+    }
+}
+
+pub fn damage_seeds() -> Vec<Vec<u8>> {
+    noises()
+}
+
 /// Any history with power cuts keeps what was acknowledged.
 pub fn power(input: &[u8]) {
     let Some(lives) = structured::<Vec<Life>>(input) else { return };
