@@ -1,0 +1,131 @@
+//! The store behind the calls: its directory, its quota, its version.
+
+use super::*;
+
+/// The flag was forgotten, or a disk is not mounted: an empty store would serve as a new cluster.
+#[test]
+fn a_used_data_directory_without_its_log_is_not_begun_anew() {
+    let (dir, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    // A runtime each: the directory is locked until the last task of a server has ended.
+    let run = |wal_dir: Option<&Path>| -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let port = "127.0.0.1:0".parse().expect("an address");
+            let mut member = MemberOptions::single("edge", dir.path(), port);
+            member.wal_segment_bytes = 8 << 20;
+            member.wal_dir = wal_dir.map(Path::to_owned);
+            let server = Server::start(env(), Options::new(member, vec![port])).await;
+            server.map_err(|fatal| fatal.to_string())?.shutdown().await;
+            Ok(())
+        })
+    };
+    let apart = logs.path().join("wal");
+    assert_eq!(run(Some(&apart)), Ok(()));
+    let refused = run(None).expect_err("it is refused");
+    let wanted = format!("whose log was in {}, and there is no log in", apart.display());
+    assert!(refused.contains(&wanted) && refused.contains("--wal-dir"), "{refused}");
+    assert_eq!(run(Some(&apart)), Ok(()), "nothing was changed by the refused start");
+    std::fs::remove_dir_all(&apart).expect("it can be removed");
+    let refused = run(Some(&apart)).expect_err("it is refused");
+    assert!(refused.contains("its log is gone"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_leases_and_puts_but_not_reads() {
+    let world = World::new(|member| member.quota_bytes = Some(1)).await;
+    let full = (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded".to_owned());
+    assert_eq!(refusal(world.kv().put(PutRequest::default()).await), full, "before the empty key");
+    let grant = LeaseGrantRequest { id: 1, ttl: 9_000_000_001 };
+    assert_eq!(refusal(world.lease().lease_grant(grant).await), full, "before the time to live");
+    let read = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    world.kv().range(read).await.expect("reads go on");
+    let health = world.get("/health").await;
+    assert!(health.contains(r#"{"health":"false","reason":"ALARM NOSPACE"}"#), "{health}");
+}
+
+/// As etcd counts since 3.7.1: the dearer branch, txns in it included.
+#[tokio::test]
+async fn what_a_txns_txns_write_counts_against_the_quota() {
+    let quota = limits::STORE_BYTES_MIN + 5_000;
+    let world = World::new(|member| member.quota_bytes = Some(quota)).await;
+    let mut kv = world.kv();
+    let txn =
+        |op| TxnRequest { success: vec![RequestOp { request: Some(op) }], ..Default::default() };
+    let nested = |size| {
+        txn(request_op::Request::RequestTxn(txn(request_op::Request::RequestPut(put(size)))))
+    };
+    kv.txn(nested(1_000)).await.expect("it fits");
+    let full = (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded".to_owned());
+    assert_eq!(refusal(kv.txn(nested(4_500)).await), full);
+}
+
+/// etcd waits until an operator defragments and disarms.
+#[tokio::test]
+async fn a_full_store_that_was_emptied_takes_writes_again_by_itself() {
+    let world = World::new(|member| {
+        member.quota_bytes = Some(100_000);
+        member.request_bytes_max = 10_000;
+        member.txn_ops_max = 16;
+    })
+    .await;
+    let mut kv = world.kv();
+    let mut revision = 0;
+    let full = loop {
+        match kv.put(put(8_000)).await {
+            Ok(answer) => revision = answer.into_inner().header.map_or(0, |header| header.revision),
+            Err(status) => break (status.code(), status.message().to_owned()),
+        }
+        assert!(revision < 20, "more was taken than the quota allows");
+    };
+    assert_eq!(full.1, "etcdserver: mvcc: database space exceeded");
+    let txn =
+        |op| TxnRequest { success: vec![RequestOp { request: Some(op) }], ..Default::default() };
+    let puts = txn(request_op::Request::RequestPut(put(1)));
+    assert_eq!(refusal(kv.txn(puts).await), full, "a txn with a put");
+    let reads = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    kv.txn(txn(request_op::Request::RequestRange(reads))).await.expect("a txn that only reads");
+    let delete = DeleteRangeRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+    kv.delete_range(delete).await.expect("deletes are served");
+    let compact = CompactionRequest { revision: revision + 1, physical: true };
+    kv.compact(compact).await.expect("compactions are served");
+    let mut tries = 0;
+    while let Err(status) = kv.put(put(8_000)).await {
+        assert_eq!((status.code(), status.message().to_owned()), full);
+        tries += 1;
+        assert!(tries < 10_000, "the alarm stays");
+    }
+    let health = world.get("/health").await;
+    assert!(health.contains(r#"{"health":"true","reason":""}"#), "{health}");
+}
+
+#[tokio::test]
+async fn a_downgrade_is_begun_and_cancelled_in_etcds_words() {
+    use DowngradeAction::{Cancel, Enable, Validate};
+    let world = World::new(|_| {}).await;
+    let mut service = MaintenanceClient::new(world.channel.clone());
+    // The leader decides the cluster's version when it has begun.
+    while world.get("/version").await.contains("not_decided") {}
+    let mut ask = async |action: DowngradeAction, version: &str| {
+        let request = DowngradeRequest { action: action as i32, version: version.into() };
+        match service.downgrade(request).await {
+            Ok(answer) => answer.into_inner().version,
+            Err(status) => format!("{:?} {}", status.code(), status.message()),
+        }
+    };
+    let format = "InvalidArgument etcdserver: wrong downgrade target version format";
+    let target = "InvalidArgument etcdserver: invalid downgrade target version";
+    let running = "FailedPrecondition etcdserver: cluster has a downgrade job in progress";
+    assert_eq!(ask(Validate, "three").await, format);
+    assert_eq!(ask(Validate, "3.5").await, target);
+    assert_eq!(ask(Enable, "3.7.0").await, target);
+    assert_eq!(ask(Cancel, "").await, "3.7", "there is nothing to cancel");
+    assert_eq!(ask(Validate, "3.6").await, "3.7");
+    assert_eq!(ask(Enable, "3.6.0").await, "3.7");
+    let again = ask(Enable, "3.6").await;
+    assert!(again == running || again == target, "before the version follows or after it: {again}");
+    let version = |told: &str| format!("\"etcdcluster\":\"{told}\",\"storage\":\"{told}\"");
+    wait_for(&world, "/version", &version("3.6.0")).await;
+    assert_eq!(ask(Validate, "3.5").await, running);
+    assert_eq!(ask(Cancel, "").await, "3.6");
+    wait_for(&world, "/version", &version("3.7.0")).await;
+}
