@@ -117,9 +117,54 @@ fn decimal(whole: impl std::fmt::Display, fraction: u32, digits: usize) -> Strin
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// The system's text for an error as Go has it: without a capital and a number.
+pub fn go_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// A size as the Go package `humanize` writes it: steps of 1000, a decimal below ten.
+pub fn humanize(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 10 {
+        return format!("{bytes} B");
+    }
+    let (mut unit, mut scale) = (0, 1.0);
+    while unit + 1 < UNITS.len() && bytes as f64 / scale >= 1000.0 {
+        (unit, scale) = (unit + 1, scale * 1000.0);
+    }
+    let value = (bytes as f64 / scale * 10.0 + 0.5).floor() / 10.0;
+    let digits = usize::from(value < 10.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_written_as_humanize_does() {
+        let check = |bytes, text: &str| assert_eq!(humanize(bytes), text, "{bytes}");
+        check(0, "0 B");
+        check(9, "9 B");
+        check(10, "10 B");
+        check(999, "999 B");
+        check(1_000, "1.0 kB");
+        check(9_949, "9.9 kB");
+        check(9_950, "10 kB");
+        check(20_480, "20 kB");
+        check(2_147_483_648, "2.1 GB");
+        check(u64::MAX, "18 EB");
+    }
+
+    #[test]
+    fn errors_of_the_system_are_those_of_go() {
+        let error = std::io::Error::from_raw_os_error(2);
+        assert_eq!(go_error(&error), "no such file or directory");
+    }
 
     #[test]
     fn days_are_dates() {

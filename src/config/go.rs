@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::ConfigError;
+use crate::codec;
 
 /// A command line, split into flags.
 #[derive(Debug, Default)]
@@ -185,11 +186,7 @@ pub(crate) fn bare_uint_as<T: TryFrom<u64>>(text: &str) -> Result<T, Why> {
 
 /// Go's text for a file that cannot be opened or read.
 pub(crate) fn file_error(what: &str, path: &str, error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
-    format!("{what} {path}: {}{}", first.into_iter().collect::<String>(), letters.as_str())
+    format!("{what} {path}: {}", codec::go_error(error))
 }
 
 /// Go's `%q`, near enough for what people type.

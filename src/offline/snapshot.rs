@@ -11,6 +11,7 @@ use prost::Message as _;
 use quorate_proto::mvccpb::KeyValue;
 
 use crate::bbolt::{Database, Seal, check_seal};
+use crate::codec::humanize;
 use crate::env::{Disk, Open};
 
 const KEY_BUCKET: &[u8] = b"key";
@@ -32,7 +33,7 @@ pub struct Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { hash, revision, total_keys, total_bytes, version } = self;
-        write!(f, "{hash:x}, {revision}, {total_keys}, {}, {version}", human(*total_bytes))
+        write!(f, "{hash:x}, {revision}, {total_keys}, {}, {version}", humanize(*total_bytes))
     }
 }
 
@@ -79,33 +80,9 @@ fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// SI units with two digits at least, as etcdutl shows sizes.
-fn human(bytes: u64) -> String {
-    if bytes < 10 {
-        return format!("{bytes} B");
-    }
-    let (mut value, mut units) = (bytes as f64, ["B", "kB", "MB", "GB", "TB", "PB", "EB"].iter());
-    let mut unit = units.next().expect("there are seven");
-    while value >= 1000.0 {
-        value /= 1000.0;
-        unit = units.next().expect("u64 ends at 18 EB");
-    }
-    let value = (value * 10.0 + 0.5).floor() / 10.0;
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_shown_as_etcdutl_shows_them() {
-        let shown: Vec<_> =
-            [0, 9, 10, 999, 1000, 20_480, 9_949, 9_950, 2_147_483_648].map(human).into();
-        let wanted =
-            ["0 B", "9 B", "10 B", "999 B", "1.0 kB", "20 kB", "9.9 kB", "10 kB", "2.1 GB"];
-        assert_eq!(shown, wanted);
-    }
 
     #[test]
     fn keys_live_until_their_tombstone() {

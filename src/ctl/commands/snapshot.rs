@@ -6,11 +6,10 @@ use std::path::Path;
 use quorate_proto::etcdserverpb::SnapshotRequest;
 
 use crate::client::Client;
-use crate::codec::go_duration;
+use crate::codec::{go_duration, humanize};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Target, text};
 use crate::ctl::exit::Exit;
-use crate::ctl::print::table::size_text;
 use crate::env::Open;
 
 /// A snapshot is a number of sectors and a SHA-256 of them.
@@ -103,7 +102,7 @@ async fn fetch(context: &Context, file: &str) -> Result<String, String> {
         "ts": crate::codec::timestamp(context.env.wall()),
         "msg": "fetched snapshot",
         "endpoint": target.endpoints[0],
-        "size": size_text(i64::try_from(size).unwrap_or(i64::MAX)),
+        "size": humanize(size),
         "took": go_duration(context.env.now() - began),
         "etcd-version": version,
     });
@@ -121,11 +120,10 @@ fn folder(file: &str) -> &Path {
 /// A line that replaces the one before it: what was written, how fast, and how long the rest will take.
 fn progress(written: u64, remaining: u64, took: std::time::Duration) -> String {
     let rate = written as f64 / took.as_secs_f64().max(0.001);
-    let size = |bytes: u64| size_text(i64::try_from(bytes).unwrap_or(i64::MAX));
     let rest = (remaining as f64 / rate.max(1.0)).ceil();
     let percent = written * 100 / (written + remaining).max(1);
-    let (done, all) = (size(written), size(written + remaining));
-    format!("\r{percent:3}% {done} of {all}, {}/s, {rest:.0}s left   ", size(rate as u64))
+    let (done, all) = (humanize(written), humanize(written + remaining));
+    format!("\r{percent:3}% {done} of {all}, {}/s, {rest:.0}s left   ", humanize(rate as u64))
 }
 
 #[cfg(test)]

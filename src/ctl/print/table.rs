@@ -3,6 +3,7 @@
 use quorate_proto::etcdserverpb::{HashKvResponse, MemberListResponse, StatusResponse};
 
 use super::{At, Health};
+use crate::codec::humanize;
 
 pub struct Table {
     header: Vec<&'static str>,
@@ -58,6 +59,8 @@ pub fn status(all: &[At<StatusResponse>]) -> Table {
         let (size, in_use) = (response.db_size, response.db_size_in_use);
         let unused = in_use.saturating_mul(100).checked_div(size).map_or(0, |used| 100 - used);
         let downgrade = response.downgrade_info.clone().unwrap_or_default();
+        // Sizes that are not set are -1, which etcdctl converts to an unsigned number.
+        let size_text = |bytes: i64| humanize(bytes as u64);
         vec![
             endpoint.clone(),
             format!("{id:x}"),
@@ -120,38 +123,9 @@ impl Table {
     }
 }
 
-/// A size as the Go package `humanize` writes it: steps of 1000, a decimal below ten.
-pub fn size_text(bytes: i64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    // Unset sizes are -1, which etcdctl converts to an unsigned number.
-    let bytes = bytes as u64;
-    if bytes < 10 {
-        return format!("{bytes} B");
-    }
-    let (mut unit, mut scale) = (0, 1.0);
-    while unit + 1 < UNITS.len() && bytes as f64 / scale >= 1000.0 {
-        (unit, scale) = (unit + 1, scale * 1000.0);
-    }
-    let value = (bytes as f64 / scale * 10.0 + 0.5).floor() / 10.0;
-    let digits = usize::from(value < 10.0);
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_written_as_humanize_does() {
-        let check = |bytes, text: &str| assert_eq!(size_text(bytes), text, "{bytes}");
-        check(0, "0 B");
-        check(9, "9 B");
-        check(999, "999 B");
-        check(1_000, "1.0 kB");
-        check(20_480, "20 kB");
-        check(2_147_483_648, "2.1 GB");
-        check(-1, "18 EB");
-    }
 
     #[test]
     fn cells_stand_in_a_frame() {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::apply::{Notice, StateMachine};
+use crate::codec;
 use crate::env::{BoxFuture, Env};
 use crate::error::Fatal;
 use crate::limits;
@@ -147,11 +148,13 @@ impl Applier {
         let bytes = self.store.live_bytes();
         info!(
             compact_revision = revision.0,
-            ?took,
+            took = codec::go_duration(took),
             number_of_keys_compacted = std::mem::take(&mut self.compacted_keys),
             hash = self.hashes.at(revision).map(|hash| hash.hash),
             current_db_size_bytes = bytes,
+            current_db_size = codec::humanize(bytes),
             current_db_size_in_use_bytes = bytes,
+            current_db_size_in_use = codec::humanize(bytes),
             "finished scheduled compaction"
         );
     }
