@@ -251,6 +251,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Creates `dir` and its parents, readable by the owner only (0700), and makes their names durable:
     /// a log that is synced is worth nothing in a folder that is lost.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// The permissions of a folder, nine bits; `None` where there are none.
+    fn folder_mode(&self, _dir: &Path) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
     /// Makes the folder's entries (creations, renames, removals) durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of `path` (created if absent) until the guard is dropped.

@@ -9,7 +9,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -344,6 +344,10 @@ impl Disk for FileSystem {
         }
         // The parent of a relative path of one name is called by no name.
         self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+    }
+
+    fn folder_mode(&self, dir: &Path) -> io::Result<Option<u32>> {
+        Ok(Some(fs::metadata(dir)?.permissions().mode() & 0o777))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! The start of a member: a table decides, by what is found on disk, whether it begins a cluster, joins one or
 //! restarts. The rest is the same for all: the entries of the log go through the applier.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::Metadata;
@@ -12,6 +11,7 @@ use tracing::{info, warn};
 
 use super::alone;
 use super::first::NewCluster;
+use super::folders;
 use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::owner::{Found, Owner};
@@ -326,8 +326,9 @@ impl Ground {
         let applied = store.applied();
         let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
         let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;
-        if let Some(repair) = &recovered.repaired {
-            warn!(?repair, "cut an unfinished write off the end of the log");
+        if let Some(wal::Repair { file, offset, bytes, broken }) = &recovered.repaired {
+            let (path, copy) = (file.display(), broken.display());
+            warn!(%path, offset, bytes, %copy, "cut an unfinished write off the end of the log");
         }
         let id = MemberId(recovered.metadata.node_id);
         let cluster = ClusterId(recovered.metadata.cluster_id);
@@ -445,23 +446,8 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
 
 /// Creates the folders, takes the lock and removes what an interrupted transfer left.
 fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
-    for dir in [options.data_dir.clone(), options.member_dir(), options.snap_dir()] {
-        let failed = |error: std::io::Error| {
-            let why = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-                _ => error.to_string(),
-            };
-            let why = format!("mkdir {}: {why}", dir.display());
-            Fatal::new("cannot access data directory", why)
-        };
-        disk.create_dir_all(&dir).map_err(failed)?;
-        make_durable(disk, &dir).map_err(failed)?;
-    }
-    if let Some(parent) = options.wal_dir().parent() {
-        let failed = |e| Fatal::new(format!("creating {}", parent.display()), e);
-        disk.create_dir_all(parent).map_err(failed)?;
-        make_durable(disk, parent).map_err(failed)?;
-    }
+    let folders = [options.data_dir.clone(), options.member_dir(), options.snap_dir()];
+    folders::create(disk, &folders, &options.wal_dir())?;
     let path = options.member_dir().join("lock");
     let lock = disk.lock(&path).map_err(|error| {
         let what = match error.kind() {
@@ -478,22 +464,6 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     peer::remove_leftovers(disk, &options.snap_dir())
         .map_err(|e| Fatal::new("clearing unfinished snapshots", e))?;
     Ok(lock)
-}
-
-/// Syncs the folders above `dir`, each of which names the next: a durable log in a folder that is not durable
-/// would be lost after a power cut. Existing folders are synced too: an earlier start may have created them and
-/// been killed before it synced.
-fn make_durable(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
-    for folder in dir.ancestors().skip(1) {
-        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        match disk.sync_dir(here) {
-            Ok(()) => {}
-            // Folders far above may belong to another user; they existed before.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn wal_options(options: &Options) -> wal::Options {
