@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::certificate::Names;
 use super::files::{Contents, End, Reloading};
 use super::verify::Clients;
-use super::{ClientName, Settings, TlsError, origin};
+use super::{ClientName, Settings, TlsError, origin, reason};
 use crate::env::{BoxConn, Disk, Env};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
@@ -88,7 +88,7 @@ impl Acceptor {
         from: Option<SocketAddr>,
     ) -> Result<Accepted, Rejected> {
         let inner = &*self.0;
-        let mut server_name = None;
+        let mut server_name = String::new();
         let handshake = inner.handshake(conn, from, &mut server_name);
         let shaken = inner.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
         let why = match shaken {
@@ -127,16 +127,17 @@ impl Inner {
         &self,
         conn: BoxConn,
         from: Option<SocketAddr>,
-        server_name: &mut Option<String>,
+        server_name: &mut String,
     ) -> Result<Accepted, Why> {
         let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), conn).await;
         let hello = greeted.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => Why::Gone,
-            _ => error.into(),
+            _ => Why::Failed(reason::text(&error)),
         })?;
-        *server_name = hello.client_hello().server_name().map(str::to_owned);
+        *server_name = hello.client_hello().server_name().unwrap_or_default().to_owned();
         let config = self.configs.current().await?;
-        let stream = hello.into_stream(config).await?;
+        let stream = hello.into_stream(config).await;
+        let stream = stream.map_err(|error| Why::Failed(reason::text(&error)))?;
         let names = names(&stream);
         if let (true, Some(names), Some(from)) = (self.asks_origin, &names, from) {
             origin::check(&self.env, names, from.ip()).await?;
@@ -175,7 +176,7 @@ fn config(
     };
     let mut config = builder
         .with_single_cert(pair.chain()?, pair.private_key()?)
-        .map_err(|error| pair.bad(&mismatch(&error)))?;
+        .map_err(|error| pair.refused(&error))?;
     config.alpn_protocols = match port {
         Port::Client => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Port::Peer => vec![b"http/1.1".to_vec()],
@@ -183,14 +184,6 @@ fn config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
-}
-
-/// Go's words for a key that is another certificate's.
-pub(super) fn mismatch(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(_) => "tls: private key does not match public key".into(),
-        error => error.to_string(),
-    }
 }
 
 /// The environment's wall clock, by which certificates are valid or not.

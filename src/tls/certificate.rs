@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::asn1_rs::Any;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Version;
 
@@ -25,6 +27,30 @@ pub(super) enum Usage {
 pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     rest.is_empty().then_some(certificate)
+}
+
+/// The public key in the first certificate of a PEM file, as PEM; `None` where there is no certificate.
+pub fn public_key(file: &[u8]) -> Option<String> {
+    let der = CertificateDer::from_pem_slice(file).ok()?;
+    Some(super::pem("PUBLIC KEY", parse(&der)?.public_key().raw))
+}
+
+/// Why the TLS library cannot sign with the key of this certificate, if that is so.
+pub(super) fn unserved_key(der: &[u8]) -> Option<String> {
+    const RSA_BITS_MIN: usize = 2048;
+    const P521: &str = "1.3.132.0.35";
+    let key = parse(der)?.tbs_certificate.subject_pki;
+    match key.parsed().ok()? {
+        PublicKey::RSA(rsa) if rsa.key_size() < RSA_BITS_MIN => Some(format!(
+            "RSA keys below {RSA_BITS_MIN} bits are not served, and this one has {}",
+            rsa.key_size()
+        )),
+        PublicKey::EC(_) => {
+            let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            (curve.to_id_string() == P521).then(|| "keys on the curve P-521 are not served".into())
+        }
+        _ => None,
+    }
 }
 
 /// The names of a certificate.

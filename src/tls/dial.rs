@@ -9,11 +9,11 @@ use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::accept::{Clock, mismatch};
+use super::accept::Clock;
 use super::certificate::Names;
 use super::files::{Contents, End, Pair, Reloading};
 use super::verify::{Anybody, Servers};
-use super::{Settings, TlsError};
+use super::{Settings, TlsError, reason};
 use crate::env::{BoxConn, Disk, Env};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
@@ -51,7 +51,8 @@ impl Dialer {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let handshake = TlsConnector::from(config).connect(name, conn);
         match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(stream) => Ok(Box::new(stream?)),
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(io::Error::new(error.kind(), reason::text(&error))),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out")),
         }
     }
@@ -82,7 +83,7 @@ fn config(
     let mut config = match &contents.pair {
         Some(pair) => builder
             .with_client_auth_cert(pair.chain()?, pair.private_key()?)
-            .map_err(|error| pair.bad(&mismatch(&error)))?,
+            .map_err(|error| pair.refused(&error))?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols;

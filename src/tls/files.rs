@@ -10,7 +10,7 @@ use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
 
-use super::{Settings, TlsError, is_given};
+use super::{Settings, TlsError, certificate, is_given};
 use crate::env::{Disk, Env, Open, Work};
 use crate::limits::{TLS_FILE_BYTES_MAX, TLS_FILES_FRESH};
 
@@ -81,6 +81,16 @@ impl Pair {
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| self.bad(&format!("tls: failed to find a private key: {error}")))
+    }
+
+    /// Why the TLS library does not take this pair, in Go's words for a key that is another certificate's.
+    pub fn refused(&self, error: &rustls::Error) -> TlsError {
+        if let rustls::Error::InconsistentKeys(_) = error {
+            return self.bad("tls: private key does not match public key");
+        }
+        let chain = self.chain().unwrap_or_default();
+        let unserved = chain.first().and_then(|der| certificate::unserved_key(der));
+        self.bad(&unserved.unwrap_or_else(|| error.to_string()))
     }
 
     /// What is wrong with this pair.

@@ -20,7 +20,7 @@
 //!
 //! Reading order: this file (settings), [`target`] (where a URL leads), `suites` (versions, cipher
 //! suites), `files` (reading, reading again), `certificate` (facts in one), `verify` (trust), `path`
-//! (CAs that are clients), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
+//! (CAs that are clients), `reason` (of a failure), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
 //! `self_signed`.
 
 mod accept;
@@ -32,6 +32,7 @@ mod files;
 pub mod fuzz;
 mod origin;
 mod path;
+mod reason;
 mod self_signed;
 pub mod suites;
 pub mod target;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use accept::{Accepted, Acceptor, Port, Rejected};
+pub use certificate::public_key;
 pub use dial::Dialer;
 pub use self_signed::pem;
 use suites::Protocol;

@@ -1,9 +1,8 @@
 //! Signed tokens (RFC 7519) with etcd's claims: `username`, `revision`, `exp`. A token carries the auth revision
 //! of its login, so any change of users and roles invalidates it. Checks the signature and the time only.
 //!
-//! Keys are PEM: private ones PKCS#8, PKCS#1 or SEC1, public ones SubjectPublicKeyInfo or PKCS#1. Of HS*
-//! the private key is the file's bytes, as in etcd. Certificates in the place of public keys are not
-//! taken.
+//! Keys are PEM: private ones PKCS#8, PKCS#1 or SEC1, public ones SubjectPublicKeyInfo, PKCS#1 or a certificate,
+//! which is not verified. Of HS* the private key is the file's bytes, as in etcd.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,6 +25,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use crate::auth::Principal;
 use crate::env::{Disk, Env, Open, Runtime};
 use crate::error::{Fatal, Refused};
+use crate::tls;
 
 /// The options of `--auth-token=jwt,...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +174,9 @@ macro_rules! curve {
 
 impl Key {
     fn new(method: Method, public: Option<&[u8]>, private: Option<&[u8]>) -> Loaded<Self> {
+        // As in etcd, that of an Edwards curve is not taken out of a certificate.
+        let of_certificate = public.filter(|_| method != Method::EdDsa).and_then(tls::public_key);
+        let public = of_certificate.as_ref().map(|key| key.as_bytes()).or(public);
         Ok(match method {
             Method::Hs256 | Method::Hs384 | Method::Hs512 => {
                 Self::Secret(private.ok_or(MISSING_KEY)?.to_vec())

@@ -280,6 +280,19 @@ async fn settings_that_cannot_work_are_refused() {
         refused(Settings { key_file: other.key, ..world.asking() }).await,
         format!("{cert}: tls: private key does not match public key")
     );
+    let unserved = [
+        ("rsa1024", "RSA keys below 2048 bits are not served, and this one has 1024"),
+        ("p521", "keys on the curve P-521 are not served"),
+    ];
+    for (name, why) in unserved {
+        let file = |end: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/testdata");
+            folder.join(format!("{name}.{end}"))
+        };
+        let (cert_file, key_file) = (file("pem"), file("key"));
+        let wanted = format!("{}: {why}", cert_file.display());
+        assert_eq!(refused(Settings { cert_file, key_file, ..world.asking() }).await, wanted);
+    }
     let key = world.server.key.clone();
     assert_eq!(
         refused(Settings { cert_file: key.clone(), ..world.asking() }).await,

@@ -114,6 +114,9 @@ async fn keys_are_read_in_all_their_forms() {
     for (method, private, public) in [
         (Method::Rs256, "rsa-pkcs1.key", "rsa.pub"),
         (Method::Ps512, "rsa.key", "rsa-pkcs1.pub"),
+        (Method::Rs256, "rsa.key", "rsa-cert.pem"),
+        (Method::Rs256, "", "rsa-cert.pem"),
+        (Method::Es256, "es256.key", "es256-cert.pem"),
         (Method::Es256, "es256-sec1.key", "es256.pub"),
         (Method::Es384, "es384-sec1.key", "es384.pub"),
         (Method::Es512, "es512-sec1.key", "es512.pub"),
@@ -132,6 +135,7 @@ async fn keys_that_do_not_fit_are_refused() {
     assert_eq!(why(Method::Es256, "es384.key", ""), of_another);
     let no_key = "the key is not an RSA public key of the sign-method, in PEM";
     assert_eq!(why(Method::Rs256, "", "eddsa.pub"), no_key);
+    assert_eq!(why(Method::Rs256, "", "es256-cert.pem"), no_key);
     let other = rsa_pair_of_its_own();
     assert_eq!(other.err().as_deref(), Some(KEY_MISMATCH));
 }
