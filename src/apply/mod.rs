@@ -91,7 +91,7 @@ impl Command {
                     Ok((header, None)) => v2::decode_inside(&entry.data).ok_or_else(|| {
                         // Never proposed by this version; another member of the cluster may.
                         Fatal::new(
-                            format!("entry {}, request {header:?}", entry.index),
+                            format!("entry {}, request {}", entry.index, header.id),
                             "a kind of request that this version cannot apply",
                         )
                     })?,

@@ -176,7 +176,7 @@ async fn observe(
             None => first_to_come(member, caller, prefix, from).await?,
         };
         let (key, next) = (kv.key.clone(), header.revision + 1);
-        if !tell(answers, header, kv).await {
+        if !send(answers, header, kv).await {
             return Ok(());
         }
         let mut events = Events::follow(member, caller, key, Bytes::new(), next);
@@ -186,7 +186,7 @@ async fn observe(
                 if recipe::is_delete(&event) {
                     break 'led;
                 }
-                if !tell(answers, header, event.kv.unwrap_or_default()).await {
+                if !send(answers, header, event.kv.unwrap_or_default()).await {
                     return Ok(());
                 }
             }
@@ -212,7 +212,7 @@ async fn first_to_come(
 }
 
 /// Returns false when the receiver is gone.
-async fn tell(answers: &Answers, header: ResponseHeader, kv: KeyValue) -> bool {
+async fn send(answers: &Answers, header: ResponseHeader, kv: KeyValue) -> bool {
     let response = LeaderResponse { header: Some(header), kv: Some(kv) };
     answers.send(Ok(response)).await.is_ok()
 }

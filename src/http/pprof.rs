@@ -57,7 +57,7 @@ pub(crate) async fn answer(process: &Process, path: &str, query: &str) -> Option
 
 async fn heap(profiler: &dyn Profiler, query: &str) -> Response<Body> {
     if value(query, "seconds").is_some() {
-        let why = "what was allocated within a time is not told, only what is";
+        let why = "allocations over a time are not recorded, only memory in use";
         return refused(StatusCode::BAD_REQUEST, why);
     }
     let level = value(query, "debug").and_then(|level| level.parse::<i64>().ok());
@@ -140,9 +140,9 @@ mod tests {
 
     use super::*;
 
-    struct Told;
+    struct Fixed;
 
-    impl Profiler for Told {
+    impl Profiler for Fixed {
         fn cpu(&self, lasts: Duration) -> BoxFuture<'_, Result<Vec<u8>, String>> {
             Box::pin(async move {
                 match lasts.as_secs() {
@@ -187,10 +187,10 @@ mod tests {
                     /debug/pprof/profile?seconds=7 /debug/pprof/heap /debug/pprof/heap?debug=1 \
                     /debug/pprof/heap?debug=0 /debug/pprof/heap?debug=x /debug/pprof/heap?seconds=1 /debug/pprof/goroutine \
                     /debug/pprofs /debug/vars";
-        let told: Arc<dyn Profiler> = Arc::new(Told);
+        let profiler: Arc<dyn Profiler> = Arc::new(Fixed);
         let mut lines = String::new();
         for uri in uris.split_whitespace() {
-            lines += &format!("{uri} -> {}\n", ask(Some(told.clone()), uri).await);
+            lines += &format!("{uri} -> {}\n", ask(Some(profiler.clone()), uri).await);
         }
         expect![[r#"
             /debug/pprof -> 301 text/html; charset=utf-8: "<a href=\"/debug/pprof/\">Moved Permanently</a>.\n\n"
@@ -205,7 +205,7 @@ mod tests {
             /debug/pprof/heap?debug=1 -> 200 text/plain; charset=utf-8: "heap, text: true"
             /debug/pprof/heap?debug=0 -> 200 application/octet-stream attachment; filename="heap": "heap, text: false"
             /debug/pprof/heap?debug=x -> 200 application/octet-stream attachment; filename="heap": "heap, text: false"
-            /debug/pprof/heap?seconds=1 -> 400 text/plain; charset=utf-8: "what was allocated within a time is not told, only what is\n"
+            /debug/pprof/heap?seconds=1 -> 400 text/plain; charset=utf-8: "allocations over a time are not recorded, only memory in use\n"
             /debug/pprof/goroutine -> 404 text/plain; charset=utf-8: "Unknown profile\n"
             /debug/pprofs -> not there
             /debug/vars -> not there
@@ -215,6 +215,6 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_there_unless_it_is_asked_for() {
         assert_eq!(ask(None, "/debug/pprof/").await, "not there");
-        assert!(ask(Some(Arc::new(Told)), "/debug/pprof/").await.contains("profile?seconds=30"));
+        assert!(ask(Some(Arc::new(Fixed)), "/debug/pprof/").await.contains("profile?seconds=30"));
     }
 }

@@ -379,9 +379,9 @@ impl Local for LocalMember {
         }
     }
 
-    fn told_removed(&self, by: MemberId) {
+    fn reported_removed(&self, by: MemberId) {
         if let Some(member) = self.member() {
-            member.0.signals.stop_with(Fatal::new(format!("told by member {by}"), Removed));
+            member.0.signals.stop_with(Fatal::new(format!("reported by member {by}"), Removed));
         }
     }
 

@@ -117,7 +117,10 @@ pub(super) fn check(file: Box<dyn File>, metadata: &SnapshotMetadata) -> Result<
     let held = database.get(Cf::Meta.name().as_bytes(), &key).map_err(|error| error.to_string())?;
     match held {
         Some(held) if held == wanted => Ok(()),
-        held => Err(format!("it holds the state at entry {held:?}, not {}", metadata.index)),
+        held => {
+            let held = held.and_then(|held| held[..].try_into().ok()).map_or(0, u64::from_be_bytes);
+            Err(format!("it holds the state at entry {held}, not {}", metadata.index))
+        }
     }
 }
 

@@ -45,7 +45,10 @@ impl Rows {
             return Err(format!("change {} of a revision is above {REVISION_MAX}", rev.sub));
         }
         if let Some(last) = self.last.replace(rev).filter(|last| *last >= rev) {
-            return Err(format!("revision {rev:?} comes after {last:?}"));
+            return Err(format!(
+                "revision {}.{} comes after {}.{}",
+                rev.main, rev.sub, last.main, last.sub
+            ));
         }
         // A change of no key: see `raised_rows`.
         if record.is_empty() {

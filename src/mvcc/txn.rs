@@ -312,7 +312,7 @@ fn execute(write: &mut Write<'_>, txn: &TxnRequest, path: &Path) -> Result<TxnRe
 
 /// Reading changes nothing, so it is left out where no caller waits for the answer.
 fn read(write: &Write<'_>, request: &RangeRequest) -> Result<RangeResponse, Halt> {
-    if !write.is_heard() {
+    if !write.is_answered() {
         return Ok(RangeResponse::default());
     }
     let reader = write.reader();

@@ -37,7 +37,7 @@ pub struct Write<'a> {
     /// Changes made so far under the main revision that follows the current one.
     changes: i64,
     /// Whether a caller waits for the answer to the entry.
-    heard: bool,
+    answered: bool,
     changed: Changed,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Write<'a> {
     pub(super) fn new(writer: Writer<'a>) -> Self {
         let (position, overlay) = (writer.base.position, Overlay::default());
         let changed = Changed::default();
-        Self { writer, overlay, chunks: None, position, changes: 0, heard: true, changed }
+        Self { writer, overlay, chunks: None, position, changes: 0, answered: true, changed }
     }
 
     /// Keeps the events of an entry while they take no more than about so many bytes.
@@ -64,17 +64,17 @@ impl<'a> Write<'a> {
         assert!(term >= before, "entry {index} has term {term}, the one before it {before}");
         self.position.applied = index;
         self.position.term = term;
-        self.heard = true;
+        self.answered = true;
     }
 
     /// Notes that no caller waits for the answer to this entry: what a txn reads, and what was deleted, is left
     /// out of it.
-    pub fn unheard(&mut self) {
-        self.heard = false;
+    pub fn without_answer(&mut self) {
+        self.answered = false;
     }
 
-    pub(super) fn is_heard(&self) -> bool {
-        self.heard
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// Answers a Range in the state as of here.
@@ -248,7 +248,7 @@ impl<'a> Write<'a> {
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Fatal> {
         let mut keys = KeyRange::new(&request.key, &request.range_end);
-        let wanted = request.prev_kv && self.heard;
+        let wanted = request.prev_kv && self.answered;
         let (mut deleted, mut prev_kvs) = (0, Vec::new());
         loop {
             let (mut doomed, more) = self.alive(&keys)?;
@@ -316,8 +316,8 @@ impl<'a> Write<'a> {
             change::record(&mut self.overlay, chunks, rev, newest.as_ref(), &kv);
         self.changes += 1;
         let kind = if kv.version == 0 { EventType::Delete } else { EventType::Put };
-        let told = !self.changed.is_cut();
-        let prev_kv = if told { self.before_revision(newest, &kv, rev.main)? } else { None };
+        let published = !self.changed.is_cut();
+        let prev_kv = if published { self.before_revision(newest, &kv, rev.main)? } else { None };
         self.changed.add(kind, kv, prev_kv);
         Ok(())
     }

@@ -150,8 +150,9 @@ impl Client {
             StatusCode::PRECONDITION_FAILED => Err(CallError::OtherCluster),
             StatusCode::BAD_REQUEST => {
                 let known = [Refused::Compacted, Refused::FutureRevision];
-                let told = known.into_iter().find(|refused| text.contains(store_text(*refused)));
-                Err(told.map_or_else(|| unexpected(&answer), |refused| Error::from(refused).into()))
+                let refused = known.into_iter().find(|refused| text.contains(store_text(*refused)));
+                Err(refused
+                    .map_or_else(|| unexpected(&answer), |refused| Error::from(refused).into()))
             }
             _ => Err(unexpected(&answer)),
         }

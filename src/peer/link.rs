@@ -280,8 +280,19 @@ impl Link {
     /// The peer answered that we do not belong together.
     pub(super) fn refused(&self, mismatch: Mismatch, their_cluster: Option<&str>) {
         if lock(&self.status).refusal.replace(mismatch) != Some(mismatch) {
-            let own_cluster = self.context.identity.cluster;
-            warn!(peer = %self.id, %mismatch, their_cluster, %own_cluster, "refused by a peer");
+            let own = &self.context.identity;
+            let why = match mismatch {
+                Mismatch::Version => "server version incompatibility".to_owned(),
+                other => other.to_string(),
+            };
+            warn!(
+                remote_peer_id = %self.id,
+                remote_peer_cluster_id = their_cluster,
+                local_member_id = %own.id,
+                local_member_cluster_id = %own.cluster,
+                error = %mismatch,
+                "request sent was ignored by remote peer due to {why}"
+            );
         }
     }
 }

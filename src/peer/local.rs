@@ -48,7 +48,7 @@ pub trait Local: Send + Sync + 'static {
     fn standing(&self, id: MemberId) -> Standing;
     /// `by` reports that this member has been removed from the cluster: it has to stop. Reported again
     /// until it does.
-    fn told_removed(&self, by: MemberId);
+    fn reported_removed(&self, by: MemberId);
 
     /// The answer of `/version`: `{"etcdserver":"..","etcdcluster":"..","storage":".."}`.
     fn version_json(&self) -> String;

@@ -59,7 +59,7 @@ async fn deliver(link: &Link, message: Message) {
         }
         Err(error) => {
             if matches!(error, PostError::Removed) {
-                link.context.local.told_removed(link.id);
+                link.context.local.reported_removed(link.id);
             }
             link.deactivate("post a message", &error, began);
             link.lost();

@@ -307,7 +307,7 @@ impl Transport {
             Trust::Member | Trust::Word => self.add_remote(from, identity::sender_urls(headers)),
             Trust::Removed => return Err(forbidden("removed member")),
             Trust::Stranger => {
-                self.note_refusal(headers, "not a member of this cluster");
+                self.note_refusal(headers, "of a server that is no member of this cluster");
                 return Err(forbidden("unknown member"));
             }
         }

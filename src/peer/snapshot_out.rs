@@ -46,7 +46,7 @@ pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()>
             Err(error) => {
                 warn!(peer = %link.id, %error, "failed to send a database snapshot");
                 if matches!(error, PostError::Removed) {
-                    link.context.local.told_removed(link.id);
+                    link.context.local.reported_removed(link.id);
                 }
                 link.deactivate("send a snapshot", &error, began);
                 link.stats.snapshot_send_failures.add(1);

@@ -61,7 +61,7 @@ pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
         match dial(&link, kind).await {
             Err(error) => {
                 if matches!(error, StreamError::Removed) {
-                    link.context.local.told_removed(link.id);
+                    link.context.local.reported_removed(link.id);
                 }
                 link.deactivate("dial a stream", &error, began);
             }
@@ -136,7 +136,7 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
     let env = &link.context.env;
     let mut decoder = Decoder::new(kind, link.context.identity.id, link.id);
     let mut arrived = BytesMut::new();
-    let mut heard = env.now();
+    let mut received_at = env.now();
     // One timer for many pieces: it is set again only when it fires.
     let limit = link.context.patience.read;
     let mut patience = env.sleep(limit);
@@ -145,7 +145,7 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
         let frame = select! { biased;
             frame = body.frame() => frame,
             () = &mut patience => {
-                let silent = env.now().saturating_duration_since(heard);
+                let silent = env.now().saturating_duration_since(received_at);
                 let left = limit.saturating_sub(silent);
                 if left == Duration::ZERO {
                     return Err(StreamError::Silent);
@@ -159,7 +159,7 @@ async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), 
             Some(Err(error)) => return Err(broken(error).into()),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
-        heard = env.now();
+        received_at = env.now();
         link.stats.received_bytes.add(piece.len() as u64);
         arrived.extend_from_slice(&piece);
         while let Some(message) = decoder.decode(&mut arrived)? {

@@ -293,8 +293,15 @@ impl Transport {
         }
         let reason = (why.to_owned(), cluster.clone());
         if refused.get(&from) != Some(&reason) {
-            let own_cluster = self.0.context.identity.cluster;
-            warn!(from, why, cluster, %own_cluster, "refused a request from a server");
+            let own = &self.0.context.identity;
+            // As etcd logs it: "request cluster ID mismatch".
+            warn!(
+                local_member_id = %own.id,
+                local_member_cluster_id = %own.cluster,
+                remote_peer_server_name = from,
+                remote_peer_cluster_id = cluster,
+                "request {why}"
+            );
             refused.insert(from, reason);
         }
     }

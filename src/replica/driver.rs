@@ -500,10 +500,11 @@ impl<R: Reply> Driver<R> {
         let conf_state = self
             .core
             .apply_conf_change(index, change)
-            .map_err(|e| Fatal::new(format!("conf change at {index}: {change:?}"), e))?;
+            .map_err(|e| Fatal::new(format!("conf change at entry {index}"), e))?;
+        let ids = |ids: &[u64]| ids.iter().map(|id| MemberId(*id).to_string()).collect::<Vec<_>>();
         info!(
-            index, r#type = ?change.r#type(), node = %MemberId(change.node_id),
-            voters = ?conf_state.voters, learners = ?conf_state.learners, "configuration",
+            index, r#type = change.r#type().as_str_name(), node = %MemberId(change.node_id),
+            voters = ?ids(&conf_state.voters), learners = ?ids(&conf_state.learners), "configuration",
         );
         self.conf_state = Arc::new(conf_state.clone());
         Ok(conf_state)

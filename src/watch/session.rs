@@ -205,7 +205,7 @@ impl Session {
                 },
                 result = self.reading.finish(idle) => self.step_finished(result)?,
                 message = self.link.recv(), if idle => {
-                    self.hear(message?);
+                    self.receive(message?);
                     self.drain(self.bounds.buffer_events);
                 }
                 () = &mut tick, if idle => {
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    fn hear(&mut self, message: ToSession) {
+    fn receive(&mut self, message: ToSession) {
         match message {
             ToSession::Events(delivery) => self.take_live(&delivery),
             ToSession::Joined => {
@@ -320,7 +320,7 @@ impl Session {
     fn drain(&mut self, limit: usize) {
         for _ in 0..limit {
             let Some(message) = self.link.try_recv() else { return };
-            self.hear(message);
+            self.receive(message);
         }
     }
 
@@ -330,7 +330,7 @@ impl Session {
         let reached = self.link.reached();
         while let Some(message) = self.link.try_recv() {
             let newer = matches!(&message, ToSession::Events(it) if it.record.revision > reached);
-            self.hear(message);
+            self.receive(message);
             if newer {
                 break; // Everything up to `reached` came before; the rest can wait.
             }
@@ -360,7 +360,7 @@ impl Session {
             self.asked = None;
         } else if self.watchers.all_live() && self.settled >= asked {
             let settled = self.settled;
-            if self.watchers.iter_mut().any(|watcher| watcher.told() > settled) {
+            if self.watchers.iter_mut().any(|watcher| watcher.reported() > settled) {
                 return; // The hub gets there in a moment: what history held is about to be published.
             }
             self.asked = None;
@@ -379,7 +379,7 @@ impl Session {
             let live = watcher.state == State::Live && watcher.start <= self.settled;
             if watcher.progress_notify && quiet && live {
                 let response = Response { watch_id: watcher.id, ..Response::default() };
-                self.outbox.push(self.settled.max(watcher.told()), response);
+                self.outbox.push(self.settled.max(watcher.reported()), response);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Watcher {
 
     /// The revision up to which progress may have been reported to its client. It can be above what the hub has
     /// reached: history is read up to what is committed, and committed comes before published.
-    pub fn told(&self) -> Revision {
+    pub fn reported(&self) -> Revision {
         // What lies before a start in the future was never sent.
         if self.start < self.next { Revision(self.next.0 - 1) } else { Revision(0) }
     }

@@ -19,7 +19,7 @@ use crate::metrics::observe;
 use crate::mvcc::{Changed, Store, Write};
 use crate::plant;
 use crate::replica::Committed;
-use crate::types::{Index, Revision, Term};
+use crate::types::{Index, MemberId, Revision, Term};
 use crate::watch::Publication;
 
 /// An open batch.
@@ -74,7 +74,7 @@ impl<'a> Batch<'a> {
         applier.term = term;
         let is_abandoned = reply.as_ref().is_some_and(Waiter::is_abandoned);
         if is_abandoned || reply.is_none() {
-            self.write.unheard();
+            self.write.without_answer();
         }
         let mut kind = None;
         let outcome: Outcome = match Command::decode(&entry)? {
@@ -219,7 +219,8 @@ async fn agree(applier: &Applier, change: ConfChange, refused: Option<Refused>) 
     let change = match refused {
         None if ghost => ConfChange { node_id: 0, ..change },
         Some(refused) => {
-            info!(?change, %refused, "configuration change refused");
+            let (kind, node) = (change.r#type().as_str_name(), MemberId(change.node_id));
+            info!(kind, %node, %refused, "configuration change refused");
             ConfChange { node_id: 0, ..change }
         }
         None => change,

@@ -206,8 +206,8 @@ impl Member {
     /// member stops.
     fn answer<A: Ask>(&self, applied: Applied) -> Result<A::Answer, Error> {
         let Applied { reply, header } = applied;
-        let answer = A::answer(reply, header).map_err(|other| {
-            Fatal::new(format!("the answer to {}", A::KIND), format!("it is {other:?}"))
+        let answer = A::answer(reply, header).map_err(|_| {
+            Fatal::new(format!("the answer to {}", A::KIND), "it is that of another request")
         });
         self.fatal_stops(answer)
     }

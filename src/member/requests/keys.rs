@@ -179,11 +179,11 @@ pub(in crate::member) fn judged_at(caller: &Caller, principal: &Principal) -> Op
 /// The reason for which a watch is not created, as etcd words it: the status as text. Most refusals are
 /// reported as a denial.
 fn cancel_reason(refused: Refused) -> String {
-    let told = match refused {
+    let shown = match refused {
         Refused::InvalidAuthToken | Refused::AuthOldRevision | Refused::UserEmpty => refused,
         _ => Refused::PermissionDenied,
     };
-    format!("rpc error: code = {:?} desc = {}", told.code(), told.text())
+    format!("rpc error: code = {:?} desc = {}", shown.code(), shown.text())
 }
 
 fn put_cost(put: &PutRequest) -> u64 {

@@ -173,13 +173,18 @@ impl Member {
         let members = self.members();
         let voters = Voters::of(&members);
         if !member.is_learner && !voters.may_grow() {
-            warn!(?member, "rejecting member add request; not enough healthy members");
+            warn!(
+                local_member_id = %self.id(),
+                requested_member_add = shown(member),
+                "rejecting member add request; not enough healthy members"
+            );
             return Err(Refused::NotEnoughStarted.into());
         }
         // The new member counts as disconnected.
         if voters.all > 1 && self.connected(&members) < quorum(voters.all + 1) {
             warn!(
-                ?member,
+                local_member_id = %self.id(),
+                requested_member_add = shown(member),
                 "rejecting member add request; local member has not been connected to majority \
                  peers, reconfigure breaks active quorum"
             );
@@ -307,6 +312,12 @@ fn member_info(record: &MemberRecord) -> MemberInfo {
         client_urls: record.client_urls.clone(),
         is_learner: record.is_learner,
     }
+}
+
+/// A member as it is logged.
+fn shown(member: &MemberRecord) -> String {
+    let learner = if member.is_learner { " learner" } else { "" };
+    format!("{} [{}]{learner}", MemberId(member.id), member.peer_urls.join(" "))
 }
 
 #[cfg(test)]

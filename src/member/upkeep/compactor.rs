@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::member::{Caller, Member};
 
+use crate::codec::go_duration;
 use crate::error::{Error, Refused};
 use crate::plant;
 use crate::replica::Role;
@@ -28,6 +29,16 @@ pub enum AutoCompaction {
     Count(i64),
 }
 
+impl AutoCompaction {
+    /// The mode as etcd names it, and what is kept.
+    fn logged(self) -> (&'static str, String) {
+        match self {
+            Self::Age(age) => ("periodic", go_duration(age)),
+            Self::Count(revisions) => ("revision", revisions.to_string()),
+        }
+    }
+}
+
 /// Observes revisions and compacts for as long as the member runs. Every member observes, so that a new leader
 /// has the history of revisions.
 pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
@@ -40,14 +51,19 @@ pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
         }
         let revision = member.header().revision;
         let Some(target) = compactor.target(member.0.env.now(), revision) else { continue };
-        info!(revision = target, ?mode, "starting auto compaction");
+        let (what, kept) = mode.logged();
+        info!(revision = target, kept, "starting auto {what} compaction");
+        let began = member.0.env.now();
         let request = CompactionRequest { revision: target, physical: false };
         match member.compact(&Caller::internal(), request).await {
             Ok(_) | Err(Error::Refused(Refused::Compacted)) => {
                 compactor.compacted(member.0.env.now(), target);
-                info!(revision = target, ?mode, "completed auto compaction");
+                let took = go_duration(member.0.env.now() - began);
+                info!(revision = target, kept, took, "completed auto {what} compaction");
             }
-            Err(error) => warn!(revision = target, %error, "failed auto compaction"),
+            Err(error) => {
+                warn!(revision = target, kept, %error, "failed auto {what} compaction");
+            }
         }
     }
 }

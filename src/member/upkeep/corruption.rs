@@ -51,14 +51,14 @@ pub(in crate::member) async fn check_first(
     let mut differ = false;
     for (peer, answer) in peers.ask(own.hash_revision).await {
         match answer {
-            Ok(told) if print(&told) == (own.compact_revision, own.hash) => {}
-            Ok(told) if told.compact_revision == own.compact_revision.0 => {
-                warn!(remote_peer_id = %peer, ?told, ?own, "found different hash values from remote peer");
+            Ok(theirs) if print(&theirs) == (own.compact_revision, own.hash) => {}
+            Ok(theirs) if theirs.compact_revision == own.compact_revision.0 => {
+                differing_peer(peer, &theirs, &own, "found different hash values from remote peer");
                 differ = true;
             }
-            Ok(told) => {
+            Ok(theirs) => {
                 let what = "found different compact revision values from remote peer";
-                warn!(remote_peer_id = %peer, ?told, ?own, "{what}");
+                differing_peer(peer, &theirs, &own, what);
             }
             Err(error) => {
                 warn!(remote_peer_id = %peer, %error, "cannot fetch hash from remote peer")
@@ -120,7 +120,7 @@ enum Outcome {
 impl Member {
     async fn check_now(&self) -> Result<(), Error> {
         let own = self.own_hash().await?;
-        let told = self.ask_peers(own.hash_revision).await;
+        let answers = self.ask_peers(own.hash_revision).await;
         // From here on this member's state includes everything that a peer reported.
         self.linearizable().await?;
         let (later, now) = (self.own_hash().await?, self.0.store.revision());
@@ -129,16 +129,31 @@ impl Member {
             == (own.hash_revision, own.compact_revision)
             && later.hash != own.hash
         {
-            warn!(?own, ?later, "found hash mismatch");
+            warn!(
+                revision_1 = own.hash_revision.0,
+                compact_revision_1 = own.compact_revision.0,
+                hash_1 = own.hash,
+                revision_2 = later.hash_revision.0,
+                compact_revision_2 = later.compact_revision.0,
+                hash_2 = later.hash,
+                "found hash mismatch"
+            );
             accused.push(self.id());
         }
         let mut prints = BTreeMap::from([(self.id(), (own.compact_revision, own.hash))]);
-        let asked = told.len() + 1;
-        for (peer, answer) in told {
+        let asked = answers.len() + 1;
+        for (peer, answer) in answers {
             let Ok(answer) = answer else { continue };
             let header = answer.header.unwrap_or_default();
             if header.revision > now.0 || answer.compact_revision > later.compact_revision.0 {
-                warn!(follower_peer_id = %peer, ?answer, "a peer has more than its leader");
+                warn!(
+                    leader_revision = now.0,
+                    leader_compact_revision = later.compact_revision.0,
+                    follower_revision = header.revision,
+                    follower_compact_revision = answer.compact_revision,
+                    follower_peer_id = %peer,
+                    "revision from follower must be less than or equal to leader's"
+                );
                 accused.push(peer);
             }
             prints.insert(peer, print(&answer));
@@ -151,10 +166,12 @@ impl Member {
     }
 
     async fn check_compaction(&self, own: HashKv) -> Outcome {
-        let told = self.ask_peers(own.hash_revision).await;
-        let asked = told.len() + 1;
+        let answers = self.ask_peers(own.hash_revision).await;
+        let asked = answers.len() + 1;
         let mut prints = BTreeMap::from([(self.id(), (own.compact_revision, own.hash))]);
-        prints.extend(told.iter().filter_map(|(id, told)| Some((*id, print(told.as_ref().ok()?)))));
+        prints.extend(
+            answers.iter().filter_map(|(id, answer)| Some((*id, print(answer.as_ref().ok()?)))),
+        );
         let same = |(compacted, _): &&Print| *compacted == own.compact_revision;
         let whole = prints.values().filter(same).count() == asked;
         let accused = differing(self.id(), &prints, asked);
@@ -175,7 +192,7 @@ impl Member {
         Ok(self.fatal_stops(hash)??)
     }
 
-    async fn ask_peers(&self, revision: Revision) -> Vec<Told> {
+    async fn ask_peers(&self, revision: Revision) -> Vec<PeerHash> {
         let peers = Peers {
             client: self.0.links.client(),
             cluster: self.cluster_id(),
@@ -207,7 +224,7 @@ impl Member {
 }
 
 /// The response of one peer.
-type Told = (MemberId, Result<HashKvResponse, CallError>);
+type PeerHash = (MemberId, Result<HashKvResponse, CallError>);
 
 /// The peers, and how to reach them.
 struct Peers<'a> {
@@ -218,7 +235,7 @@ struct Peers<'a> {
 }
 
 impl Peers<'_> {
-    async fn ask(&self, revision: Revision) -> Vec<Told> {
+    async fn ask(&self, revision: Revision) -> Vec<PeerHash> {
         join_all(self.others.iter().map(|(id, urls)| async move {
             let mut last = Err(Error::from(Unavailable::Timeout).into());
             for url in urls {
@@ -238,8 +255,22 @@ fn others(members: &Membership, own: MemberId) -> Vec<(MemberId, Vec<String>)> {
     others.map(|member| (MemberId(member.id), member.peer_urls.clone())).collect()
 }
 
-fn print(told: &HashKvResponse) -> Print {
-    (Revision(told.compact_revision), told.hash)
+/// Logs a peer whose answer is not this member's, with etcd's fields.
+fn differing_peer(peer: MemberId, theirs: &HashKvResponse, own: &HashKv, what: &str) {
+    warn!(
+        local_member_revision = own.hash_revision.0,
+        local_member_compact_revision = own.compact_revision.0,
+        local_member_hash = own.hash,
+        remote_peer_id = %peer,
+        remote_peer_revision = theirs.header.as_ref().map_or(0, |header| header.revision),
+        remote_peer_compact_revision = theirs.compact_revision,
+        remote_peer_hash = theirs.hash,
+        "{what}"
+    );
+}
+
+fn print(answer: &HashKvResponse) -> Print {
+    (Revision(answer.compact_revision), answer.hash)
 }
 
 /// The members that differ from the majority of `members`, among those with the same compact revision as

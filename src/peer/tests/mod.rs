@@ -134,7 +134,7 @@ impl Local for Notes {
         }
     }
 
-    fn told_removed(&self, by: MemberId) {
+    fn reported_removed(&self, by: MemberId) {
         self.note(Told::Removed(by));
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::namespace::Namespace;
 use super::{Options, Resolver};
@@ -76,9 +76,11 @@ impl Cluster {
         let Some(every) = every else { return };
         let cluster = self.clone();
         self.env.spawn("proxy endpoints", async move {
+            let mut known = Vec::new();
             loop {
                 cluster.env.sleep(every).await;
-                let synced = match cluster.env.timeout(SYNC_LIMIT, cluster.sync()).await {
+                let sync = cluster.sync(&mut known);
+                let synced = match cluster.env.timeout(SYNC_LIMIT, sync).await {
                     Ok(synced) => synced,
                     Err(_) => Err("context deadline exceeded".to_owned()),
                 };
@@ -89,16 +91,21 @@ impl Cluster {
         });
     }
 
-    async fn sync(&self) -> Result<(), String> {
+    /// Sets the endpoints; `known` are those of the time before.
+    async fn sync(&self, known: &mut Vec<String>) -> Result<(), String> {
         let request = MemberListRequest { linearizable: true };
         let members = self.client.cluster().member_list(request).await;
         let members = members.map_err(|status| status.message().to_owned())?.into_inner().members;
         // A member without a name has not started yet.
         let voters = members.into_iter().filter(|m| !m.name.is_empty() && !m.is_learner);
         let endpoints: Vec<_> = voters.flat_map(|member| member.client_urls).collect();
-        debug!(?endpoints, "set etcd endpoints by autoSync");
         let set = self.client.channel().set_endpoints(&endpoints).await;
-        set.map_err(|bad| bad.to_string())
+        set.map_err(|bad| bad.to_string())?;
+        if endpoints != *known {
+            info!(?endpoints, "set etcd endpoints by autoSync");
+            *known = endpoints;
+        }
+        Ok(())
     }
 
     /// Registers this proxy for as long as it runs.

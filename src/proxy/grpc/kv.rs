@@ -77,13 +77,13 @@ impl Kv {
         if !plant::PROXY_KEEPS_WHAT_WAS_WRITTEN.is_planted() {
             self.cache().written(key, end, revision);
         }
-        self.told(revision);
+        self.observe(revision);
     }
 
     /// Records the revision of a response.
-    fn told(&self, revision: i64) {
+    fn observe(&self, revision: i64) {
         if let Some(newest) = &self.newest {
-            newest.told(revision);
+            newest.observe(revision);
         }
     }
 
@@ -205,7 +205,7 @@ impl kv_server::Kv for Kv {
         self.namespace.leave_txn(answer.get_mut());
         let revision = revision(&answer.get_ref().header);
         note(&mut self.cache(), &txn, answer.get_ref(), revision);
-        self.told(revision);
+        self.observe(revision);
         Ok(answer)
     }
 

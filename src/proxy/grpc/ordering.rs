@@ -35,7 +35,7 @@ pub(super) struct Newest {
 
 impl Newest {
     /// Records the revision of a response.
-    pub fn told(&self, revision: i64) {
+    pub fn observe(&self, revision: i64) {
         self.revision.fetch_max(revision, Relaxed);
     }
 
@@ -56,7 +56,7 @@ impl Newest {
             let answer = ask().await?;
             let revision = revision(answer.get_ref());
             if revision >= before || plant::PROXY_TAKES_BACK_A_REVISION.is_planted() {
-                self.told(revision);
+                self.observe(revision);
                 return Ok(answer);
             }
             // Another call may have left it already.
@@ -79,7 +79,7 @@ impl Newest {
             match upstream.kv().range(range).await {
                 Ok(answer) => {
                     let header = answer.into_inner().header;
-                    return self.told(header.map_or(0, |header| header.revision));
+                    return self.observe(header.map_or(0, |header| header.revision));
                 }
                 Err(status) => {
                     warn!(error = status.message(), "ordering recovery failed, retrying in 1s");

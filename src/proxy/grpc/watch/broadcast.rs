@@ -100,7 +100,7 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
         shared.namespace.leave_events(&mut response.events);
         let news = shared.hub().deliver(id, &response);
         shared.counters.shared_events.add_all(news.len().saturating_sub(1));
-        tell(shared, news).await;
+        deliver(shared, news).await;
         if shared.hub().merge(id) {
             return Ended::NotNeeded;
         }
@@ -109,7 +109,7 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
 
 /// Sends the deliveries. The stream of a client that reads too slowly ends after its queue; the client
 /// resumes where it was.
-async fn tell(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
+async fn deliver(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
     let patience = if news.len() > 1 { PROXY_WATCH_PATIENCE_SHARED } else { PROXY_WATCH_PATIENCE };
     for (inbox, news) in news {
         match inbox.try_send(news) {
@@ -151,11 +151,11 @@ async fn cancel(shared: &Arc<Shared>, id: BroadcastId, response: &WatchResponse)
         };
         news.push((watcher.inbox, News::Response(watcher.serial, own)));
     }
-    tell(shared, news).await;
+    deliver(shared, news).await;
 }
 
 async fn fail(shared: &Shared, id: BroadcastId, status: &Status) {
     let Some((_, watchers)) = shared.hub().end(id) else { return };
     let news = watchers.into_iter().map(|w| (w.inbox, News::End(status.clone())));
-    tell(shared, news.collect()).await;
+    deliver(shared, news.collect()).await;
 }

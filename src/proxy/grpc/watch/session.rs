@@ -77,7 +77,7 @@ impl Session {
                 biased; // Events are older than requests; for nobody there is nothing to do.
                 () = answers.closed() => return Over(None),
                 news = self.news.recv() => {
-                    self.hear(news.expect("the session holds a sender itself")).await
+                    self.receive(news.expect("the session holds a sender itself")).await
                 }
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.handle(request).await,
@@ -91,7 +91,7 @@ impl Session {
         }
     }
 
-    async fn hear(&mut self, news: News) -> Result<(), Over> {
+    async fn receive(&mut self, news: News) -> Result<(), Over> {
         let (serial, response) = match news {
             News::Response(serial, response) => (serial, response),
             News::End(status) => return Err(Over(Some(status))),
@@ -252,7 +252,7 @@ mod tests {
             WatchResponse { watch_id: 5, header, ..Default::default() }
         };
         for (serial, revision) in [(1, 7), (2, 8), (1, 9)] {
-            let heard = session.hear(News::Response(serial, response(revision))).now_or_never();
+            let heard = session.receive(News::Response(serial, response(revision))).now_or_never();
             assert!(heard.is_some_and(|heard| heard.is_ok()));
         }
         let (one, other) = (told.try_recv(), told.try_recv());
