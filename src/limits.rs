@@ -5,6 +5,10 @@ use std::time::Duration;
 
 /// Largest marshalled proposal (`--max-request-bytes`).
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+/// What `--max-request-bytes` may be set to: two entries of this size fit into one message to a peer. Above 32 MiB
+/// one request may take more than all requests together otherwise have, and is then let in alone: as a pending
+/// proposal, as one that waits for a leader, as the uncommitted end of the log.
+pub const REQUEST_BYTES_LIMIT: usize = PEER_MESSAGE_BYTES_MAX / 2;
 /// What a gRPC message may be larger than a proposal: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// How many times larger a request may be in JSON: base64 makes four bytes of three, and a client may
@@ -146,6 +150,10 @@ pub const STRANGER_STREAMS_MIN: usize = 8;
 /// message.
 pub const ARRIVING_BYTES_MAX: usize = 96 << 20;
 pub const ARRIVING_STREAM_BYTES: usize = 24 << 10;
+/// [`ARRIVING_BYTES_MAX`] where single requests may be larger than usual: there is room for one as JSON.
+pub fn arriving_bytes_max(request_bytes_max: usize) -> usize {
+    ARRIVING_BYTES_MAX.max(request_bytes_max.saturating_mul(GATEWAY_JSON_FACTOR))
+}
 /// Metadata of one request; a larger one is refused, a much larger one ends its connection.
 pub const METADATA_BYTES_MAX: usize = 512 << 10;
 pub const METADATA_READ_BYTES_MAX: u32 = 4 << 20;

@@ -24,15 +24,16 @@ pub(super) const PREFIX_BYTES: usize = 5;
 /// Tracks message boundaries through a body, wherever its frames are cut.
 #[derive(Debug, Default)]
 pub(crate) struct Boundaries {
-    /// The part of a message's prefix that was read, and the bytes left of the message.
-    prefix: Vec<u8>,
+    /// A message's prefix, how many bytes of it were read, and how many are left of the message.
+    prefix: [u8; PREFIX_BYTES],
+    seen: usize,
     rest: usize,
 }
 
 impl Boundaries {
     /// Returns whether the position is between two messages.
     pub fn is_between(&self) -> bool {
-        self.prefix.is_empty() && self.rest == 0
+        self.seen == 0 && self.rest == 0
     }
 
     /// Calls `begins` with the flag and the length of every message that begins in `data`.
@@ -48,12 +49,12 @@ impl Boundaries {
                 data = &data[skip..];
                 continue;
             }
-            let take = (PREFIX_BYTES - self.prefix.len()).min(data.len());
-            self.prefix.extend_from_slice(&data[..take]);
-            data = &data[take..];
-            if let [flag, a, b, c, d] = self.prefix[..] {
-                self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.prefix.clear();
+            let take = (PREFIX_BYTES - self.seen).min(data.len());
+            self.prefix[self.seen..self.seen + take].copy_from_slice(&data[..take]);
+            (self.seen, data) = (self.seen + take, &data[take..]);
+            if self.seen == PREFIX_BYTES {
+                let [flag, length @ ..] = self.prefix;
+                (self.seen, self.rest) = (0, u32::from_be_bytes(length) as usize);
                 begins(flag, self.rest)?;
             }
         }

@@ -435,8 +435,8 @@ impl Core {
 
     /// Whether a conf change is held back whose commit index has not been handed to a synced write.
     fn waits_for_commit(&self) -> bool {
-        let told = self.unsaved.back().map_or(self.durable_commit, |unsaved| unsaved.commit);
-        self.held_entries.iter().any(|entry| is_change(entry) && entry.index > told)
+        let handed_over = self.unsaved.back().map_or(self.durable_commit, |unsaved| unsaved.commit);
+        self.held_entries.iter().any(|entry| is_change(entry) && entry.index > handed_over)
     }
 
     /// Whether the first of the entries held back can go.
@@ -709,7 +709,9 @@ impl Core {
 
     fn hold_proposal(&mut self, message: eraftpb::Message) {
         let bytes = data_bytes(&message);
-        let fits = self.held_proposals_bytes + bytes <= HELD_PROPOSALS_BYTES_MAX;
+        // One above the bound is held alone.
+        let fits = self.held_proposals_bytes == 0
+            || self.held_proposals_bytes + bytes <= HELD_PROPOSALS_BYTES_MAX;
         if fits && self.held_proposals.len() < HELD_PROPOSALS_MAX {
             self.held_proposals_bytes += bytes;
             self.held_proposals.push_back(Held { since: self.ticks, bytes, message });

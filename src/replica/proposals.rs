@@ -94,7 +94,9 @@ impl<R: Reply> Proposals<R> {
     /// Takes a proposal in, or refuses it for want of room.
     pub fn push(&mut self, proposal: Proposal<R>) {
         let bytes = self.waiting_bytes + proposal.data.len();
-        if self.len() >= limits::PROPOSALS_MAX || bytes > limits::WAITING_BYTES_MAX {
+        // One above the bound waits alone.
+        let full = self.waiting_bytes > 0 && bytes > limits::WAITING_BYTES_MAX;
+        if self.len() >= limits::PROPOSALS_MAX || full {
             return self.refuse(proposal, Unavailable::TooManyRequests);
         }
         match proposal.kind {

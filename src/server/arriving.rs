@@ -3,6 +3,7 @@
 //! and when there is no room the oldest one is ended. A request that arrives at once is not counted.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use crate::env::{BoxFuture, Env};
-use crate::limits::{ARRIVING_BYTES_MAX, ARRIVING_STREAM_BYTES, BODY_STALL};
-
-/// A gRPC message's prefix: a compression flag and a length, big-endian.
-const PREFIX_BYTES: usize = 5;
+use crate::grpc::body::Boundaries;
+use crate::limits::{ARRIVING_STREAM_BYTES, BODY_STALL};
 
 /// The requests of a server that have begun and not arrived; clones share them.
 #[derive(Clone)]
@@ -26,10 +25,10 @@ pub(super) struct Arrivals {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
     next: u64,
     bytes: usize,
+    bytes_max: usize,
     waiting: BTreeMap<u64, Waiting>,
 }
 
@@ -57,17 +56,19 @@ pub(super) enum Kind {
 }
 
 impl Arrivals {
-    pub fn new(env: &Env) -> Self {
-        Self { env: env.clone(), state: Arc::default() }
+    /// `bytes_max` bounds all requests together.
+    pub fn new(env: &Env, bytes_max: usize) -> Self {
+        let state = State { next: 0, bytes: 0, bytes_max, waiting: BTreeMap::new() };
+        Self { env: env.clone(), state: Arc::new(Mutex::new(state)) }
     }
 
     /// The body of a request with so many bytes of `metadata`. A request of a `stranger` counts until it ends, whatever has arrived.
     pub fn watch<B>(&self, body: B, metadata: usize, kind: Kind, stranger: bool) -> Arriving<B> {
         let base = ARRIVING_STREAM_BYTES + metadata;
-        let message = Message::default();
+        let boundaries = Boundaries::default();
         let (entry, stall) = (None, None);
         let arrivals = self.clone();
-        Arriving { body, arrivals, kind, stranger, base, message, arrived: false, entry, stall }
+        Arriving { body, arrivals, kind, stranger, base, boundaries, arrived: false, entry, stall }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,7 +89,7 @@ impl Arrivals {
 
 impl State {
     fn make_room(&mut self) {
-        while self.bytes > ARRIVING_BYTES_MAX {
+        while self.bytes > self.bytes_max {
             let Some((_, oldest)) = self.waiting.pop_first() else { return };
             self.bytes -= oldest.bytes;
             oldest.end.ended.store(true, Ordering::Release);
@@ -128,35 +129,6 @@ impl Drop for Entry {
     }
 }
 
-/// Where in a gRPC message the next byte is.
-#[derive(Default)]
-struct Message {
-    prefix: [u8; PREFIX_BYTES],
-    seen: usize,
-    rest: usize,
-}
-
-impl Message {
-    /// Whether a message is whole at the end of `data`.
-    fn follow(&mut self, mut data: &[u8]) -> bool {
-        while !data.is_empty() {
-            if self.rest > 0 {
-                let used = self.rest.min(data.len());
-                (self.rest, data) = (self.rest - used, &data[used..]);
-                continue;
-            }
-            let used = (PREFIX_BYTES - self.seen).min(data.len());
-            self.prefix[self.seen..self.seen + used].copy_from_slice(&data[..used]);
-            (self.seen, data) = (self.seen + used, &data[used..]);
-            if self.seen == PREFIX_BYTES {
-                let [_, length @ ..] = self.prefix;
-                (self.seen, self.rest) = (0, u32::from_be_bytes(length) as usize);
-            }
-        }
-        self.seen == 0 && self.rest == 0
-    }
-}
-
 /// A request's body that is watched while it arrives.
 pub(super) struct Arriving<B> {
     body: B,
@@ -165,7 +137,7 @@ pub(super) struct Arriving<B> {
     stranger: bool,
     /// What the request takes before anything of its body has come.
     base: usize,
-    message: Message,
+    boundaries: Boundaries,
     /// Nothing begun is unfinished.
     arrived: bool,
     entry: Option<Entry>,
@@ -199,7 +171,10 @@ impl<B> Arriving<B> {
     fn received(&mut self, data: &[u8]) -> Result<(), Status> {
         self.stall = None;
         self.arrived = match self.kind {
-            Kind::Grpc => self.message.follow(data),
+            Kind::Grpc => {
+                let Ok(()) = self.boundaries.follow(data, |_, _| Ok::<_, Infallible>(()));
+                self.boundaries.is_between()
+            }
             Kind::Whole => false,
             Kind::Pieces => true,
         };
@@ -273,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::env::clocks::Ahead;
+    use crate::limits::ARRIVING_BYTES_MAX;
 
     type Sender = mpsc::UnboundedSender<Result<Frame<Bytes>, std::io::Error>>;
 
@@ -280,7 +256,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self(Arrivals::new(&Ahead::hurried()))
+            Self(Arrivals::new(&Ahead::hurried(), ARRIVING_BYTES_MAX))
         }
 
         fn begin(&self, kind: Kind, stranger: bool) -> (Sender, impl Body<Data = Bytes> + Unpin) {

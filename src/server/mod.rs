@@ -44,7 +44,7 @@ use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc, Upgrade};
 use crate::http::vars::Process;
 use crate::latest;
-use crate::limits::METADATA_BYTES_MAX;
+use crate::limits::{self, METADATA_BYTES_MAX};
 use crate::member::{self, Member};
 use crate::tls::{self, Acceptor, Listen};
 use crate::trace;
@@ -144,7 +144,8 @@ impl Server {
             None => (None, None),
         };
         let (stop, stopped) = latest::channel(false);
-        let (places, arrivals) = (port::places(&env), Arrivals::new(&env));
+        let bytes_max = limits::arriving_bytes_max(options.member.request_bytes_max);
+        let (places, arrivals) = (port::places(&env), Arrivals::new(&env, bytes_max));
         let port = |opened: &Opened, speaks: Speaks| {
             let settings = port::Settings {
                 concurrent_streams_max: options.concurrent_streams_max,
