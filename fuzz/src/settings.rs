@@ -19,14 +19,14 @@ pub fn flags(input: &[u8]) {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (format!("ETCD_{name}"), value.to_owned()))
         .collect();
-    judge(config::parse(&words, &variables, |_| Err(io::ErrorKind::NotFound.into())));
+    let no_file = |_: &str| -> io::Result<Vec<u8>> { Err(io::ErrorKind::NotFound.into()) };
+    judge(config::parse(&words, &variables, no_file));
 }
 
 /// A configuration file.
 pub fn yaml(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
     let words = ["--config-file=x".to_owned()];
-    judge(config::parse(&words, &[], |_| Ok(text.to_owned())));
+    judge(config::parse(&words, &[], |_| Ok(input)));
 }
 
 fn judge<N, E>(parsed: Result<(Command, N), E>) {

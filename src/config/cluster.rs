@@ -77,24 +77,20 @@ impl InitialCluster {
         if !missing.is_empty() {
             let missing: Vec<_> = missing.iter().map(|url| format!("{name}={url}")).collect();
             return Err(format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={} ({})",
                 missing.join(","),
-                join(advertised)
+                join(advertised),
+                difference(advertised, listed)
             ));
         }
         let missing: Vec<_> = advertised.iter().filter(|url| lacks(url, listed)).cloned().collect();
         if missing.is_empty() {
             // One is listed more often in one of the two.
-            let quoted = |urls: &[Url]| {
-                let urls: Vec<_> = urls.iter().map(|url| go::quote(url.as_str())).collect();
-                urls.join(" ")
-            };
             return Err(format!(
-                "failed to resolve {} to match --initial-cluster={} (len([{}]) != len([{}]))",
+                "failed to resolve {} to match --initial-cluster={} ({})",
                 join(advertised),
                 Self::of(name, advertised),
-                quoted(advertised),
-                quoted(listed)
+                difference(advertised, listed)
             ));
         }
         Err(format!(
@@ -108,6 +104,26 @@ impl InitialCluster {
     pub(crate) fn of(name: &str, urls: &[Url]) -> Self {
         Self(BTreeMap::from([(name.to_owned(), urls.to_vec())]))
     }
+}
+
+/// What differs between the two: their lengths, or the first two URLs that do. Names are not resolved.
+fn difference(advertised: &[Url], listed: &[Url]) -> String {
+    let quoted = |urls: &[Url]| {
+        let urls: Vec<_> = urls.iter().map(|url| go::quote(url.as_str())).collect();
+        urls.join(" ")
+    };
+    if advertised.len() != listed.len() {
+        return format!("len([{}]) != len([{}])", quoted(advertised), quoted(listed));
+    }
+    let sorted = |urls: &[Url]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let mut pairs = sorted(advertised).into_iter().zip(sorted(listed));
+    let differs = pairs.find(|(ours, theirs)| !ours.same_place(theirs));
+    let (ours, theirs) = differs.expect("lists of equal places are not compared");
+    format!("resolved urls: {} != {}", go::quote(ours.as_str()), go::quote(theirs.as_str()))
 }
 
 impl std::fmt::Display for InitialCluster {

@@ -85,8 +85,11 @@ const URLS: &[&str] = &[
 const OPTIONAL: &[&str] = &["cors", "host-whitelist"];
 
 /// Every value as the file gives it, on top of the defaults.
-pub(super) fn read(text: &str) -> Result<Values, ConfigError> {
-    let document = yaml::parse(text).map_err(ConfigError::Invalid)?;
+pub(super) fn read(bytes: &[u8]) -> Result<Values, ConfigError> {
+    let text = decode(bytes).map_err(|why| {
+        ConfigError::Invalid(format!("error converting YAML to JSON: yaml: {why}"))
+    })?;
+    let document = yaml::parse(&text).map_err(ConfigError::Invalid)?;
     if !document.is_null() && !document.is_object() {
         let found = kind(&document);
         return Err(unmarshal(&format!("{found} into Go value of type embed.configYAML")));
@@ -105,6 +108,23 @@ pub(super) fn read(text: &str) -> Result<Values, ConfigError> {
         values.client_tls.allowed_cns = names.collect();
     }
     Ok(values)
+}
+
+/// The text of a file in UTF-8, or in UTF-16 if it begins with a byte-order mark (YAML 1.1, section 5.2).
+fn decode(bytes: &[u8]) -> Result<String, &'static str> {
+    let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+        let text = String::from_utf16(&units).ok().filter(|_| rest.is_empty());
+        text.ok_or("incomplete UTF-16 character")
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] | rest => {
+            String::from_utf8(rest.to_vec()).map_err(|_| "invalid leading UTF-8 octet")
+        }
+    }
 }
 
 /// The node of a flag, and the path to it; none when the file does not have it, or has it as null.
@@ -170,6 +190,8 @@ fn literal(flag: &Flag, path: &str, node: &Value) -> Result<String, ConfigError>
     match (flag.name, text.as_str()) {
         ("initial-cluster-state", "") => Ok("new".into()),
         ("self-signed-cert-validity", "0") => Ok("1".into()),
+        // In a file any text is taken, that of older releases, too.
+        ("v2-deprecation", _) => Ok(String::new()),
         _ => Ok(text),
     }
 }
@@ -439,9 +461,35 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_encodings_and_older_releases_are_read() {
+        let quota = |text: &[u8]| {
+            let words = ["--config-file".to_owned(), "c.yml".to_owned()];
+            match parse(&words, &[], |_| Ok(text)).expect("a valid file") {
+                (Command::Run(config), _) => config.server.member.quota_bytes,
+                (Command::Print(text), _) => panic!("it printed {text}"),
+            }
+        };
+        // As Helm writes a number that is not a text.
+        let text = "name: \u{e9}\nquota-backend-bytes: 8.589934592e+09\nv2-deprecation: not-yet\n";
+        let units: Vec<u16> = std::iter::once(0xfeff).chain(text.encode_utf16()).collect();
+        let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        let marked = ["\u{feff}", text].concat();
+        for bytes in [text.as_bytes(), marked.as_bytes(), &little, &big] {
+            assert_eq!(quota(bytes), Some(8_589_934_592));
+        }
+        assert_eq!(invalid("quota-backend-bytes: 8.5"), {
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal number 8.5 into Go \
+             struct field configYAML.Config.quota-backend-bytes of type int64"
+        });
+        assert_eq!(decode(&little[..5]), Err("incomplete UTF-16 character"));
+        assert_eq!(decode(b"name: \xff"), Err("invalid leading UTF-8 octet"));
+    }
+
+    #[test]
     fn a_file_that_is_not_there_is_named() {
         let line = ["--config-file=nope.yml".to_owned()];
-        let gone = |_: &str| Err(std::io::Error::from_raw_os_error(2));
+        let gone = |_: &str| Err::<String, _>(std::io::Error::from_raw_os_error(2));
         let error = parse(&line, &[], gone).expect_err("there is no file");
         let text = "open nope.yml: no such file or directory";
         assert_eq!(error, ConfigError::Invalid(text.into()));

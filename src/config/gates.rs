@@ -106,6 +106,14 @@ impl Gates {
     }
 }
 
+/// Those that were given, as etcd logs them.
+impl std::fmt::Display for Gates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let given: Vec<_> = self.0.iter().map(|(name, on)| format!("{name}={on}")).collect();
+        f.write_str(&given.join(","))
+    }
+}
+
 fn known(name: &str) -> Result<&'static str, String> {
     let names = GATES.iter().map(|gate| gate.name).chain(ALL.iter().map(|(all, _)| *all));
     let found = names.into_iter().find(|known| *known == name);
@@ -147,6 +155,10 @@ mod tests {
     fn gates_are_switched_one_by_one_and_together() {
         let gates = |text| Gates::parse(text).expect("a valid list");
         assert_eq!(gates(""), Gates::default());
+        assert_eq!(gates("PriorityRequest=t,AllBeta=0").to_string(), {
+            "AllBeta=false,FastLeaseKeepAlive=false,PriorityRequest=true,\
+             TxnModeWriteWithSharedBuffer=false"
+        });
         assert!(gates("").is_on("FastLeaseKeepAlive") && !gates("").is_on("PriorityRequest"));
         assert!(gates(" PriorityRequest = t ,").is_on("PriorityRequest"));
         let most = gates("LeaseCheckpoint=false,AllAlpha=true");

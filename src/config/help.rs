@@ -41,7 +41,7 @@ pub fn version() -> String {
     )
 }
 
-/// Of a processor's architecture.
+/// Go's name of the processor's architecture.
 fn gos_name(arch: &str) -> &str {
     match arch {
         "x86_64" => "amd64",

@@ -299,8 +299,12 @@ impl Fields {
 }
 
 impl Visit for Fields {
+    /// The debug form of a list of texts or numbers is JSON, and logged as such.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, format!("{value:?}").into());
+        let text = format!("{value:?}");
+        let list = Some(&text).filter(|text| text.starts_with('['));
+        let list = list.and_then(|list| serde_json::from_str::<Value>(list).ok());
+        self.push(field, list.unwrap_or_else(|| text.into()));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -343,7 +347,7 @@ fn caller(file: &str, line: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, UNIX_EPOCH};
@@ -365,7 +369,8 @@ mod tests {
         }
     }
 
-    fn logged(format: Format) -> String {
+    /// The lines that `work` logs, in the year 2024.
+    pub(in crate::config) fn captured(format: Format, work: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
         let now = || UNIX_EPOCH + Duration::from_micros(1_709_164_800_000_001);
@@ -374,13 +379,18 @@ mod tests {
             .with_writer(move || writer.clone());
         let settings = Settings { level: Level::DEBUG, format, ..Settings::default() };
         let subscriber = tracing_subscriber::registry().with(settings.filter()).with(lines);
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(peer_urls = "http://a:1", tries = 3, "added \"member\"");
-            tracing::trace!("below the level");
-            tracing::info!(target: "hyper::proto", "a library's");
-        });
+        tracing::subscriber::with_default(subscriber, work);
         let bytes = captured.0.lock().expect("no writer panics").clone();
         String::from_utf8(bytes).expect("lines are UTF-8")
+    }
+
+    fn logged(format: Format) -> String {
+        captured(format, || {
+            let args = ["-x", "\"y\""];
+            tracing::info!(peer_urls = "http://a:1", tries = 3, ?args, "added \"member\"");
+            tracing::trace!("below the level");
+            tracing::info!(target: "hyper::proto", "a library's");
+        })
     }
 
     #[test]
@@ -389,7 +399,8 @@ mod tests {
         let (head, tail) = line.split_once("\"caller\":\"config/log.rs:").expect("a caller");
         assert_eq!(head, r#"{"level":"info","ts":"2024-02-29T00:00:00.000001Z","#);
         let (_, tail) = tail.split_once(',').expect("a comma behind the caller");
-        let wanted = r#""msg":"added \"member\"","peer-urls":"http://a:1","tries":3}"#;
+        let wanted =
+            r#""msg":"added \"member\"","peer-urls":"http://a:1","tries":3,"args":["-x","\"y\""]}"#;
         assert_eq!(tail, format!("{wanted}\n"));
     }
 
@@ -397,8 +408,9 @@ mod tests {
     fn console_lines_are_zaps() {
         let line = logged(Format::Console);
         assert!(line.starts_with("2024-02-29T00:00:00.000001Z\tinfo\tconfig/log.rs:"), "{line}");
-        let wanted = "\tadded \"member\"\t{\"peer-urls\":\"http://a:1\",\"tries\":3}\n";
-        assert!(line.ends_with(wanted), "{line}");
+        let fields = r#"{"args":["-x","\"y\""],"peer-urls":"http://a:1","tries":3}"#;
+        let wanted = format!("\tadded \"member\"\t{fields}\n");
+        assert!(line.ends_with(&wanted), "{line}");
     }
 
     #[test]

@@ -13,12 +13,13 @@
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
 //! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not
-//! there), [`validate`] (all that concerns more than one flag), [`log`] (etcd's log lines), [`help`]
+//! there), [`validate`] (all that concerns more than one flag), [`effective`] (what comes of all, as a log line), [`log`] (etcd's log lines), [`help`]
 //! (texts), [`pflag`] (the syntax of the tools' and
 //! sub-commands' flags).
 
 pub mod cluster;
 mod discovery;
+pub mod effective;
 mod file;
 mod flags;
 mod gates;
@@ -108,6 +109,8 @@ pub enum Notice {
     DefaultDataDir(String),
     /// The member listens on every interface but advertises localhost.
     AdvertisesLocalhost(&'static str),
+    /// These advertised URLs name every interface, and so no machine.
+    AdvertisesEvery(Vec<String>),
     /// A `--bcrypt-cost` that there is not; the default counts.
     BcryptCost(u64),
     /// Some TLS flags have no effect; `url` is the one concerned.
@@ -192,6 +195,10 @@ struct Values {
     pub raft_write_timeout: Duration,
     pub unsafe_no_fsync: bool,
     pub memory_mlock: bool,
+    /// Shown in the log and else without effect, like the next two.
+    pub wals_max: u64,
+    pub snapshots_max: u64,
+    pub downgrade_check_time: Duration,
     pub version: bool,
     /// Names of the flags that were given, as flags or variables.
     pub given: BTreeSet<&'static str>,
@@ -199,10 +206,10 @@ struct Values {
 
 /// Reads the command line (without the program's name) and the process's variables. `read_file` reads
 /// the configuration file, if one is named.
-pub fn parse(
+pub fn parse<Bytes: Into<Vec<u8>>>(
     arguments: &[String],
     variables: &[(String, String)],
-    read_file: impl FnOnce(&str) -> io::Result<String>,
+    read_file: impl FnOnce(&str) -> io::Result<Bytes>,
 ) -> Result<(Command, Vec<Notice>), ConfigError> {
     let mut values = flags::defaults();
     let mut notices = Vec::new();
@@ -222,9 +229,9 @@ pub fn parse(
     }
     let config = match file_named(&values, variables) {
         Some(path) => {
-            let text = read_file(&path)
+            let bytes = read_file(&path)
                 .map_err(|error| ConfigError::Invalid(go::file_error("open", &path, &error)))?;
-            values = file::read(&text)?;
+            values = file::read(&bytes.into())?;
             notices.push(Notice::LoadedFile(path));
             validate::file(values, &mut notices)?
         }

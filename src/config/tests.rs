@@ -306,6 +306,13 @@ fn peers_have_five_seconds_at_least() {
 
 #[test]
 fn more_than_etcd_recommends_is_noticed() {
+    // What stores of volumes and of lightning channels are configured with.
+    let large = config("--max-request-bytes 104857600 --max-txn-ops 16384");
+    assert_eq!(large.server.member.request_bytes_max, 104_857_600);
+    assert_eq!(
+        invalid("--max-request-bytes 268435457"),
+        "--max-request-bytes must not be above 268435456 (set to 268435457)"
+    );
     let (_, notices) = run("--max-request-bytes 20000000", &[]).expect("a valid line");
     assert!(notices.contains(&Notice::LargeRequests(20_000_000)));
     let (_, notices) = run("--quota-backend-bytes 9000000000", &[]).expect("a valid line");
@@ -425,7 +432,8 @@ fn a_first_start_checks_the_initial_cluster() {
     assert_eq!(
         error("--name a --initial-cluster a=http://x:1"),
         "--initial-cluster has a=http://x:1 but missing from \
-         --initial-advertise-peer-urls=http://localhost:2380"
+         --initial-advertise-peer-urls=http://localhost:2380 \
+         (resolved urls: \"http://localhost:2380\" != \"http://x:1\")"
     );
     assert_eq!(
         error(

@@ -53,7 +53,7 @@ impl Url {
         Ok(Self { text: format!("{scheme}://{authority}"), host: host.into(), port: port.into() })
     }
 
-    /// Anything that names a file; what looks like a port must be one, as in Go's parser.
+    /// A URL of a unix socket names a file; a port, if there is one, must be a number, as in Go's parser.
     fn unix(scheme: &str, rest: &str, input: &str) -> Result<Self, String> {
         let text = format!("{scheme}:{rest}");
         let authority = rest.strip_prefix("//").unwrap_or_default();
@@ -72,7 +72,7 @@ impl Url {
         Ok(urls)
     }
 
-    /// The same; none when empty.
+    /// As [`Self::parse_list`]; an empty text is an empty list.
     pub fn parse_list_or_none(input: &str) -> Result<Vec<Self>, String> {
         match input {
             "" => Ok(Vec::new()),
@@ -136,7 +136,7 @@ impl Url {
         self == other || same && self.scheme() == other.scheme() && !self.is_unix()
     }
 
-    /// An advertised URL must name a host; any host.
+    /// Checks that an advertised URL names a host.
     pub fn check_host(&self) -> Result<(), String> {
         match self.host.is_empty() && !self.is_unix() {
             true => Err(format!("unexpected empty host ({self})")),

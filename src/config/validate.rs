@@ -51,6 +51,8 @@ pub struct Config {
     /// Whether `/debug/pprof` is served.
     pub pprof: bool,
     pub log: log::Settings,
+    /// Every value as settled, for the log.
+    pub(super) settled: Box<Values>,
 }
 
 /// Names the member; a configuration holds secrets.
@@ -162,6 +164,8 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
     let machine = machine(&values);
     let pprof = values.pprof || log.level == Level::DEBUG;
     let memory_mlock = values.memory_mlock;
+    values.discovery.password.clear();
+    let settled = Box::new(values.clone());
     let advertise_peer = std::mem::take(&mut values.advertise_peer);
     let server = serving(server, values);
     Ok(Config {
@@ -174,6 +178,7 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
         memory_mlock,
         pprof,
         log,
+        settled,
     })
 }
 
@@ -303,8 +308,8 @@ fn tuning_notices(values: &Values) -> Vec<Notice> {
 /// Either at 0 leaves gRPC's own defaults in force.
 fn keep_alive(values: &Values) -> (Duration, Duration) {
     let given = (values.keep_alive_interval, values.keep_alive_timeout);
-    let says = !given.0.is_zero() && !given.1.is_zero();
-    if says { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
+    let both = !given.0.is_zero() && !given.1.is_zero();
+    if both { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
 }
 
 /// What is traced, if anything. As in etcd, the flags about it are not checked unless it is on.
@@ -432,13 +437,13 @@ fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>
     Ok(Some(kept).filter(|_| !age.is_zero()))
 }
 
-/// A request becomes one log entry, which must fit what may be uncommitted at a time.
+/// A request becomes one log entry, which must fit into a message to a peer.
 fn request_bytes(bytes: usize) -> Result<usize, ConfigError> {
-    match bytes as u64 <= limits::UNCOMMITTED_BYTES_MAX / 2 {
+    match bytes <= limits::REQUEST_BYTES_LIMIT {
         true => Ok(bytes),
         false => Err(ConfigError::Invalid(format!(
             "--max-request-bytes must not be above {} (set to {bytes})",
-            limits::UNCOMMITTED_BYTES_MAX / 2
+            limits::REQUEST_BYTES_LIMIT
         ))),
     }
 }
@@ -477,5 +482,10 @@ fn localhost_notices(
     if everywhere(listen_client) && local(&values.advertise_client) {
         notices.push(Notice::AdvertisesLocalhost("advertise-client-urls"));
     }
+    let every =
+        |url: &&Url| url.host().parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+    let advertised = values.advertise_peer.iter().chain(&values.advertise_client);
+    let every: Vec<_> = advertised.filter(every).map(Url::to_string).collect();
+    notices.extend((!every.is_empty()).then_some(Notice::AdvertisesEvery(every)));
     notices
 }

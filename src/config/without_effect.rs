@@ -2,7 +2,7 @@
 //! snapshot files, the store of API v2), or is switched off. A flag with an effect
 //! that matters does not belong here; it is served or refused.
 
-use super::flags::{Flag, one_of, served, text};
+use super::flags::{Flag, one_of, served, set, text};
 use super::{Notice, Values, go};
 
 /// etcd's own texts about flags that it will drop.
@@ -46,10 +46,10 @@ fn stage(value: &str) -> Result<(), String> {
 }
 
 /// Any bound is kept. That there is none means in etcd that nothing is ever removed.
-fn files(value: &str) -> Result<(), String> {
+fn files(value: &str) -> Result<u64, String> {
     match go::uint(value)? {
         0 => Err("keeping every file of the log is not served by this version".into()),
-        _ => Ok(()),
+        number => Ok(number),
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "max-wals",
         uint,
         "5",
-        |_, value| files(value),
+        set!(wals_max, files),
         "Files of the log kept at most; those that are not needed go at once."
     ),
     served!(
@@ -75,7 +75,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "max-snapshots",
         uint,
         "5",
-        |_, value| go::uint(value).map(drop),
+        set!(snapshots_max, go::uint),
         "Deprecated; snapshot files of etcd's kind are not kept at all."
     ),
     served!(
@@ -122,7 +122,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "downgrade-check-time",
         duration,
         "5s",
-        |_, value| go::delay(value).map(drop),
+        set!(downgrade_check_time, go::delay),
         "Without effect: a downgrade has no end while this member is of the cluster."
     ),
 ];

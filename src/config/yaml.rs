@@ -96,7 +96,17 @@ fn number(text: &str) -> Option<Number> {
     if let Ok(negative) = plain.parse::<i64>() {
         return Some(negative.into());
     }
-    Number::from_f64(plain.parse().ok()?)
+    float(plain.parse().ok()?)
+}
+
+/// A whole number, however it is written, is one: Go writes it into JSON without an exponent.
+fn float(value: f64) -> Option<Number> {
+    let whole = value.fract() == 0.0;
+    match value {
+        _ if whole && (0.0..u64::MAX as f64).contains(&value) => Some((value as u64).into()),
+        _ if whole && (i64::MIN as f64..0.0).contains(&value) => Some((value as i64).into()),
+        _ => Number::from_f64(value),
+    }
 }
 
 #[cfg(test)]
@@ -108,10 +118,12 @@ mod tests {
     #[test]
     fn scalars_are_those_of_yaml_1_1() {
         let text = "a: yes\nb: 'yes'\nc: 0x10\nd: 017\ne: 1_000\nf: -5\ng: 1.5\nh: ~\ni:\nj: 1s\n\
-                    k: 18446744073709551615\nl: http://a:1\nm: 0\nz: off\n";
+                    k: 18446744073709551615\nl: http://a:1\nm: 0\nq: 8.589934592e+09\no: -1.0\n\
+                    p: 1e30\nz: off\n";
         let wanted = json!({
             "a": true, "b": "yes", "c": 16, "d": 15, "e": 1000, "f": -5, "g": 1.5, "h": null,
             "i": null, "j": "1s", "k": 18_446_744_073_709_551_615_u64, "l": "http://a:1", "m": 0,
+            "q": 8_589_934_592_u64, "o": -1, "p": 1e30,
             "z": false,
         });
         assert_eq!(parse(text), Ok(wanted));

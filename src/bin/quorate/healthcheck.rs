@@ -82,7 +82,7 @@ fn listens(
     let Start::Server(line) = container::decide(line, variables) else {
         return Err("no server is running".to_owned());
     };
-    let parsed = config::parse(&line, variables, |path| fs::read_to_string(path));
+    let parsed = config::parse(&line, variables, |path| fs::read(path));
     let Ok((Command::Run(config), _)) = parsed else {
         return Err(format!("the server's command line does not parse: {line:?}"));
     };
