@@ -1,5 +1,5 @@
-//! Where log lines go: standard error and output, files that may be put aside when they are large, and
-//! systemd's journal. What a line looks like is the library's business.
+//! Outputs of log lines: standard error and output, files with rotation by size, and systemd's journal. The
+//! library formats the lines.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -18,11 +18,11 @@ use quorate::config::log::{Output, Rotation, Settings};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What the names of compressed files end with.
+/// The extension of compressed files.
 const COMPRESSED: &str = ".gz";
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// All outputs, each of which gets every line.
+/// All outputs; every line goes to each.
 #[derive(Clone)]
 pub struct Outputs(Arc<Mutex<Vec<Sink>>>);
 
@@ -35,7 +35,7 @@ enum Sink {
 }
 
 impl Outputs {
-    /// Opens all, with zap's texts for what cannot be opened.
+    /// Opens all outputs; errors have zap's texts.
     pub fn open(settings: &Settings) -> Result<Self, String> {
         let sinks = settings.outputs.iter().map(|output| open(output, settings.rotation));
         Ok(Self(Arc::new(Mutex::new(sinks.collect::<Result<Vec<_>, _>>()?))))
@@ -55,7 +55,7 @@ fn open(output: &Output, rotation: Option<Rotation>) -> Result<Sink, String> {
                 |error| format!("can't find journal (dial unixgram {JOURNAL}: connect: {error})");
             socket.map(Sink::Journal).map_err(|error| why(plain(&error)))
         }
-        // Opened with the first line, as lumberjack does.
+        // The file is opened with the first line, as lumberjack does.
         (Output::File(path), Some(rotation)) => {
             Ok(Sink::Rotated(Rotated::new(path.clone(), rotation)))
         }
@@ -70,7 +70,7 @@ fn append(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(mode).open(path)
 }
 
-/// An error of the system as Go words it.
+/// A system error in Go's words.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
@@ -88,14 +88,14 @@ impl<'a> MakeWriter<'a> for Outputs {
     }
 }
 
-/// Takes one line, whole.
+/// Writes one whole line.
 pub struct Line {
     outputs: Outputs,
     level: Level,
 }
 
 impl io::Write for Line {
-    /// An output that fails does not keep the line from the others.
+    /// An output that fails does not stop the others.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut sinks = self.outputs.0.lock().unwrap_or_else(PoisonError::into_inner);
         for sink in sinks.iter_mut() {
@@ -109,7 +109,7 @@ impl io::Write for Line {
                 Sink::File(file) => file.write_all(line),
                 Sink::Rotated(file) => file.write(line, SystemTime::now()),
             };
-            // There is nowhere left to log it, and serving goes on without a log.
+            // The error cannot be logged anywhere; serving goes on without a log.
             let _ = written;
         }
         Ok(line.len())
@@ -134,15 +134,15 @@ fn journal_entry(line: &[u8], level: Level) -> Vec<u8> {
     [head.as_bytes(), &length, line, b"\n"].concat()
 }
 
-/// A file that is put aside, under its name and the time, before it gets too large.
+/// A file that is rotated before it exceeds its size: renamed to its name and the time.
 struct Rotated {
     path: PathBuf,
     rotation: Rotation,
-    /// Of the times in names.
+    /// The clock for the times in names.
     zone: TimeZone,
-    /// With its length.
+    /// The open file and its length.
     open: Option<(File, u64)>,
-    /// Held while files are compressed.
+    /// Locked while rotated files are compressed.
     compressing: Arc<Mutex<()>>,
 }
 
@@ -165,7 +165,7 @@ impl Rotated {
             let kept = self.forget(now)?;
             if self.rotation.compress {
                 let turn = self.compressing.clone();
-                // Nothing waits for it; what it leaves undone, the next one will do.
+                // No task waits for it; the next run completes unfinished work.
                 std::thread::spawn(move || {
                     let Ok(_turn) = turn.try_lock() else { return Ok(()) };
                     kept.iter().try_for_each(|file| compress(file))
@@ -187,21 +187,21 @@ impl Rotated {
         Ok((file, length))
     }
 
-    /// `etcd.log` is put aside as `etcd-2024-02-29T00-00-00.000.log`.
+    /// `etcd.log` is renamed to `etcd-2024-02-29T00-00-00.000.log`.
     fn aside(&self, now: SystemTime) -> PathBuf {
         let (prefix, ending) = self.parts();
         let time = self.time(now).into();
         self.path.with_file_name([prefix, time, ending].into_iter().collect::<OsString>())
     }
 
-    /// To the millisecond, with nothing that a file's name should not have. A clock beyond all
-    /// calendars is taken for one that stands at their beginning.
+    /// The time to the millisecond, without characters that file names should not have. A clock out of range
+    /// counts as the first representable time.
     fn time(&self, at: SystemTime) -> String {
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
         at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string()
     }
 
-    /// What the names of files put aside begin and end with.
+    /// Prefix and suffix of the names of rotated files.
     fn parts(&self) -> (OsString, OsString) {
         let mut prefix = self.path.file_stem().unwrap_or_default().to_owned();
         prefix.push("-");
@@ -213,7 +213,7 @@ impl Rotated {
         (prefix, ending)
     }
 
-    /// Removes what is too old, and the oldest of too many; the others, compressed or not.
+    /// Removes rotated files that are too old or too many, the oldest first, and returns the rest, compressed or not.
     fn forget(&self, now: SystemTime) -> io::Result<Vec<PathBuf>> {
         let (prefix, ending) = self.parts();
         let (prefix, ending) = (prefix.to_string_lossy(), ending.to_string_lossy());
@@ -227,14 +227,14 @@ impl Rotated {
                 rest.and_then(|rest| rest.strip_suffix(&*ending)).is_some_and(is_time)
             })
             .collect();
-        // The time is in the name.
+        // The name holds the time of rotation.
         names.sort_unstable_by(|a, b| b.cmp(a));
         let oldest = self.rotation.days_max.and_then(|days| {
             let age = Duration::from_secs(days.saturating_mul(86_400));
             Some(format!("{prefix}{}{ending}", self.time(now.checked_sub(age)?)))
         });
         let mut kept = Vec::new();
-        // One that is being compressed is there in both forms.
+        // A file under compression exists in both forms.
         let forms = names.chunk_by(|a, b| uncompressed(a) == uncompressed(b));
         for (count, forms) in forms.enumerate() {
             let too_many = self.rotation.files_max.is_some_and(|max| count >= max);
@@ -250,21 +250,21 @@ impl Rotated {
     }
 }
 
-/// What a file was called before it was compressed.
+/// The name of a file before compression.
 fn uncompressed(name: &str) -> &str {
     name.strip_suffix(COMPRESSED).unwrap_or(name)
 }
 
-/// Puts a file's compressed form in its place, as long as it is not its own already.
+/// Replaces a file by its compressed form, unless it is compressed already.
 fn compress(path: &Path) -> io::Result<()> {
     if path.extension().is_some_and(|ending| ending == &COMPRESSED[1..]) {
         return Ok(());
     }
-    // One that has gone was compressed or removed since it was seen.
+    // A missing file was compressed or removed after it was listed.
     let Some(mut file) = unless_gone(File::open(path))? else { return Ok(()) };
     let mut name = path.as_os_str().to_owned();
     name.push(COMPRESSED);
-    // One that is there is half of one, left behind by a process that has ended.
+    // An existing one is incomplete: the process that wrote it has ended.
     let smaller = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(name);
     let mut smaller = GzEncoder::new(smaller?, Compression::default());
     io::copy(&mut file, &mut smaller)?;
@@ -272,7 +272,7 @@ fn compress(path: &Path) -> io::Result<()> {
     remove(path)
 }
 
-/// Another process may have done so.
+/// Another process may have removed it.
 fn remove(path: &Path) -> io::Result<()> {
     unless_gone(fs::remove_file(path)).map(drop)
 }
@@ -306,7 +306,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800 + day * 86_400)
     }
 
-    /// Keeps everything that is put aside at so many bytes.
+    /// Rotation at so many bytes that removes nothing.
     fn at(bytes_max: u64) -> Rotation {
         let (days_max, files_max) = (None, None);
         Rotation { bytes_max, days_max, files_max, compress: false, local_time: false }
@@ -381,7 +381,7 @@ mod tests {
         let mut text = String::new();
         GzDecoder::new(smaller).read_to_string(&mut text).expect("it is gzip");
         assert_eq!(text, "a\n");
-        // Compressed ones are of those that are kept, and are not compressed again.
+        // Compressed files count among those kept and are not compressed again.
         let kept = file.forget(day(1)).expect("the folder can be read");
         kept.iter().try_for_each(|file| compress(file)).expect("there is nothing to do");
         assert_eq!(files(folder.path()), [aside, "etcd.log"]);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(files(folder.path()), ["etcd-2024-03-02T00-00-00.000.log", "etcd.log"]);
     }
 
-    /// Files are put aside, and seen, while an earlier one is being compressed.
+    /// Files are rotated, and listed, while an earlier one is under compression.
     #[test]
     fn what_was_seen_before_it_was_compressed_is_whole() {
         let folder = tempfile::tempdir().expect("a scratch directory");

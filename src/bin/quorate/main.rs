@@ -28,10 +28,11 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use quorate::config::log::{Settings, Zap};
-use quorate::config::{self, Command, Config, ConfigError, Notice, help, secrets};
+use quorate::config::{self, Command, Config, ConfigError, Notice, effective, help, secrets};
 use quorate::discovery;
 use quorate::error::Fatal;
 use quorate::server::Server;
+use rustix::process::Signal as Number;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|word| quorate::proxy::is_command(word)) {
         return proxy::main(&arguments);
     }
-    match config::parse(&arguments, &variables, |path| std::fs::read_to_string(path)) {
+    match config::parse(&arguments, &variables, |path| std::fs::read(path)) {
         Ok((Command::Print(text), _)) => print(&text),
         Ok((Command::Run(config), notices)) => {
             if let Err(why) = log_to(&config.log) {
@@ -82,8 +83,7 @@ fn main() -> ExitCode {
                 error!(error = why, "failed to verify flags");
                 return ExitCode::FAILURE;
             }
-            let version = env!("CARGO_PKG_VERSION");
-            info!(version, etcd_version = help::ETCD_VERSION, args = ?secrets::hide(&arguments), "starting");
+            info!(args = ?secrets::hide(&arguments), "Running: ");
             notices.iter().for_each(log_notice);
             run(&config)
         }
@@ -183,6 +183,9 @@ fn log_notice(notice: &Notice) {
             "listening on every interface, but advertising localhost: other machines will not find \
              this member"
         ),
+        Notice::AdvertisesEvery(urls) => {
+            warn!(?urls, "advertised URLs have an address that other machines cannot connect to");
+        }
         Notice::IgnoredSecurity { what, url } => warn!(url, "{what}"),
     }
 }
@@ -227,7 +230,10 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
     let mut stop = Stop::new().map_err(|e| Fatal::new("waiting for signals", e))?;
     let env = config.machine.env();
     let mut config = config.clone();
-    if !has_log(&config.server.member.wal_dir()) {
+    let initialized = has_log(&config.server.member.wal_dir());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    effective::log(&config, initialized, processors);
+    if !initialized {
         config.check_first_start().map_err(|e| Fatal::new("checking the initial cluster", e))?;
         tokio::select! {
             biased; // Members may wait long for each other.
@@ -269,6 +275,19 @@ fn has_log(dir: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "wal"))
 }
 
+/// The signals that end a process unless it handles them, and that etcd's does not.
+const IGNORED: [Number; 9] = [
+    Number::USR1,
+    Number::USR2,
+    Number::ALARM,
+    Number::VTALARM,
+    Number::PROF,
+    Number::XCPU,
+    Number::XFSZ,
+    Number::IO,
+    Number::POWER,
+];
+
 /// The signals that stop the server.
 struct Stop {
     terminate: Signal,
@@ -276,7 +295,13 @@ struct Stop {
 }
 
 impl Stop {
+    /// Waits from now on. Signals that Go's runtime ignores, which scripts that rotate logs send, are ignored from
+    /// now on, too: a handler that does nothing replaces the end of the process. A write beyond the limit of a
+    /// file's size fails then, with its file.
     fn new() -> io::Result<Self> {
+        for ignored in IGNORED {
+            drop(signal(SignalKind::from_raw(ignored.as_raw()))?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

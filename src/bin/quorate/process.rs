@@ -17,7 +17,7 @@ use super::profiler::Profiler;
 /// Times in `/proc` are in 1/100 s on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// As many files as the system lets a process have: a connection is one, and so is a table file.
+/// Raises the limit of open files as far as the system allows: every connection and every table file takes one.
 pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -26,7 +26,7 @@ pub fn raise_file_limit() {
     }
 }
 
-/// This process as its pages below `/debug` show it. Samples allocations from now on `if_profiled`.
+/// Describes this process for the pages below `/debug`. `if_profiled` starts the sampling of allocations.
 pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     let mut profiler: Option<Arc<dyn quorate::http::pprof::Profiler>> = None;
     if if_profiled {
@@ -41,8 +41,8 @@ pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     }
 }
 
-/// Keeps every page that is touched from now on in memory. Where the system bounds how much that may be,
-/// a member would end when it gets there: that is refused at once.
+/// Locks the pages of this process in memory, present and future ones. Where the system limits locked memory, a
+/// member would fail at that limit, so it is refused at once.
 pub fn lock_memory() -> std::io::Result<()> {
     let limit = getrlimit(Resource::Memlock);
     let bounded = limit.maximum.is_some() && !rustix::process::geteuid().is_root();
@@ -61,7 +61,7 @@ pub struct Process {
     resident_bytes: IntGauge,
     virtual_bytes: IntGauge,
     virtual_bytes_max: Gauge,
-    /// Of the machine, or of the process's network namespace.
+    /// Figures of the machine, or of the process's network namespace.
     network_received: IntCounter,
     network_sent: IntCounter,
     open_files: [IntGauge; 2],
@@ -116,10 +116,10 @@ impl Process {
         one.into_iter().chain(files.map(|gauge| gauge as &dyn Collector))
     }
 
-    /// Leaves alone what cannot be read.
+    /// Figures that cannot be read stay as they are.
     fn read(&self) -> Option<()> {
         let files = fs::read_dir("/proc/self/fd").ok()?.count();
-        // The listing itself is one of them.
+        // The listing has one descriptor open itself.
         let files = i64::try_from(files).ok()? - 1;
         self.open_files.iter().for_each(|gauge| gauge.set(files));
         let limit = getrlimit(Resource::Nofile).current;
@@ -179,7 +179,7 @@ fn octets(netstat: &str, name: &str) -> Option<u64> {
 /// The times of `/proc/self/stat`.
 struct Times {
     cpu_seconds: f64,
-    /// Since the machine's boot.
+    /// Time since the machine's boot.
     start_seconds: f64,
 }
 

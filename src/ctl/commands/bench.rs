@@ -17,12 +17,12 @@ use crate::ctl::cluster::{Cluster, Target, text};
 use crate::ctl::exit::Exit;
 use crate::ctl::print::quoted;
 
-/// Clients, and puts per second.
+/// Number of clients, and puts per second.
 const PERF: [(&str, usize, u64); 4] =
     [("s", 50, 150), ("m", 200, 1_000), ("l", 500, 8_000), ("xl", 1_000, 15_000)];
 const PERF_LASTS: Duration = Duration::from_secs(60);
 const PERF_BYTES: (usize, usize) = (256, 1_024);
-/// Clients, and puts in all.
+/// Number of clients, and puts in total.
 const DATASCALE: [(&str, usize, u64); 4] =
     [("s", 50, 10_000), ("m", 200, 100_000), ("l", 500, 1_000_000), ("xl", 1_000, 3_000_000)];
 const DATASCALE_BYTES: (usize, usize) = (512, 512);
@@ -86,12 +86,12 @@ impl Report {
     }
 }
 
-/// The puts of all clients: how many there are, at which rate, and until when.
+/// The puts of all clients: keys, sizes, number, rate and end.
 struct Puts {
     prefix: String,
     bytes: (usize, usize),
     count: u64,
-    /// Puts per second; as fast as possible without.
+    /// Puts per second; `None` for as fast as possible.
     rate: Option<u64>,
     until: Option<Instant>,
 }
