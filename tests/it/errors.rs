@@ -94,6 +94,17 @@ const COMMAND_LINES: &[CommandLine] = &[
         "failed to resolve http://127.0.0.1:1 to match --initial-cluster=m0=http://127.0.0.1:1 \
          (len([\\\"http://127.0.0.1:1\\\"]) != len([\\\"http://127.0.0.1:1\\\" \\\"http://127.0.0.1:1\\\"]))",
     ),
+    (
+        &[
+            "--initial-cluster=m0=http://10.0.0.1:1",
+            "--initial-advertise-peer-urls=http://127.0.0.1:1",
+        ],
+        &[],
+        1,
+        "--initial-cluster has m0=http://10.0.0.1:1 but missing from \
+         --initial-advertise-peer-urls=http://127.0.0.1:1 \
+         (resolved urls: \\\"http://127.0.0.1:1\\\" != \\\"http://10.0.0.1:1\\\")",
+    ),
     (&["--logger=x"], &[], 1, "unknown logger option"),
     (&["--backend-batch-interval=x"], &[], 2, "for flag -backend-batch-interval: parse error"),
     (&["--max-snapshots=-1"], &[], 2, "invalid value \"-1\" for flag -max-snapshots: parse error"),

@@ -208,6 +208,18 @@ fn a_certificate_names_the_user() {
     assert!(code == Some(1) && why.contains("permission denied"), "{why}");
     // A token decides over the user, whatever the certificate names.
     assert_eq!(put("bob/k", &alice, &["--user=root:secret"]).0, Some(0));
+    // One that names no user is that of a user without roles: what needs no permission is allowed.
+    let unnamed = world.client("", 5);
+    let (code, why) = put("alice/k", &unnamed, &[]);
+    assert!(code == Some(1) && why.contains("permission denied"), "{why}");
+    let allowed: [&[&str]; 3] =
+        [&["lease", "grant", "100"], &["member", "list"], &["alarm", "list"]];
+    for line in allowed {
+        let output = world.etcdctl(line, Some(&unnamed));
+        assert_eq!(output.code, Some(0), "{line:?}: {output:?}");
+    }
+    let refused = world.etcdctl(&["user", "list"], Some(&unnamed));
+    assert!(refused.stderr.contains("etcdserver: user name is empty"), "{refused:?}");
 }
 
 /// Whether a changed certificate counts in time: after a second, and what one attempt takes.

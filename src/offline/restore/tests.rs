@@ -196,7 +196,8 @@ fn refusals_are_etcds() {
     assert_eq!(
         place.refusal(|it| it.advertise_peer_urls = "http://x:1".into()),
         format!(
-            "--initial-cluster has b={URL} but missing from --initial-advertise-peer-urls=http://x:1"
+            "--initial-cluster has b={URL} but missing from --initial-advertise-peer-urls=http://x:1 \
+             (resolved urls: \"http://x:1\" != \"{URL}\")"
         )
     );
     assert_eq!(
