@@ -241,6 +241,9 @@ pub const WATCH_RING_BYTES: usize = 4 << 20;
 /// history, and twice a buffer of events, which it shares with other such streams.
 pub const WATCH_ANSWERS: usize = 16;
 pub const WATCH_ANSWER_BYTES: usize = 256 << 10;
+/// Bytes that a connection gathers for one write, and what it keeps allocated while it is idle.
+pub const GATHER_BYTES_MAX: usize = 32 << 10;
+pub const GATHER_BYTES_KEPT: usize = 4 << 10;
 /// Answers that wait for one keep-alive stream's connection.
 pub const KEEP_ALIVE_ANSWERS: usize = 16;
 /// Client versions that are counted apart.
@@ -389,7 +392,6 @@ const _: () = assert!(SPANS_BATCH_MAX <= SPANS_WAITING_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES < REQUEST_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES <= WATCH_CATCHUP_BYTES);
 const _: () = assert!(WATCH_BUFFER_BYTES <= EVENTS_BYTES_MAX);
-const _: () = assert!(WATCH_ANSWER_BYTES <= u32::MAX as usize);
 const _: () = assert!(ANSWER_COUNTED_BYTES <= INLINE_RANGE_BYTES);
 const _: () = assert!(16 * ANSWER_PAGE_BYTES <= ANSWER_BYTES_MAX);
 const _: () = assert!(8 * ANSWER_PAGE_BYTES <= ANSWER_SORTED_BYTES);

@@ -7,7 +7,8 @@
 //! services, any other to [`crate::http`], whose JSON gateway calls [`Gate`] again. Requests count while
 //! they arrive (`arriving`). Spans of traced calls are sent to a collector by the exporter.
 //!
-//! Reading order: this file, [`port`], `wire` (a connection's bytes), `frames`, `pings`, `authority` (what is
+//! Reading order: this file, [`port`], `wire` (a connection's bytes), `outlet`
+//! (how they are written), `frames`, `pings`, `authority` (what is
 //! done to them), `arriving`, `exporter`.
 
 mod arriving;
@@ -16,6 +17,7 @@ mod exporter;
 mod frames;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod outlet;
 mod pings;
 pub mod port;
 mod wire;

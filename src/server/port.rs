@@ -3,6 +3,7 @@
 //! [`Handler`]; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tracing::{debug, warn};
 
+use super::outlet::Outlet;
 use super::wire::Wire;
 use crate::env::hyper::{Exec, Timer};
 use crate::env::places::{self, Places};
@@ -217,7 +219,9 @@ impl<H: Handler> Port<H> {
             place.standing().make_known();
         }
         let (remote, standing) = (Remote(from), place.standing().clone());
-        let wire = Wire::new(conn, self.env.clone(), standing.clone(), self.ping_time_min);
+        let outlet = Outlet::new(conn);
+        let wire =
+            Wire::new(outlet.clone(), self.env.clone(), standing.clone(), self.ping_time_min);
         let service = service_fn(move |mut request: Request<Incoming>| {
             // The streams of HTTP/2 are counted by their frames.
             let open = (request.version() < Version::HTTP_2).then(|| standing.open());
@@ -243,12 +247,13 @@ impl<H: Handler> Port<H> {
         let ended = match self.http2_only {
             true => {
                 let connection = builder.serve_connection(conn, service);
-                self.drive(connection, auto::Connection::graceful_shutdown, from, place).await
+                self.drive(connection, auto::Connection::graceful_shutdown, outlet, from, place)
+                    .await
             }
             false => {
                 let connection = builder.serve_connection_with_upgrades(conn, service);
                 let leave = auto::UpgradeableConnection::graceful_shutdown;
-                self.drive(connection, leave, from, place).await
+                self.drive(connection, leave, outlet, from, place).await
             }
         };
         if let Err(error) = ended {
@@ -261,16 +266,17 @@ impl<H: Handler> Port<H> {
         &mut self,
         connection: C,
         leave: impl FnOnce(Pin<&mut C>),
+        outlet: Outlet,
         from: Option<SocketAddr>,
         place: places::Place,
     ) -> Result<(), E> {
         tokio::pin!(connection);
         tokio::select! {
             biased; // Progress of the connection first; the signals are for idle ones.
-            ended = connection.as_mut() => ended,
+            ended = poll_fn(|cx| outlet.poll(connection.as_mut(), cx)) => ended,
             () = stopped(&mut self.stopped) => {
                 leave(connection.as_mut());
-                connection.await
+                poll_fn(|cx| outlet.poll(connection.as_mut(), cx)).await
             }
             () = place.gives_way() => {
                 debug!(?from, "a client connection is closed: its place is needed");
@@ -280,7 +286,7 @@ impl<H: Handler> Port<H> {
                 leave(connection.as_mut());
                 tokio::select! {
                     biased; // A connection that ends in time ends in order.
-                    ended = connection.as_mut() => ended,
+                    ended = poll_fn(|cx| outlet.poll(connection.as_mut(), cx)) => ended,
                     () = self.env.sleep(limits::CONNECTION_LEAVE) => Ok(()),
                 }
             }

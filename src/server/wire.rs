@@ -12,9 +12,10 @@ use tracing::debug;
 
 use super::authority::Mending;
 use super::frames::{CONTINUATION, END_HEADERS, Frame, Frames, GOAWAY, HEADERS};
+use super::outlet::Outlet;
 use super::pings::Police;
 use crate::env::places::{Standing, Streams};
-use crate::env::{BoxConn, BoxFuture, Env};
+use crate::env::{BoxFuture, Env};
 use crate::limits::GREETING_TIMEOUT;
 use crate::plant;
 
@@ -22,12 +23,14 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// A connection that is followed.
 pub(super) struct Wire {
-    conn: BoxConn,
+    conn: Outlet,
     env: Env,
     incoming: Frames,
     outgoing: Frames,
     police: Police,
     streams: Streams,
+    /// Whether several calls are open, as last set at the outlet.
+    several: Option<bool>,
     /// Bytes of a request's metadata that has not ended.
     metadata: usize,
     mending: Option<Mending>,
@@ -40,7 +43,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub fn new(conn: BoxConn, env: Env, standing: Standing, ping_time_min: Duration) -> Self {
+    pub fn new(conn: Outlet, env: Env, standing: Standing, ping_time_min: Duration) -> Self {
         let greeting = Some(env.sleep(GREETING_TIMEOUT));
         Self {
             conn,
@@ -49,6 +52,7 @@ impl Wire {
             outgoing: Frames::BETWEEN,
             police: Police::new(ping_time_min),
             streams: Streams::of(standing),
+            several: None,
             metadata: 0,
             mending: Some(Mending::new()),
             ready: Vec::new(),
@@ -73,6 +77,7 @@ impl Wire {
             self.greeting = None;
         }
         let may_open = self.streams.set(self.police.open());
+        self.gather();
         let has_room = self.streams.set_metadata(self.metadata);
         if self.farewell.is_none() {
             if too_many_pings {
@@ -94,6 +99,17 @@ impl Wire {
         left
     }
 
+    /// What is sent is gathered once the client has begun to speak HTTP/2.
+    fn gather(&mut self) {
+        if matches!(self.incoming, Frames::None | Frames::Preface(_)) {
+            return;
+        }
+        let several = self.police.open() > 1;
+        if self.several.replace(several) != Some(several) {
+            self.conn.gather(several);
+        }
+    }
+
     /// Follows so many bytes of what was offered for writing.
     fn sent<'a>(&mut self, bufs: impl Iterator<Item = &'a [u8]>, mut count: usize) {
         // HTTP/1 has no frames.
@@ -107,6 +123,7 @@ impl Wire {
             count -= part.len();
         }
         self.streams.set(self.police.open());
+        self.gather();
     }
 
     /// Sends the reason and closes; between two frames only, as within one it would be read as payload.
@@ -243,7 +260,8 @@ mod tests {
         let (near, far) = tokio::io::duplex(1 << 20);
         let place = Places::new(8).enter(None).await.expect("there is one");
         let standing = place.standing().clone();
-        let wire = Wire::new(Box::new(near), Ahead::hurried(), standing, Duration::from_secs(5));
+        let near = Outlet::new(Box::new(near));
+        let wire = Wire::new(near, Ahead::hurried(), standing, Duration::from_secs(5));
         (wire, far)
     }
 
