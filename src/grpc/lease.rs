@@ -7,9 +7,9 @@ use quorate_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::served::Served;
 use super::status::{count_failure, status};
 use super::{caller, gate};
 use crate::limits;
@@ -43,31 +43,25 @@ impl lease_server::Lease for Lease {
         Ok(Response::new(answer))
     }
 
-    type LeaseKeepAliveStream = ReceiverStream<Result<LeaseKeepAliveResponse, Status>>;
+    type LeaseKeepAliveStream = Served<LeaseKeepAliveResponse>;
 
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let (answers, stream) = mpsc::channel(limits::KEEP_ALIVE_ANSWERS);
+        let (sender, answers) = mpsc::channel(limits::KEEP_ALIVE_ANSWERS);
         let needs_leader = gate::needs_leader(request.metadata());
         let member = self.member.clone();
         let (caller, requests) = caller::of(request);
-        let task = async move {
+        let serving = async move {
             let cut_off = member.cut_off(needs_leader);
             tokio::select! {
                 biased; // An answer that is due goes out before the stream is given up.
-                ended = keep_alive(&member, &caller, requests, &answers) => {
-                    if let Err(error) = ended {
-                        let _ = answers.send(Err(error)).await;
-                    }
-                }
-                () = answers.closed() => {}
-                error = cut_off => drop(answers.send(Err(status(error))).await),
+                ended = keep_alive(&member, &caller, requests, &sender) => ended,
+                error = cut_off => Err(status(error)),
             }
         };
-        self.member.env().spawn("lease keep-alive", task);
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Served::new(serving, answers)))
     }
 
     async fn lease_time_to_live(
@@ -93,7 +87,7 @@ async fn keep_alive(
     member: &Member,
     caller: &Caller,
     mut requests: Streaming<LeaseKeepAliveRequest>,
-    answers: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
+    answers: &mpsc::Sender<LeaseKeepAliveResponse>,
 ) -> Result<(), Status> {
     let count = |error: &Status| count_failure(member.metrics(), "lease-keepalive", error);
     while let Some(request) = requests.message().await.inspect_err(count)? {
@@ -101,7 +95,7 @@ async fn keep_alive(
         let header = Some(member.header());
         let ttl = member.keep_alive(caller, LeaseId(request.id)).await.map_err(status)?;
         let answer = LeaseKeepAliveResponse { header, id: request.id, ttl };
-        if answers.send(Ok(answer)).await.is_err() {
+        if answers.send(answer).await.is_err() {
             break;
         }
     }

@@ -4,7 +4,8 @@
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
 //! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
-//! `compression`, `deadline`, `paged` (large responses), `caller` (credentials), [`slow`] (logging of slow
+//! `compression`, `deadline`, `paged` (large responses), `served` (streams of
+//! responses), `caller` (credentials), [`slow`] (logging of slow
 //! calls) and [`spans`] (tracing). Other services are answered with `Unimplemented`, as any unknown path.
 //!
 //! [`Member`]: crate::member::Member
@@ -25,6 +26,7 @@ pub mod lock;
 pub mod maintenance;
 mod paged;
 mod recipe;
+mod served;
 pub mod slow;
 pub mod spans;
 pub mod status;

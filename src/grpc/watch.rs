@@ -2,26 +2,28 @@
 //! because the events in a session's responses are encoded already.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, join};
+use futures::Stream;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http_body::Body as HttpBody;
 use quorate_proto::codec::Codec;
 use quorate_proto::etcdserverpb::WatchRequest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use super::served::{Served, Woken};
 use super::status::{count_failure, status};
 use super::{caller, gate};
+use crate::error::Error;
 use crate::limits;
 use crate::member::Member;
 use crate::metrics::{Metrics, observe};
@@ -91,36 +93,48 @@ impl Watch {
                 None
             }
         });
-        let (answers, stream) = mpsc::channel(limits::WATCH_ANSWERS);
-        let room = Arc::new(Semaphore::new(limits::WATCH_ANSWER_BYTES));
+        let (sender, answers) = mpsc::channel(limits::WATCH_ANSWERS);
         let member = self.member.clone();
-        self.member.env().spawn("watch stream", async move {
+        let serving = async move {
             let cut_off = member.cut_off(needs_leader);
-            let (sender, mut responses) = mpsc::channel::<Result<watch::Response, _>>(1);
-            let session = member.watch(caller, requests, sender);
-            let forward = async {
-                while let Some(response) = responses.recv().await {
-                    let sent = response.as_ref().ok().map(Sent::new);
-                    let began = member.env().now();
-                    let place = place_in(&room, response.as_ref().map_or(0, size)).await;
-                    if answers.send((response.map_err(status), place)).await.is_err() {
-                        return;
-                    }
-                    if let Some(sent) = sent {
-                        sent.observe(member.metrics(), member.env().now() - began);
-                    }
-                }
-            };
-            let end = async |error| drop(answers.send((Err(error), None)).await);
             tokio::select! {
                 biased; // What is due goes out before the stream is given up.
-                _ = join(forward, session) => {}
-                () = answers.closed() => {}
-                Ok(error) = breakage => end(error).await,
-                error = cut_off => end(status(error)).await,
+                () = member.watch(caller, Woken::new(requests), sender) => Ok(()),
+                Ok(error) = breakage => Err(error),
+                error = cut_off => Err(status(error)),
             }
-        });
-        Box::pin(ReceiverStream::new(stream).map(|(response, _place)| response))
+        };
+        let answers = Served::new(serving, answers);
+        Box::pin(Timed { answers, member: self.member.clone(), sent: None })
+    }
+}
+
+/// The responses of a stream, each of which is timed until the next one is requested: the connection has
+/// taken it then.
+struct Timed {
+    answers: Served<Result<watch::Response, Error>>,
+    member: Member,
+    /// The last response, and when it was handed over.
+    sent: Option<(Sent, Instant)>,
+}
+
+impl Stream for Timed {
+    type Item = Result<watch::Response, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let env = this.member.env();
+        if let Some((sent, began)) = this.sent.take() {
+            sent.observe(this.member.metrics(), env.now().saturating_duration_since(began));
+        }
+        let Poll::Ready(answer) = Pin::new(&mut this.answers).poll_next(cx) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(answer.map(|answer| {
+            let response = answer?.map_err(status)?;
+            this.sent = Some((Sent::new(&response), env.now()));
+            Ok(response)
+        }))
     }
 }
 
@@ -152,15 +166,4 @@ impl Sent {
             Self::Progress => observe(&metrics.watch_progress_seconds, took),
         }
     }
-}
-
-/// The size of a response's events, bytes.
-fn size(response: &watch::Response) -> usize {
-    response.events.iter().map(Bytes::len).sum()
-}
-
-/// Waits for room for `bytes`; a larger response waits for all of the room.
-async fn place_in(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let bytes = u32::try_from(bytes.min(limits::WATCH_ANSWER_BYTES)).unwrap_or(u32::MAX);
-    room.clone().acquire_many_owned(bytes).await.ok()
 }

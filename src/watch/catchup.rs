@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::history::{Ask, Page, ReadError};
 use super::index::Index;
 use super::link::{Slot, Stopped};
 use super::record::{Record, Response, key_of};
 use super::session::Session;
 use super::watchers::State;
-use crate::env::{BoxFuture, Work};
+use crate::env::Work;
 use crate::plant;
 use crate::types::Revision;
 
@@ -23,21 +25,21 @@ pub(super) struct Step {
 
 pub(super) type StepResult = (Step, Result<Page, ReadError>);
 
-/// A read and what it found, until that is taken.
+/// A read and what it found, until that is taken. A task of its own reads: a stream whose client takes
+/// nothing may not be polled for long, and others wait for the end of its read.
 #[derive(Default)]
 pub(super) enum Reading {
     #[default]
     None,
-    Running(BoxFuture<'static, StepResult>),
+    Running(oneshot::Receiver<StepResult>),
     Done(StepResult),
 }
 
 impl Reading {
-    /// What was found, if it is `wanted` now; never when there is nothing. A read goes on in any case:
-    /// other streams wait for its end.
+    /// What was found, if it is `wanted` now; never when there is nothing.
     pub async fn finish(&mut self, wanted: bool) -> StepResult {
         if let Self::Running(step) = self {
-            *self = Self::Done(step.await);
+            *self = Self::Done(step.await.expect("a read has an end"));
         }
         match std::mem::take(self) {
             Self::Done(result) if wanted => result,
@@ -85,12 +87,21 @@ impl Session {
         };
         let (env, history, readers) =
             (self.env.clone(), self.history.clone(), self.readers.clone());
-        self.reading = Reading::Running(Box::pin(async move {
-            let _turn = readers.acquire().await.expect("it is never closed");
-            let page =
-                env.blocking_for(Work::Reads, "watch catch-up", move || history.read(&ask)).await;
-            (Step { from, slots, wanted }, page)
-        }));
+        let (mut found, reading) = oneshot::channel();
+        let read = async move {
+            let turn = tokio::select! {
+                biased; // A stream that is gone takes no turn.
+                () = found.closed() => return,
+                turn = readers.acquire() => turn.expect("it is never closed"),
+            };
+            let read = move || history.read(&ask);
+            let page = env.blocking_for(Work::Reads, "watch catch-up", read).await;
+            drop(turn);
+            // The stream may be gone.
+            let _ = found.send((Step { from, slots, wanted }, page));
+        };
+        self.env.spawn("watch catch-up", read);
+        self.reading = Reading::Running(reading);
     }
 
     pub(super) fn step_finished(&mut self, (step, result): StepResult) -> Result<(), Stopped> {

@@ -3,9 +3,11 @@
 //! [`catchup`](super::catchup); the stream itself, authentication and deadlines are the edge's.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
@@ -109,6 +111,16 @@ impl Drop for OpenStream {
     }
 }
 
+/// Waits until another response may be sent: a place is free, and of the bytes bound something is left,
+/// of which `sent` were used since the channel was last seen empty. Returns whether there is a receiver.
+async fn room(responses: &mpsc::Sender<Result<Response, Error>>, sent: usize) -> bool {
+    if sent < limits::WATCH_ANSWER_BYTES {
+        responses.reserve().await.is_ok()
+    } else {
+        responses.reserve_many(responses.max_capacity()).await.is_ok()
+    }
+}
+
 pub(super) struct Session {
     pub env: Env,
     pub link: Link,
@@ -127,6 +139,8 @@ pub(super) struct Session {
     pub reading: Reading,
     /// Live watchers have everything up to here in the outbox.
     settled: Revision,
+    /// Bytes of events sent since the channel was last seen empty.
+    sent_bytes: usize,
     /// The store's revision when the client requested the progress of all watchers.
     asked: Option<Revision>,
     /// Requests that were of no kind, and when that was last logged.
@@ -161,6 +175,7 @@ impl Session {
             readers: hub.readers(),
             reading: Reading::None,
             settled: Revision(0),
+            sent_bytes: 0,
             asked: None,
             invalid: 0,
             invalid_logged: None,
@@ -181,6 +196,7 @@ impl Session {
     ) -> Result<(), Stopped> {
         let mut half_closed = false;
         let mut tick = self.env.sleep(self.interval);
+        let mut gone = pin!(responses.closed());
         loop {
             self.advance();
             let idle = self.outbox.is_empty();
@@ -191,11 +207,10 @@ impl Session {
                 // before events, so that a cancel is not late. A page of history comes before live
                 // events: the next one takes a while, and they are served meanwhile.
                 biased;
-                () = responses.closed() => return Ok(()),
-                permit = responses.reserve(), if !idle => {
-                    let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(response) = self.outbox.pop() {
-                        permit.send(Ok(response));
+                () = &mut gone => return Ok(()),
+                open = room(responses, self.sent_bytes), if !idle => {
+                    if !open {
+                        return Ok(());
                     }
                     self.send_ready(responses);
                 }
@@ -238,9 +253,13 @@ impl Session {
 
     /// Sends what fits without waiting.
     fn send_ready(&mut self, responses: &mpsc::Sender<Result<Response, Error>>) {
-        while !self.outbox.is_empty() {
+        if responses.capacity() == responses.max_capacity() {
+            self.sent_bytes = 0;
+        }
+        while !self.outbox.is_empty() && self.sent_bytes < limits::WATCH_ANSWER_BYTES {
             let Ok(permit) = responses.try_reserve() else { return };
             if let Some(response) = self.outbox.pop() {
+                self.sent_bytes += response.events.iter().map(Bytes::len).sum::<usize>();
                 permit.send(Ok(response));
             }
         }

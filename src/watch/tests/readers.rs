@@ -1,12 +1,19 @@
 //! Places for reads of history: few streams read at a time, and one without a reader keeps no place.
 
-use quorate_proto::etcdserverpb::WatchCreateRequest;
+use std::sync::Arc;
+use std::task::Context;
+
+use futures::task::noop_waker_ref;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::client::Client;
 use super::memory::Memory;
 use super::world::World;
 use crate::watch::hub::{HubHandle, start};
-use crate::watch::{Bounds, History};
+use crate::watch::{Bounds, History, Options, run};
 
 const SEEDS: std::ops::Range<u64> = 0..100;
 const STREAMS: usize = 6;
@@ -41,6 +48,35 @@ fn a_stream_that_nobody_reads_keeps_no_place() {
         let publisher = hub.clone();
         let publish = async move { publisher.publish(vec![written]).await };
         world.env().spawn("applier", Box::pin(publish));
+        read_all(&world, &mut clients);
+    }
+}
+
+#[test]
+fn a_stream_that_is_polled_no_more_keeps_no_place() {
+    for polls in 1..20 {
+        let (world, store) = (World::new(polls), history());
+        let hub = hub(&world, &store, 1);
+        let (requests, stream) = mpsc::unbounded_channel();
+        let (sender, _responses) = mpsc::channel(2);
+        let mut session = Box::pin(run(
+            world.env().clone(),
+            hub.clone(),
+            Arc::new(store.clone()),
+            UnboundedReceiverStream::new(stream),
+            sender,
+            Options::new(Arc::new(ResponseHeader::default)),
+        ));
+        let request_union = Some(RequestUnion::CreateRequest(watch("a", 2)));
+        requests.send(WatchRequest { request_union }).expect("the stream is open");
+        for _ in 0..polls {
+            let polled = session.as_mut().poll(&mut Context::from_waker(noop_waker_ref()));
+            assert!(polled.is_pending());
+            world.turn(1);
+        }
+        // Its client takes nothing.
+        let mut clients = clients(&world, &hub, &store);
+        clients.iter_mut().for_each(|client| client.create(watch("a", 2)));
         read_all(&world, &mut clients);
     }
 }
