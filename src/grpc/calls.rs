@@ -7,21 +7,19 @@ use std::time::Instant;
 
 use tonic::{Code, Status};
 
-use super::spans;
+use super::{direct, spans};
 use crate::env::Env;
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::rpc::{self, Flow, RPCS, Rpc, Rule};
 use crate::trace::Span;
 
-/// Methods of service KV whose handlers log slow calls themselves: they know more about them.
-const LOGGED_BY_HANDLER: [&str; 4] = ["Range", "Put", "DeleteRange", "Txn"];
-
 #[derive(Debug)]
 struct Method {
     rpc: &'static Rpc,
-    /// Whether slow calls are logged by the handler.
-    logged_by_handler: bool,
+    /// For those that are served without the router. Their handlers log slow calls themselves: they know
+    /// more about them.
+    direct: Option<direct::Method>,
     counters: metrics::Calls,
 }
 
@@ -47,9 +45,9 @@ impl Calls {
         for rpc in RPCS {
             let of = [rpc.flow.label(), rpc.service, rpc.method];
             let counters = metrics.calls(of, &codes, clock.is_some());
-            let logged_by_handler =
-                rpc.service == rpc::KV && LOGGED_BY_HANDLER.contains(&rpc.method);
-            let method = Arc::new(Method { rpc, logged_by_handler, counters });
+            let direct = direct::Method::ALL.iter().find(|(name, _)| *name == rpc.method);
+            let direct = direct.filter(|_| rpc.service == rpc::KV).map(|(_, method)| *method);
+            let method = Arc::new(Method { rpc, direct, counters });
             methods.insert(rpc.path(), method);
         }
         Self(Arc::new(Inner { metrics, methods, versions: RwLock::default(), clock }))
@@ -134,7 +132,12 @@ impl Call {
 
     /// Whether it is a unary method whose slow calls are logged by the gate, see [`super::slow`].
     pub fn is_logged_by_gate(&self) -> bool {
-        self.method.rpc.flow == Flow::Unary && !self.method.logged_by_handler
+        self.method.rpc.flow == Flow::Unary && self.method.direct.is_none()
+    }
+
+    /// The method, if it is served without the router.
+    pub(super) fn direct(&self) -> Option<direct::Method> {
+        self.method.direct
     }
 
     /// Counts bytes of the response.

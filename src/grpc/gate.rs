@@ -17,15 +17,15 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tower::Service;
 
-use super::body::{self, Answer};
-use super::caller;
+use super::body::{self, Answer, Limited};
 use super::calls::{Call, Calls};
 use super::compression::Encoding;
-use super::deadline;
+use super::kv::Kv;
 use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
+use super::{caller, deadline, direct};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -117,8 +117,7 @@ where
             call.trace(span.clone());
             caller = caller.traced(span);
         }
-        let env = self.member.env().clone();
-        let deadline = timeout.map(|duration| env.now() + duration);
+        let deadline = timeout.map(|duration| self.member.env().now() + duration);
         let encoding = match self.admit(&call, headers, deadline) {
             Ok(encoding) => encoding,
             Err(refused) => {
@@ -127,32 +126,43 @@ where
             }
         };
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
-        let uri = request.uri().clone();
-        let mut request = encoding.plain(request, limit, call.received());
+        let mut request = request;
         if is_traced || !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());
         }
-        let (member, rule) = (self.member.clone(), call.rule());
-        let watched = call.is_logged_by_gate().then(|| (SlowCall::begin(&member, remote), uri));
-        let answer = self.routes.call(request);
-        // The handler does nothing before its future is polled.
-        let answer = async move {
-            let answer = match member.permit(&caller, rule).await {
-                Ok(()) => answer.await,
-                Err(refused) => Ok(status(refused).into_http()),
-            };
-            if let Some((watched, uri)) = watched {
-                watched.end(|| (uri.path().to_owned(), Sizes::UNCOUNTED, String::new()));
-            }
-            answer
-        };
+        let watched = call
+            .is_logged_by_gate()
+            .then(|| (SlowCall::begin(&self.member, remote), request.uri().clone()));
+        let direct = call.direct().filter(|_| encoding == Encoding::Identity);
+        let (kv, mut routes) = (Kv { member: self.member.clone() }, self.routes.clone());
         Box::pin(async move {
+            let (member, received) = (&kv.member, call.received());
+            let env = member.env();
+            let rule = call.rule();
+            let answer = async {
+                let answer = match (member.permit(&caller, rule).await, direct) {
+                    (Err(refused), _) => status(refused).into_http(),
+                    (Ok(()), Some(method)) => {
+                        let request =
+                            request.map(|body| Limited::new(body, limit, false, received));
+                        direct::call(&kv, method, request, routes).await
+                    }
+                    (Ok(()), None) => {
+                        let answer = routes.call(encoding.plain(request, limit, received)).await;
+                        answer.unwrap_or_else(|never| match never {})
+                    }
+                };
+                if let Some((watched, uri)) = watched {
+                    watched.end(|| (uri.path().to_owned(), Sizes::UNCOUNTED, String::new()));
+                }
+                answer
+            };
             let mut response = match deadline {
-                None => answer.await?,
+                None => answer.await,
                 Some(at) => {
                     let left = at.saturating_duration_since(env.now());
                     let late = || status(Error::from(Unavailable::DeadlineExceeded)).into_http();
-                    env.timeout(left, answer).await.unwrap_or_else(|_| Ok(late()))?
+                    env.timeout(left, answer).await.unwrap_or_else(|_| late())
                 }
             };
             if let Some(code) = body::code(response.headers()) {

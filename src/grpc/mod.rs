@@ -4,7 +4,7 @@
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
 //! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
-//! `compression`, `deadline`, `paged` (large responses), `served` (streams of
+//! `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large responses), `served` (streams of
 //! responses), `caller` (credentials), [`slow`] (logging of slow
 //! calls) and [`spans`] (tracing). Other services are answered with `Unimplemented`, as any unknown path.
 //!
@@ -17,6 +17,7 @@ pub(crate) mod calls;
 pub mod cluster;
 pub(crate) mod compression;
 mod deadline;
+mod direct;
 pub mod election;
 pub mod gate;
 pub mod health;
