@@ -1,33 +1,34 @@
-//! What is measured: the list, and how one of them is run.
+//! What is measured: the list, and how one of them is run for a slice of time.
 
+use std::io;
 use std::time::Duration;
 
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
-use tonic::Status;
+use quorate_proto::etcdserverpb::RangeRequest;
 
-use crate::client::Client;
-use crate::load::{self, Counted};
-use crate::process::{Cluster, Server};
-use crate::procfs;
-use crate::table::Measured;
+use crate::load::{self, Counted, Until, Watching};
+use crate::messages;
 
-const VALUE_BYTES: usize = 256;
 /// Keys that there are, or are written to.
 const KEYS: u64 = 100_000;
 /// Keys that are there before ranges are measured.
-const FILLED: u64 = 10_000;
-const WARM_UP: Duration = Duration::from_secs(1);
+const FILLED: u64 = 2_000;
+/// Clients that put them.
+const WRITERS: usize = 64;
 
 #[derive(Clone, Copy)]
-pub enum Asks {
+pub enum Does {
     /// One put of a key of many.
     Put,
-    /// One linearizable range of one key.
-    Range,
+    /// One range of one key.
+    Range { serializable: bool },
     /// A page of so many keys.
     Page(i64),
     /// How many keys there are.
     Count,
+    /// One renewal of a lease, each client on a stream of its own.
+    KeepAlive,
+    /// Events of one key; the clients are watchers.
+    Watch(Watching),
 }
 
 #[derive(Clone, Copy)]
@@ -35,108 +36,123 @@ pub struct Scenario {
     pub name: &'static str,
     pub members: usize,
     clients: usize,
-    asks: Asks,
+    does: Does,
 }
 
-const fn scenario(name: &'static str, members: usize, clients: usize, asks: Asks) -> Scenario {
-    Scenario { name, members, clients, asks }
+const fn scenario(name: &'static str, members: usize, clients: usize, does: Does) -> Scenario {
+    Scenario { name, members, clients, does }
 }
+
+const fn watch(name: &'static str, watching: Watching) -> Scenario {
+    Scenario { name, members: 1, clients: 0, does: Does::Watch(watching) }
+}
+
+const LINEARIZABLE: Does = Does::Range { serializable: false };
+
+/// A thousand streams.
+const STREAMS: Watching = Watching {
+    connections: 16,
+    streams_per_connection: 63,
+    watchers_per_stream: 1,
+    window: 8,
+    pause: Duration::ZERO,
+};
+/// A thousand watchers on few streams.
+const SHARED: Watching = Watching { streams_per_connection: 1, watchers_per_stream: 63, ..STREAMS };
+/// Latency where nothing queues.
+const CALM: Watching = Watching { window: 1, pause: Duration::from_millis(10), ..STREAMS };
 
 pub const SCENARIOS: &[Scenario] = &[
-    scenario("put-1", 1, 1, Asks::Put),
-    scenario("put-256", 1, 256, Asks::Put),
-    scenario("range-64", 1, 64, Asks::Range),
-    scenario("range-256", 1, 256, Asks::Range),
-    scenario("page-500", 1, 16, Asks::Page(500)),
-    scenario("count", 1, 16, Asks::Count),
-    scenario("put-256-three", 3, 256, Asks::Put),
-    scenario("range-256-three", 3, 256, Asks::Range),
+    scenario("put-1", 1, 1, Does::Put),
+    scenario("put-64", 1, 64, Does::Put),
+    scenario("put-256", 1, 256, Does::Put),
+    scenario("put-1000", 1, 1_000, Does::Put),
+    scenario("range-1", 1, 1, LINEARIZABLE),
+    scenario("range-64", 1, 64, LINEARIZABLE),
+    scenario("range-256", 1, 256, LINEARIZABLE),
+    scenario("serializable-64", 1, 64, Does::Range { serializable: true }),
+    scenario("page-500", 1, 16, Does::Page(500)),
+    scenario("count", 1, 16, Does::Count),
+    scenario("keep-alive-256", 1, 256, Does::KeepAlive),
+    watch("watch-streams", STREAMS),
+    watch("watch-shared", SHARED),
+    watch("watch-calm", CALM),
+    scenario("put-256-three", 3, 256, Does::Put),
+    scenario("range-256-three", 3, 256, LINEARIZABLE),
 ];
 
 /// Clients on one connection.
 const PER_CONNECTION: usize = 16;
 
-/// Fills, warms up, measures.
-pub async fn run(cluster: &Cluster, scenario: &Scenario, duration: Duration) -> Measured {
-    let endpoints = cluster.endpoints();
-    let (clients, asks) = (scenario.clients, scenario.asks);
-    if !matches!(asks, Asks::Put) {
-        fill(&endpoints).await;
-    }
-    let request = move |client, number, round| ask(client, asks, number, round);
-    load::run(&endpoints, clients, PER_CONNECTION, WARM_UP, request).await;
-    let before = cpu(cluster);
-    let counted = load::run(&endpoints, clients, PER_CONNECTION, duration, request).await;
-    let used = cpu(cluster) - before;
-    measured(cluster, &counted, used)
-}
-
-fn measured(cluster: &Cluster, counted: &Counted, used: Duration) -> Measured {
-    assert_eq!(counted.errors, 0, "requests were refused");
-    let requests = counted.latency.len().max(1) as f64;
-    let micros = |quantile| counted.latency.value_at_quantile(quantile) as f64 / 1e3;
-    let resident: u64 = pids(cluster).map(procfs::resident_bytes).sum();
-    Measured {
-        per_second: requests / counted.took.as_secs_f64(),
-        p50_us: micros(0.5),
-        p99_us: micros(0.99),
-        cpu_us: used.as_secs_f64() * 1e6 / requests,
-        resident_mb: resident as f64 / 1e6,
-    }
-}
-
-fn pids(cluster: &Cluster) -> impl Iterator<Item = u32> {
-    cluster.servers.iter().filter_map(Server::pid)
-}
-
-fn cpu(cluster: &Cluster) -> Duration {
-    pids(cluster).map(procfs::cpu).sum()
-}
-
-async fn ask(mut client: Client, asks: Asks, number: usize, round: u64) -> Result<(), Status> {
-    let key = key(mix(number as u64, round) % KEYS);
-    match asks {
-        Asks::Put => put(&mut client, key).await,
-        Asks::Range => {
-            let key = self::key(mix(number as u64, round) % FILLED);
-            one(&mut client, RangeRequest { key: key.into(), ..Default::default() }).await
+impl Scenario {
+    /// Puts what the scenario reads, and returns the leases that it renews.
+    pub fn prepare(&self, addresses: &[String]) -> io::Result<Vec<i64>> {
+        match self.does {
+            Does::Put | Does::Watch(_) => {}
+            Does::Range { .. } | Does::Page(_) | Does::Count => fill(addresses)?,
+            Does::KeepAlive => {
+                return (1..=self.clients as i64).map(|id| grant(addresses, id)).collect();
+            }
         }
-        Asks::Page(limit) => one(&mut client, RangeRequest { limit, ..all() }).await,
-        Asks::Count => one(&mut client, RangeRequest { count_only: true, ..all() }).await,
+        Ok(Vec::new())
+    }
+
+    /// Loads the servers.
+    pub fn run(&self, addresses: &[String], leases: &[i64], until: Until) -> io::Result<Counted> {
+        let does = self.does;
+        match does {
+            Does::Watch(watching) => load::watch(&addresses[0], watching, until),
+            Does::KeepAlive => load::keep_alives(&addresses[0], leases, PER_CONNECTION, until),
+            _ => {
+                load::unary(addresses, self.clients, PER_CONNECTION, until, move |number, round| {
+                    request(does, mix(number as u64, round))
+                })
+            }
+        }
     }
 }
 
-async fn put(client: &mut Client, key: String) -> Result<(), Status> {
-    let value = vec![b'v'; VALUE_BYTES].into();
-    let request = PutRequest { key: key.into(), value, ..Default::default() };
-    client.kv.put(request).await.map(drop)
-}
-
-async fn one(client: &mut Client, request: RangeRequest) -> Result<(), Status> {
-    let answer = client.kv.range(request).await?.into_inner();
-    assert!(answer.count > 0, "what is asked for is there");
-    Ok(())
+fn request(does: Does, random: u64) -> load::Request {
+    let range = |request: RangeRequest| (messages::RANGE, messages::range(&request));
+    match does {
+        Does::Range { serializable } => {
+            let key = key(random % FILLED).into();
+            range(RangeRequest { key, serializable, ..RangeRequest::default() })
+        }
+        Does::Page(limit) => range(RangeRequest { limit, ..all() }),
+        Does::Count => range(RangeRequest { count_only: true, ..all() }),
+        Does::Put | Does::KeepAlive | Does::Watch(_) => {
+            (messages::PUT, messages::put(&key(random % KEYS), b""))
+        }
+    }
 }
 
 fn all() -> RangeRequest {
-    RangeRequest { key: "key/".into(), range_end: "key0".into(), ..Default::default() }
+    RangeRequest { key: "key/".into(), range_end: "key0".into(), ..RangeRequest::default() }
 }
 
-/// Puts the keys that ranges read.
-async fn fill(endpoints: &[String]) {
-    let mut tasks = Vec::new();
-    const WRITERS: u64 = 64;
-    for writer in 0..WRITERS {
-        let mut client = Client::connect(&endpoints[writer as usize % endpoints.len()]).await;
-        tasks.push(tokio::spawn(async move {
-            for i in (writer..FILLED).step_by(WRITERS as usize) {
-                put(&mut client, key(i)).await.expect("an idle server takes writes");
-            }
-        }));
+/// Puts all keys that ranges read.
+fn fill(addresses: &[String]) -> io::Result<()> {
+    let put = |number: usize, round: u64| {
+        let key = key((number as u64 + round * WRITERS as u64) % FILLED);
+        (messages::PUT, messages::put(&key, b""))
+    };
+    let rounds = Until::Rounds(FILLED.div_ceil(WRITERS as u64));
+    load::unary(addresses, WRITERS, PER_CONNECTION, rounds, put).map(drop)
+}
+
+fn grant(addresses: &[String], id: i64) -> io::Result<i64> {
+    let mut connection = crate::h2::Connection::open(&addresses[0])?;
+    let (mut granted, mut ended) = (0, false);
+    connection.call(messages::GRANT, &messages::grant(id), true);
+    connection.flush()?;
+    while !ended {
+        connection.receive(|_, piece| match piece {
+            crate::h2::Piece::Data(data) => granted = messages::granted(&data[5..]),
+            crate::h2::Piece::End => ended = true,
+        })?;
     }
-    for task in tasks {
-        task.await.expect("a writer does not panic");
-    }
+    Ok(granted)
 }
 
 fn key(number: u64) -> String {

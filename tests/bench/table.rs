@@ -1,6 +1,6 @@
-//! Figures of rounds, their medians, and the table.
+//! Figures of slices, and the table of ratios: least, median, greatest.
 
-/// What one round has shown.
+/// What one slice has shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     pub per_second: f64,
@@ -13,22 +13,6 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Of each figure by itself.
-    pub fn median(rounds: &[Self]) -> Self {
-        let of = |figure: fn(&Self) -> f64| {
-            let mut values: Vec<f64> = rounds.iter().map(figure).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        Self {
-            per_second: of(|m| m.per_second),
-            p50_us: of(|m| m.p50_us),
-            p99_us: of(|m| m.p99_us),
-            cpu_us: of(|m| m.cpu_us),
-            resident_mb: of(|m| m.resident_mb),
-        }
-    }
-
     fn figures(&self) -> [f64; 5] {
         [self.per_second, self.p50_us, self.p99_us, self.cpu_us, self.resident_mb]
     }
@@ -39,26 +23,40 @@ const COLUMNS: [&str; 5] = ["req/s", "p50 us", "p99 us", "cpu us/req", "rss MB"]
 pub fn head() {
     print!("{:<18}{:<10}", "scenario", "server");
     for column in COLUMNS {
-        print!("{column:>12}");
+        print!("{column:>18}");
     }
     println!();
 }
 
-/// Three lines: theirs, ours, ours divided by theirs.
-pub fn rows(scenario: &str, etcd: &Measured, ours: &Measured) {
-    row(scenario, "etcd", etcd.figures(), 1);
-    row("", "quorate", ours.figures(), 1);
-    let mut ratios = ours.figures();
-    for (ratio, theirs) in ratios.iter_mut().zip(etcd.figures()) {
-        *ratio /= theirs;
+/// Three lines: theirs and ours as medians, and the ratios of slices that followed each other.
+pub fn rows(scenario: &str, etcd: &[Measured], ours: &[Measured]) {
+    let of = |slices: &[Measured], column: usize| {
+        sorted(slices.iter().map(|slice| slice.figures()[column]).collect())
+    };
+    for (name, server, slices) in [(scenario, "etcd", etcd), ("", "quorate", ours)] {
+        row(name, server, |column| format!("{:.1}", median(&of(slices, column))));
     }
-    row("", "ratio", ratios, 2);
+    row("", "ratio", |column| {
+        let pairs = etcd.iter().zip(ours);
+        let ratios = pairs.map(|(theirs, ours)| ours.figures()[column] / theirs.figures()[column]);
+        let ratios = sorted(ratios.collect());
+        format!("{:.2} {:.2} {:.2}", ratios[0], median(&ratios), ratios[ratios.len() - 1])
+    });
 }
 
-fn row(scenario: &str, server: &str, figures: [f64; 5], decimals: usize) {
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+fn row(scenario: &str, server: &str, figure: impl Fn(usize) -> String) {
     print!("{scenario:<18}{server:<10}");
-    for figure in figures {
-        print!("{figure:>12.decimals$}");
+    for column in 0..COLUMNS.len() {
+        print!("{:>18}", figure(column));
     }
     println!();
 }

@@ -1,8 +1,9 @@
-//! A real etcd and our server, in turn on one machine with one load generator: throughput, latency,
-//! server CPU for each request and resident memory, as ratios, because machines differ. Rounds are
-//! interleaved (etcd, ours, etcd, ours, ...) and medians taken, because machines drift.
+//! A real etcd and our server beside each other on one machine, loaded by turns in short slices by one
+//! generator: throughput, latency, server CPU for each request and resident memory, as ratios of slices that
+//! follow each other, because machines differ and drift. With two processors or more the servers are kept on
+//! one of them and the generator on the others.
 //!
-//! `cargo bench -p quorate --bench versus -- [--seconds 5] [--rounds 3] [--scenario put-256]`; The etcd is
+//! `cargo bench -p quorate --bench versus -- [--seconds 1] [--rounds 8] [--scenario put-256]`; the etcd is
 //! that of `ci/etcd`, or the one that `ETCD` names; `QUORATE_BIN` names another server of ours.
 
 #![allow(
@@ -11,10 +12,9 @@
     reason = "the generator stands outside the server: real time, real sockets"
 )]
 
-#[path = "../it/client.rs"]
-#[allow(dead_code, reason = "the tests call more than the load does")]
-mod client;
+mod h2;
 mod load;
+mod messages;
 #[path = "../it/process.rs"]
 #[allow(dead_code, reason = "the tests do more to servers")]
 mod process;
@@ -25,9 +25,11 @@ mod table;
 #[allow(dead_code, reason = "cases compare versions")]
 mod version;
 
+use std::io;
 use std::time::Duration;
 
-use self::process::{Cluster, Kind, etcd_program, scratch};
+use self::load::{Counted, Until};
+use self::process::{Cluster, Kind, Server, etcd_program, scratch};
 use self::scenario::{SCENARIOS, Scenario};
 use self::table::Measured;
 use self::version::Version;
@@ -59,18 +61,16 @@ fn main() {
     println!("beside etcd {}\n", Version::of(&etcd_program()));
     table::head();
     for scenario in &scenarios {
-        let (mut etcd, mut ours) = (Vec::new(), Vec::new());
-        for _ in 0..options.rounds {
-            etcd.push(round(&Kind::Etcd(etcd_program()), scenario, options.seconds));
-            ours.push(round(&Kind::Quorate, scenario, options.seconds));
+        if let Err(error) = compare(scenario, &options) {
+            eprintln!("{}: {error}", scenario.name);
+            std::process::exit(1);
         }
-        table::rows(scenario.name, &Measured::median(&etcd), &Measured::median(&ours));
     }
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { seconds: 5, rounds: 3, scenario: None };
+        let mut options = Self { seconds: 1, rounds: 8, scenario: None };
         while let Some(name) = arguments.next() {
             // cargo adds it.
             if name == "--bench" {
@@ -89,17 +89,83 @@ impl Options {
     }
 }
 
-/// Fresh servers, their data on the disk below cargo's directory, one measurement.
-fn round(kind: &Kind, scenario: &Scenario, seconds: u64) -> Measured {
+/// Fresh servers, their data on the disk below cargo's directory, loaded by turns.
+fn compare(scenario: &Scenario, options: &Options) -> io::Result<()> {
     let dir = scratch();
-    let mut cluster = Cluster::new(kind, dir.path(), scenario.members, &[]);
-    cluster.start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime starts");
-    let measured =
-        runtime.block_on(scenario::run(&cluster, scenario, Duration::from_secs(seconds)));
-    for server in &mut cluster.servers {
-        server.kill();
+    let kinds = [("etcd", Kind::Etcd(etcd_program())), ("ours", Kind::Quorate)];
+    let mut clusters = Vec::new();
+    run_on(Place::Servers);
+    for (name, kind) in &kinds {
+        let mut cluster = Cluster::new(kind, &dir.path().join(name), scenario.members, &[]);
+        cluster.start();
+        clusters.push(cluster);
     }
-    measured
+    run_on(Place::Generator);
+    let mut prepared = Vec::new();
+    for cluster in &clusters {
+        let addresses = cluster.endpoints();
+        let leases = scenario.prepare(&addresses)?;
+        scenario.run(&addresses, &leases, Until::Time(Duration::from_secs(1)))?;
+        prepared.push((addresses, leases));
+    }
+    let mut slices = [Vec::new(), Vec::new()];
+    for _ in 0..options.rounds {
+        for ((cluster, (addresses, leases)), slices) in
+            clusters.iter().zip(&prepared).zip(&mut slices)
+        {
+            let before = cpu(cluster);
+            let time = Until::Time(Duration::from_secs(options.seconds));
+            let counted = scenario.run(addresses, leases, time)?;
+            slices.push(measured(cluster, &counted, cpu(cluster) - before));
+        }
+    }
+    table::rows(scenario.name, &slices[0], &slices[1]);
+    Ok(())
+}
+
+fn measured(cluster: &Cluster, counted: &Counted, used: Duration) -> Measured {
+    let requests = counted.latency.len().max(1) as f64;
+    let micros = |quantile| counted.latency.value_at_quantile(quantile) as f64 / 1e3;
+    let resident: u64 = pids(cluster).map(procfs::resident_bytes).sum();
+    Measured {
+        per_second: requests / counted.took.as_secs_f64(),
+        p50_us: micros(0.5),
+        p99_us: micros(0.99),
+        cpu_us: used.as_secs_f64() * 1e6 / requests,
+        resident_mb: resident as f64 / 1e6,
+    }
+}
+
+fn pids(cluster: &Cluster) -> impl Iterator<Item = u32> {
+    cluster.servers.iter().filter_map(Server::pid)
+}
+
+fn cpu(cluster: &Cluster) -> Duration {
+    pids(cluster).map(procfs::cpu).sum()
+}
+
+/// What is placed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Servers,
+    Generator,
+}
+
+/// Keeps this thread, and what it starts, on its processors; with one processor, or without taskset(1), all
+/// share what there is.
+fn run_on(place: Place) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    static ALL: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    let all = *ALL.get_or_init(|| processors);
+    if all < 2 {
+        return;
+    }
+    let list = if place == Place::Servers { "0".to_owned() } else { format!("1-{}", all - 1) };
+    let pid = std::process::id().to_string();
+    let set = std::process::Command::new("taskset").args(["-cp", &list, &pid]).output();
+    if !set.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "the servers share all processors with the generator: taskset does not work here"
+        );
+    }
 }
