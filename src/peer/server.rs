@@ -198,7 +198,8 @@ impl Transport {
         }
         match link.attach(kind) {
             Some(body) => Response::new(body),
-            None => error(StatusCode::GONE, "removed member"),
+            // Also while this member stops, which is not the sender's removal: an etcd ends at 410.
+            None => error(StatusCode::NOT_FOUND, "error sender not found"),
         }
     }
 
@@ -305,10 +306,10 @@ impl Transport {
         let trust = self.trust(from).await;
         match trust {
             Trust::Member | Trust::Word => self.add_remote(from, identity::sender_urls(headers)),
-            Trust::Removed => return Err(forbidden("removed member")),
+            Trust::Removed => return Err(removed()),
             Trust::Stranger => {
                 self.note_refusal(headers, "of a server that is no member of this cluster");
-                return Err(forbidden("unknown member"));
+                return Err(unknown());
             }
         }
         Ok((from, trust))
@@ -324,12 +325,13 @@ impl Transport {
         // Messages that a follower passes on keep their first sender, which may have joined lately.
         let passed_on = is_relayed(message) && trust == Trust::Member;
         if self.local().standing(from) == Standing::Removed {
-            Some(forbidden("removed member"))
+            // That of its sender was looked at before: this one relays, and is no removed member itself.
+            Some(refusal(StatusCode::SERVICE_UNAVAILABLE, "from removed member"))
         } else if message.to != self.context().identity.id.0 {
-            Some(forbidden_to("mismatch member"))
+            Some(mismatch())
         } else if (from != sender && !passed_on) || (is_proposal(message) && trust != Trust::Member)
         {
-            Some(forbidden("unknown member"))
+            Some(unknown())
         } else {
             None
         }
@@ -360,17 +362,26 @@ fn refuse_snapshot(failed: ReceiveError) -> Answered {
     error(status, &failed.to_string())
 }
 
-fn forbidden(whose: &str) -> Answered {
-    refusal(&format!("cannot process message from {whose}"))
+/// The refusal that ends an etcd for good, whatever its text: it takes 403 for its own removal.
+fn removed() -> Answered {
+    refusal(StatusCode::FORBIDDEN, "from removed member")
 }
 
-fn forbidden_to(whose: &str) -> Answered {
-    refusal(&format!("cannot process message to {whose}"))
+/// The refusal of a sender that may be a member after all: one of which this member has not learnt yet,
+/// or could not query others. It comes again.
+fn unknown() -> Answered {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "from unknown member")
 }
 
-fn refusal(text: &str) -> Answered {
-    let body = format!("{{\"message\":\"{text}\"}}");
-    answer(StatusCode::FORBIDDEN, "application/json", body)
+/// The refusal of a message for the member that was at these URLs before. etcd answers 403, at which an
+/// etcd that was down during the replacement ends.
+fn mismatch() -> Answered {
+    refusal(StatusCode::PRECONDITION_FAILED, "to mismatch member")
+}
+
+fn refusal(status: StatusCode, whose: &str) -> Answered {
+    let body = format!("{{\"message\":\"cannot process message {whose}\"}}");
+    answer(status, "application/json", body)
 }
 
 /// The refusal of any method but `method`.

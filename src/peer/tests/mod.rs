@@ -606,11 +606,17 @@ async fn raft_paths_answer_as_etcd_does() {
     check(&post(heartbeat(B, A, 1)).await, 204, "");
     check(
         &post(heartbeat(B, MemberId(0xdad), 1)).await,
-        403,
+        412,
         r#"{"message":"cannot process message to mismatch member"}"#,
     );
     check(
         &post(heartbeat(MemberId(0xdead), A, 1)).await,
+        503,
+        r#"{"message":"cannot process message from removed member"}"#,
+    );
+    let dead = Identity { id: MemberId(0xdead), ..b.clone() };
+    check(
+        &ask(&a, &dead, Method::POST, "/raft", heartbeat(dead.id, A, 1).encode_to_vec()).await,
         403,
         r#"{"message":"cannot process message from removed member"}"#,
     );

@@ -1,5 +1,7 @@
 //! Senders that are no members by the receiver's table.
 
+use futures::future::join_all;
+
 use super::*;
 
 const C: MemberId = MemberId(0xc);
@@ -26,7 +28,7 @@ async fn invented_senders_are_refused_and_fill_no_table() {
     for id in 0x100..0x100 + 2 * crate::limits::PEER_REMOTES_MAX as u64 {
         let stranger = MemberId(id);
         for message in [heartbeat(stranger, A, 1), proposal(stranger, A)] {
-            check(&post(&a, stranger, &message).await, 403, UNKNOWN);
+            check(&post(&a, stranger, &message).await, 503, UNKNOWN);
         }
         let path = format!("/raft/stream/message/{stranger}");
         let stream = ask(&a, &identity(stranger), Method::GET, &path, "").await;
@@ -37,12 +39,30 @@ async fn invented_senders_are_refused_and_fill_no_table() {
     assert_eq!(a.message().await, heartbeat(B, A, 7), "nothing came before it");
 }
 
+/// An etcd takes 403, whatever its text, for its own removal, and ends.
+#[tokio::test]
+async fn only_a_removed_sender_is_answered_that_it_is_removed() {
+    let a = Node::start(A, CLUSTER_ID).await;
+    a.notes.members.lock().expect("not poisoned").clear();
+    let first = (0x100..0x100 + 4 * crate::limits::PEER_VOUCHES as u64).map(MemberId);
+    let answers = first.map(|sender| {
+        let message = heartbeat(sender, A, 1);
+        let a = &a;
+        async move { post(a, sender, &message).await }
+    });
+    for answer in join_all(answers).await {
+        assert!([204, 503].contains(&answer.status.as_u16()), "{answer:?}");
+    }
+    let elsewhere = heartbeat(B, C, 1);
+    assert_eq!(post(&a, B, &elsewhere).await.status.as_u16(), 412);
+}
+
 #[tokio::test]
 async fn a_sender_that_names_no_member_or_another_one_is_refused() {
     let (a, _b) = pair().await;
-    check(&post(&a, MemberId(0), &heartbeat(B, A, 1)).await, 403, UNKNOWN);
-    check(&post(&a, A, &heartbeat(A, A, 1)).await, 403, UNKNOWN);
-    check(&post(&a, B, &heartbeat(C, A, 1)).await, 403, UNKNOWN);
+    check(&post(&a, MemberId(0), &heartbeat(B, A, 1)).await, 503, UNKNOWN);
+    check(&post(&a, A, &heartbeat(A, A, 1)).await, 503, UNKNOWN);
+    check(&post(&a, B, &heartbeat(C, A, 1)).await, 503, UNKNOWN);
 }
 
 #[tokio::test]
@@ -74,13 +94,13 @@ async fn a_sender_of_whom_nobody_can_be_asked_proposes_nothing() {
     a.transport.add(B, vec!["http://127.0.0.1:9".to_owned()]);
     check(&post(&a, C, &heartbeat(C, A, 1)).await, 204, "");
     assert_eq!(a.message().await, heartbeat(C, A, 1));
-    check(&post(&a, C, &proposal(C, A)).await, 403, UNKNOWN);
+    check(&post(&a, C, &proposal(C, A)).await, 503, UNKNOWN);
 }
 
 #[tokio::test]
 async fn a_lone_member_knows_that_there_is_no_other() {
     let a = Node::start(A, CLUSTER_ID).await;
-    check(&post(&a, C, &heartbeat(C, A, 1)).await, 403, UNKNOWN);
+    check(&post(&a, C, &heartbeat(C, A, 1)).await, 503, UNKNOWN);
 }
 
 #[tokio::test]
