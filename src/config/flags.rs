@@ -179,6 +179,11 @@ fn origins(value: &str) -> Result<BTreeSet<String>, String> {
     }
 }
 
+/// A version that a cluster may have, `major.minor`, or none.
+fn cluster_version(value: &str) -> Result<String, String> {
+    one_of(&["", "3.5", "3.6", "3.7"], value)
+}
+
 fn state(value: &str) -> Result<String, String> {
     one_of(&["new", "existing"], value)
 }
@@ -385,6 +390,14 @@ const SERVED: &[Flag] = &[
         "1",
         set!(learners_max, go::uint_as),
         "Learners that the cluster may have; must be the same on all members."
+    ),
+    served!(
+        Clustering,
+        "max-cluster-version",
+        "",
+        set!(cluster_version_max, cluster_version),
+        "Hold the cluster's version at this one (3.5, 3.6), so that members of that etcd can return. \
+         Quorate's own flag."
     ),
     served!(
         Unsafe,

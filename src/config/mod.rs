@@ -162,6 +162,8 @@ struct Values {
     pub pre_vote: bool,
     pub strict_reconfig_check: bool,
     pub learners_max: usize,
+    /// `major.minor`; empty for no other than this release's.
+    pub cluster_version_max: String,
     pub force_new_cluster: bool,
     pub auto_compaction_mode: String,
     pub auto_compaction_retention: String,

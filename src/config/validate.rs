@@ -205,6 +205,10 @@ fn member(values: &Values) -> Result<member::Options, ConfigError> {
         force_new_cluster: values.force_new_cluster,
         strict_reconfig_check: values.strict_reconfig_check,
         learners_max: values.learners_max,
+        cluster_version_max: match &*values.cluster_version_max {
+            "" => member::CLUSTER_VERSION.into(),
+            held => format!("{held}.0"),
+        },
         heartbeat: Duration::from_millis(values.heartbeat_ms),
         election_timeout: Duration::from_millis(values.election_ms),
         pre_vote: values.pre_vote,

@@ -36,6 +36,8 @@ pub struct Options {
     pub strict_reconfig_check: bool,
     /// Learners that there may be at a time; the same on all members.
     pub learners_max: usize,
+    /// What this member raises the cluster's version to at most, `major.minor.0`.
+    pub cluster_version_max: String,
     /// One tick.
     pub heartbeat: Duration,
     pub election_timeout: Duration,
@@ -163,6 +165,7 @@ impl Options {
             force_new_cluster: false,
             strict_reconfig_check: true,
             learners_max: limits::LEARNERS_MAX,
+            cluster_version_max: super::CLUSTER_VERSION.into(),
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             pre_vote: true,

@@ -68,12 +68,13 @@ impl Member {
     pub(in crate::member) async fn wanted_version(&self) -> Option<String> {
         let decided = self.cluster_version();
         let target = self.members().downgrade.clone();
-        let settled = target.as_deref().unwrap_or(CLUSTER_VERSION);
+        let highest = &self.0.options.cluster_version_max;
+        let settled = target.as_deref().unwrap_or(highest);
         if decided.as_deref() == Some(settled) {
             return None;
         }
         let lowest = self.lowest_version().await?;
-        next_version(decided.as_deref(), target.as_deref(), &lowest)
+        next_version(decided.as_deref(), target.as_deref(), &lowest, highest)
     }
 
     async fn may_downgrade(&self, target: Minor) -> Result<(), Error> {
@@ -110,12 +111,18 @@ impl Member {
 }
 
 /// What a leader proposes after `decided`, when all members speak `lowest` and the cluster is to be
-/// lowered to `target`, if it is.
-fn next_version(decided: Option<&str>, target: Option<&str>, lowest: &str) -> Option<String> {
-    let Some(now) = decided.and_then(parse_version) else { return Some(lowest.to_owned()) };
+/// lowered to `target`, if it is, and not to be raised above `highest`.
+fn next_version(
+    decided: Option<&str>,
+    target: Option<&str>,
+    lowest: &str,
+    highest: &str,
+) -> Option<String> {
     let speaks = parse_version(lowest)?;
+    let held = if Some(speaks) > parse_version(highest) { highest } else { lowest };
+    let Some(now) = decided.and_then(parse_version) else { return Some(held.to_owned()) };
     match target.map(|target| (target, parse_version(target))) {
-        None => (speaks > now).then(|| lowest.to_owned()),
+        None => (parse_version(held) > Some(now)).then(|| held.to_owned()),
         Some((_, to)) if to == Some(now) => None,
         Some((target, to)) if to.is_some() && one_lower(now) == to && one_lower(speaks) == to => {
             Some(target.to_owned()).filter(|_| !plant::DOWNGRADE_IGNORED.is_planted())
@@ -163,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_version_goes_where_all_members_can_follow() {
-        let next = |decided, target, lowest| next_version(decided, target, lowest);
+        let next = |decided, target, lowest| next_version(decided, target, lowest, CLUSTER_VERSION);
         let some = |version: &str| Some(version.to_owned());
         assert_eq!(next(None, None, "3.7.0"), some("3.7.0"), "a new cluster");
         assert_eq!(next(Some("3.0.0"), None, "3.7.0"), some("3.7.0"));
@@ -173,5 +180,17 @@ mod tests {
         assert_eq!(next(Some("3.6.0"), Some("3.6.0"), "3.7.0"), None, "nor raised meanwhile");
         assert_eq!(next(Some("3.6.0"), None, "3.7.0"), some("3.7.0"), "cancelled");
         assert_eq!(next(Some("3.7.0"), Some("3.5.0"), "3.7.0"), None, "two steps at once");
+    }
+
+    #[test]
+    fn a_held_version_is_not_passed() {
+        let next = |decided, target, lowest| next_version(decided, target, lowest, "3.5.0");
+        let some = |version: &str| Some(version.to_owned());
+        assert_eq!(next(None, None, "3.7.0"), some("3.5.0"), "a new cluster");
+        assert_eq!(next(None, None, UNDECIDED_VERSION), some(UNDECIDED_VERSION));
+        assert_eq!(next(Some(UNDECIDED_VERSION), None, "3.7.0"), some("3.5.0"));
+        assert_eq!(next(Some("3.5.0"), None, "3.7.0"), None, "all others have left");
+        assert_eq!(next(Some("3.6.0"), None, "3.7.0"), None, "it is never lowered by that");
+        assert_eq!(next(Some("3.7.0"), Some("3.6.0"), "3.7.0"), some("3.6.0"), "a downgrade");
     }
 }
