@@ -13,19 +13,23 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::member::links::{dial_timeout, parse_version};
+use crate::member::requests::UNDECIDED_VERSION;
 use crate::member::{CLUSTER_VERSION, Options};
 
 use crate::apply::membership::MemberRecord;
 use crate::env::Env;
 use crate::error::Fatal;
 use crate::limits;
-use crate::peer::{Client, MIN_CLUSTER_VERSION};
+use crate::peer::Client;
 use crate::types::{ClusterId, MemberId};
 
 /// For the list of members from one peer.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same while a cluster begins, when most peers are not up yet.
 const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The oldest cluster version that is joined. Logs of older clusters hold what this member cannot apply.
+const OLDEST_CLUSTER: &str = "3.5.0";
 
 /// For the state of a downgrade from all peers; those without a leader cannot answer.
 const DOWNGRADE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,9 +55,7 @@ pub(in crate::member) async fn find(env: &Env, options: &Options) -> Result<Join
         None => agreed(&client, options).await.map_err(failed)?,
     };
     let limit = limits::request_timeout(options.election_timeout);
-    if !is_compatible(&client, &members, id, limit).await {
-        return Err(failed("incompatible with current running cluster".into()));
-    }
+    compatible(&client, &members, id, limit).await.map_err(failed)?;
     if members.iter().filter(|member| member.is_learner).count() > options.learners_max {
         return Err(failed("membership: too many learner members in cluster".into()));
     }
@@ -240,34 +242,56 @@ fn place(text: &str) -> String {
 }
 
 /// Whether at least one member reports a compatible cluster version, and none another: members may be down while
-/// this one joins.
-async fn is_compatible(
+/// this one joins. The error begins with etcd's text and names the remedy.
+async fn compatible(
     client: &Client,
     members: &[MemberRecord],
     own: MemberId,
     limit: Duration,
-) -> bool {
-    let speaks = match is_downgrading(client, members, own, limit).await {
+) -> Result<(), String> {
+    let downgrading = is_downgrading(client, members, own, limit).await;
+    let mut reports = Vec::new();
+    for member in members.iter().filter(|member| member.id != own.0) {
+        if let Some(version) = cluster_version(client, &member.peer_urls, limit).await {
+            reports.push((MemberId(member.id), version));
+        }
+    }
+    judge(own, downgrading, &reports)
+}
+
+/// What the members' reports of the cluster's version come to.
+fn judge(own: MemberId, downgrading: bool, reports: &[(MemberId, String)]) -> Result<(), String> {
+    let speaks = match downgrading {
         // Only members of the higher release may join during a downgrade.
         true => (one_more(CLUSTER_VERSION), one_more(CLUSTER_VERSION)),
-        false => (minor(MIN_CLUSTER_VERSION), minor(CLUSTER_VERSION)),
+        false => (minor(OLDEST_CLUSTER), minor(CLUSTER_VERSION)),
     };
+    let incompatible = "incompatible with current running cluster";
     let mut ok = false;
-    for member in members.iter().filter(|member| member.id != own.0) {
-        let Some(version) = cluster_version(client, &member.peer_urls, limit).await else {
+    for (member, version) in reports {
+        let Some(reported) = minor(version) else { continue };
+        let remedy = if Some(reported) < speaks.0 && !downgrading {
+            "upgrade it to 3.5 first, or stop its members and bring their directories in \
+             (quorateutl import)"
+        } else if Some(reported) > speaks.1 {
+            "a newer release of Quorate is needed"
+        } else if downgrading {
+            "wait until the downgrade is over, or cancel it"
+        } else {
+            ok = true;
             continue;
         };
-        let reported = minor(&version);
-        if reported.is_none() {
-            continue;
-        }
-        if reported < speaks.0 || reported > speaks.1 {
-            warn!(member = %MemberId(member.id), version, "cluster version is not compatible");
-            return false;
-        }
-        ok = true;
+        warn!(%member, version, "cluster version is not compatible");
+        return Err(format!(
+            "{incompatible}: by member {member} its version is {version}, this member serves in clusters \
+             of {OLDEST_CLUSTER} to {CLUSTER_VERSION}; {remedy}; it has not voted: \
+             \"member remove {own}\" takes it out again"
+        ));
     }
-    ok
+    match ok {
+        true => Ok(()),
+        false => Err(incompatible.into()),
+    }
 }
 
 /// Whether a downgrade is under way, by the first peer that answers.
@@ -292,7 +316,8 @@ async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> O
             Ok(answer) => {
                 let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
                 let version = |of: &str| json.get(of)?.as_str().map(str::to_owned);
-                let decided = version("etcdcluster").filter(|version| minor(version).is_some());
+                let decided = version("etcdcluster")
+                    .filter(|version| minor(version).is_some() && version != UNDECIDED_VERSION);
                 return decided.or_else(|| version("etcdserver"));
             }
             Err(error) => warn!(%url, %error, "failed to reach the peer URL"),
@@ -324,6 +349,35 @@ mod tests {
 
     fn member(id: u64, url: &str) -> MemberRecord {
         MemberRecord { id, peer_urls: vec![url.into()], ..MemberRecord::default() }
+    }
+
+    #[test]
+    fn clusters_that_cannot_be_followed_are_not_joined() {
+        let judged = |downgrading, versions: &[&str]| {
+            let reports: Vec<_> =
+                (2..).map(MemberId).zip(versions.iter().map(|one| (*one).to_owned())).collect();
+            judge(MemberId(9), downgrading, &reports)
+        };
+        for followed in ["3.5.0", "3.5.30", "3.6.0", "3.7.0"] {
+            assert_eq!(judged(false, &[followed]), Ok(()), "{followed}");
+        }
+        for (foreign, remedy) in [
+            ("3.3.0", "upgrade it to 3.5 first"),
+            ("3.4.0", "upgrade it to 3.5 first"),
+            ("3.8.0", "a newer release"),
+            ("3.9.0", "a newer release"),
+        ] {
+            let why = judged(false, &["3.5.0", foreign]).expect_err(foreign);
+            assert!(why.starts_with("incompatible with current running cluster: "), "{why}");
+            assert!(why.contains(&format!("by member 3 its version is {foreign}")), "{why}");
+            assert!(why.contains(remedy) && why.ends_with("takes it out again"), "{why}");
+        }
+        let why = judged(true, &["3.7.0"]).expect_err("a downgrade goes on");
+        assert!(why.contains("wait until the downgrade is over"), "{why}");
+        assert_eq!(judged(true, &["3.8.0"]), Ok(()), "as in etcd");
+        let unknown = Err("incompatible with current running cluster".to_owned());
+        assert_eq!(judged(false, &[]), unknown);
+        assert_eq!(judged(false, &["not_decided"]), unknown);
     }
 
     #[test]
