@@ -3,6 +3,7 @@
 //! target fails by a panic, by an overflow, or by taking too long. Starts nothing: `ci/fuzz` does.
 
 mod apply;
+mod brought;
 mod bytes_in;
 pub mod coverage;
 mod log;
@@ -46,6 +47,7 @@ targets! {
     "wal_power": log::power / power_seeds,
     "wal_damage": log::damage / damage_seeds,
     "bbolt": trees::run / seeds,
+    "etcd_dir": brought::run / seeds,
     "rows": rows::run / seeds,
     "apply": apply::run / seeds,
     "txn_depth": txns::depth / depth_seeds,

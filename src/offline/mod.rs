@@ -1,20 +1,31 @@
 //! `quorateutl`, the tool for files at rest. It has etcdutl's command names, texts and exit codes; what it
-//! does not do yet it says. Works on snapshot files and makes data directories of them; never touches the
-//! directory of a member that runs. Prints nothing itself.
+//! does not do yet it says. Works on snapshot files and makes data directories of them, and brings data
+//! directories of etcd in and out; never touches the directory of a member that runs. Prints nothing itself.
 //!
 //! Reading order: this file (the commands), [`snapshot`] (what a
-//! backup holds), [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes).
+//! backup holds), [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes),
+//! [`mod@import`] and [`mod@export`] (etcd's directories become ours, and back), with `etcd` (what is in one),
+//! `directory` (how one is made) and `fingerprint`.
 
+mod directory;
+mod etcd;
+mod export;
+mod fingerprint;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod import;
 mod renewed;
 mod restore;
 mod snapshot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::help::ETCD_VERSION;
 use crate::config::pflag::{Flags, Kind};
 use crate::env::Disk;
+pub use export::Export;
+pub use import::{Import, Moved};
 pub use restore::{Restore, RestoreError};
 
 /// The storage version that the server writes.
@@ -28,6 +39,13 @@ const USAGE: &str = "Usage:
   quorateutl snapshot status FILE      Hash, revision, keys, size and version of a snapshot file.
   quorateutl snapshot restore FILE     Make a snapshot file the data directory of a member of a new
                                        cluster; its flags: quorateutl snapshot restore --help
+  quorateutl import --from DIR --to DIR
+                                       Make the data directory of a stopped etcd member one of Quorate's;
+                                       --wal-dir DIR where etcd's log is elsewhere
+  quorateutl export --from DIR --to DIR
+                                       Make the data directory of a stopped member one of etcd's;
+                                       --wal-dir DIR where its log is elsewhere, --cluster-version 3.5
+                                       for an older etcd when all members are exported with it
 
 Every other command of etcdutl is not served yet.
 ";
@@ -49,6 +67,13 @@ Flags:
   --mark-compacted                     Take all revisions so far for compacted; needs --bump-revision.
   --initial-memory-map-size BYTES      Accepted, and without effect: nothing is mapped.
 ";
+
+const MOVE_FLAGS: &[(&str, Kind)] = &[
+    ("from", Kind::Text),
+    ("to", Kind::Text),
+    ("wal-dir", Kind::Text),
+    ("cluster-version", Kind::Text),
+];
 
 const RESTORE_FLAGS: &[(&str, Kind)] = &[
     ("name", Kind::Text),
@@ -100,6 +125,7 @@ pub fn run(arguments: &[String], disk: &Arc<dyn Disk>) -> Result<String, Failure
             status.map(|status| format!("{status}\n")).map_err(|e| failed(format!("{file}: {e}")))
         }
         ["snapshot", "restore", ref words @ ..] => restore(words, disk),
+        [command @ ("import" | "export"), ref words @ ..] => bring(command, words, disk),
         [command, ..] if COMMANDS.contains(&command) => {
             let line = words.join(" ");
             Err(failed(format!("\"{line}\" is not served yet, use etcdutl")))
@@ -108,6 +134,27 @@ pub fn run(arguments: &[String], disk: &Arc<dyn Disk>) -> Result<String, Failure
             Err(failed(format!("unknown command \"{command}\" for \"quorateutl\"\n{USAGE}")))
         }
     }
+}
+
+/// `import` and `export`.
+fn bring(command: &str, words: &[&str], disk: &Arc<dyn Disk>) -> Result<String, Failure> {
+    let failed = |why: String| Failure::new(Failure::ERROR, format!("{why}\n{USAGE}"));
+    let flags = Flags::parse(words, MOVE_FLAGS).map_err(failed)?;
+    if flags.help {
+        return Ok(USAGE.into());
+    }
+    let path = |name| flags.text(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let (Some(from), Some(to), []) = (path("from"), path("to"), &flags.arguments[..]) else {
+        let why = format!("{command} needs --from and --to, and nothing else");
+        return Err(Failure::new(Failure::ARGUMENTS, why));
+    };
+    let wal_dir = path("wal-dir");
+    let cluster_version = flags.text("cluster-version").map(str::to_owned);
+    let moved = match command {
+        "export" => Export { from, wal_dir, to, cluster_version }.run(disk),
+        _ => Import { from, wal_dir, to }.run(disk),
+    };
+    moved.map(|moved| moved.to_string()).map_err(|why| Failure::new(Failure::ERROR, why))
 }
 
 fn restore(words: &[&str], disk: &Arc<dyn Disk>) -> Result<String, Failure> {

@@ -201,11 +201,11 @@ fn write_log(
     }
 }
 
-fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, RestoreError> {
+pub(super) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, RestoreError> {
     disk.exists(path).map_err(at("look for", path))
 }
 
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
     let what = format!("{what} {}", path.display());
     move |source| match source.kind() {
         // Go's words.

@@ -168,6 +168,25 @@ impl Wal {
         Ok(scan.replay.into_committed_snapshots())
     }
 
+    /// What [`Wal::open`] would recover, of a log that is not to be written: that of a stopped member, or
+    /// another program's. Nothing on disk changes; a torn end that would be cut is passed over.
+    pub fn read(
+        disk: &dyn Disk,
+        dir: &Path,
+        at: walpb::Snapshot,
+        options: Options,
+    ) -> Result<Recovered, WalError> {
+        let replayed = scan(disk, dir, at, &options)?.replay.finish();
+        let replayed = replayed.map_err(|what| unfit(dir, what))?;
+        Ok(Recovered {
+            metadata: replayed.metadata,
+            hard_state: replayed.hard_state,
+            snapshot: replayed.snapshot,
+            entries: replayed.entries,
+            repaired: None,
+        })
+    }
+
     /// Appends `batch`, in order, with one write and one fsync: none when it changes no more than the
     /// commit index, more when it passes the end of a segment or `write_bytes_max`. After an error
     /// nothing more can be appended: what reached the disk is unknown (PostgreSQL's fsync lesson, 2018).

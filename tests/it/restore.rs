@@ -111,7 +111,14 @@ struct Told {
 fn shown_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
     let mut server = Server::single(kind.clone(), &dir.join("old"), &[]);
     server.start();
-    let ctl = ctl(&server);
+    let told = live(&ctl(&server));
+    let saved = ctl(&server).run(&["snapshot", "save", &backup.to_string_lossy()], "");
+    assert_eq!(saved.code, Some(0), "{saved:?}");
+    told
+}
+
+/// Changes of every kind, with a compaction among them.
+fn live(ctl: &Etcdctl) -> Told {
     let done = |line: &str| {
         let output = ctl.run(&line.split(' ').collect::<Vec<_>>(), "");
         assert_eq!(output.code, Some(0), "{line}: {output:?}");
@@ -130,10 +137,101 @@ fn shown_after_a_life(kind: &Kind, dir: &Path, backup: &Path) -> Told {
     done("del key007");
     done("compaction 200");
     done("put key008 last");
-    let told = tell(&ctl);
+    let told = tell(ctl);
     assert!(told.keys.lines().count() == 200 && told.leases.contains(lease), "{told:?}");
-    done(&format!("snapshot save {}", backup.display()));
     told
+}
+
+/// A member is etcd, then ours, then etcd again, without a peer or a backup: its directory is brought over.
+#[test]
+fn a_directory_is_brought_in_and_back() {
+    let dir = scratch();
+    let mut server = Server::single(Kind::Etcd(etcd_program()), &dir.path().join("etcd"), &[]);
+    server.start();
+    let told = live(&ctl(&server));
+    let hash = hash_kv(&ctl(&server));
+    let members = ctl(&server).run(&["member", "list"], "").stdout;
+    // What is in the log only is brought over, too.
+    server.kill();
+    let etcds = server.data_dir.clone();
+
+    let before = contents(&etcds);
+    let mut refused = Server::single(Kind::Quorate, &dir.path().join("refused"), &[]);
+    refused.data_dir = etcds.clone();
+    refused.spawn();
+    assert_eq!(refused.wait_exit().code(), Some(1));
+    let why = format!("\\\"quorateutl import --from {}", etcds.display());
+    assert!(refused.has_logged(&why), "{}", refused.output());
+    assert_eq!(before, contents(&etcds), "nothing is changed");
+
+    let (ours, back) = (dir.path().join("ours"), dir.path().join("back"));
+    bring("import", &etcds, &ours);
+    assert_eq!(before, contents(&etcds), "nothing is changed");
+    (server.kind, server.data_dir) = (Kind::Quorate, ours.clone());
+    server.start();
+    assert_eq!(told, tell(&ctl(&server)));
+    assert_eq!(hash, hash_kv(&ctl(&server)));
+    assert_eq!(members, ctl(&server).run(&["member", "list"], "").stdout);
+    for_good(&mut server);
+    let (told, hash) = (tell(&ctl(&server)), hash_kv(&ctl(&server)));
+    server.kill();
+
+    bring("export", &ours, &back);
+    (server.kind, server.data_dir) = (Kind::Etcd(etcd_program()), back);
+    server.start();
+    assert_eq!(told, tell(&ctl(&server)));
+    assert_eq!(hash, hash_kv(&ctl(&server)));
+    assert_eq!(members, ctl(&server).run(&["member", "list"], "").stdout);
+    for_good(&mut server);
+}
+
+/// Also one that `etcdutl` has restored, on which no etcd ever started.
+#[test]
+fn a_directory_that_etcdutl_restored_is_brought_in() {
+    let dir = scratch();
+    let backup = dir.path().join("backup");
+    let told = shown_after_a_life(&Kind::Etcd(etcd_program()), dir.path(), &backup);
+    let mut server = Server::single(Kind::Quorate, &dir.path().join("new"), &[]);
+    restore(&Release::real().etcdutl, &server, &member(&server), &backup, &[]);
+    let ours = dir.path().join("ours");
+    bring("import", &server.data_dir, &ours);
+    server.data_dir = ours;
+    server.start();
+    assert_eq!(told, tell(&ctl(&server)));
+    for_good(&mut server);
+}
+
+fn hash_kv(ctl: &Etcdctl) -> String {
+    let shown = ctl.run(&["endpoint", "hashkv", "-w", "json"], "").stdout;
+    let hash = shown.split("\"hash\":").nth(1).map(digits).expect("a hash");
+    let compacted = shown.split("\"compact_revision\":").nth(1).map(digits);
+    format!("{hash} after {compacted:?}")
+}
+
+/// Names, sizes and times of all files below `dir`.
+fn contents(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let about = entry.metadata().expect("its metadata");
+        if about.is_dir() {
+            found.extend(contents(&entry.path()));
+        } else {
+            let (path, time) = (entry.path(), about.modified().expect("a time"));
+            found.push(format!("{} {} {time:?}", path.display(), about.len()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Brings a directory over with our tool.
+fn bring(command: &str, from: &Path, to: &Path) {
+    let mut tool = Command::new(quorateutl());
+    let output = tool.arg(command).arg("--from").arg(from).arg("--to").arg(to).output();
+    let output = output.expect("our tool starts");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command}: {log}");
 }
 
 fn tell(ctl: &Etcdctl) -> Told {

@@ -444,8 +444,27 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
     Ok(cluster.unnamed())
 }
 
+/// Refuses a directory of etcd's, or one that `etcdutl` has restored, before anything is made in it.
+fn refuse_foreign(disk: &dyn Disk, options: &Options) -> Result<(), Fatal> {
+    // A member of this server never has this file.
+    let database = options.snap_dir().join("db");
+    let dir = options.data_dir.display();
+    let found = disk.exists(&database);
+    if !found.map_err(|e| Fatal::new(format!("looking for {}", database.display()), e))? {
+        return Ok(());
+    }
+    Err(Fatal::new(
+        format!("data directory {dir}"),
+        format!(
+            "it is a data directory of etcd, and nothing in it was changed; \
+             \"quorateutl import --from {dir} --to NEW\" makes one for this server of it: start with --data-dir NEW"
+        ),
+    ))
+}
+
 /// Creates the folders, takes the lock and removes what an interrupted transfer left.
 fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
+    refuse_foreign(disk, options)?;
     let folders = [options.data_dir.clone(), options.member_dir(), options.snap_dir()];
     folders::create(disk, &folders, &options.wal_dir())?;
     let path = options.member_dir().join("lock");
