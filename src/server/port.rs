@@ -3,9 +3,9 @@
 //! [`Handler`]; a member and a proxy have ports of the same kind.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tracing::{debug, warn};
 
+use super::upgraded::Held;
 use super::wire::Wire;
 use crate::env::hyper::{Exec, Timer};
 use crate::env::places::{self, Places};
@@ -62,23 +63,6 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     let is_http2 = request.version() == Version::HTTP_2;
     is_http2 && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// The request with an extension for the connection below, if the client wants to switch protocols on it.
-pub fn with_upgrade<B, T: Clone + Send + Sync + 'static>(
-    mut request: Request<B>,
-    extension: impl FnOnce(BoxFuture<'static, io::Result<BoxConn>>) -> T,
-) -> Request<B> {
-    if request.headers().contains_key(UPGRADE) {
-        let connecting = hyper::upgrade::on(&mut request);
-        let connecting = async {
-            let upgraded = connecting.await.map_err(io::Error::other)?;
-            Ok(Box::new(TokioIo::new(upgraded)) as BoxConn)
-        };
-        let extension = extension(Box::pin(connecting));
-        request.extensions_mut().insert(extension);
-    }
-    request
 }
 
 /// What is required of clients' connections.
@@ -217,6 +201,9 @@ impl<H: Handler> Port<H> {
             place.standing().make_known();
         }
         let (remote, standing) = (Remote(from), place.standing().clone());
+        // Shared with a connection that switches protocols, which goes on without this task.
+        let place = Arc::new(place);
+        let held = Held(place.clone());
         let wire = Wire::new(conn, self.env.clone(), standing.clone(), self.ping_time_min);
         let service = service_fn(move |mut request: Request<Incoming>| {
             // The streams of HTTP/2 are counted by their frames.
@@ -225,6 +212,9 @@ impl<H: Handler> Port<H> {
             extensions.insert(remote);
             if let Some(client) = &client {
                 extensions.insert(client.clone());
+            }
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(held.clone());
             }
             if !standing.is_known() && handler.is_clients(&request) {
                 standing.make_known();
@@ -262,7 +252,7 @@ impl<H: Handler> Port<H> {
         connection: C,
         leave: impl FnOnce(Pin<&mut C>),
         from: Option<SocketAddr>,
-        place: places::Place,
+        place: Arc<places::Place>,
     ) -> Result<(), E> {
         tokio::pin!(connection);
         tokio::select! {
