@@ -123,6 +123,7 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `TLS_HANDSHAKE_TIMEOUT` | the time of a handshake | it is closed |
 // | `HTTP_HEAD_TIMEOUT` | the time between two HTTP/1 requests, the second one's head included | it is closed |
 // | `BODY_STALL` | the time without a byte of an HTTP request's body | it fails |
+// | `ANSWER_STALL` | the time in which nothing of an answer is taken, streams of events aside | its stream is reset |
 
 /// Descriptors kept back for the log, the store and the tools of the process, etcd's number.
 pub const DESCRIPTORS_RESERVED: usize = 150;

@@ -26,6 +26,7 @@ use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
+use super::unread;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -146,6 +147,7 @@ where
             }
             answer
         };
+        let is_bounded = unread::is_bounded(call.rpc());
         Box::pin(async move {
             let mut response = match deadline {
                 None => answer.await?,
@@ -168,6 +170,9 @@ where
                 Some(paged) => response.map(|_| paged.body()),
                 None => encoding.encode(response),
             };
+            if is_bounded {
+                unread::given();
+            }
             Ok(response.map(|body| Body::new(Answer::new(body, call).bounded(deadline, held))))
         })
     }

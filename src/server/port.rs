@@ -23,11 +23,12 @@ use tracing::{debug, warn};
 
 use super::upgraded::Held;
 use super::wire::Wire;
-use crate::env::hyper::{Exec, Timer};
+use crate::env::hyper::Timer;
 use crate::env::places::{self, Places};
 use crate::env::{BoxConn, BoxFuture, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::slow::Remote;
+use crate::grpc::unread;
 use crate::latest;
 use crate::limits;
 use crate::tls::{Accepted, Acceptor, Listen, either};
@@ -110,11 +111,22 @@ pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opene
     Ok(all)
 }
 
+/// Where the tasks of HTTP/2 streams run.
+#[derive(Clone)]
+struct Streams(Env);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        let task = unread::bounded(self.0.clone(), task, limits::ANSWER_STALL);
+        drop(self.0.spawn("hyper", Box::pin(task)));
+    }
+}
+
 /// One listening address and its handler.
 #[derive(Clone)]
 pub struct Port<H> {
     env: Env,
-    builder: auto::Builder<Exec>,
+    builder: auto::Builder<Streams>,
     handler: H,
     /// For TLS, if the address takes it.
     acceptor: Option<Acceptor>,
@@ -135,7 +147,7 @@ impl<H: Handler> Port<H> {
         handler: H,
         stopped: latest::Receiver<bool>,
     ) -> Self {
-        let mut builder = auto::Builder::new(Exec(env.rt.clone()));
+        let mut builder = auto::Builder::new(Streams(env.clone()));
         builder.http1().timer(Timer(env.rt.clone())).header_read_timeout(limits::HTTP_HEAD_TIMEOUT);
         builder
             .http2()
