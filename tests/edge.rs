@@ -10,6 +10,8 @@
 
 #[path = "edge/certificates.rs"]
 mod certificates;
+#[path = "edge/metadata.rs"]
+mod metadata;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
