@@ -120,6 +120,8 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `STRANGERS_MAX` | strangers' connections | the oldest one is closed |
 // | `ADDRESS_SHARE` | connections from one address | one of that address is closed, or the new one |
 // | `STRANGER_STREAMS_MAX` | open HTTP/2 streams of all strangers | the connection that opens more is closed |
+// | `CONNECTION_STREAMS_MAX` | open HTTP/2 streams of one connection | it is closed |
+// | `TURN_BYTES`, `TURN_STREAMS` | what a connection brings at once | other connections go first |
 // | `ARRIVING_BYTES_MAX` | requests that have begun and not arrived, streams without a message | the oldest one ends |
 // | `METADATA_BYTES_MAX` | metadata of one request | that request is refused |
 // | `METADATA_ARRIVING_BYTES_MAX` | metadata on its way | the connection that sends more is closed |
@@ -127,6 +129,7 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `TLS_HANDSHAKE_TIMEOUT` | the time of a handshake | it is closed |
 // | `HTTP_HEAD_TIMEOUT` | the time between two HTTP/1 requests, the second one's head included | it is closed |
 // | `BODY_STALL` | the time without a byte of an HTTP request's body | it fails |
+// | `ANSWER_STALL` | the time in which nothing of an answer is taken, streams of events aside | its stream is reset |
 
 /// Descriptors kept back for the log, the store and the tools of the process, etcd's number.
 pub const DESCRIPTORS_RESERVED: usize = 150;
@@ -146,6 +149,11 @@ pub const IDLE_LOOKED_AT: usize = 64;
 /// Open HTTP/2 streams of all strangers, and those that each may have in any case.
 pub const STRANGER_STREAMS_MAX: usize = 4_096;
 pub const STRANGER_STREAMS_MIN: usize = 8;
+/// Open HTTP/2 streams of one connection, a known client's too: far above what clients have.
+pub const CONNECTION_STREAMS_MAX: usize = 1 << 16;
+/// Bytes that a connection's task reads, and streams that it opens, before other tasks run.
+pub const TURN_BYTES: usize = 64 << 10;
+pub const TURN_STREAMS: usize = 64;
 /// Bytes of requests that have begun and not arrived, and what a stream takes that waits for its first
 /// message.
 pub const ARRIVING_BYTES_MAX: usize = 96 << 20;

@@ -1,10 +1,14 @@
 //! What fuzzing does with the bytes it makes: for every parser of foreign bytes, and for the state behind
 //! them, one [`Target`] with the inputs to begin with. Compares with models where there are some; else a
 //! target fails by a panic, by an overflow, or by taking too long. Starts nothing: `ci/fuzz` does.
+//!
+//! As a test of the server's package, without a fuzzer, it plays the seeds and inputs made of them: what every
+//! change must pass. `ci/fuzz` searches for longer, and is guided by what an input has reached.
 
 mod apply;
 mod brought;
 mod bytes_in;
+#[cfg_attr(not(fuzzing), allow(dead_code, reason = "the fuzzer's"))]
 pub mod coverage;
 mod log;
 mod rows;
@@ -67,6 +71,7 @@ targets! {
 }
 
 /// The target of that name.
+#[cfg_attr(test, allow(dead_code, reason = "the fuzzer's"))]
 pub fn find(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
@@ -95,15 +100,67 @@ fn noises() -> Vec<Vec<u8>> {
 }
 
 #[cfg(test)]
+mod mutations;
+
+#[cfg(test)]
 mod tests {
-    #[test]
-    fn every_target_takes_its_own_seeds() {
-        for target in super::TARGETS {
-            let seeds = (target.seeds)();
-            assert!(!seeds.is_empty(), "{}", target.name);
-            for seed in seeds {
-                (target.run)(&seed);
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::mutations::Dice;
+    use super::{TARGETS, Target};
+
+    /// All targets at the same time, for so long or so many inputs each.
+    const TIME: Duration = Duration::from_secs(20);
+    const INPUTS: u64 = 20_000;
+
+    /// Prints the input if its target fails.
+    struct Input<'a>(&'a Target, &'a [u8]);
+
+    impl Drop for Input<'_> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                let hex: String = self.1.iter().map(|byte| format!("{byte:02x}")).collect();
+                eprintln!("the target {} fails on {hex}", self.0.name);
             }
         }
+    }
+
+    fn play(target: &Target, bytes: &[u8]) {
+        let _input = Input(target, bytes);
+        (target.run)(bytes);
+    }
+
+    #[test]
+    fn every_target_takes_its_own_seeds() {
+        for target in TARGETS {
+            let seeds = (target.seeds)();
+            assert!(!seeds.is_empty(), "{}", target.name);
+            seeds.iter().for_each(|seed| play(target, seed));
+        }
+    }
+
+    /// Other inputs with every commit, as the seeds of the simulator: see `ci/test`.
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test stands outside the server, in the real world"
+    )]
+    fn every_target_takes_inputs_made_of_its_seeds() {
+        let base = std::env::var("QUORATE_SEED_BASE").ok();
+        let base: u64 = base.and_then(|base| base.parse().ok()).unwrap_or(1);
+        let end = Instant::now() + TIME;
+        thread::scope(|scope| {
+            for target in TARGETS {
+                scope.spawn(move || {
+                    let seeds = (target.seeds)();
+                    let inputs =
+                        (base..base.wrapping_add(INPUTS)).take_while(|_| Instant::now() < end);
+                    let played =
+                        inputs.map(|number| play(target, &Dice::new(number).input(&seeds))).count();
+                    assert!(played > 10, "{} is too slow: {played} inputs", target.name);
+                });
+            }
+        });
     }
 }

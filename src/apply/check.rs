@@ -99,6 +99,14 @@ mod tests {
     }
 
     #[test]
+    fn garbage_that_is_in_the_log_is_an_error_with_its_index_and_a_remedy() {
+        let error = crate::apply::Command::decode(&normal(b"garbage")).err().expect("garbage");
+        let text = error.to_string();
+        assert!(text.contains("log entry 7 of 7 bytes does not decode"), "{text}");
+        assert!(text.contains("remove its data and add it again"), "{text}");
+    }
+
+    #[test]
     fn garbage_is_neither_proposed_nor_appended() {
         for data in [&b"garbage"[..], b"\xff", b"\x22\x05abc"] {
             let refused = appended(&normal(data));

@@ -431,6 +431,28 @@ mod tests {
 
     use super::*;
 
+    /// Keys, logs and tokens are in them.
+    #[test]
+    fn files_and_folders_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (env, parent) = (env(), tempfile::tempdir().expect("a temporary folder"));
+        let folder = parent.path().join("member/wal");
+        env.disk.create_dir_all(&folder).expect("it is created");
+        let (file, lock) = (folder.join("0.wal"), folder.join("lock"));
+        drop(env.disk.open(&file, Open::CreateNew).expect("it is created"));
+        drop(env.disk.lock(&lock).expect("it is created"));
+        let found = [
+            (&*parent.path().join("member"), 0o700),
+            (&folder, 0o700),
+            (&file, 0o600),
+            (&lock, 0o600),
+        ];
+        for (path, expected) in found {
+            let mode = fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+            assert_eq!(mode, expected, "{:o} of {}", mode, path.display());
+        }
+    }
+
     #[tokio::test]
     async fn a_port_is_shared_only_by_those_who_share() {
         let sharing = Machine { reuse_port: true, ..Machine::default() }.env();

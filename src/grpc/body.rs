@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::calls::{Call, Received};
 use super::paged::AnswerCharge;
 use super::status::{spell_message, status};
+use super::unread;
 use crate::env::BoxFuture;
 use crate::error::{Error, Unavailable};
 
@@ -148,13 +149,15 @@ pub(crate) struct Answer {
     deadline: Option<BoxFuture<'static, ()>>,
     /// The memory budget held for the response.
     _charge: Option<AnswerCharge>,
+    /// Whether it is given up when the client takes nothing of it.
+    is_bounded: bool,
     over: bool,
 }
 
 impl Answer {
     pub fn new(body: Body, call: Call) -> Self {
-        let boundaries = Boundaries::default();
-        Self { body, call, boundaries, deadline: None, _charge: None, over: false }
+        let (boundaries, is_bounded) = (Boundaries::default(), unread::is_bounded(call.rpc()));
+        Self { body, call, boundaries, deadline: None, _charge: None, is_bounded, over: false }
     }
 
     /// Adds the deadline and the memory budget of the response.
@@ -224,8 +227,12 @@ impl HttpBody for Answer {
                 Some(Err(error)) => self.call.end(error.code(), || error.message().to_owned()),
                 None => self.call.end(Code::Ok, String::new),
             }
+            if self.is_bounded {
+                unread::given();
+            }
             return Poll::Ready(frame);
         }
+        unread::waits();
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         if deadline.as_mut().poll(cx).is_pending() {
             return Poll::Pending;

@@ -25,7 +25,7 @@ use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
-use super::{caller, deadline, direct};
+use super::{caller, deadline, direct, unread};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -135,6 +135,7 @@ where
             .then(|| (SlowCall::begin(&self.member, remote), request.uri().clone()));
         let direct = call.direct().filter(|_| encoding == Encoding::Identity);
         let (kv, mut routes) = (Kv { member: self.member.clone() }, self.routes.clone());
+        let is_bounded = unread::is_bounded(call.rpc());
         Box::pin(async move {
             let (member, received) = (&kv.member, call.received());
             let env = member.env();
@@ -178,6 +179,9 @@ where
                 Some(paged) => response.map(|_| paged.body()),
                 None => encoding.encode(response),
             };
+            if is_bounded {
+                unread::given();
+            }
             Ok(response.map(|body| Body::new(Answer::new(body, call).bounded(deadline, held))))
         })
     }

@@ -4,9 +4,10 @@
 //! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
 //! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
 //! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
-//! `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large responses), `served` (streams of
-//! responses), `caller` (credentials), [`slow`] (logging of slow
-//! calls) and [`spans`] (tracing). Other services are answered with `Unimplemented`, as any unknown path.
+//! `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large responses),
+//! `served` (streams of responses), `caller` (credentials), [`slow`] (logging of slow calls), [`spans`]
+//! (tracing) and [`unread`] (clients that read nothing). Other services are answered with `Unimplemented`,
+//! as any unknown path.
 //!
 //! [`Member`]: crate::member::Member
 
@@ -31,6 +32,7 @@ mod served;
 pub mod slow;
 pub mod spans;
 pub mod status;
+pub mod unread;
 pub mod watch;
 
 use quorate_proto::etcdserverpb::{

@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Grpc,
     /// To its end.
     Whole,
-    /// Piece by piece, as long as the client likes.
+    /// One JSON object after the other, as long as the client likes.
     Pieces,
 }
 
@@ -62,20 +62,33 @@ impl Arrivals {
         Self { env: env.clone(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The body of a request with so many bytes of `metadata`. A request of a `stranger` counts until it ends, whatever has arrived.
+    /// The body of a request with so many bytes of `metadata`. A request of a `stranger` counts until it
+    /// ends, whatever has arrived.
     pub fn watch<B>(&self, body: B, metadata: usize, kind: Kind, stranger: bool) -> Arriving<B> {
         let base = ARRIVING_STREAM_BYTES + metadata;
         let boundaries = Boundaries::default();
-        let (entry, stall) = (None, None);
+        let objects = Objects::default();
         let arrivals = self.clone();
-        Arriving { body, arrivals, kind, stranger, base, boundaries, arrived: false, entry, stall }
+        Arriving {
+            body,
+            arrivals,
+            kind,
+            stranger,
+            base,
+            boundaries,
+            objects,
+            arrived: false,
+            entry: None,
+            stall: None,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, bytes: usize) -> Entry {
+    /// Counts so many bytes until the result is dropped.
+    pub fn enter(&self, bytes: usize) -> Entry {
         let end = Arc::<End>::default();
         let mut state = self.state();
         state.next += 1;
@@ -99,7 +112,7 @@ impl State {
 }
 
 /// A request that has not arrived, while this is held.
-struct Entry {
+pub(super) struct Entry {
     arrivals: Arrivals,
     number: u64,
     end: Arc<End>,
@@ -107,12 +120,18 @@ struct Entry {
 
 impl Entry {
     /// It holds so many bytes more.
-    fn grow(&self, bytes: usize) {
+    pub fn grow(&self, bytes: usize) {
         let mut state = self.arrivals.state();
         let Some(waiting) = state.waiting.get_mut(&self.number) else { return };
         waiting.bytes += bytes;
         state.bytes += bytes;
         state.make_room();
+    }
+
+    /// Whether it must end, because there is no room; if not, `cx` is woken when it must.
+    pub fn poll_ended(&self, cx: &Context<'_>) -> bool {
+        self.end.waker.register(cx.waker());
+        self.has_ended()
     }
 
     fn has_ended(&self) -> bool {
@@ -129,6 +148,32 @@ impl Drop for Entry {
     }
 }
 
+/// Where in a JSON object the next byte is. What is no JSON does not matter: it ends the call.
+#[derive(Default)]
+struct Objects {
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Objects {
+    /// Whether an object is whole at the end of `data`.
+    fn follow(&mut self, data: &[u8]) -> bool {
+        for byte in data {
+            match byte {
+                _ if std::mem::take(&mut self.escaped) => {}
+                b'\\' if self.in_text => self.escaped = true,
+                b'"' => self.in_text = !self.in_text,
+                _ if self.in_text => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        self.depth == 0 && !self.in_text
+    }
+}
+
 /// A request's body that is watched while it arrives.
 pub(super) struct Arriving<B> {
     body: B,
@@ -138,6 +183,7 @@ pub(super) struct Arriving<B> {
     /// What the request takes before anything of its body has come.
     base: usize,
     boundaries: Boundaries,
+    objects: Objects,
     /// Nothing begun is unfinished.
     arrived: bool,
     entry: Option<Entry>,
@@ -152,8 +198,7 @@ impl<B> Arriving<B> {
             self.entry = Some(self.arrivals.enter(self.base));
         }
         if let Some(entry) = &self.entry {
-            entry.end.waker.register(cx.waker());
-            if entry.has_ended() {
+            if entry.poll_ended(cx) {
                 return Poll::Ready(Some(Err(ended())));
             }
         }
@@ -176,7 +221,7 @@ impl<B> Arriving<B> {
                 self.boundaries.is_between()
             }
             Kind::Whole => false,
-            Kind::Pieces => true,
+            Kind::Pieces => self.objects.follow(data),
         };
         let Some(entry) = &self.entry else {
             if !self.arrived {
@@ -334,6 +379,21 @@ mod tests {
         let (sender, body) = &mut streams[0];
         send(sender, b"more");
         assert!(body.frame().await.expect("an error").is_err());
+    }
+
+    #[tokio::test]
+    async fn unfinished_objects_of_a_stream_count() {
+        let world = World::new();
+        let (sender, mut body) = world.begin(Kind::Pieces, false);
+        send(&sender, br#" {"a":"\"}", "b":[{}]} "#);
+        next(&mut body).await;
+        assert_eq!(world.count(), 0, "between two objects");
+        send(&sender, br#"{"a":[{"b":"\\}]}"#);
+        next(&mut body).await;
+        assert_eq!(world.count(), 1, "within a text");
+        send(&sender, br#""}]}"#);
+        next(&mut body).await;
+        assert_eq!(world.count(), 0);
     }
 
     #[tokio::test]

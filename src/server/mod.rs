@@ -7,9 +7,8 @@
 //! services, any other to [`crate::http`], whose JSON gateway calls [`Gate`] again. Requests count while
 //! they arrive (`arriving`). Spans of traced calls are sent to a collector by the exporter.
 //!
-//! Reading order: this file, [`port`], `wire` (a connection's bytes), `outlet`
-//! (how they are written), `frames`, `pings`, `authority` (what is
-//! done to them), `arriving`, `exporter`.
+//! Reading order: this file, [`port`], `wire` (a connection's bytes), `outlet` (how they are written),
+//! `frames`, `pings`, `authority` (what is done to them), `arriving`, `upgraded`, `exporter`.
 
 mod arriving;
 mod authority;
@@ -20,6 +19,7 @@ pub mod fuzz;
 mod outlet;
 mod pings;
 pub mod port;
+mod upgraded;
 mod wire;
 
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ use crate::grpc::gate::Gate;
 use crate::grpc::spans::Spans;
 use crate::http::Endpoints;
 use crate::http::access::Access;
-use crate::http::gateway::{Gateway, Grpc, Upgrade};
+use crate::http::gateway::{Gateway, Grpc};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::{self, METADATA_BYTES_MAX};
@@ -276,7 +276,7 @@ impl Handler for Services {
     /// Where authentication is enabled, only users are no strangers.
     fn is_clients(&self, request: &Request<Incoming>) -> bool {
         let is_call = port::is_grpc(request) || Gateway::serves(request.uri().path());
-        is_call && self.gate.knows(request.headers(), request.extensions())
+        is_call && self.gate.knows(&Gateway::call_headers(request), request.extensions())
     }
 
     /// Requests that are not gRPC are HTTP's, where there is any.
@@ -310,7 +310,7 @@ impl Handler for Services {
         let body = Body::new(watch(kind));
         let request = Request::from_parts(parts, body);
         let (endpoints, speaks) = (self.endpoints.clone(), self.speaks);
-        let request = port::with_upgrade(request, Upgrade::new);
+        let request = upgraded::prepare(request, &self.arrivals, known);
         Box::pin(async move {
             match speaks {
                 Speaks::Metrics => endpoints.answer_metrics(request).await,

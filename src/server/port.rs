@@ -4,9 +4,9 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,12 +23,14 @@ use tonic::body::Body;
 use tracing::{debug, warn};
 
 use super::outlet::Outlet;
+use super::upgraded::Held;
 use super::wire::Wire;
-use crate::env::hyper::{Exec, Timer};
+use crate::env::hyper::Timer;
 use crate::env::places::{self, Places};
 use crate::env::{BoxConn, BoxFuture, Env, Listener, Place};
 use crate::error::Fatal;
 use crate::grpc::slow::Remote;
+use crate::grpc::unread;
 use crate::latest;
 use crate::limits;
 use crate::tls::{Accepted, Acceptor, Listen, either};
@@ -64,23 +66,6 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     let is_http2 = request.version() == Version::HTTP_2;
     is_http2 && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// The request with an extension for the connection below, if the client wants to switch protocols on it.
-pub fn with_upgrade<B, T: Clone + Send + Sync + 'static>(
-    mut request: Request<B>,
-    extension: impl FnOnce(BoxFuture<'static, io::Result<BoxConn>>) -> T,
-) -> Request<B> {
-    if request.headers().contains_key(UPGRADE) {
-        let connecting = hyper::upgrade::on(&mut request);
-        let connecting = async {
-            let upgraded = connecting.await.map_err(io::Error::other)?;
-            Ok(Box::new(TokioIo::new(upgraded)) as BoxConn)
-        };
-        let extension = extension(Box::pin(connecting));
-        request.extensions_mut().insert(extension);
-    }
-    request
 }
 
 /// What is required of clients' connections.
@@ -128,11 +113,22 @@ pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opene
     Ok(all)
 }
 
+/// Where the tasks of HTTP/2 streams run.
+#[derive(Clone)]
+struct Streams(Env);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        let task = unread::bounded(self.0.clone(), task, limits::ANSWER_STALL);
+        drop(self.0.spawn("hyper", Box::pin(task)));
+    }
+}
+
 /// One listening address and its handler.
 #[derive(Clone)]
 pub struct Port<H> {
     env: Env,
-    builder: auto::Builder<Exec>,
+    builder: auto::Builder<Streams>,
     handler: H,
     /// For TLS, if the address takes it.
     acceptor: Option<Acceptor>,
@@ -153,7 +149,7 @@ impl<H: Handler> Port<H> {
         handler: H,
         stopped: latest::Receiver<bool>,
     ) -> Self {
-        let mut builder = auto::Builder::new(Exec(env.rt.clone()));
+        let mut builder = auto::Builder::new(Streams(env.clone()));
         builder.http1().timer(Timer(env.rt.clone())).header_read_timeout(limits::HTTP_HEAD_TIMEOUT);
         builder
             .http2()
@@ -219,6 +215,9 @@ impl<H: Handler> Port<H> {
             place.standing().make_known();
         }
         let (remote, standing) = (Remote(from), place.standing().clone());
+        // Shared with a connection that switches protocols, which goes on without this task.
+        let place = Arc::new(place);
+        let held = Held(place.clone());
         let outlet = Outlet::new(conn);
         let wire =
             Wire::new(outlet.clone(), self.env.clone(), standing.clone(), self.ping_time_min);
@@ -229,6 +228,9 @@ impl<H: Handler> Port<H> {
             extensions.insert(remote);
             if let Some(client) = &client {
                 extensions.insert(client.clone());
+            }
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(held.clone());
             }
             if !standing.is_known() && handler.is_clients(&request) {
                 standing.make_known();
@@ -268,7 +270,7 @@ impl<H: Handler> Port<H> {
         leave: impl FnOnce(Pin<&mut C>),
         outlet: Outlet,
         from: Option<SocketAddr>,
-        place: places::Place,
+        place: Arc<places::Place>,
     ) -> Result<(), E> {
         tokio::pin!(connection);
         tokio::select! {

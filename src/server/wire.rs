@@ -1,6 +1,7 @@
 //! A client's connection as bytes, between the socket and the HTTP library: the frames of HTTP/2 are
 //! followed, which counts pings and open streams, merges small frames and mends the first request's
-//! authority; a client that sends nothing is disconnected after a time. HTTP/1 passes as it is.
+//! authority; a client that sends nothing is disconnected after a time, and one that sends much lets others go
+//! first. HTTP/1 passes as it is.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use super::outlet::Outlet;
 use super::pings::Police;
 use crate::env::places::{Standing, Streams};
 use crate::env::{BoxFuture, Env};
-use crate::limits::GREETING_TIMEOUT;
+use crate::limits::{CONNECTION_STREAMS_MAX, GREETING_TIMEOUT, TURN_BYTES, TURN_STREAMS};
 use crate::plant;
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -40,6 +41,21 @@ pub(super) struct Wire {
     greeting: Option<BoxFuture<'static, ()>>,
     /// What is still to be sent before the connection ends, and why it ends.
     farewell: Option<(Vec<u8>, &'static str)>,
+    turn: Turn,
+}
+
+/// What was read since other tasks had their turn. The runtime counts reads, each of which may bring hundreds
+/// of streams.
+#[derive(Default)]
+struct Turn {
+    bytes: usize,
+    streams: usize,
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.bytes >= TURN_BYTES || self.streams >= TURN_STREAMS
+    }
 }
 
 impl Wire {
@@ -58,6 +74,7 @@ impl Wire {
             ready: Vec::new(),
             greeting,
             farewell: None,
+            turn: Turn::default(),
         }
     }
 
@@ -65,18 +82,22 @@ impl Wire {
     fn received(&mut self, bytes: &mut [u8]) -> usize {
         let (env, police) = (&self.env, &mut self.police);
         let (mut too_many_pings, metadata) = (false, &mut self.metadata);
+        self.turn.bytes += bytes.len();
+        let turn = &mut self.turn;
         let each = |frame: Frame| {
             too_many_pings |= police.received(frame, || env.now());
             if matches!(frame.kind, HEADERS | CONTINUATION) {
                 let ends = frame.flags & END_HEADERS != 0;
                 *metadata = if ends { 0 } else { *metadata + frame.len };
+                turn.streams += usize::from(frame.kind == HEADERS);
             }
         };
         let left = self.incoming.follow_and_merge(bytes, each);
         if !matches!(self.incoming, Frames::Preface(_)) {
             self.greeting = None;
         }
-        let may_open = self.streams.set(self.police.open());
+        let open = self.police.open();
+        let may_open = self.streams.set(open) && open <= CONNECTION_STREAMS_MAX;
         self.gather();
         let has_room = self.streams.set_metadata(self.metadata);
         if self.farewell.is_none() {
@@ -148,7 +169,13 @@ impl Wire {
         buf: &mut ReadBuf<'_>,
         before: usize,
     ) -> Poll<io::Result<()>> {
+        if self.turn.is_over() {
+            self.turn = Turn::default();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if Pin::new(&mut self.conn).poll_read(cx, buf)?.is_pending() {
+            self.turn = Turn::default();
             if let Some(greeting) = &mut self.greeting
                 && !plant::SILENT_CONNECTIONS_KEPT.is_planted()
             {
@@ -323,6 +350,39 @@ mod tests {
         });
         assert_eq!(payload, 6_000 * 17 + 3);
         assert!(count < 200, "{count} frames");
+    }
+
+    #[tokio::test]
+    async fn what_a_client_brings_at_once_is_read_in_turns() {
+        let calls = (0..2_000u32).flat_map(|n| frame(HEADERS, 5, 2 * n + 1, b"b"));
+        for bytes in [[PREFACE, &calls.collect::<Vec<_>>()].concat(), vec![b' '; 500 << 10]] {
+            let (mut wire, mut far) = wire().await;
+            wire.streams.make_known();
+            far.write_all(&bytes).await.expect("there is room");
+            let (mut got, mut turns) = (0, 0);
+            let mut space = vec![0; 1 << 10];
+            while got < bytes.len() {
+                match futures::poll!(Box::pin(wire.read(&mut space))) {
+                    Poll::Ready(read) => got += read.expect("it was sent"),
+                    Poll::Pending => turns += 1,
+                }
+            }
+            assert!((5..=20).contains(&turns), "{turns} turns");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_client_opens_streams_without_end() {
+        let (mut wire, mut far) = wire().await;
+        wire.streams.make_known();
+        let calls = (0..CONNECTION_STREAMS_MAX as u32 + 1).map(|n| 2 * n + 1);
+        let calls = calls.flat_map(|stream| frame(HEADERS, 4, stream, b"b"));
+        let bytes = [PREFACE, &calls.collect::<Vec<_>>()].concat();
+        far.write_all(&bytes).await.expect("there is room");
+        let mut got = vec![0; bytes.len() - 10];
+        wire.read_exact(&mut got).await.expect("so many may be open");
+        let error = wire.read_to_end(&mut got).await.expect_err("one too many");
+        assert_eq!(error.to_string(), "the client has too many open streams");
     }
 
     #[tokio::test]

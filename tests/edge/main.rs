@@ -11,6 +11,7 @@
 mod certificates;
 mod counts;
 mod leases;
+mod metadata;
 mod refusals;
 mod stop;
 mod store;

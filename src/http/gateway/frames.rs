@@ -66,21 +66,15 @@ impl Frames {
 /// continues with those before it.
 pub(super) struct Requests {
     body: Body,
-    reader: Reader,
+    /// None at the end, when the call may go on for long: what it holds of a request is released.
+    reader: Option<Reader>,
     /// Received JSON that is not read yet.
     rest: Bytes,
-    over: bool,
 }
 
 impl Requests {
     pub fn new(body: Body, kind: MessageDescriptor, bounds: Bounds) -> Self {
-        Self { body, reader: Reader::new(kind, bounds), rest: Bytes::new(), over: false }
-    }
-
-    /// Returns the next request, if it is complete.
-    fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let message = self.reader.read(&mut self.rest)?;
-        Ok(message.map(|message| frame(&message)))
+        Self { body, reader: Some(Reader::new(kind, bounds)), rest: Bytes::new() }
     }
 }
 
@@ -92,18 +86,19 @@ impl HttpBody for Requests {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        while !self.over {
-            match self.next() {
-                Ok(Some(request)) => return Poll::Ready(Some(Ok(Frame::data(request)))),
+        let this = &mut *self;
+        while let Some(reader) = &mut this.reader {
+            match reader.read(&mut this.rest) {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(frame(&message))))),
                 Ok(None) => {}
                 Err(_) => break,
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => this.rest = frame.into_data().unwrap_or_default(),
                 Some(Err(_)) | None => break,
             }
         }
-        self.over = true;
+        (this.reader, this.rest) = (None, Bytes::new());
         Poll::Ready(None)
     }
 }

@@ -24,6 +24,7 @@ mod scalar;
 mod scanner;
 mod websocket;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -80,6 +81,14 @@ impl Gateway {
     /// Returns whether a path is the gateway's.
     pub fn serves(path: &str) -> bool {
         path.starts_with(ROOT) || path.starts_with(OLD_ROOT)
+    }
+
+    /// Returns the headers that say whose call it is: a websocket's are in its sub-protocol or in a cookie.
+    pub fn call_headers<B>(request: &Request<B>) -> Cow<'_, HeaderMap> {
+        match websocket::is_upgrade(request) {
+            true => Cow::Owned(websocket::call_headers(request.headers())),
+            false => Cow::Borrowed(request.headers()),
+        }
     }
 
     pub async fn answer(self, request: Request<Body>) -> Response<Body> {

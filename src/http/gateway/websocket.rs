@@ -43,18 +43,26 @@ const TOKEN_COOKIE: &str = "token";
 /// Size of a connection's read buffer.
 const READ_BYTES: usize = 4 << 10;
 
-/// An extension of requests: resolves to the connection after the response with status 101.
+/// An extension of requests: resolves to the connection after the response with status 101, and bounds the
+/// body of the call that is made on it.
 #[derive(Clone)]
-pub struct Upgrade(Arc<Mutex<Option<Connecting>>>);
+pub struct Upgrade(Arc<Mutex<Option<Switching>>>);
 
-type Connecting = BoxFuture<'static, io::Result<BoxConn>>;
+struct Switching {
+    connecting: BoxFuture<'static, io::Result<BoxConn>>,
+    watch: Box<dyn FnOnce(Body) -> Body + Send>,
+}
 
 impl Upgrade {
-    pub fn new(connecting: impl Future<Output = io::Result<BoxConn>> + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::pin(connecting)))))
+    pub fn new(
+        connecting: impl Future<Output = io::Result<BoxConn>> + Send + 'static,
+        watch: impl FnOnce(Body) -> Body + Send + 'static,
+    ) -> Self {
+        let (connecting, watch) = (Box::pin(connecting), Box::new(watch));
+        Self(Arc::new(Mutex::new(Some(Switching { connecting, watch }))))
     }
 
-    fn take(&self) -> Option<Connecting> {
+    fn take(&self) -> Option<Switching> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -81,8 +89,8 @@ pub(super) fn answer(gateway: Gateway, mut request: Request<Body>) -> Response<B
     let Some(accept) = accept.filter(|_| speaks) else {
         return refuse(StatusCode::BAD_REQUEST);
     };
-    let connecting = request.extensions_mut().remove::<Upgrade>();
-    let Some(connecting) = connecting.and_then(|upgrade| upgrade.take()) else {
+    let upgrade = request.extensions_mut().remove::<Upgrade>();
+    let Some(Switching { connecting, watch }) = upgrade.and_then(|upgrade| upgrade.take()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR);
     };
     let mut response = Response::new(Body::empty());
@@ -98,7 +106,7 @@ pub(super) fn answer(gateway: Gateway, mut request: Request<Body>) -> Response<B
     let (uri, headers) = (request.uri().clone(), call_headers(request.headers()));
     env.spawn("websocket", async move {
         match connecting.await {
-            Ok(conn) => serve(gateway, uri, headers, conn).await,
+            Ok(conn) => serve(gateway, uri, headers, conn, watch).await,
             Err(error) => tracing::debug!(%error, "switching to websocket failed"),
         }
     });
@@ -126,7 +134,7 @@ fn sub_protocol(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Returns the headers of the call from those of the upgrade.
-fn call_headers(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn call_headers(headers: &HeaderMap) -> HeaderMap {
     let mut call = HeaderMap::new();
     for name in [ORIGIN, REFERER] {
         if let Some(value) = headers.get(&name) {
@@ -153,7 +161,13 @@ fn call_headers(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Serves a call until it is answered or the client is gone.
-async fn serve(gateway: Gateway, uri: Uri, headers: HeaderMap, conn: BoxConn) {
+async fn serve(
+    gateway: Gateway,
+    uri: Uri,
+    headers: HeaderMap,
+    conn: BoxConn,
+    watch: impl FnOnce(Body) -> Body,
+) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .max_message_size(Some(limits::GATEWAY_WEBSOCKET_BYTES))
@@ -162,7 +176,7 @@ async fn serve(gateway: Gateway, uri: Uri, headers: HeaderMap, conn: BoxConn) {
     let (mut sink, mut messages) = socket.split();
     let (parts, body) = mpsc::channel::<Bytes>(1);
     let body = ReceiverStream::new(body).map(|part| Ok::<_, io::Error>(BodyFrame::data(part)));
-    let mut request = Request::new(Body::new(StreamBody::new(body)));
+    let mut request = Request::new(watch(Body::new(StreamBody::new(body))));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
