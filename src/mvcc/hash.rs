@@ -122,13 +122,16 @@ fn kept(reader: Reader<'_>, rev: i64) -> Result<Kept, Fatal> {
     Ok(kept)
 }
 
+/// Rows of bucket `key`, in order.
+pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + 'a>;
+
 /// The history in a snapshot file or another database with etcd's buckets.
 pub trait Rows {
     /// A row of bucket `meta`.
     fn meta(&self, key: &[u8]) -> io::Result<Option<Bytes>>;
 
     /// All rows of bucket `key`, in order.
-    fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + '_>>;
+    fn changes(&self) -> io::Result<Changes<'_>>;
 }
 
 /// [`View::hash_kv`] of a history that is in no engine, as `etcdutl hashkv` computes it: a compaction that

@@ -64,7 +64,7 @@ pub use check::{
     check_delete_range, check_put, check_range, check_range_stream, check_txn, is_large,
 };
 pub use foreign::{Rows, raised};
-pub use hash::{HashKv, Rows as History, hash_file};
+pub use hash::{Changes, HashKv, Rows as History, hash_file};
 pub use history::{Events, Most};
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;

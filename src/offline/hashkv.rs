@@ -12,7 +12,7 @@ use super::verify;
 use crate::bbolt::Database;
 use crate::engine::Cf;
 use crate::env::Open;
-use crate::mvcc::{self, HashKv, History};
+use crate::mvcc::{self, Changes, HashKv, History};
 use crate::tool::exit::Exit;
 use crate::tool::progress::Unit;
 
@@ -70,7 +70,7 @@ impl History for Rows<'_> {
         self.database.get(Cf::Meta.name().as_bytes(), key)
     }
 
-    fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + '_>> {
+    fn changes(&self) -> io::Result<Changes<'_>> {
         let rows = self.database.iter(Cf::Key.name().as_bytes())?;
         let (mut read, total) = (0, self.database.used_bytes());
         let mut progress = self.context.progress(Unit::Bytes);

@@ -2,7 +2,7 @@
 //! few commands of its own (`verify`, `wal dump`). Works on snapshot files, databases of etcd and data
 //! directories; never touches the directory of a member that runs.
 //!
-//! Reading order: [`table`] (what there is), this file (a command line becomes a call), [`print`],
+//! Reading order: [`table`] (what there is), this file (a command line becomes a call), [`mod@print`],
 //! [`directory`] (what a path is, and its lock), [`snapshot`] (what a backup holds), [`hashkv`],
 //! [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes), [`rewrite`]
 //! (`defrag` and `migrate`), [`verify`], [`wal_dump`].

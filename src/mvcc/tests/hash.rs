@@ -9,7 +9,7 @@ use quorate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op::Request};
 use super::{delete, entry, next_entry, open, place, put};
 use crate::engine::Cf;
 use crate::error::Refused;
-use crate::mvcc::{HashKv, History, Store, View, Write, hash_file};
+use crate::mvcc::{Changes, HashKv, History, Store, View, Write, hash_file};
 use crate::types::Revision;
 
 type Step = Box<dyn Fn(&mut Write<'_>)>;
@@ -64,7 +64,7 @@ impl History for Exported {
         Ok(self.0.get(Cf::Meta, key).expect("works"))
     }
 
-    fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + '_>> {
+    fn changes(&self) -> io::Result<Changes<'_>> {
         Ok(Box::new(self.0.export_bucket(Cf::Key).map(|row| Ok(row.expect("works")))))
     }
 }
