@@ -45,6 +45,7 @@
 //! |---|---|
 //! | proxies | [`proxy`] the commands `gateway` and `grpc-proxy` · `bin` thin mains |
 //! | tools | [`ctl`] [`offline`] the two tools · [`discovery`] how new members meet |
+//! | what both tools share | [`tool`] tables of commands, output, progress |
 //! | command line | [`config`] flags, variables, validation |
 //! | the whole | [`server`] |
 //! | edge | [`grpc`] · [`http`] |
@@ -99,6 +100,8 @@ pub mod http;
 pub mod server;
 
 pub mod config;
+
+pub mod tool;
 
 pub mod client;
 pub mod ctl;

@@ -38,6 +38,8 @@ pub const LEARNERS_MAX: usize = 1;
 /// The last revision, log index and term that a state from elsewhere may stand at: whatever is counted
 /// on from there has room.
 pub const REVISION_MAX: i64 = i64::MAX / 2;
+/// Moments for which a member remembers its revision, 24 bytes each.
+pub const REVISION_TIMES_MAX: usize = 8_192;
 /// Largest lease TTL, seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 

@@ -1,4 +1,4 @@
-//! The cluster that a command talks to: the client that the global flags ask for, its login, and calls
+//! The cluster that a command talks to: the client that the global flags describe, its login, and calls
 //! with etcdctl's time limits and error texts.
 
 use std::io;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use quorate_proto::etcdserverpb::AuthenticateRequest;
 
 use super::Context;
-use super::exit::Exit;
 use super::shell::Shell;
 use crate::client::{self, Client, HeaderValue, Response, Status};
 use crate::codec;
 use crate::env::Env;
 use crate::tls;
+use crate::tool::exit::Exit;
 
 /// Pause before a request that was not sent is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -145,7 +145,7 @@ impl Target {
         Self { endpoints: vec![endpoint.to_owned()], ..self.clone() }
     }
 
-    /// The options of the client that the flags ask for.
+    /// The options of the client that the flags describe.
     pub fn options(&self) -> client::Options {
         let default = client::Options::default();
         let or = |bytes: usize, default: usize| if bytes > 0 { bytes } else { default };

@@ -2,27 +2,27 @@
 //! a few commands of its own (`history`, `diff`). It works against etcd as well.
 //!
 //! A command line goes through [`table`] (what there is), [`arguments`] (what was given), [`cluster`]
-//! (the client that the global flags ask for) and one function of [`commands`], which prints through
+//! (the client that the global flags describe) and one function of [`commands`], which prints through
 //! [`mod@print`]. Everything of the process, such as standard streams and signals, is behind [`Shell`].
 //!
-//! Reading order: [`table`], [`arguments`], this file, [`cluster`], [`commands`], [`mod@print`].
+//! Reading order: [`table`], this file, [`cluster`], [`commands`], [`mod@print`], [`advice`].
 
-mod arguments;
+mod advice;
 mod cluster;
 mod commands;
-mod exit;
 mod print;
 mod shell;
 mod table;
 
 use std::sync::Arc;
 
-use arguments::{Arguments, Asked};
 use print::{Format, Printer};
+use table::TOOL;
 
 use crate::codec;
 use crate::env::Env;
-pub use exit::Exit;
+use crate::tool::arguments::{self, Arguments, Wanted};
+pub use crate::tool::exit::Exit;
 pub use shell::{Ended, Shell};
 
 /// What every command works with.
@@ -33,16 +33,12 @@ pub(crate) struct Context {
     printer: Printer,
 }
 
-/// The names that the program may be called by; anything else is the first one.
-const PROGRAMS: [&str; 2] = ["quoratectl", "etcdctl"];
-
 /// Runs the command line `words`, the first of which is the program's path.
 ///
 /// # Errors
 /// The exit code and what goes to standard error behind `Error: `; earlier output was written.
 pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<(), Exit> {
-    let called = words.first().map(|path| path.rsplit('/').next().unwrap_or(path));
-    let program = PROGRAMS.into_iter().find(|name| called == Some(name)).unwrap_or(PROGRAMS[0]);
+    let program = TOOL.called(words);
     let warn = |level: &str, message: &str, variable: &str| {
         let line = serde_json::json!({
             "level": level,
@@ -52,7 +48,7 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
         });
         shell.err(&format!("{line}\n"));
     };
-    let words = match arguments::with_variables(words, &shell.variables()) {
+    let words = match arguments::with_variables(&TOOL, words, &shell.variables()) {
         Ok((words, warnings)) => {
             for variable in warnings {
                 warn("warn", "unrecognized environment variable", &variable);
@@ -66,9 +62,9 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
             return Err(Exit::silent(Exit::ERROR));
         }
     };
-    let arguments = match arguments::parse(program, &words)? {
-        Asked::Help(text) => return Ok(shell.out(text.as_bytes())?),
-        Asked::Run(arguments) => arguments,
+    let arguments = match arguments::parse(&TOOL, program, &words)? {
+        Wanted::Help(text) => return Ok(shell.out(text.as_bytes())?),
+        Wanted::Run(arguments) => arguments,
     };
     let format = Format::parse(arguments.text("write-out"));
     let printer = Printer {
@@ -81,7 +77,10 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
     if !commands::is_local(&context) && format.is_none() {
         return Err(Exit::new(Exit::FEATURE, "unsupported output format"));
     }
-    commands::run(program, &context).await
+    match commands::run(program, &context).await {
+        Ok(()) => Ok(()),
+        Err(exit) => Err(advice::give(&context, exit).await),
+    }
 }
 
 #[cfg(test)]

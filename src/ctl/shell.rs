@@ -1,21 +1,13 @@
-//! The process that a command runs in, as the commands see it: standard streams, environment
-//! variables, child processes and signals. The program implements it on the operating system, tests on
+//! The process that a command runs in, as the commands see it: standard input, child processes and
+//! signals, besides what every tool's [`Output`] is. The program implements it on the operating system, tests on
 //! buffers.
 
 use std::io;
 
 use crate::env::BoxFuture;
+use crate::tool::Output;
 
-pub trait Shell: Send + Sync + 'static {
-    /// Writes to standard output.
-    ///
-    /// # Errors
-    /// `BrokenPipe` when the reader is gone; commands end silently then.
-    fn out(&self, bytes: &[u8]) -> io::Result<()>;
-
-    /// Writes to standard error; failures are ignored.
-    fn err(&self, text: &str);
-
+pub trait Shell: Output {
     /// Reads a line of standard input with its line end; empty at the end of input. Blocks.
     fn read_line(&self) -> io::Result<String>;
 
@@ -24,9 +16,6 @@ pub trait Shell: Send + Sync + 'static {
 
     /// Prompts on the terminal and reads a line without echo. Blocks.
     fn read_password(&self, prompt: &str) -> io::Result<String>;
-
-    /// The environment variables whose names and values are text.
-    fn variables(&self) -> Vec<(String, String)>;
 
     /// Runs a program with further environment variables, its output going where this one's goes, and
     /// waits for its end.
@@ -41,9 +30,6 @@ pub trait Shell: Send + Sync + 'static {
 
     /// Resolves at the first SIGINT or SIGTERM from now on; the signals do not end the process any more.
     fn interrupted(&self) -> BoxFuture<'static, ()>;
-
-    /// Whether standard error is a terminal, where hints and progress are shown.
-    fn is_terminal(&self) -> bool;
 }
 
 /// How a child process ended.

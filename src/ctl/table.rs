@@ -1,71 +1,19 @@
-//! The table of commands and flags, after etcdctl 3.7. Parsing, help, completion scripts and manual
-//! pages are derived from it.
+//! The table of commands and flags, after etcdctl 3.7.
 
-/// The type of a flag's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Text,
-    /// Without a value it means `true`.
-    Bool,
-    Int,
-    Uint,
-    Duration,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Flag {
-    pub name: &'static str,
-    pub short: Option<char>,
-    pub kind: Kind,
-    pub default: &'static str,
-    pub help: &'static str,
-}
-
-/// A command: a leaf that runs, or a group of subcommands.
-#[derive(Clone, Copy, Debug)]
-pub struct Spec {
-    pub name: &'static str,
-    /// The positional arguments, as help shows them.
-    pub usage: &'static str,
-    pub about: &'static str,
-    pub flags: &'static [Flag],
-    pub subcommands: &'static [Spec],
-}
-
-const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, short: None, kind, default, help }
-}
-
-const fn switch(name: &'static str, help: &'static str) -> Flag {
-    flag(name, Kind::Bool, "false", help)
-}
-
-const fn short(flag: Flag, letter: char) -> Flag {
-    Flag { short: Some(letter), ..flag }
-}
-
-const fn leaf(
-    name: &'static str,
-    usage: &'static str,
-    about: &'static str,
-    flags: &'static [Flag],
-) -> Spec {
-    Spec { name, usage, about, flags, subcommands: &[] }
-}
-
-const fn group(
-    name: &'static str,
-    about: &'static str,
-    flags: &'static [Flag],
-    subcommands: &'static [Spec],
-) -> Spec {
-    Spec { name, usage: "<subcommand>", about, flags, subcommands }
-}
-
+use crate::tool::table::{Flag, Kind, Spec, Tool, flag, group, leaf, short, switch};
 use Kind::{Bool, Duration, Int, Text, Uint};
 
-/// Flags of every command, before or behind its name.
-pub const GLOBAL: &[Flag] = &[
+/// The tool.
+pub const TOOL: Tool = Tool {
+    names: ["quoratectl", "etcdctl"],
+    about: "A simple command line client for etcd3.",
+    flags: GLOBAL,
+    commands: COMMANDS,
+    variables: "ETCDCTL_",
+    other_variables: &["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"],
+};
+
+const GLOBAL: &[Flag] = &[
     flag("endpoints", Text, "127.0.0.1:2379", "gRPC endpoints, separated by commas"),
     switch("debug", "enable client-side debug logging"),
     short(
@@ -105,7 +53,7 @@ const PASSWORD_PROMPT: Flag =
 
 /// Every command, grouped as etcdctl groups them.
 #[rustfmt::skip]
-pub const COMMANDS: &[Spec] = &[
+const COMMANDS: &[Spec] = &[
     // Keys.
     leaf("get", "[options] <key> [range_end]", "Gets the key or a range of keys", &[
         flag("consistency", Text, "l", "Linearizable(l) or Serializable(s)"),
@@ -115,6 +63,7 @@ pub const COMMANDS: &[Spec] = &[
         KEYS_OF_PREFIX,
         KEYS_FROM,
         flag("rev", Int, "0", "Specify the kv revision"),
+        flag("at", Text, "", "As of a revision, or as of a time: \"10m ago\" (not in etcdctl)"),
         switch("keys-only", "Get only the keys"),
         switch("count-only", "Get only the count"),
         switch("print-value-only", "Only write values when using the \"simple\" output format"),
@@ -154,6 +103,11 @@ pub const COMMANDS: &[Spec] = &[
     ]),
     leaf("diff", "[options] <rev1> <rev2>", "Lists the keys that differ between two revisions (not in etcdctl)", &[
         flag("prefix", Text, "", "only keys with this prefix"),
+    ]),
+    leaf("top", "[options]", "Shows members, requests, prefixes, watchers and leases, refreshed (not in etcdctl)", &[
+        flag("interval", Duration, "2s", "Time between two screens"),
+        flag("count", Int, "0", "Number of screens (0: until interrupted; 1 where the output is no terminal)"),
+        flag("watch", Bool, "true", "Count changes by prefix, for which all changes are watched"),
     ]),
     group("lease", "Lease related commands", &[], &[
         leaf("grant", "<ttl>", "Creates leases", &[]),
@@ -271,6 +225,7 @@ pub const COMMANDS: &[Spec] = &[
         ]),
     ]),
     leaf("completion", "[bash|zsh|fish|powershell]", "Generate completion script", &[]),
+    leaf("manual", "[command [subcommand]]", "Prints a manual page, for man (not in etcdctl)", &[]),
     leaf("options", "", "Show the global command-line flags", &[]),
     leaf("version", "", "Prints the version of etcdctl", &[]),
 ];

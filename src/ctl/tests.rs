@@ -3,8 +3,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use super::table::TOOL;
 use super::{Ended, Exit, Shell, run};
 use crate::env::BoxFuture;
+use crate::tool::Output;
+use crate::tool::arguments::{Arguments, Wanted, command, parse, with_variables};
+use crate::tool::table::without_case;
 
 #[derive(Default)]
 struct Buffers {
@@ -13,7 +17,7 @@ struct Buffers {
     variables: Vec<(String, String)>,
 }
 
-impl Shell for Buffers {
+impl Output for Buffers {
     fn out(&self, bytes: &[u8]) -> io::Result<()> {
         self.out.lock().expect("no test panics while it writes").extend(bytes);
         Ok(())
@@ -23,6 +27,20 @@ impl Shell for Buffers {
         self.err.lock().expect("no test panics while it writes").push_str(text);
     }
 
+    fn variables(&self) -> Vec<(String, String)> {
+        self.variables.clone()
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+
+    fn size(&self) -> Option<(u16, u16)> {
+        None
+    }
+}
+
+impl Shell for Buffers {
     fn read_line(&self) -> io::Result<String> {
         Ok(String::new())
     }
@@ -35,10 +53,6 @@ impl Shell for Buffers {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn variables(&self) -> Vec<(String, String)> {
-        self.variables.clone()
-    }
-
     fn run<'a>(
         &'a self,
         _: &'a [String],
@@ -49,10 +63,6 @@ impl Shell for Buffers {
 
     fn interrupted(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
-    }
-
-    fn is_terminal(&self) -> bool {
-        false
     }
 }
 
@@ -157,4 +167,86 @@ async fn an_endpoint_that_cannot_be_reached_is_a_time_limit() {
     let line = "etcdctl --endpoints 127.0.0.1:1 --command-timeout=200ms get k";
     let (ended, ..) = ran(line, &[]).await;
     assert_eq!(ended, Err(Exit::error("context deadline exceeded")));
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn parsed(line: &str) -> Arguments {
+    match parse(&TOOL, "etcdctl", &words(line)) {
+        Ok(Wanted::Run(arguments)) => arguments,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    parse(&TOOL, "etcdctl", &words(line)).expect_err(line).why
+}
+
+#[test]
+fn the_table_is_a_valid_command() {
+    command(&TOOL, "etcdctl").debug_assert();
+}
+
+#[test]
+fn global_flags_stand_before_and_behind_the_command() {
+    for line in ["etcdctl --endpoints a:1 get k --hex", "etcdctl get --hex=true k --endpoints=a:1"]
+    {
+        let arguments = parsed(line);
+        assert_eq!(arguments.text("endpoints"), "a:1", "{line}");
+        assert_eq!(arguments.words(), ["k"], "{line}");
+        assert!(arguments.bool("hex") && arguments.is_given("hex"), "{line}");
+        assert!(!arguments.bool("prefix") && !arguments.is_given("prefix"), "{line}");
+    }
+    assert_eq!(parsed("etcdctl lease keep-alive --once 1a").path, ["lease", "keep-alive"]);
+    assert!(parsed("etcdctl endpoint --cluster health").bool("cluster"));
+    assert!(parsed("etcdctl endpoint health --cluster").bool("cluster"));
+    assert_eq!(parsed("etcdctl get k --rev=-1").int("rev"), -1);
+    assert_eq!(parsed("etcdctl put k -- -v").words(), ["k", "-v"]);
+    assert_eq!(parsed("etcdctl watch k -- echo x").behind(), Some(words("echo x")));
+    assert_eq!(parsed("etcdctl get k -w=json -w fields").text("write-out"), "fields");
+}
+
+#[test]
+fn mistakes_are_reported_as_etcdctl_does() {
+    assert!(error("etcdctl gett k").starts_with("unknown command \"gett\" for \"etcdctl\""));
+    assert_eq!(error("etcdctl get k --prefiks"), "unknown flag: --prefiks");
+    assert_eq!(error("etcdctl get k -z"), "unknown shorthand flag: 'z' in -z");
+    assert_eq!(error("etcdctl get k --limit"), "flag needs an argument: --limit");
+    assert_eq!(
+        error("etcdctl get k --limit x"),
+        "invalid argument \"x\" for \"--limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"
+    );
+    for line in ["etcdctl lease", "etcdctl lease nonsense", "etcdctl -w json role nonsense x"] {
+        assert!(matches!(parse(&TOOL, "etcdctl", &words(line)), Ok(Wanted::Help(_))), "{line}");
+    }
+    assert!(matches!(parse(&TOOL, "etcdctl", &words("etcdctl")), Ok(Wanted::Help(_))));
+}
+
+#[test]
+fn variables_are_flags_unless_a_flag_conflicts() {
+    let variables = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    };
+    let set = variables(&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_API", "3"), ("HOME", "/")]);
+    let (all, warnings) =
+        with_variables(&TOOL, &words("etcdctl get k"), &set).expect("no conflict");
+    assert_eq!(all, words("etcdctl --endpoints=a:1 get k"));
+    assert_eq!(warnings, ["ETCDCTL_API=3"]);
+    for line in ["etcdctl get k --endpoints b:1", "etcdctl --endpoints=b:1 get k"] {
+        assert_eq!(with_variables(&TOOL, &words(line), &set), Err("ETCDCTL_ENDPOINTS".into()));
+    }
+    let set = variables(&[("ETCDCTL_WRITE_OUT", "json")]);
+    assert!(with_variables(&TOOL, &words("etcdctl get k -wjson"), &set).is_err());
+    assert!(with_variables(&TOOL, &words("etcdctl put k -- -w"), &set).is_ok());
+}
+
+#[test]
+fn every_command_and_flag_has_a_conformance_case() {
+    let cases = [
+        include_str!("../../tests/conformance/cases/etcdctl.txt"),
+        include_str!("../../tests/conformance/cases/tools.txt"),
+    ];
+    assert_eq!(without_case(&TOOL, &cases, "etcdctl"), [""; 0]);
 }

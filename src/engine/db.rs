@@ -37,7 +37,7 @@ pub struct Engine {
 }
 
 pub(super) struct Inner {
-    /// By [`Cf::position`]. Point into `db`, see [`Inner::open`].
+    /// By [`Cf::position`]. Point into `db`, see [`Inner::open_as`].
     families: [&'static ColumnFamily; Cf::COUNT],
     unlogged: WriteOptions,
     path: PathBuf,
@@ -57,7 +57,13 @@ impl Engine {
     /// Opens the database in `dir`, creating what is missing. Blocks; in the simulator it must not run
     /// on a simulated thread (RocksDB registers a timer that compares real and simulated clocks).
     pub fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
-        Ok(Self { inner: Arc::new(Inner::open(dir, options)?) })
+        Ok(Self { inner: Arc::new(Inner::open_as(dir, options, false)?) })
+    }
+
+    /// Opens the database in `dir` as its files have it, for reading only: nothing is created or changed.
+    /// Blocks.
+    pub fn open_read_only(dir: &Path, options: &Options) -> Result<Self, EngineError> {
+        Ok(Self { inner: Arc::new(Inner::open_as(dir, options, true)?) })
     }
 
     /// An empty batch for this engine.
@@ -170,7 +176,7 @@ impl Engine {
 }
 
 impl Inner {
-    fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
+    fn open_as(dir: &Path, options: &Options, read_only: bool) -> Result<Self, EngineError> {
         let fail = |source| EngineError { path: dir.display().to_string(), doing: "open", source };
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let descriptors = Cf::ALL
@@ -178,7 +184,11 @@ impl Inner {
             .into_iter()
             .chain([ColumnFamilyDescriptor::new("default", options.family(Cf::Meta, &cache))]);
         let database = options.database().map_err(fail)?;
-        let db = DB::open_cf_descriptors(&database, dir, descriptors).map_err(fail)?;
+        let db = match read_only {
+            true => DB::open_cf_descriptors_read_only(&database, dir, descriptors, false),
+            false => DB::open_cf_descriptors(&database, dir, descriptors),
+        };
+        let db = db.map_err(fail)?;
 
         let families = Cf::ALL.map(|cf| {
             let family = db.cf_handle(cf.name()).expect("open created every column family");

@@ -1,5 +1,7 @@
 //! Implements the endpoints' view of a server for a running member.
 
+use std::time::Duration;
+
 use quorate_proto::etcdserverpb::{AlarmMember, RangeRequest};
 
 use super::vars::Raft;
@@ -9,6 +11,7 @@ use crate::error::Error;
 use crate::member::{Caller, ETCD_VERSION, Member};
 use crate::metrics::{Metrics, Row};
 use crate::replica::Role;
+use crate::types::Revision;
 
 impl Served for Member {
     fn versions(&self) -> Versions {
@@ -29,6 +32,10 @@ impl Served for Member {
 
     fn is_learner(&self) -> bool {
         Member::is_learner(self)
+    }
+
+    fn revision_before(&self, ago: Duration) -> Option<Revision> {
+        Member::revision_before(self, ago)
     }
 
     fn has_users(&self) -> bool {

@@ -17,6 +17,7 @@ pub mod vars;
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -39,12 +40,16 @@ use crate::env::BoxFuture;
 use crate::error::Error;
 use crate::metrics::{Metrics, Row};
 use crate::tls::ClientName;
+use crate::types::Revision;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const VARS: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Which revision was the newest some time ago. Not in etcd.
+const REVISION: &str = "/debug/revision";
 
 /// The refusal of a client certificate that names a user: the gateway's calls do not carry it.
 const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and \
@@ -56,6 +61,8 @@ pub(crate) trait Served: Send + Sync {
     fn alarms(&self) -> Vec<AlarmMember>;
     fn has_leader(&self) -> bool;
     fn is_learner(&self) -> bool;
+    /// The newest revision that was there `ago`, if that is known.
+    fn revision_before(&self, ago: Duration) -> Option<Revision>;
     /// Whether authentication is enabled.
     fn has_users(&self) -> bool;
     /// Reads a key, serializable or linearizable.
@@ -142,7 +149,7 @@ impl Endpoints {
             return response;
         }
         let check = health::find(path);
-        let known = matches!(path, "/version" | "/health" | "/metrics" | "/debug/vars");
+        let known = matches!(path, "/version" | "/health" | "/metrics" | "/debug/vars" | REVISION);
         let found = known || check.is_some();
         if !found {
             return plain(StatusCode::NOT_FOUND, "404 page not found\n");
@@ -157,6 +164,7 @@ impl Endpoints {
             (_, Some(check)) => health::run(&*self.served, check, query).await,
             ("/version", _) => self.version(),
             ("/health", _) => health::health(&*self.served, query).await,
+            (REVISION, _) => self.revision(query),
             ("/debug/vars", _) => {
                 let page = vars::page(&self.process, &self.served.raft().await);
                 with_type(StatusCode::OK, VARS, page)
@@ -173,6 +181,18 @@ impl Endpoints {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }
             _ => self.find(&parts).await,
+        }
+    }
+
+    /// The revision of a moment in the past, so many seconds `ago`.
+    fn revision(&self, query: &str) -> Response<Body> {
+        let ago = query.split('&').find_map(|pair| pair.strip_prefix("ago="));
+        let Some(seconds) = ago.and_then(|seconds| seconds.parse().ok()) else {
+            return plain(StatusCode::BAD_REQUEST, "ago is not a number of seconds\n");
+        };
+        match self.served.revision_before(Duration::from_secs(seconds)) {
+            Some(revision) => plain(StatusCode::OK, format!("{revision}\n")),
+            None => plain(StatusCode::NOT_FOUND, "not known\n"),
         }
     }
 

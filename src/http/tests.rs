@@ -49,6 +49,10 @@ impl Served for Fake {
         self.is_learner
     }
 
+    fn revision_before(&self, ago: std::time::Duration) -> Option<crate::types::Revision> {
+        (ago.as_secs() <= 600).then_some(crate::types::Revision(42))
+    }
+
     fn has_users(&self) -> bool {
         false
     }
@@ -149,6 +153,25 @@ fn a_process_says_how_it_was_started() {
         "file_descriptor_limit": 7,
         "raft.status": {"id":"a","term":2,"commit":5,"lead":"b","raftState":"StateLeader","applied":4,"progress":{"a":{"match":3},"b":{"match":5}}}
         }
+
+    "#]],
+    );
+}
+
+#[test]
+fn a_time_in_the_past_has_a_revision_if_the_member_ran_then() {
+    check(
+        Fake::new(),
+        &["/debug/revision?ago=600", "/debug/revision?ago=601", "/debug/revision?ago=x"],
+        &expect![[r#"
+        GET /debug/revision?ago=600 -> 200 [text/plain; charset=utf-8] [nosniff]
+        42
+
+        GET /debug/revision?ago=601 -> 404 [text/plain; charset=utf-8] [nosniff]
+        not known
+
+        GET /debug/revision?ago=x -> 400 [text/plain; charset=utf-8] [nosniff]
+        ago is not a number of seconds
 
     "#]],
     );

@@ -93,6 +93,7 @@ struct Inner {
     tokens: Arc<Tokens>,
     passwords: Passwords,
     metrics: Arc<Metrics>,
+    times: upkeep::Times,
     proposals: Admission,
     /// Bounds the client reads that wait for a read index.
     readers: Semaphore,
@@ -255,6 +256,11 @@ impl Member {
     }
 
     /// A header at the present revision.
+    /// The newest revision that was there `ago`, if this member ran then.
+    pub fn revision_before(&self, ago: std::time::Duration) -> Option<Revision> {
+        self.0.env.now().checked_sub(ago).and_then(|then| self.0.times.revision_at(then))
+    }
+
     pub fn header(&self) -> ResponseHeader {
         self.header_at(self.0.store.revision())
     }

@@ -1,7 +1,12 @@
 //! Fingerprints that members compare, etcd's to the bit: of the history up to a revision (HashKV), and
-//! of the whole store (Hash). Follows etcd 3.7 `server/storage/mvcc/hash.go`.
+//! of the whole store (Hash); and of the history in a file, without an engine. Follows etcd 3.7
+//! `server/storage/mvcc/hash.go`.
 
+use std::collections::HashMap;
+use std::io;
 use std::ops::ControlFlow;
+
+use bytes::Bytes;
 
 use super::keys::{Rev, RevKey};
 use super::reader::{Found, Reader};
@@ -9,7 +14,7 @@ use super::record::KvRef;
 use super::store::meta;
 use super::{Halt, Outcome, View, settle};
 use crate::engine::Cf;
-use crate::error::Fatal;
+use crate::error::{Fatal, Refused};
 use crate::types::Revision;
 
 /// A fingerprint of history; comparable between members where all three agree or the first is a fault.
@@ -115,4 +120,73 @@ fn kept(reader: Reader<'_>, rev: i64) -> Result<Kept, Fatal> {
     })?;
     kept.old.sort_unstable();
     Ok(kept)
+}
+
+/// Rows of bucket `key`, in order.
+pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<(Bytes, Bytes)>> + 'a>;
+
+/// The history in a snapshot file or another database with etcd's buckets.
+pub trait Rows {
+    /// A row of bucket `meta`.
+    fn meta(&self, key: &[u8]) -> io::Result<Option<Bytes>>;
+
+    /// All rows of bucket `key`, in order.
+    fn changes(&self) -> io::Result<Changes<'_>>;
+}
+
+/// [`View::hash_kv`] of a history that is in no engine, as `etcdutl hashkv` computes it: a compaction that
+/// is only scheduled counts as done. Reads the rows twice and keeps the name of every key that is alive in
+/// memory.
+pub fn hash_file(rows: &dyn Rows, revision: i64) -> Outcome<HashKv> {
+    settle(hash_rows(rows, revision))
+}
+
+fn hash_rows(rows: &dyn Rows, revision: i64) -> Result<HashKv, Halt> {
+    let unreadable = |e: io::Error| Fatal::new("reading a history", e);
+    let mut compacted = None;
+    for key in [meta::SCHEDULED_COMPACT, meta::FINISHED_COMPACT] {
+        if let Some(value) = rows.meta(key).map_err(unreadable)? {
+            compacted = compacted.max(Some(RevKey::parse(&value)?.0.main));
+        }
+    }
+    // The states that the fingerprint's revision sees: of each key that is alive, the newest.
+    let mut alive: HashMap<Box<[u8]>, Rev> = HashMap::new();
+    // As a store in which nothing ever happened.
+    let mut current = 1.max(compacted.unwrap_or(1));
+    for row in rows.changes().map_err(unreadable)? {
+        let (key, record) = row.map_err(unreadable)?;
+        let (at, tombstone) = RevKey::parse(&key)?;
+        current = current.max(at.main);
+        if revision != 0 && at.main > revision {
+            continue;
+        }
+        let kv = KvRef::parse(&record)?;
+        match tombstone {
+            true => alive.remove(kv.key),
+            false => alive.insert(kv.key.into(), at),
+        };
+    }
+    let compacted = compacted.unwrap_or(-1);
+    if revision > 0 && revision < compacted {
+        return Err(Refused::Compacted.into());
+    }
+    if revision > current {
+        return Err(Refused::FutureRevision.into());
+    }
+    let rev = if revision == 0 { current } else { revision };
+    let any = !alive.is_empty();
+    let mut old: Vec<Rev> = alive.into_values().filter(|at| at.main <= compacted).collect();
+    old.sort_unstable();
+    let kept = Kept { any, old };
+    let mut hash = crc32c::crc32c(Cf::Key.name().as_bytes());
+    for row in rows.changes().map_err(unreadable)? {
+        let (key, record) = row.map_err(unreadable)?;
+        let (at, tombstone) = RevKey::parse(&key)?;
+        let disputed = tombstone && at.main == compacted;
+        if at.main <= rev && kept.counts(at, compacted) && !disputed {
+            hash = crc32c::crc32c_append(hash, &key);
+            hash = crc32c::crc32c_append(hash, &record);
+        }
+    }
+    Ok(HashKv { hash, compact_revision: Revision(compacted), hash_revision: Revision(rev) })
 }

@@ -54,6 +54,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod verify;
 mod view;
 mod walks;
 mod write;
@@ -63,7 +64,7 @@ pub use check::{
     check_delete_range, check_put, check_range, check_range_stream, check_txn, is_large,
 };
 pub use foreign::{Rows, raised};
-pub use hash::HashKv;
+pub use hash::{Changes, HashKv, Rows as History, hash_file};
 pub use history::{Events, Most};
 pub use install::{position_rows, raised_rows, revision_of};
 pub use interval::KeyRange;
@@ -72,6 +73,7 @@ pub use range::is_sorted;
 pub use store::{Position, Store};
 pub use stream::RangeStream;
 pub use txn::{is_read_only, is_serializable, reads_much};
+pub use verify::Verified;
 pub use view::View;
 pub use walks::walks_much;
 pub use write::{Committed, Write};

@@ -1,125 +1,99 @@
-//! What import and export share: the directory that comes out is built under another name and gets its own
-//! when it is whole and durable, so that there never is half a member; and its log.
+//! What a path is: a data directory of ours or of etcd's, or a file. Takes the locks that members take, so
+//! that nothing is read while a member changes it.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
-use quorate_proto::etcdserverpb::Metadata;
-use quorate_proto::raftpb::{ConfState, Entry, HardState};
-use quorate_proto::walpb;
+use super::Context;
+use crate::env::{Lock, Open};
+use crate::tool::exit::Exit;
 
-use super::restore::{RestoreError, at, exists};
-use crate::apply::membership::Membership;
-use crate::env::Disk;
-use crate::types::{ClusterId, Index, MemberId, Term};
-use crate::wal::{self, Save, Wal};
+/// Time between two attempts to get a lock.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A member at rest, beside its state.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Log {
-    pub member: MemberId,
-    pub cluster: ClusterId,
-    /// The last entry that the state holds.
-    pub applied: Index,
-    pub term: Term,
-    /// As of `applied`.
-    pub conf_state: ConfState,
-    pub hard_state: HardState,
-    /// Those after `applied`.
-    pub entries: Vec<Entry>,
+/// The state in a data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A store of ours, in this folder.
+    Store(PathBuf),
+    /// A snapshot that our next start takes in: the directory was restored and has not been used.
+    Received(PathBuf),
+    /// etcd's database.
+    Database(PathBuf),
 }
 
-impl Log {
-    /// Writes the log of a member whose state holds all up to `applied`.
-    pub fn write(&self, disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), RestoreError> {
-        let metadata = Metadata { node_id: self.member.0, cluster_id: self.cluster.0 };
-        let mut log = Wal::create(disk.clone(), dir, &metadata, wal::Options::default())?;
-        let mut saves = Vec::new();
-        if self.applied > Index(0) {
-            saves.push(Save::Snapshot(walpb::Snapshot {
-                index: self.applied.0,
-                term: self.term.0,
-                conf_state: Some(self.conf_state.clone()),
-            }));
+impl State {
+    /// What is in the data directory `dir`.
+    ///
+    /// # Errors
+    /// etcdutl's when there is no state at all.
+    pub fn find(context: &Context, dir: &Path) -> Result<Self, Exit> {
+        let disk = &*context.env.disk;
+        let member = dir.join("member");
+        let (store, snap) = (member.join("store"), member.join("snap"));
+        if disk.exists(&store)? {
+            return Ok(Self::Store(store));
         }
-        let hard_state = Some(self.hard_state).filter(|state| *state != HardState::default());
-        saves.push(Save::Entries { hard_state, entries: self.entries.clone() });
-        log.save(&saves)?;
-        log.sync()?;
-        Ok(())
-    }
-}
-
-/// The configuration that a member table amounts to.
-pub(super) fn conf_state(members: &Membership) -> ConfState {
-    let ids = |learners: bool| {
-        let chosen = members.members.values().filter(move |one| one.is_learner == learners);
-        chosen.map(|one| one.id).collect()
-    };
-    ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
-}
-
-/// A directory under construction. Removed again unless it is [finished](Self::finish).
-pub(super) struct Building {
-    disk: Arc<dyn Disk>,
-    to: PathBuf,
-    path: PathBuf,
-    finished: bool,
-}
-
-impl Building {
-    /// Refuses a `to` that has something in it.
-    pub fn begin(disk: &Arc<dyn Disk>, to: &Path) -> Result<Self, RestoreError> {
-        let empty = |names: Vec<String>| names.is_empty();
-        if exists(&**disk, to)? && !disk.list(to).is_ok_and(empty) {
-            let why = format!("{} is not empty or could not be read", to.display());
-            return Err(RestoreError::Refused(why));
+        let database = snap.join("db");
+        if disk.exists(&database)? {
+            return Ok(Self::Database(database));
         }
-        let mut path = to.as_os_str().to_owned();
-        path.push(".unfinished");
-        let path = PathBuf::from(path);
-        if exists(&**disk, &path)? {
-            remove_all(&**disk, &path);
-        }
-        disk.create_dir_all(&path.join("member")).map_err(at("create", &path))?;
-        Ok(Self { disk: disk.clone(), to: to.to_owned(), path, finished: false })
-    }
-
-    pub fn member(&self) -> PathBuf {
-        self.path.join("member")
-    }
-
-    /// Gives the directory its name. All files in it must be durable.
-    pub fn finish(mut self) -> Result<(), RestoreError> {
-        for dir in [&self.member(), &self.path] {
-            self.disk.sync_dir(dir).map_err(at("sync", dir))?;
-        }
-        self.disk.rename(&self.path, &self.to).map_err(at("rename to", &self.to))?;
-        self.finished = true;
-        let parent = match self.to.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        self.disk.sync_dir(parent).map_err(at("sync", parent))
-    }
-}
-
-impl Drop for Building {
-    fn drop(&mut self) {
-        if !self.finished {
-            remove_all(&*self.disk, &self.path);
+        let names = disk.list(&snap).unwrap_or_default();
+        match names.iter().rfind(|name| name.ends_with(".snap.db")) {
+            Some(name) => Ok(Self::Received(snap.join(name))),
+            None => Err(absent(&database)),
         }
     }
 }
 
-/// Removes a folder and what is in it, as far as possible.
-fn remove_all(disk: &dyn Disk, path: &Path) {
-    for name in disk.list(path).unwrap_or_default() {
-        let path = path.join(name);
-        if disk.remove(&path).is_err() {
-            remove_all(disk, &path);
-        }
+/// # Errors
+/// etcdutl's when there is no such file.
+pub fn require(context: &Context, path: &Path) -> Result<(), Exit> {
+    match context.env.disk.exists(path)? {
+        true => Ok(()),
+        false => Err(absent(path)),
     }
-    // What stays is overwritten or reported by the next attempt.
-    let _ = disk.remove(path);
+}
+
+fn absent(path: &Path) -> Exit {
+    Exit::error(format!("stat {}: no such file or directory", path.display()))
+}
+
+/// The lock of our member's directory.
+///
+/// # Errors
+/// When a member uses it.
+pub fn lock_member(context: &Context, dir: &Path) -> Result<Box<dyn Lock>, Exit> {
+    let lock = context.env.disk.lock(&dir.join("member").join("lock"));
+    lock.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let dir = dir.display();
+            Exit::error(format!("data directory {dir} is in use by a member: stop it first"))
+        }
+        _ => error.into(),
+    })
+}
+
+/// The lock of a database, which etcd holds while it runs; waits for it as long as `--timeout` allows.
+/// `None` for a file that may not be written: no member uses it.
+///
+/// # Errors
+/// When it is not free in time.
+pub async fn lock_database(context: &Context, path: &Path) -> Result<Option<Box<dyn Lock>>, Exit> {
+    let (env, began) = (&context.env, context.env.now());
+    let timeout = context.arguments.duration("timeout");
+    loop {
+        match env.disk.lock(path) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) if env.disk.open(path, Open::Write).is_err() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        if !timeout.is_zero() && env.now() - began >= timeout {
+            let path = path.display();
+            return Err(Exit::error(format!("{path} is in use by another process: timeout")));
+        }
+        env.sleep(RETRY_PAUSE).await;
+    }
 }

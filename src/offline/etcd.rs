@@ -20,7 +20,7 @@ use quorate_proto::raftpb::{
 use quorate_proto::{snappb, walpb};
 use tracing::warn;
 
-use super::directory::Log;
+use super::building::Log;
 use super::restore::{RestoreError, at, exists};
 use crate::apply::Command;
 use crate::apply::membership::{ChangeContext, MemberRecord};

@@ -22,7 +22,7 @@ use quorate_proto::raftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use quorate_proto::{snappb, walpb};
 use tracing::info;
 
-use super::directory::{Building, Log, conf_state};
+use super::building::{Building, Log, conf_state};
 use super::etcd::parse_version;
 use super::fingerprint;
 use super::import::Moved;

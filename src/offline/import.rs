@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::info;
 
-use super::directory::Building;
+use super::building::Building;
 use super::etcd::EtcdDir;
 use super::fingerprint;
 use super::restore::{RestoreError, at};

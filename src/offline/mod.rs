@@ -1,194 +1,217 @@
-//! `quorateutl`, the tool for files at rest. It has etcdutl's command names, texts and exit codes; what it
-//! does not do yet it says. Works on snapshot files and makes data directories of them, and brings data
-//! directories of etcd in and out; never touches the directory of a member that runs. Prints nothing itself.
+//! `quorateutl`, the tool for files at rest: etcdutl 3.7's commands, flags, outputs and exit codes, and a
+//! few commands of its own (`import`, `export`, `verify`, `wal dump`). Works on snapshot files, databases of
+//! etcd and data directories; never touches the directory of a member that runs.
 //!
-//! Reading order: this file (the commands), [`snapshot`] (what a
-//! backup holds), [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes),
-//! [`mod@import`] and [`mod@export`] (etcd's directories become ours, and back), with `etcd` (what is in one),
-//! `directory` (how one is made) and `fingerprint`.
+//! Reading order: [`table`] (what there is), this file (a command line becomes a call), [`mod@print`],
+//! [`directory`] (what a path is, and its lock), [`snapshot`] (what a backup holds), [`hashkv`],
+//! [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes), [`rewrite`]
+//! (`defrag` and `migrate`), [`verify`], [`wal_dump`], [`mod@import`] and [`mod@export`] (etcd's directories
+//! become ours, and back), with `etcd` (what is in one), `building` (how one is made) and `fingerprint`.
 
+mod building;
 mod directory;
 mod etcd;
 mod export;
 mod fingerprint;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod hashkv;
 mod import;
+mod print;
 mod renewed;
 mod restore;
+mod rewrite;
 mod snapshot;
+mod table;
+mod verify;
+mod wal_dump;
 
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::help::ETCD_VERSION;
-use crate::config::pflag::{Flags, Kind};
-use crate::env::Disk;
 pub use export::Export;
 pub use import::{Import, Moved};
+use print::{Cell, Format, Value};
 pub use restore::{Restore, RestoreError};
+use table::TOOL;
+
+use crate::config::help::ETCD_VERSION;
+use crate::env::Env;
+use crate::tool::Output;
+use crate::tool::arguments::{self, Arguments, Wanted};
+pub use crate::tool::exit::Exit;
+use crate::tool::progress::{Progress, Unit};
 
 /// The storage version that the server writes.
 const API_VERSION: &str = "3.7";
 
-/// etcdutl's commands.
-const COMMANDS: &[&str] = &["completion", "defrag", "hashkv", "migrate", "snapshot"];
-
-const USAGE: &str = "Usage:
-  quorateutl version                   Show the version.
-  quorateutl snapshot status FILE      Hash, revision, keys, size and version of a snapshot file.
-  quorateutl snapshot restore FILE     Make a snapshot file the data directory of a member of a new
-                                       cluster; its flags: quorateutl snapshot restore --help
-  quorateutl import --from DIR --to DIR
-                                       Make the data directory of a stopped etcd member one of Quorate's;
-                                       --wal-dir DIR where etcd's log is elsewhere
-  quorateutl export --from DIR --to DIR
-                                       Make the data directory of a stopped member one of etcd's;
-                                       --wal-dir DIR where its log is elsewhere, --cluster-version 3.5
-                                       for an older etcd when all members are exported with it
-
-Every other command of etcdutl is not served yet.
-";
-
-const RESTORE_USAGE: &str = "Usage:
-  quorateutl snapshot restore FILE [flags]
-
-Every member of the new cluster restores the same file, with its own name and URLs.
-
-Flags:
-  --name NAME                          Human-readable name of this member (default).
-  --data-dir DIR                       The data directory to make (NAME.etcd).
-  --wal-dir DIR                        Where its log goes (member/wal in the data directory).
-  --initial-cluster NAME=URL,...       The members of the new cluster (default=http://localhost:2380).
-  --initial-cluster-token TOKEN        What tells clusters of the same members apart (etcd-cluster).
-  --initial-advertise-peer-urls URL,.. Peer URLs of this member (http://localhost:2380).
-  --skip-hash-check                    Take a file that has no hash, or not the right one.
-  --bump-revision N                    Go on N revisions later; needs --mark-compacted.
-  --mark-compacted                     Take all revisions so far for compacted; needs --bump-revision.
-  --initial-memory-map-size BYTES      Accepted, and without effect: nothing is mapped.
-";
-
-const MOVE_FLAGS: &[(&str, Kind)] = &[
-    ("from", Kind::Text),
-    ("to", Kind::Text),
-    ("wal-dir", Kind::Text),
-    ("cluster-version", Kind::Text),
-];
-
-const RESTORE_FLAGS: &[(&str, Kind)] = &[
-    ("name", Kind::Text),
-    ("data-dir", Kind::Text),
-    ("wal-dir", Kind::Text),
-    ("initial-cluster", Kind::Text),
-    ("initial-cluster-token", Kind::Text),
-    ("initial-advertise-peer-urls", Kind::Text),
-    ("skip-hash-check", Kind::Bool),
-    ("bump-revision", Kind::Uint),
-    ("mark-compacted", Kind::Bool),
-    ("initial-memory-map-size", Kind::Uint),
-];
-
-/// Why a command did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What the process ends with.
-    pub code: u8,
-    /// What goes to stderr.
-    pub text: String,
+/// What every command works with.
+pub(crate) struct Context {
+    env: Env,
+    output: Arc<dyn Output>,
+    arguments: Arguments,
 }
 
-impl Failure {
-    /// etcdutl's code for what cannot be done.
-    const ERROR: u8 = 1;
-    /// etcdutl's code for arguments that make no sense.
-    const ARGUMENTS: u8 = 128;
-
-    fn new(code: u8, why: impl std::fmt::Display) -> Self {
-        Self { code, text: format!("Error: {why}\n") }
+/// Runs the command line `words`, the first of which is the program's path. Blocks on files.
+///
+/// # Errors
+/// The exit code and what goes to standard error behind `Error: `; earlier output was written.
+pub async fn run(env: Env, output: Arc<dyn Output>, words: &[String]) -> Result<(), Exit> {
+    let program = TOOL.called(words);
+    let arguments = match arguments::parse(&TOOL, program, words)? {
+        Wanted::Help(text) => return Ok(output.out(text.as_bytes())?),
+        Wanted::Run(arguments) => arguments,
+    };
+    let context = Context { env, output, arguments };
+    match context.arguments.path[..] {
+        ["snapshot", "status"] => status(&context),
+        ["snapshot", "restore"] => restore_command(&context),
+        ["hashkv"] => hashkv::run(&context).await,
+        ["defrag"] => rewrite::defrag(&context).await,
+        ["migrate"] => rewrite::migrate(&context).await,
+        ["import"] => bring(&context, "import"),
+        ["export"] => bring(&context, "export"),
+        ["verify"] => verify::run(&context).await,
+        ["wal", "dump"] => wal_dump::run(&context),
+        ["completion"] => {
+            let script = arguments::completion(&TOOL, program, &context.arguments)?;
+            Ok(context.output.out(&script)?)
+        }
+        ["manual"] => {
+            let page = arguments::manual(&TOOL, program, &context.arguments)?;
+            Ok(context.output.out(&page)?)
+        }
+        ["version"] => Ok(context.output.out(version(program).as_bytes())?),
+        ref path => Err(Exit::error(format!("command {path:?} is in the table but not served"))),
     }
 }
 
-/// Runs one command: what goes to stdout, or what goes wrong. Blocks.
-pub fn run(arguments: &[String], disk: &Arc<dyn Disk>) -> Result<String, Failure> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let failed = |why: String| Failure::new(Failure::ERROR, why);
-    match words[..] {
-        [] | ["help" | "-h" | "--help", ..] => Ok(USAGE.into()),
-        ["version"] => {
-            let version = env!("CARGO_PKG_VERSION");
-            Ok(format!(
-                "quorateutl version: {version}\netcdutl version: {ETCD_VERSION}\nAPI version: {API_VERSION}\n"
-            ))
-        }
-        ["snapshot", "status", file] if !file.starts_with('-') => {
-            let status = snapshot::status(&**disk, Path::new(file));
-            status.map(|status| format!("{status}\n")).map_err(|e| failed(format!("{file}: {e}")))
-        }
-        ["snapshot", "restore", ref words @ ..] => restore(words, disk),
-        [command @ ("import" | "export"), ref words @ ..] => bring(command, words, disk),
-        [command, ..] if COMMANDS.contains(&command) => {
-            let line = words.join(" ");
-            Err(failed(format!("\"{line}\" is not served yet, use etcdutl")))
-        }
-        [command, ..] => {
-            Err(failed(format!("unknown command \"{command}\" for \"quorateutl\"\n{USAGE}")))
-        }
+fn version(program: &str) -> String {
+    // Scripts read etcdutl's version; the program's own name shows which build this is.
+    let own = match program {
+        "etcdutl" => String::new(),
+        _ => format!("{program} version: {}\n", env!("CARGO_PKG_VERSION")),
+    };
+    format!("{own}etcdutl version: {ETCD_VERSION}\nAPI version: {API_VERSION}\n")
+}
+
+fn status(context: &Context) -> Result<(), Exit> {
+    let words = context.arguments.words();
+    let [file] = &words[..] else {
+        return Err(Exit::arguments("snapshot status requires exactly one argument"));
+    };
+    let path = Path::new(file);
+    directory::require(context, path)?;
+    let format = context.format()?;
+    let status = snapshot::status(&*context.env.disk, path, &mut context.progress(Unit::Bytes));
+    let status = status.map_err(|error| context.unreadable(&error))?;
+    let cell = |column, field, json, value| Cell { column, field, json, value };
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let (hash, bytes) = (status.hash, number(status.total_bytes));
+    let keys = Value::Number(number(status.total_keys as u64));
+    format.print(
+        &*context.output,
+        vec![
+            cell("hash", "Hash", "hash", Value::Shown(format!("{hash:x}"), hash.into())),
+            cell("revision", "Revision", "revision", Value::Number(status.revision)),
+            cell("total keys", "Keys", "totalKey", keys),
+            cell("total size", "Size", "totalSize", Value::size(bytes)),
+            cell("version", "Version", "version", Value::Text(status.version)),
+        ],
+    )
+}
+
+fn restore_command(context: &Context) -> Result<(), Exit> {
+    let (words, arguments) = (context.arguments.words(), &context.arguments);
+    let [file] = &words[..] else {
+        return Err(Exit::arguments("snapshot restore requires exactly one argument"));
+    };
+    let bump_revision = Some(arguments.uint("bump-revision")).filter(|bump| *bump > 0);
+    if bump_revision.is_some() != arguments.bool("mark-compacted") {
+        // etcdutl's text has another name for the flag.
+        return Err(Exit::arguments("--mark-compacted required if --revision-bump > 0"));
     }
+    let text = |name| arguments.text(name).to_owned();
+    let path = |name| Some(arguments.text(name)).filter(|dir| !dir.is_empty()).map(Into::into);
+    let restore = Restore {
+        name: text("name"),
+        data_dir: path("data-dir"),
+        wal_dir: path("wal-dir"),
+        initial_cluster: text("initial-cluster"),
+        initial_cluster_token: text("initial-cluster-token"),
+        advertise_peer_urls: text("initial-advertise-peer-urls"),
+        skip_hash_check: arguments.bool("skip-hash-check"),
+        bump_revision,
+        ..Restore::new(file)
+    };
+    let mut progress = context.progress(Unit::Bytes);
+    restore
+        .run_showing(&context.env.disk, &mut progress)
+        .map_err(|why| Exit::error(why.to_string()))
 }
 
 /// `import` and `export`.
-fn bring(command: &str, words: &[&str], disk: &Arc<dyn Disk>) -> Result<String, Failure> {
-    let failed = |why: String| Failure::new(Failure::ERROR, format!("{why}\n{USAGE}"));
-    let flags = Flags::parse(words, MOVE_FLAGS).map_err(failed)?;
-    if flags.help {
-        return Ok(USAGE.into());
-    }
-    let path = |name| flags.text(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let (Some(from), Some(to), []) = (path("from"), path("to"), &flags.arguments[..]) else {
-        let why = format!("{command} needs --from and --to, and nothing else");
-        return Err(Failure::new(Failure::ARGUMENTS, why));
+fn bring(context: &Context, command: &str) -> Result<(), Exit> {
+    let arguments = &context.arguments;
+    let path = |name| Some(arguments.text(name)).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let (Some(from), Some(to), []) = (path("from"), path("to"), &context.arguments.words()[..])
+    else {
+        return Err(Exit::arguments(&format!("{command} needs --from and --to, and nothing else")));
     };
-    let wal_dir = path("wal-dir");
-    let cluster_version = flags.text("cluster-version").map(str::to_owned);
+    let (wal_dir, disk) = (path("wal-dir"), &context.env.disk);
     let moved = match command {
-        "export" => Export { from, wal_dir, to, cluster_version }.run(disk),
+        "export" => {
+            let cluster_version =
+                Some(arguments.text("cluster-version")).filter(|version| !version.is_empty());
+            let cluster_version = cluster_version.map(str::to_owned);
+            Export { from, wal_dir, to, cluster_version }.run(disk)
+        }
         _ => Import { from, wal_dir, to }.run(disk),
     };
-    moved.map(|moved| moved.to_string()).map_err(|why| Failure::new(Failure::ERROR, why))
+    let moved = moved.map_err(|why| Exit::error(why.to_string()))?;
+    Ok(context.output.out(moved.to_string().as_bytes())?)
 }
 
-fn restore(words: &[&str], disk: &Arc<dyn Disk>) -> Result<String, Failure> {
-    let flags = Flags::parse(words, RESTORE_FLAGS)
-        .map_err(|why| Failure::new(Failure::ERROR, format!("{why}\n{RESTORE_USAGE}")))?;
-    if flags.help {
-        return Ok(RESTORE_USAGE.into());
+impl Context {
+    fn format(&self) -> Result<Format, Exit> {
+        Format::parse(self.arguments.text("write-out"))
     }
-    let [file] = &flags.arguments[..] else {
-        let why = "snapshot restore requires exactly one argument";
-        return Err(Failure::new(Failure::ARGUMENTS, why));
-    };
-    let bump_revision = Some(flags.uint("bump-revision")).filter(|bump| *bump > 0);
-    if bump_revision.is_some() != flags.bool("mark-compacted") {
-        // etcdutl's text has another name for the flag.
-        let why = "--mark-compacted required if --revision-bump > 0";
-        return Err(Failure::new(Failure::ARGUMENTS, why));
+
+    /// Draws how far a command is, on a terminal; a function of what is done and of how much there is.
+    fn progress(&self, unit: Unit) -> impl FnMut(u64, u64) + use<'_> {
+        let mut progress = Progress::new(&*self.output, unit, self.env.now());
+        move |done, total| progress.show(done, total, self.env.now())
     }
-    let default = Restore::new(file);
-    let text = |name, default| flags.text(name).map_or(default, str::to_owned);
-    let path = |name| flags.text(name).filter(|dir| !dir.is_empty()).map(Into::into);
-    let restore = Restore {
-        name: text("name", default.name),
-        data_dir: path("data-dir"),
-        wal_dir: path("wal-dir"),
-        initial_cluster: text("initial-cluster", default.initial_cluster),
-        initial_cluster_token: text("initial-cluster-token", default.initial_cluster_token),
-        advertise_peer_urls: text("initial-advertise-peer-urls", default.advertise_peer_urls),
-        skip_hash_check: flags.bool("skip-hash-check"),
-        bump_revision,
-        ..default
-    };
-    match restore.run(disk) {
-        Ok(()) => Ok(String::new()),
-        Err(why) => Err(Failure::new(Failure::ERROR, why)),
+
+    /// The one argument of a command whose library checks their number.
+    fn argument(&self) -> Result<String, Exit> {
+        match &self.arguments.words()[..] {
+            [word] => Ok(word.clone()),
+            words => Err(Exit::error(format!("accepts 1 arg(s), received {}", words.len()))),
+        }
+    }
+
+    /// # Errors
+    /// As etcdutl's library words it when flags are missing that a command cannot do without.
+    fn required(&self, flags: &[&str]) -> Result<(), Exit> {
+        let missing = flags.iter().filter(|flag| !self.arguments.is_given(flag));
+        let missing: Vec<_> = missing.map(|flag| format!("\"{flag}\"")).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Exit::error(format!("required flag(s) {} not set", missing.join(", ")))),
+        }
+    }
+
+    /// A database that cannot be read, in etcdutl's words where it has some.
+    fn unreadable(&self, error: &io::Error) -> Exit {
+        let text = error.to_string();
+        match text.starts_with("not a bbolt file") {
+            true => Exit::error("invalid database"),
+            false => Exit::error(text),
+        }
     }
 }

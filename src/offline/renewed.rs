@@ -94,6 +94,11 @@ fn checked(cf: Cf, rows: bbolt::Scan) -> bbolt::Scan {
     }))
 }
 
+/// The rows of a bucket, up to the first that no member writes.
+pub fn checked_rows(backup: &Database, cf: Cf) -> io::Result<bbolt::Scan> {
+    Ok(checked(cf, rows(backup, cf)?))
+}
+
 fn rows(backup: &Database, cf: Cf) -> io::Result<bbolt::Scan> {
     bbolt::Source::scan(backup, &Bytes::from_static(cf.name().as_bytes()))
 }

@@ -7,7 +7,7 @@
 //!
 //! * `member/snap/<index>.snap.db`: the state, as if it had been received from a leader. A server takes
 //!   it in when it starts.
-//! * `member/wal`: one change of the configuration a member, all committed, and a mark that says that
+//! * `member/wal`: one change of the configuration a member, all committed, and a mark that shows that
 //!   the state covers them.
 //!
 //! etcd leaves a backup's `confState` as it was and puts it right when it starts; here it is right from
@@ -33,7 +33,7 @@ use crate::peer;
 use crate::types::Index;
 use crate::wal::{self, Save, Wal, WalError};
 
-/// What to restore, and for whom. The texts are those of the flags.
+/// What to restore, and for which member. The texts are those of the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restore {
     pub file: PathBuf,
@@ -54,7 +54,7 @@ pub struct Restore {
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// What was asked for cannot be done.
+    /// What is wanted cannot be done.
     #[error("{0}")]
     Refused(String),
     #[error("{what}: {source}")]
@@ -84,6 +84,15 @@ impl Restore {
 
     /// Writes the data directory. Blocks.
     pub fn run(&self, disk: &Arc<dyn Disk>) -> Result<(), RestoreError> {
+        self.run_showing(disk, &mut |_, _| {})
+    }
+
+    /// The same; `progress` gets how many bytes of how many were written.
+    pub fn run_showing(
+        &self,
+        disk: &Arc<dyn Disk>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), RestoreError> {
         let cluster = self.cluster().map_err(RestoreError::Refused)?;
         let data_dir =
             self.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", self.name).into());
@@ -103,7 +112,7 @@ impl Restore {
         info!(%path, data_dir = %shown.0, wal_dir = %shown.1, snap_dir = %shown.2, "restoring snapshot");
         let backup = self.open(&**disk)?;
         disk.create_dir_all(&snap_dir).map_err(at("create", &snap_dir))?;
-        self.write_state(&**disk, backup, &cluster, &snap_dir)?;
+        self.write_state(&**disk, backup, &cluster, &snap_dir, progress)?;
         write_log(disk, &cluster, &wal_dir)?;
         info!(%path, data_dir = %shown.0, wal_dir = %shown.1, snap_dir = %shown.2, "restored snapshot");
         Ok(())
@@ -149,7 +158,9 @@ impl Restore {
         backup: Database,
         cluster: &NewCluster,
         snap_dir: &Path,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), RestoreError> {
+        let total = backup.used_bytes();
         let state = Renewed::new(backup, cluster, self.bump_revision)?;
         for member in &cluster.members {
             let id = format!("{:x}", member.id);
@@ -163,6 +174,7 @@ impl Restore {
             let chunk = chunk.map_err(at("read", &self.file))?;
             file.write_all_at(&chunk, offset).map_err(at("write", &path))?;
             offset += chunk.len() as u64;
+            progress(offset, total);
         }
         file.sync_data().map_err(at("sync", &path))?;
         disk.sync_dir(snap_dir).map_err(at("sync", snap_dir))

@@ -1,8 +1,7 @@
-//! What a snapshot file holds, as `etcdutl snapshot status` tells it. Reads the whole file, and keeps
+//! What a snapshot file holds, as `etcdutl snapshot status` shows it. Reads the whole file, and keeps
 //! the keys that live at its end in memory, as etcdutl does.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -11,14 +10,13 @@ use prost::Message as _;
 use quorate_proto::mvccpb::KeyValue;
 
 use crate::bbolt::{Database, Seal, check_seal};
-use crate::codec::humanize;
 use crate::env::{Disk, Open};
 
 const KEY_BUCKET: &[u8] = b"key";
 /// A revision: main and sub, big-endian, with `_` between; a tombstone has one byte more.
 const REVISION_BYTES: usize = 17;
 
-/// The line that etcdutl prints.
+/// What etcdutl prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// CRC-32C over names, keys and values of all buckets.
@@ -26,33 +24,33 @@ pub struct Status {
     pub revision: i64,
     pub total_keys: usize,
     pub total_bytes: u64,
-    /// Empty when the store does not say, as before 3.6.
+    /// Empty when the store does not have it, as before 3.6.
     pub version: String,
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hash, revision, total_keys, total_bytes, version } = self;
-        write!(f, "{hash:x}, {revision}, {total_keys}, {}, {version}", humanize(*total_bytes))
-    }
-}
-
-pub fn status(disk: &dyn Disk, path: &Path) -> io::Result<Status> {
+/// `progress` gets how many bytes of how many were read.
+pub fn status(
+    disk: &dyn Disk,
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> io::Result<Status> {
     let file = disk.open(path, Open::Read)?;
     if matches!(check_seal(&*file)?, Seal::Broken { .. }) {
         return Err(damaged("the hash at its end is not that of what stands before it"));
     }
     let database = Database::open(file)?;
-    let (mut hash, mut revision, mut live) = (0, 0, HashSet::new());
+    let (mut hash, mut revision, mut live, mut read) = (0, 0, HashSet::new(), 0);
     for bucket in database.buckets()? {
         hash = crc32c::crc32c_append(hash, &bucket);
         for row in database.iter(&bucket)?.into_iter().flatten() {
             let (key, value) = row?;
             hash = crc32c::crc32c_append(hash, &key);
             hash = crc32c::crc32c_append(hash, &value);
+            read += (key.len() + value.len()) as u64;
             if bucket == KEY_BUCKET {
                 revision = follow(&mut live, &key, value)?;
             }
+            progress(read, database.used_bytes());
         }
     }
     let version = database.get(b"meta", b"storageVersion")?.unwrap_or_default();
@@ -66,12 +64,14 @@ pub fn status(disk: &dyn Disk, path: &Path) -> io::Result<Status> {
 }
 
 /// Follows the keys through one revision and returns it.
-fn follow(live: &mut HashSet<Bytes>, revision: &[u8], value: Bytes) -> io::Result<i64> {
+fn follow(live: &mut HashSet<Box<[u8]>>, revision: &[u8], value: Bytes) -> io::Result<i64> {
     let main = revision.first_chunk().ok_or_else(|| damaged("a revision is too short"))?;
-    let key = KeyValue::decode(value).map_err(|_| damaged("a key's record does not decode"))?.key;
+    let record = KeyValue::decode(value);
+    let key = record.map_err(|_| damaged("a key's record does not decode"))?.key;
     match revision.len() {
-        REVISION_BYTES => live.insert(key),
-        _ => live.remove(&key),
+        // A copy: the record is a part of its page, which would stay in memory.
+        REVISION_BYTES => live.insert(Box::from(&key[..])),
+        _ => live.remove(&key[..]),
     };
     Ok(i64::from_be_bytes(*main))
 }

@@ -28,10 +28,12 @@
 //! Not here: what the entries mean, when to snapshot, the lock of the data directory.
 //!
 //! Reading order: `log` (the writer), `record` (the format), `recover` (files to records),
-//! `reader` (one segment), `table` (the decisions), `replay` (records to a log), `segment` (names).
+//! `reader` (one segment), `table` (the decisions), `replay` (records to a log), `segment` (names), `read`
+//! (records for tools).
 
 mod error;
 mod log;
+mod read;
 mod reader;
 mod record;
 mod recover;
@@ -50,6 +52,7 @@ use crate::limits;
 
 pub use error::WalError;
 pub use log::Wal;
+pub use read::{Found, Item, Torn, inspect, read};
 
 /// What differs between production and tests.
 #[derive(Clone, Copy, Debug)]

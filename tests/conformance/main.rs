@@ -1,7 +1,8 @@
 //! Conformance: runs the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd
 //! and against Quorate. Output, stream and exit code must be the same, field by field. The commands are
 //! data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed only
-//! where a file names it with its reason.
+//! where a file names it with its reason. Commands of etcdctl and etcdutl also run with our tools, which are
+//! called by etcd's names, beside etcd and beside Quorate.
 //!
 //! A program of its own, because its result is a list of differences: `cargo test` runs it beside the etcd
 //! that `ci/etcd` gives, `ci/conformance` beside any release. Words on the command line choose files.
@@ -35,14 +36,14 @@ mod script;
 mod side;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use self::etcdctl::Release;
 use self::process::{Kind, scratch};
 use self::report::{Report, Total};
-use self::script::Script;
+use self::script::{Pair, Script};
 use self::side::{Side, Tool};
 use self::version::Version;
 
@@ -54,7 +55,41 @@ const FILES: &[(&str, Tool)] = &[
     ("rpc.txt", Tool::Rpc),
     ("gateway.txt", Tool::Curl),
     ("endpoints.txt", Tool::Curl),
+    ("tools.txt", Tool::Etcdctl),
+    ("etcdutl.txt", Tool::Etcdctl),
 ];
+
+/// Where our tools are, under etcd's names.
+struct OurTools {
+    links: tempfile::TempDir,
+}
+
+impl OurTools {
+    fn new() -> Self {
+        let links = scratch();
+        // Other builds of them, as with the server.
+        let folder = std::env::var_os("QUORATE_TOOLS").map(PathBuf::from);
+        let program = |name: &str, built: &str| match &folder {
+            Some(folder) => folder.join(name),
+            None => PathBuf::from(built),
+        };
+        for (name, program) in [
+            ("etcdctl", program("quoratectl", env!("CARGO_BIN_EXE_quoratectl"))),
+            ("etcdutl", program("quorateutl", env!("CARGO_BIN_EXE_quorateutl"))),
+        ] {
+            std::os::unix::fs::symlink(program, links.path().join(name))
+                .expect("the scratch directory is writable");
+        }
+        Self { links }
+    }
+
+    /// The release with our tools in place of etcd's.
+    fn in_place(&self, release: &Release) -> Release {
+        let program = |name| self.links.path().join(name);
+        let (etcdctl, etcdutl) = (program("etcdctl"), program("etcdutl"));
+        Release { etcdctl, etcdutl, ..release.clone() }
+    }
+}
 
 /// Servers that run at the same time, as pairs.
 const PAIRS_MAX: usize = 2;
@@ -67,7 +102,12 @@ fn main() -> ExitCode {
     }
     let release = options.release();
     println!("beside etcd {}", Version::of(&release.etcd));
-    let todo = FILES.iter().copied().filter(|(file, _)| options.wants(file)).collect();
+    let files = FILES.iter().copied().filter(|(file, _)| options.wants(file));
+    let pairs = |(file, tool)| {
+        let tools = [Pair::Tools, Pair::Both].into_iter().filter(move |_| tool == Tool::Etcdctl);
+        [Pair::Server].into_iter().chain(tools).map(move |pair| (file, tool, pair))
+    };
+    let todo = files.flat_map(pairs).filter(|(.., pair)| options.wants_pair(*pair)).collect();
     let total = run(todo, &release);
     println!("{total}");
     match total.is_clean() {
@@ -82,6 +122,8 @@ struct Options {
     /// Where the etcd and the etcdctl to compare with are.
     folder: Option<PathBuf>,
     list: bool,
+    /// Of the pairs only this one.
+    pair: Option<String>,
     files: Vec<String>,
 }
 
@@ -92,6 +134,7 @@ impl Options {
             match word.as_str() {
                 "--etcd" => options.folder = words.next().map(PathBuf::from),
                 "--list" => options.list = true,
+                "--pair" => options.pair = words.next(),
                 other if other.starts_with('-') => {}
                 _ => options.files.push(word),
             }
@@ -103,13 +146,24 @@ impl Options {
         self.files.is_empty() || self.files.iter().any(|wanted| file.contains(wanted))
     }
 
+    fn wants_pair(&self, pair: Pair) -> bool {
+        let name = match pair {
+            Pair::Server => "server",
+            Pair::Tools => "tools",
+            Pair::Both => "both",
+        };
+        self.pair.as_deref().is_none_or(|wanted| wanted == name)
+    }
+
     fn release(&self) -> Release {
         self.folder.as_deref().map_or_else(Release::real, Release::in_folder)
     }
 }
 
 /// Runs every file and prints what it found, in the order of the list.
-fn run(todo: Vec<(&str, Tool)>, release: &Release) -> Total {
+fn run(todo: Vec<(&str, Tool, Pair)>, release: &Release) -> Total {
+    let tools = OurTools::new();
+    let ours = tools.in_place(release);
     let next = Mutex::new(todo.iter().enumerate());
     let mut reports: Vec<Option<Report>> = todo.iter().map(|_| None).collect();
     let done = Mutex::new(&mut reports);
@@ -117,8 +171,8 @@ fn run(todo: Vec<(&str, Tool)>, release: &Release) -> Total {
         for _ in 0..PAIRS_MAX {
             scope.spawn(|| {
                 let take = || next.lock().expect("taking does not panic").next();
-                while let Some((i, (file, tool))) = take() {
-                    let report = compare(file, *tool, release);
+                while let Some((i, (file, tool, pair))) = take() {
+                    let report = compare(file, *tool, *pair, release, &ours);
                     done.lock().expect("no comparison panics with it in hand")[i] = Some(report);
                 }
             });
@@ -132,38 +186,68 @@ fn run(todo: Vec<(&str, Tool)>, release: &Release) -> Total {
     total
 }
 
-/// Runs a file on both.
-fn compare(file: &str, tool: Tool, release: &Release) -> Report {
+/// Runs a file on both; `ours` is the release with our tools.
+fn compare(file: &str, tool: Tool, pair: Pair, release: &Release, ours: &Release) -> Report {
     let text = std::fs::read_to_string(format!("{CASES}/{file}")).expect("the file is there");
     let script = Script::parse(&text).unwrap_or_else(|why| panic!("{file}, {why}"));
     let version = Version::of(&release.etcd);
-    let subject = match Kind::subject() {
-        Kind::Etcd(_) => Kind::Etcd(release.etcd.clone()),
-        Kind::Quorate => Kind::Quorate,
+    let kind = match (pair, Kind::subject()) {
+        (Pair::Tools, _) | (_, Kind::Etcd(_)) => Kind::Etcd(release.etcd.clone()),
+        (_, Kind::Quorate) => Kind::Quorate,
     };
-    let mut report = Report::new(file, tool, &version);
+    let (tools, left_out) = match pair {
+        Pair::Server => (release, &[][..]),
+        Pair::Tools | Pair::Both => (ours, &script.left_out[..]),
+    };
+    let mut report = Report::new(file, tool, &version, pair);
     for section in &script.sections {
+        // Files are the same for every server.
+        if section.files && pair != Pair::Tools {
+            continue;
+        }
         let dir = scratch();
-        let start = |kind: Kind, sub: &str| {
-            Side::start(tool, kind, &dir.path().join(sub), section, release)
+        let places = ["reference", "subject"].map(|name| dir.path().join(name));
+        let [mut reference, mut subject] = if section.files {
+            let files = dir.path().join("files");
+            Side::leave_files(&files, section, release);
+            places.each_ref().map(|place| copy(&files, place));
+            [Side::of_files(tool, &places[0], release), Side::of_files(tool, &places[1], tools)]
+        } else {
+            [
+                Side::start(tool, Kind::Etcd(release.etcd.clone()), &places[0], section, release),
+                Side::start(tool, kind.clone(), &places[1], section, tools),
+            ]
         };
-        let mut reference = start(Kind::Etcd(release.etcd.clone()), "reference");
-        let mut subject = start(subject.clone(), "subject");
         for command in section.commands.iter().filter(|command| command.runs_on(&version)) {
             let (got, expected) = std::thread::scope(|scope| {
-                let expected = scope.spawn(|| reference.run(command, &script));
-                let got = scope.spawn(|| subject.run(command, &script));
+                let expected = scope.spawn(|| reference.run(command, &script, left_out));
+                let got = scope.spawn(|| subject.run(command, &script, left_out));
                 (got.join(), expected.join())
             });
             let (Ok(got), Ok(expected)) = (got, expected) else {
                 report.add_broken(command);
                 return report;
             };
-            report.add(command, &script, &expected, &got);
+            report.add_left_out(&script, &[&got.2[..], &expected.2[..]].concat());
+            report.add(command, &script, &(expected.0, expected.1), &(got.0, got.1));
         }
     }
-    if subject == Kind::Quorate {
+    if kind == Kind::Quorate && pair == Pair::Server || pair == Pair::Tools {
         report.add_stale(&script);
     }
     report
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the scratch directory is writable");
+    for entry in std::fs::read_dir(from).expect("a folder can be listed") {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).expect("it can be listed");
+        match path.is_dir() {
+            true => copy(&path, &to.join(name)),
+            false => {
+                std::fs::copy(&path, to.join(name)).expect("a file can be copied");
+            }
+        }
+    }
 }

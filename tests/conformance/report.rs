@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use crate::etcdctl::Output;
 use crate::fields::Fields;
-use crate::script::{Command, Script};
+use crate::script::{Command, Pair, Script};
 use crate::side::Tool;
 use crate::version::Version;
 
@@ -14,6 +14,7 @@ pub struct Report {
     file: String,
     tool: Tool,
     version: Version,
+    pair: Pair,
     cases: usize,
     /// By the line of the explanation: why, and in how many cases it was needed.
     explained: BTreeMap<usize, (String, usize)>,
@@ -23,10 +24,10 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(file: &str, tool: Tool, version: &Version) -> Self {
+    pub fn new(file: &str, tool: Tool, version: &Version, pair: Pair) -> Self {
         let (file, version) = (file.to_owned(), version.clone());
         let (explained, text) = (BTreeMap::new(), String::new());
-        Self { file, tool, version, cases: 0, explained, unexplained: 0, text }
+        Self { file, tool, version, pair, cases: 0, explained, unexplained: 0, text }
     }
 
     /// Adds a case.
@@ -45,7 +46,9 @@ impl Report {
                 continue;
             }
             let mut explains = script.explained.iter();
-            if let Some(why) = explains.find(|e| e.explains(command, &self.version, &path)) {
+            if let Some(why) =
+                explains.find(|e| e.explains(command, &self.version, &path, self.pair))
+            {
                 used.push(why.line);
                 self.explained.entry(why.line).or_insert_with(|| (why.reason.clone(), 0));
                 continue;
@@ -70,6 +73,14 @@ impl Report {
         }
     }
 
+    /// Notes what was not compared on standard error.
+    pub fn add_left_out(&mut self, script: &Script, lines: &[usize]) {
+        for left_out in script.left_out.iter().filter(|left| lines.contains(&left.line)) {
+            let reason = || (left_out.reason.clone(), 0);
+            self.explained.entry(left_out.line).or_insert_with(reason).1 += 1;
+        }
+    }
+
     /// Adds a case at which a server or a tool has broken down: no further one can be run.
     pub fn add_broken(&mut self, command: &Command) {
         self.cases += 1;
@@ -80,7 +91,10 @@ impl Report {
 
     /// Counts explanations of differences that no longer exist.
     pub fn add_stale(&mut self, script: &Script) {
-        for explained in script.explained.iter().filter(|e| e.versions.contain(&self.version)) {
+        let concern = |e: &&crate::script::Explained| {
+            e.versions.contain(&self.version) && e.concerns(self.pair)
+        };
+        for explained in script.explained.iter().filter(concern) {
             if !self.explained.contains_key(&explained.line) {
                 self.unexplained += 1;
                 let _ = writeln!(self.text, "  line {}: explains no difference", explained.line);
@@ -91,7 +105,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, etcd {}: {} cases", self.file, self.version, self.cases)?;
+        let of = match self.pair {
+            Pair::Server => "",
+            Pair::Tools => ", our tools beside etcd",
+            Pair::Both => ", our tools beside Quorate",
+        };
+        writeln!(f, "{}, etcd {}{of}: {} cases", self.file, self.version, self.cases)?;
         let mut reasons: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (line, (reason, cases)) in &self.explained {
             let (first, sum) = reasons.entry(reason).or_insert((*line, 0));

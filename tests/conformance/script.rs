@@ -7,14 +7,38 @@ use crate::version::{Version, Versions};
 pub struct Script {
     pub masks: Masks,
     pub explained: Vec<Explained>,
+    /// What our tools do not write on standard error: lines with a text, and all from a text on.
+    pub left_out: Vec<LeftOut>,
     pub sections: Vec<Section>,
+}
+
+/// A part of standard error that is not compared between the tools.
+#[derive(Debug)]
+pub struct LeftOut {
+    pub line: usize,
+    /// The text, and what is left out: to the end where `to_end`, else the lines that have it.
+    pub text: String,
+    pub to_end: bool,
+    pub reason: String,
 }
 
 /// A pair of fresh servers and the commands sent to them, in order.
 #[derive(Debug)]
 pub struct Section {
     pub flags: Vec<String>,
+    /// No servers: two copies of the files that one etcd has left after [`Section::setup`].
+    pub files: bool,
+    /// Commands of etcdctl for that etcd.
+    pub setup: Vec<Vec<String>>,
     pub commands: Vec<Command>,
+}
+
+/// What is compared with etcdctl beside etcd: etcdctl beside Quorate, our tools beside etcd, or both of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pair {
+    Server,
+    Tools,
+    Both,
 }
 
 #[derive(Debug)]
@@ -49,6 +73,8 @@ pub enum Until {
 #[derive(Debug)]
 pub struct Explained {
     pub line: usize,
+    /// Of our tools, not of our server.
+    pub of_tools: bool,
     /// `None` for every command.
     command: Option<usize>,
     pub versions: Versions,
@@ -68,10 +94,22 @@ impl Command {
 }
 
 impl Explained {
-    pub fn explains(&self, command: &Command, version: &Version, path: &str) -> bool {
-        self.command.is_none_or(|line| line == command.line)
+    pub fn explains(&self, command: &Command, version: &Version, path: &str, pair: Pair) -> bool {
+        self.concerns(pair)
+            && self.command.is_none_or(|line| line == command.line)
             && self.versions.contain(version)
             && matches(&self.path, path)
+    }
+}
+
+impl Explained {
+    /// Whether the difference can occur in such a pair.
+    pub fn concerns(&self, pair: Pair) -> bool {
+        match pair {
+            Pair::Server => !self.of_tools,
+            Pair::Tools => self.of_tools,
+            Pair::Both => true,
+        }
     }
 }
 
@@ -110,11 +148,28 @@ impl Script {
                 }
                 _ => return Err("wants start, end and a reason".into()),
             },
-            "[server]" => {
-                self.sections.push(Section { flags: words(rest)?, commands: Vec::new() });
+            "[server]" | "[files]" => self.sections.push(Section {
+                flags: words(rest)?,
+                files: sign == "[files]",
+                setup: Vec::new(),
+                commands: Vec::new(),
+            }),
+            "+" => {
+                let section = self.sections.last_mut().filter(|section| section.files);
+                section.ok_or("no [files] above")?.setup.push(words(rest)?);
             }
+            "drop" | "cut" => match words(rest)?.as_slice() {
+                [text, reason @ ..] if !reason.is_empty() => self.left_out.push(LeftOut {
+                    line: number,
+                    text: text.clone(),
+                    to_end: sign == "cut",
+                    reason: reason.join(" "),
+                }),
+                _ => return Err("wants a text and a reason".into()),
+            },
             "@" => *mark = Some(rest.trim().to_owned()),
-            "~" => self.explain(number, rest)?,
+            "~" => self.explain(number, rest, false)?,
+            "~tool" => self.explain(number, rest, true)?,
             sign if sign.starts_with('!') => {
                 let (path, _) = rest.split_once(": ").ok_or("wants `: reason`")?;
                 let only = match sign {
@@ -144,7 +199,7 @@ impl Script {
         self.sections.last_mut()?.commands.last_mut()
     }
 
-    fn explain(&mut self, line: usize, rest: &str) -> Result<(), String> {
+    fn explain(&mut self, line: usize, rest: &str, of_tools: bool) -> Result<(), String> {
         let (what, reason) = rest.split_once(": ").ok_or("wants `: reason`")?;
         if reason.trim().is_empty() {
             return Err("wants a reason".into());
@@ -153,7 +208,7 @@ impl Script {
         let command = self.last().map(|command| command.line);
         let (path, reason) = (path.trim().to_owned(), reason.trim().to_owned());
         let versions = Versions::parse(versions)?;
-        self.explained.push(Explained { line, command, versions, path, reason });
+        self.explained.push(Explained { line, of_tools, command, versions, path, reason });
         Ok(())
     }
 }

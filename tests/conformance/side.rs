@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::names;
 use crate::process::{Kind, Server};
 use crate::rpc::Rpc;
-use crate::script::{Command, Script, Section, Until};
+use crate::script::{Command, LeftOut, Script, Section, Until};
 
 /// The program that sends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,11 @@ pub struct Side {
     etcdctl: Etcdctl,
     etcdutl: Etcdctl,
     curl: Curl,
-    rpc: Rpc,
+    rpc: Option<Rpc>,
     /// Names for values which differ from server to server.
     names: BTreeMap<String, Value>,
-    server: Server,
+    /// `None` where only files are looked at.
+    server: Option<Server>,
 }
 
 /// What a name stands for.
@@ -67,13 +68,48 @@ impl Side {
         let etcdutl = Etcdctl::utility(release);
         let curl = Curl::new(server.client_url());
         let rpc = Rpc::new(server.endpoint());
-        let mut side = Self { tool, etcdctl, etcdutl, curl, rpc, names: BTreeMap::new(), server };
+        let names = BTreeMap::from([
+            ("dir".into(), Value::Text(dir.display().to_string())),
+            ("client".into(), Value::Text(server.endpoint())),
+            ("peer".into(), Value::Text(format!("127.0.0.1:{}", server.peer_port))),
+        ]);
+        let (rpc, server) = (Some(rpc), Some(server));
+        let mut side = Self { tool, etcdctl, etcdutl, curl, rpc, names, server };
         side.learn_ids();
-        let text = |text: String| Value::Text(text);
-        side.names.insert("dir".into(), text(dir.display().to_string()));
-        side.names.insert("client".into(), text(side.server.endpoint()));
-        side.names.insert("peer".into(), text(format!("127.0.0.1:{}", side.server.peer_port)));
         side
+    }
+
+    /// Only the files in `dir`.
+    pub fn of_files(tool: Tool, dir: &Path, release: &Release) -> Self {
+        let nowhere = ["127.0.0.1:1".to_owned()];
+        let names = BTreeMap::from([("dir".into(), Value::Text(dir.display().to_string()))]);
+        Self {
+            tool,
+            etcdctl: Etcdctl::new(release, &nowhere),
+            etcdutl: Etcdctl::utility(release),
+            curl: Curl::new("http://127.0.0.1:1".into()),
+            rpc: None,
+            names,
+            server: None,
+        }
+    }
+
+    /// The files that an etcd has left after the section's setup, in a folder of their own: its data
+    /// directory `etcd`, and what the commands have saved in `{dir}`.
+    pub fn leave_files(dir: &Path, section: &Section, release: &Release) {
+        std::fs::create_dir_all(dir).expect("the scratch directory is writable");
+        let kind = Kind::Etcd(release.etcd.clone());
+        let flags: Vec<&str> = section.flags.iter().map(String::as_str).collect();
+        let mut server = Server::single(kind, dir, &flags);
+        server.data_dir = dir.join("etcd");
+        server.start();
+        let etcdctl = Etcdctl::new(release, &[server.endpoint()]);
+        for args in &section.setup {
+            let fill = |word: &String| word.replace("{dir}", &dir.display().to_string());
+            let output = etcdctl.run(&args.iter().map(fill).collect::<Vec<_>>(), "");
+            assert_eq!(output.code, Some(0), "{args:?}: {output:?}");
+        }
+        server.terminate();
     }
 
     fn learn_ids(&mut self) {
@@ -96,7 +132,13 @@ impl Side {
     }
 
     /// Runs a command and captures the values that it names.
-    pub fn run(&mut self, command: &Command, script: &Script) -> (Output, Fields) {
+    /// `left_out` of standard error does not count; the lines of those that occurred are returned.
+    pub fn run(
+        &mut self,
+        command: &Command,
+        script: &Script,
+        left_out: &[LeftOut],
+    ) -> (Output, Fields, Vec<usize>) {
         if let Some(name) = &command.mark {
             let revision = self.revision();
             self.names.insert(name.clone(), Value::Revision(revision));
@@ -122,14 +164,23 @@ impl Side {
                 .unwrap_or_else(|| panic!("no id in the output of {}: {output:?}", command.line));
             self.names.insert(name.clone(), found);
         }
+        let (mut output, mut used) = (output, Vec::new());
+        for left_out in left_out {
+            if let Some(shorter) = without(&output.stderr, left_out) {
+                output.stderr = shorter;
+                used.push(left_out.line);
+            }
+        }
         let fields = Fields::new(&output, &script.masks, &|text| self.rename(text));
-        (output, fields)
+        (output, fields, used)
     }
 
     /// Raft drops a change of members proposed before it counts the last one as applied, and etcd never
     /// answers it then. A linearizable read waits for that; where it is not permitted, neither is a change.
     fn settle(&self) {
-        self.rpc.run(&["KV/Range".into(), r#"{"key":"/none"}"#.into()], None);
+        if let Some(rpc) = &self.rpc {
+            rpc.run(&["KV/Range".into(), r#"{"key":"/none"}"#.into()], None);
+        }
     }
 
     fn ask(&self, args: &[String], stdin: &str) -> Output {
@@ -139,7 +190,7 @@ impl Side {
             }
             Tool::Etcdctl => self.etcdctl.run(args, stdin),
             Tool::Curl => self.curl.run(args),
-            Tool::Rpc => self.rpc.run(args, None),
+            Tool::Rpc => self.rpc().run(args, None),
         }
     }
 
@@ -148,8 +199,12 @@ impl Side {
         match self.tool {
             Tool::Etcdctl => self.etcdctl.start(args, stdin).stop_after(lines),
             Tool::Curl => self.curl.start(args).stop_after(lines),
-            Tool::Rpc => self.rpc.run(args, Some(lines)),
+            Tool::Rpc => self.rpc().run(args, Some(lines)),
         }
+    }
+
+    fn rpc(&self) -> &Rpc {
+        self.rpc.as_ref().expect("calls are sent to a server")
     }
 
     fn repeat_until_silent(&self, args: &[String]) -> Output {
@@ -205,6 +260,18 @@ impl Side {
         }
         text
     }
+}
+
+/// The text without what is left out; `None` when that does not occur.
+fn without(text: &str, left_out: &LeftOut) -> Option<String> {
+    let at = text.find(&left_out.text)?;
+    Some(match left_out.to_end {
+        true => text[..at].to_owned(),
+        false => {
+            let lines = text.split_inclusive('\n').filter(|line| !line.contains(&left_out.text));
+            lines.collect()
+        }
+    })
 }
 
 /// Whether a word of a command names a change of members.

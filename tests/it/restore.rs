@@ -300,6 +300,30 @@ fn member(server: &Server) -> String {
     format!("{}={}", server.name, server.peer_url())
 }
 
+/// The tool that verifies a directory holds the lock that a member holds.
+#[test]
+fn a_member_that_has_stopped_is_sound() {
+    let dir = scratch();
+    let mut server = Server::single(Kind::Quorate, dir.path(), &[]);
+    server.start();
+    for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+        ctl(&server).run(&["put", key, value], "");
+    }
+    ctl(&server).run(&["del", "b"], "");
+    let verified = |server: &Server| {
+        let output = Command::new(quorateutl()).arg("verify").arg(&server.data_dir).output();
+        let output = output.expect("the tool can be run");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (code, text) = verified(&server);
+    assert!(code == Some(1) && text.contains("is in use by a member"), "{text}");
+    server.terminate();
+    let (code, text) = verified(&server);
+    assert!(code == Some(0) && text.ends_with("sound\n"), "{text}");
+    assert!(text.contains("4 changes, 1 keys"), "{text}");
+}
+
 fn quorateutl() -> PathBuf {
     env!("CARGO_BIN_EXE_quorateutl").into()
 }

@@ -2,6 +2,7 @@
 //! commands of its own.
 
 mod shell;
+mod streams;
 
 use std::env;
 use std::process::ExitCode;

@@ -1,28 +1,42 @@
 //! The process as the commands see it: standard streams, variables, child processes, signals.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 
 use quorate::ctl::{Ended, Shell};
 use quorate::env::BoxFuture;
+use quorate::tool::Output;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::streams;
+
 pub struct Process;
 
-impl Shell for Process {
+impl Output for Process {
     fn out(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(bytes)?;
-        out.flush()
+        streams::out(bytes)
     }
 
     fn err(&self, text: &str) {
-        // There is nowhere else to report it.
-        let _ = io::stderr().write_all(text.as_bytes());
+        streams::err(text);
     }
 
+    fn variables(&self) -> Vec<(String, String)> {
+        streams::variables()
+    }
+
+    fn is_terminal(&self) -> bool {
+        streams::is_terminal()
+    }
+
+    fn size(&self) -> Option<(u16, u16)> {
+        streams::size()
+    }
+}
+
+impl Shell for Process {
     fn read_line(&self) -> io::Result<String> {
         let mut line = Vec::new();
         io::stdin().lock().read_until(b'\n', &mut line)?;
@@ -37,13 +51,6 @@ impl Shell for Process {
 
     fn read_password(&self, prompt: &str) -> io::Result<String> {
         rpassword::prompt_password(prompt)
-    }
-
-    fn variables(&self) -> Vec<(String, String)> {
-        let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        std::env::vars_os().filter_map(texts).collect()
     }
 
     fn run<'a>(
@@ -101,9 +108,5 @@ impl Shell for Process {
                 _ = terminate.recv() => {}
             }
         })
-    }
-
-    fn is_terminal(&self) -> bool {
-        io::stderr().is_terminal()
     }
 }

@@ -13,7 +13,7 @@ use super::prefix_end;
 use crate::client::{Client, Response, Status};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed};
-use crate::ctl::exit::Exit;
+use crate::tool::exit::Exit;
 
 pub async fn auth(context: &Context, leaf: &str) -> Result<(), Exit> {
     if !context.arguments.words().is_empty() {

@@ -14,8 +14,9 @@ use super::prefix_end;
 use crate::client::{self, Client};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Target, text};
-use crate::ctl::exit::Exit;
 use crate::ctl::print::quoted;
+use crate::tool::exit::Exit;
+use crate::tool::progress::{Progress, Unit};
 
 /// Number of clients, and puts per second.
 const PERF: [(&str, usize, u64); 4] =
@@ -141,7 +142,12 @@ async fn put_all(context: &Context, clients: usize, puts: Puts) -> Result<Report
         }));
     }
     drop(results);
-    let (mut report, mut shown) = (Report::default(), began);
+    let mut report = Report::default();
+    let expected = match (puts.until, puts.rate) {
+        (Some(until), Some(rate)) => rate * (until - began).as_secs(),
+        _ => puts.count,
+    };
+    let mut progress = Progress::new(&*context.shell, Unit::Number("puts"), began);
     let interrupted = context.shell.interrupted();
     tokio::pin!(interrupted);
     loop {
@@ -156,28 +162,9 @@ async fn put_all(context: &Context, clients: usize, puts: Puts) -> Result<Report
                 None => break,
             },
         }
-        let now = context.env.now();
-        if context.shell.is_terminal() && now - shown >= Duration::from_secs(1) {
-            shown = now;
-            context.shell.err(&format!("\r{}   ", progress(&puts, &report, began, now)));
-        }
-    }
-    if context.shell.is_terminal() {
-        context.shell.err("\n");
+        progress.show(report.seconds.len() as u64, expected, context.env.now());
     }
     Ok(report)
-}
-
-fn progress(puts: &Puts, report: &Report, began: Instant, now: Instant) -> String {
-    let done = report.seconds.len() as f64;
-    let took = (now - began).as_secs_f64();
-    let rate = done / took.max(0.001);
-    let left = match puts.until {
-        Some(until) => until.saturating_duration_since(now).as_secs_f64(),
-        None => (puts.count as f64 - done) / rate.max(0.001),
-    };
-    let share = 100.0 * took / (took + left).max(0.001);
-    format!("{share:3.0}% {done:.0} puts, {rate:.0}/s, {left:.0}s left")
 }
 
 /// # Errors
@@ -197,7 +184,7 @@ async fn check_empty(cluster: &Cluster, prefix: &str, hint: &str) -> Result<(), 
     Err(Exit::new(Exit::INPUT, format!("prefix {prefix} has keys. Delete with {hint} first")))
 }
 
-/// Deletes the keys, and compacts and defragments where flags ask for it.
+/// Deletes the keys, and compacts and defragments where flags require it.
 async fn clean_up(
     context: &Context,
     cluster: &Cluster,

@@ -13,8 +13,8 @@ use crate::client::Client;
 use crate::codec::go_duration;
 use crate::ctl::Context;
 use crate::ctl::cluster::{self, Failed, Target};
-use crate::ctl::exit::Exit;
 use crate::ctl::print::{At, Health};
+use crate::tool::exit::Exit;
 
 pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     match leaf {

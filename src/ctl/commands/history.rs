@@ -11,8 +11,8 @@ use super::{decimal, prefix_end};
 use crate::client::Client;
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed};
-use crate::ctl::exit::Exit;
 use crate::ctl::print::quoted;
+use crate::tool::exit::Exit;
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 /// Keys read at once.

@@ -1,19 +1,22 @@
 //! `put`, `get`, `del` and `compaction`: their flags become requests, which `txn` uses as well.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse,
     range_request::{SortOrder, SortTarget},
 };
 
-use super::{decimal, hex_i64, prefix_end};
+use super::{decimal, hex_i64, past, prefix_end};
 use crate::client::{Client, Status};
+use crate::config::go;
 use crate::ctl::Context;
-use crate::ctl::arguments::Arguments;
 use crate::ctl::cluster::Failed;
-use crate::ctl::exit::Exit;
 use crate::ctl::print::{Format, quoted};
 use crate::ctl::shell::Shell;
+use crate::tool::arguments::Arguments;
+use crate::tool::exit::Exit;
 
 const PUT_ARGUMENTS: &str = "put command needs 1 argument and input from stdin or 2 arguments";
 const ONE_OF_PREFIX: &str =
@@ -21,7 +24,7 @@ const ONE_OF_PREFIX: &str =
 const TOO_MANY: &str =
     "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
 /// How long a range is announced before it is deleted.
-const DELETE_DELAY: std::time::Duration = std::time::Duration::from_secs(2);
+const DELETE_DELAY: Duration = Duration::from_secs(2);
 
 pub async fn put(context: &Context) -> Result<(), Exit> {
     let request = put_request(&context.arguments, &*context.shell)?;
@@ -60,8 +63,14 @@ pub fn put_request(arguments: &Arguments, shell: &dyn Shell) -> Result<PutReques
 
 pub async fn get(context: &Context) -> Result<(), Exit> {
     let (arguments, printer) = (&context.arguments, &context.printer);
-    let request = range_request(arguments)?;
+    let mut request = range_request(arguments)?;
+    let at = at(arguments)?;
     let cluster = context.cluster().await?;
+    match at {
+        Some(At::Revision(revision)) => request.revision = revision,
+        Some(At::Ago(ago)) => request.revision = past::revision(context, ago).await?,
+        None => {}
+    }
     let response = if arguments.bool("stream") {
         let call = async |client: Client| stream(client, request.clone()).await;
         cluster.call(call).await?
@@ -75,6 +84,36 @@ pub async fn get(context: &Context) -> Result<(), Exit> {
         return Err(Exit::arguments("print-value-only is only for `--write-out=simple`"));
     }
     printer.get(&response)
+}
+
+/// The moment of `--at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Revision(i64),
+    Ago(Duration),
+}
+
+fn at(arguments: &Arguments) -> Result<Option<At>, Exit> {
+    let text = arguments.text("at").trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if arguments.is_given("rev") {
+        let why = "`--rev` and `--at` cannot be set at the same time, choose one";
+        return Err(Exit::arguments(why));
+    }
+    if let Ok(revision) = text.parse::<i64>() {
+        return Ok(Some(At::Revision(revision)));
+    }
+    let ago = text.strip_suffix("ago").map(|length| length.replace(' ', ""));
+    match ago.and_then(|length| go::delay(&length).ok()) {
+        Some(ago) => Ok(Some(At::Ago(ago))),
+        None => {
+            let text = quoted(text.as_bytes());
+            let why = format!("--at {text}: want a revision, or a time like \"10m ago\"");
+            Err(Exit::arguments(why))
+        }
+    }
 }
 
 /// The chunks of a streamed range, joined.
@@ -156,7 +195,7 @@ pub fn range_request(arguments: &Arguments) -> Result<RangeRequest, Exit> {
         "VERSION" => SortTarget::Version,
         _ => return Err(bad("target", target)),
     };
-    // The client library sorts by key in ascending order anyway, and does not ask for it.
+    // The client library sorts by key in ascending order anyway, and leaves it out of the request.
     let sort_order = match (sort_target, sort_order) {
         (SortTarget::Key, SortOrder::Ascend) => SortOrder::None,
         (_, order) => order,

@@ -11,8 +11,8 @@ use super::{decimal, hex_i64};
 use crate::client::{Client, Response, Status};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed};
-use crate::ctl::exit::Exit;
 use crate::ctl::print::Format;
+use crate::tool::exit::Exit;
 
 pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     let (words, printer) = (context.arguments.words(), &context.printer);
@@ -95,7 +95,7 @@ pub fn pause(ttl_s: i64) -> Duration {
     Duration::from_millis(u64::try_from(ttl_s).unwrap_or(0).max(1) * 1000 / 3)
 }
 
-/// Renews a lease; a TTL of 0 says that there is no such lease.
+/// Renews a lease; a TTL of 0 means that there is no such lease.
 async fn renew(cluster: &Cluster, id: i64) -> Result<LeaseKeepAliveResponse, Failed> {
     cluster
         .call_unlimited(async |client: Client| renew_once(client, id).await.map(Response::new))

@@ -10,8 +10,8 @@ use quorate_proto::etcdserverpb::{
 use super::{hex_u64, keys};
 use crate::client::Client;
 use crate::ctl::Context;
-use crate::ctl::exit::Exit;
 use crate::ctl::print::{Format, quoted};
+use crate::tool::exit::Exit;
 
 pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     match leaf {

@@ -17,7 +17,8 @@ use super::prefix_end;
 use crate::client::Client;
 use crate::ctl::Context;
 use crate::ctl::cluster::{CertificateFlags, Cluster, Target, may_reconnect, text};
-use crate::ctl::exit::Exit;
+use crate::tool::exit::Exit;
+use crate::tool::progress::{Progress, Unit};
 
 /// Keys read at once.
 const PAGE: i64 = 1_000;
@@ -79,15 +80,17 @@ pub async fn run(context: &Context) -> Result<(), Exit> {
             }
         }
     }));
-    let next = if revision > 1 { revision } else { mirror.base().await? + 1 };
+    let next = if revision > 1 { revision } else { mirror.base(context).await? + 1 };
     mirror.updates(context, next).await
 }
 
 impl Mirror {
     /// Copies every key as of one revision, and returns it.
-    async fn base(&self) -> Result<i64, Exit> {
+    async fn base(&self, context: &Context) -> Result<i64, Exit> {
         let (mut from, end) = self.range();
-        let mut revision = 0;
+        let (mut revision, mut total) = (0, 0);
+        let (env, shell) = (&context.env, &*context.shell);
+        let mut progress = Progress::new(shell, Unit::Number("keys"), env.now());
         loop {
             let request = RangeRequest {
                 key: from.into(),
@@ -100,6 +103,7 @@ impl Mirror {
             let response = self.source.call_unlimited(call).await?;
             if revision == 0 {
                 revision = response.header.as_ref().map_or(0, |header| header.revision);
+                total = u64::try_from(response.count).unwrap_or(0);
             }
             let Some(last) = response.kvs.last() else { return Ok(revision) };
             from = [&last.key[..], &[0]].concat();
@@ -111,7 +115,8 @@ impl Mirror {
                 };
                 let call = async |client: Client| client.kv().put(put.clone()).await;
                 self.destination.call_unlimited(call).await?;
-                self.copied.fetch_add(1, Ordering::Relaxed);
+                let copied = self.copied.fetch_add(1, Ordering::Relaxed) + 1;
+                progress.show(copied, total, env.now());
             }
             if !response.more {
                 return Ok(revision);
@@ -121,6 +126,9 @@ impl Mirror {
 
     /// Repeats changes from revision `next` on; ends with an error only.
     async fn updates(&self, context: &Context, mut next: i64) -> Result<(), Exit> {
+        let (env, shell) = (&context.env, &*context.shell);
+        let mut progress = Progress::new(shell, Unit::Number("changes"), env.now());
+        let base = self.copied.load(Ordering::Relaxed);
         let (key, range_end) = self.range();
         loop {
             let create = WatchCreateRequest {
@@ -157,6 +165,7 @@ impl Mirror {
                     return Err(Exit::error(response.cancel_reason));
                 }
                 self.repeat(&response.events).await?;
+                progress.show(self.copied.load(Ordering::Relaxed) - base, 0, env.now());
                 if let Some(Some(kv)) = response.events.last().map(|event| event.kv.as_ref()) {
                     next = kv.mod_revision + 1;
                 }

@@ -6,6 +6,7 @@
 //! | [`txn`] | txn |
 //! | [`watch`] | watch |
 //! | [`history`] | history diff |
+//! | [`past`] | get --at, of times |
 //! | [`lease`] | lease |
 //! | [`session`] | lock elect |
 //! | [`endpoint`] | endpoint defrag move-leader |
@@ -14,6 +15,7 @@
 //! | [`auth`] | auth user role |
 //! | [`mirror`] | make-mirror |
 //! | [`mod@bench`] | check |
+//! | [`top`] | top |
 
 mod auth;
 mod bench;
@@ -23,15 +25,18 @@ mod keys;
 mod lease;
 mod member;
 mod mirror;
+mod past;
 mod session;
 mod snapshot;
+mod top;
 mod txn;
 mod watch;
 
 use super::Context;
-use super::arguments;
 use super::cluster::{Cluster, Target};
-use super::exit::Exit;
+use super::table::TOOL;
+use crate::tool::arguments;
+use crate::tool::exit::Exit;
 
 /// The API that the tool speaks, and the release of etcdctl that it follows.
 const API_VERSION: &str = "3.7";
@@ -39,7 +44,7 @@ const ETCDCTL_VERSION: &str = "3.7.1";
 
 /// Whether the command needs no cluster.
 pub(super) fn is_local(context: &Context) -> bool {
-    matches!(context.arguments.path[..], ["completion" | "options" | "version"])
+    matches!(context.arguments.path[..], ["completion" | "manual" | "options" | "version"])
 }
 
 /// Runs the command that the arguments name.
@@ -53,6 +58,7 @@ pub(super) async fn run(program: &'static str, context: &Context) -> Result<(), 
         ["watch"] => watch::run(context).await,
         ["history"] => history::history(context).await,
         ["diff"] => history::diff(context).await,
+        ["top"] => top::run(context).await,
         ["lease", leaf] => lease::run(context, leaf).await,
         ["alarm", leaf] => member::alarm(context, leaf).await,
         ["defrag"] => endpoint::defrag(context).await,
@@ -68,8 +74,15 @@ pub(super) async fn run(program: &'static str, context: &Context) -> Result<(), 
         ["role", leaf] => auth::role(context, leaf).await,
         ["make-mirror"] => mirror::run(context).await,
         ["check", leaf] => bench::run(context, leaf).await,
-        ["completion"] => completion(program, context),
-        ["options"] => context.printer.text(&arguments::options_help()),
+        ["completion"] => {
+            let script = arguments::completion(&TOOL, program, &context.arguments)?;
+            Ok(context.shell.out(&script)?)
+        }
+        ["manual"] => {
+            let page = arguments::manual(&TOOL, program, &context.arguments)?;
+            Ok(context.shell.out(&page)?)
+        }
+        ["options"] => context.printer.text(&arguments::options_help(&TOOL)),
         ["version"] => context.printer.text(&version(program)),
         ref path => Err(Exit::error(format!("command {path:?} is in the table but not served"))),
     }
@@ -87,19 +100,6 @@ fn version(program: &str) -> String {
             )
         }
     }
-}
-
-fn completion(program: &'static str, context: &Context) -> Result<(), Exit> {
-    let words = context.arguments.words();
-    let [shell] = &words[..] else {
-        return Err(Exit::error(format!("accepts 1 arg(s), received {}", words.len())));
-    };
-    let shell: clap_complete::Shell = shell.parse().map_err(|_| {
-        Exit::error(format!("invalid argument \"{shell}\" for \"{program} completion\""))
-    })?;
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut arguments::command(program), program, &mut script);
-    Ok(context.shell.out(&script)?)
 }
 
 impl Context {

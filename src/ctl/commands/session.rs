@@ -21,9 +21,9 @@ use super::{lease, prefix_end};
 use crate::client::Client;
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed, may_reconnect, text};
-use crate::ctl::exit::Exit;
 use crate::ctl::shell::Ended;
 use crate::env::Env;
+use crate::tool::exit::Exit;
 
 /// etcd's default for elections.
 const ELECTION_TTL_S: i64 = 60;
@@ -384,7 +384,7 @@ async fn leaders(context: &Context, session: &Session, prefix: &str) -> Result<(
         response.kvs = vec![leader.clone()];
         response.count = 1;
         context.printer.get(&response)?;
-        // New values of the same leader are printed; its key's end asks for the next one.
+        // New values of the same leader are printed; its key's end makes the next one due.
         let mut events = Events::new(session, leader.key, Bytes::new(), next);
         loop {
             match events.next().await? {

@@ -9,14 +9,13 @@ use crate::client::Client;
 use crate::codec::{go_duration, humanize};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Target, text};
-use crate::ctl::exit::Exit;
 use crate::env::Open;
+use crate::tool::exit::Exit;
+use crate::tool::progress::{Progress, Unit};
 
 /// A snapshot is a number of sectors and a SHA-256 of them.
 const SECTOR: u64 = 512;
 const SHA256_BYTES: u64 = 32;
-/// Progress is shown once for so many bytes.
-const PROGRESS_BYTES: u64 = 16 << 20;
 
 pub async fn save(context: &Context) -> Result<(), Exit> {
     let words = context.arguments.words();
@@ -24,11 +23,18 @@ pub async fn save(context: &Context) -> Result<(), Exit> {
         return Err(Exit::arguments("snapshot save expects one argument <filename>"));
     };
     let limit = context.arguments.duration("command-timeout");
-    let saved = if context.arguments.is_given("command-timeout") {
-        let saved = context.env.timeout(limit, fetch(context, file)).await;
-        saved.unwrap_or(Err("context deadline exceeded".to_owned()))
-    } else {
-        fetch(context, file).await
+    let interrupted = context.shell.interrupted();
+    let fetched = async {
+        if !context.arguments.is_given("command-timeout") {
+            return fetch(context, file).await;
+        }
+        let fetched = context.env.timeout(limit, fetch(context, file)).await;
+        fetched.unwrap_or(Err("context deadline exceeded".to_owned()))
+    };
+    let saved = tokio::select! {
+        biased; // An interrupt ends it at once, and the part of the file goes.
+        () = interrupted => Err("interrupted".to_owned()),
+        fetched = fetched => fetched,
     };
     match saved {
         Ok(version) => {
@@ -68,7 +74,8 @@ async fn fetch(context: &Context, file: &str) -> Result<String, String> {
     let began = context.env.now();
     let call = async |client: Client| client.maintenance().snapshot(SnapshotRequest {}).await;
     let mut pieces = cluster.call_unlimited(call).await.map_err(|failed| failed.text)?;
-    let (mut size, mut version, mut shown) = (0_u64, String::new(), 0);
+    let (mut size, mut version) = (0_u64, String::new());
+    let mut progress = Progress::new(&*context.shell, Unit::Bytes, began);
     loop {
         let piece = match pieces.message().await {
             Ok(Some(piece)) => piece,
@@ -81,14 +88,9 @@ async fn fetch(context: &Context, file: &str) -> Result<String, String> {
         if version.is_empty() {
             version = piece.version;
         }
-        if context.shell.is_terminal() && size >= shown + PROGRESS_BYTES {
-            shown = size;
-            context.shell.err(&progress(size, piece.remaining_bytes, context.env.now() - began));
-        }
+        progress.show(size, size + piece.remaining_bytes, context.env.now());
     }
-    if context.shell.is_terminal() && shown > 0 {
-        context.shell.err("\n");
-    }
+    drop(progress);
     if size % SECTOR != SHA256_BYTES {
         return Err(format!("sha256 checksum not found [bytes: {size}]"));
     }
@@ -114,26 +116,5 @@ fn folder(file: &str) -> &Path {
     match Path::new(file).parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    }
-}
-
-/// A line that replaces the one before it: what was written, how fast, and how long the rest will take.
-fn progress(written: u64, remaining: u64, took: std::time::Duration) -> String {
-    let rate = written as f64 / took.as_secs_f64().max(0.001);
-    let rest = (remaining as f64 / rate.max(1.0)).ceil();
-    let percent = written * 100 / (written + remaining).max(1);
-    let (done, all) = (humanize(written), humanize(written + remaining));
-    format!("\r{percent:3}% {done} of {all}, {}/s, {rest:.0}s left   ", humanize(rate as u64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn progress_shows_share_rate_and_rest() {
-        let line = progress(50_000_000, 150_000_000, Duration::from_secs(5));
-        assert_eq!(line, "\r 25% 50 MB of 200 MB, 10 MB/s, 15s left   ");
     }
 }

@@ -9,9 +9,10 @@ use quorate_proto::etcdserverpb::{
 use super::{decimal, hex_i64, keys};
 use crate::client::Client;
 use crate::ctl::Context;
-use crate::ctl::arguments::{self, Asked};
-use crate::ctl::exit::Exit;
 use crate::ctl::shell::Shell;
+use crate::ctl::table::TOOL;
+use crate::tool::arguments::{self, Wanted};
+use crate::tool::exit::Exit;
 
 pub async fn run(context: &Context) -> Result<(), Exit> {
     if !context.arguments.words().is_empty() {
@@ -97,7 +98,9 @@ fn operation(line: &str, shell: &dyn Shell) -> Result<RequestOp, Exit> {
     let invalid = || Exit::new(Exit::INPUT, format!("invalid txn request: {line}"));
     let mut all = vec!["txn".to_owned()];
     all.extend(words);
-    let Ok(Asked::Run(arguments)) = arguments::parse("txn", &all) else { return Err(invalid()) };
+    let Ok(Wanted::Run(arguments)) = arguments::parse(&TOOL, "txn", &all) else {
+        return Err(invalid());
+    };
     let request = match arguments.path[..] {
         ["put"] => Request::RequestPut(keys::put_request(&arguments, shell)?),
         ["get"] => Request::RequestRange(keys::range_request(&arguments)?),

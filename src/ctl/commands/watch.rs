@@ -13,12 +13,13 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{prefix_end, txn};
 use crate::ctl::Context;
-use crate::ctl::arguments::{self, Arguments, Asked};
 use crate::ctl::cluster::{Cluster, may_reconnect, text};
-use crate::ctl::exit::Exit;
 use crate::ctl::print::{Printer, quoted, simple};
 use crate::ctl::shell::{Ended, Shell};
+use crate::ctl::table::TOOL;
 use crate::env::Env;
+use crate::tool::arguments::{self, Arguments, Wanted};
+use crate::tool::exit::Exit;
 
 const REQUESTS_MAX: usize = 4;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -120,8 +121,8 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
             Some("watch") => {
                 let mut all = vec!["etcdctl".to_owned()];
                 all.extend(words);
-                let Asked::Run(arguments) =
-                    arguments::parse("etcdctl", &all).map_err(|exit| Exit::arguments(exit.why))?
+                let Wanted::Run(arguments) = arguments::parse(&TOOL, "etcdctl", &all)
+                    .map_err(|exit| Exit::arguments(exit.why))?
                 else {
                     continue;
                 };
@@ -256,7 +257,7 @@ mod tests {
 
     fn parsed(line: &str, variables: &[&str]) -> Result<Watched, String> {
         let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let Ok(Asked::Run(arguments)) = arguments::parse("etcdctl", &words) else {
+        let Ok(Wanted::Run(arguments)) = arguments::parse(&TOOL, "etcdctl", &words) else {
             panic!("{line}");
         };
         let variables = variables.iter().map(|&name| name.to_owned()).collect();

@@ -19,8 +19,8 @@ use quorate_proto::etcdserverpb::{
     MoveLeaderResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
 
-use super::exit::Exit;
 use super::shell::Shell;
+use crate::tool::exit::Exit;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {

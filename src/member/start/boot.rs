@@ -159,6 +159,7 @@ impl Member {
             tokens,
             passwords: Passwords::new(),
             metrics,
+            times: upkeep::Times::default(),
             _lock: lock,
         }));
         member.spawn_tasks(applier, committed).await?;

@@ -2,16 +2,18 @@
 //! like any other. Leases are the lessor's matter.
 //!
 //! Reading order: this file (the member's announcement of itself, the cluster's version, the end of a removed
-//! member), `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?).
+//! member), `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `times` (of revisions).
 
 pub mod compactor;
 mod corruption;
 mod hashes;
 mod quota;
+mod times;
 
 pub(in crate::member) use corruption::check_first;
 pub(in crate::member) use hashes::Hashes;
 pub(in crate::member) use quota::{Level, Quota};
+pub(in crate::member) use times::Times;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ const FIRST_VERSION_PAUSE: Duration = Duration::from_millis(500);
 pub(in crate::member) fn start(member: &Member) {
     let (env, options) = (member.env(), &member.0.options);
     env.spawn("publish", publish(member.clone()));
+    env.spawn("revision times", times::run(member.clone()));
     env.spawn("removal watch", end_when_removed(member.clone()));
     env.spawn("leader watch", watch_leader(member.clone()));
     env.spawn("cluster version", cluster_version(member.clone()));

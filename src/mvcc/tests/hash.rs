@@ -1,11 +1,15 @@
 //! Fingerprints of a fixed history, taken from a real etcd (3.4.23, `etcdctl endpoint hashkv`), and
 //! their independence of how the history was cut into batches.
 
+use std::io;
+
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op::Request};
 
 use super::{delete, entry, next_entry, open, place, put};
-use crate::mvcc::{HashKv, Store, Write};
+use crate::engine::Cf;
+use crate::error::Refused;
+use crate::mvcc::{Changes, HashKv, History, Store, View, Write, hash_file};
 use crate::types::Revision;
 
 type Step = Box<dyn Fn(&mut Write<'_>)>;
@@ -43,8 +47,26 @@ fn history() -> Vec<Step> {
     ]
 }
 
+/// By the engine; the same must come out of the bare rows, as a snapshot file has them.
 fn hash(store: &Store, revision: i64) -> HashKv {
-    store.view().hash_kv(revision).expect("works").expect("is readable")
+    let view = store.view();
+    let hash = view.hash_kv(revision).expect("works").expect("is readable");
+    let of_rows = hash_file(&Exported(view), revision).expect("works").expect("is readable");
+    assert_eq!(of_rows, hash, "at {revision}");
+    hash
+}
+
+/// The rows that a snapshot file would have.
+struct Exported(View);
+
+impl History for Exported {
+    fn meta(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        Ok(self.0.get(Cf::Meta, key).expect("works"))
+    }
+
+    fn changes(&self) -> io::Result<Changes<'_>> {
+        Ok(Box::new(self.0.export_bucket(Cf::Key).map(|row| Ok(row.expect("works")))))
+    }
 }
 
 #[test]
@@ -147,4 +169,19 @@ fn batching_leaves_no_trace() {
         })
     };
     assert_eq!(all(&single), all(&together));
+}
+
+#[test]
+fn revisions_outside_of_a_file_are_refused_as_etcd_does() {
+    let store = open(&place());
+    for step in history() {
+        entry(&store, |write| step(write));
+    }
+    entry(&store, |write| write.compact(5)).expect("works").expect("is valid");
+    let of_rows = |revision| hash_file(&Exported(store.view()), revision).expect("works");
+    assert_eq!(of_rows(4), Err(Refused::Compacted));
+    assert_eq!(of_rows(12), Err(Refused::FutureRevision));
+    assert_eq!(of_rows(5).map(|hash| hash.hash_revision), Ok(Revision(5)));
+    // The name of the bucket, and no change at all.
+    assert_eq!(of_rows(-1).map(|hash| hash.hash), Ok(1_084_519_789));
 }

@@ -10,6 +10,7 @@ mod overlaps;
 mod random;
 mod scripts;
 mod sorted;
+mod verify;
 mod walks;
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A database of etcd's, restored on a real disk: what the files say then, bucket by bucket and record by
+//! A database of etcd's, restored on a real disk: what the files hold then, bucket by bucket and record by
 //! record, and what is refused. That servers take the files in is tested with whole processes.
 
 use std::collections::BTreeMap;

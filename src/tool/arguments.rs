@@ -1,5 +1,5 @@
-//! The command line: [`super::table`] as a clap command, flags of the environment (`ETCDCTL_*`), and the
-//! values that a command reads. Mistakes are reported in the words of etcdctl's library.
+//! The command line: a tool's table as a clap command, flags of the environment, and the values that a
+//! command reads. Mistakes are reported in the words of the library under etcd's tools.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,41 +9,40 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
 use super::exit::Exit;
-use super::table::{COMMANDS, Flag, GLOBAL, Kind, Spec};
+use super::table::{Flag, Kind, Spec, Tool};
 use crate::config::go;
 
 /// Positional arguments before `--`, and those behind it.
 const WORDS: &str = "arguments";
 const BEHIND: &str = "behind";
 
-/// Names with a meaning of their own besides the variables of flags.
-const OTHER_VARIABLES: &[&str] = &["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"];
-
 /// A command line that was parsed.
 #[derive(Clone, Debug)]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The names of the command and its subcommands.
     pub path: Vec<&'static str>,
     matches: ArgMatches,
 }
 
-/// What a command line asks for.
+/// What is to be done for a command line.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub enum Wanted {
     Run(Arguments),
     /// Text for standard output.
     Help(String),
 }
 
-/// The clap command named `program`.
-pub(super) fn command(program: &'static str) -> Command {
+/// The tool as a clap command named `program`.
+pub fn command(tool: &Tool, program: &'static str) -> Command {
     let root = Command::new(program)
-        .about("A simple command line client for etcd3.")
+        .about(tool.about)
         .infer_subcommands(true)
         .args_override_self(true)
         .disable_version_flag(true)
-        .subcommands(COMMANDS.iter().map(of_spec));
-    root.args(GLOBAL.iter().map(|flag| of_flag(flag).global(true).help_heading("Global options")))
+        .subcommands(tool.commands.iter().map(of_spec));
+    root.args(
+        tool.flags.iter().map(|flag| of_flag(flag).global(true).help_heading("Global options")),
+    )
 }
 
 fn of_spec(spec: &Spec) -> Command {
@@ -114,21 +113,27 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
 /// Parses `words`, the first of which is the program's name.
 ///
 /// # Errors
-/// etcdctl's text and exit code 1.
-pub(super) fn parse(program: &'static str, words: &[String]) -> Result<Asked, Exit> {
-    let mut root = command(program);
+/// etcd's text and exit code 1.
+pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wanted, Exit> {
+    let mut root = command(tool, program);
     let matches = match root.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
         Err(error) => {
             return match error.kind() {
+                // A group of commands takes a word that is none of them for a request of help, as in etcd.
+                ErrorKind::InvalidSubcommand if group(tool, words).is_some() => {
+                    let name = group(tool, words).expect("it was found just now").name;
+                    let group = root.find_subcommand_mut(name).expect("it is in the table");
+                    Ok(Wanted::Help(group.render_help().to_string()))
+                }
                 ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                    Ok(Asked::Help(error.render().to_string()))
+                    Ok(Wanted::Help(error.render().to_string()))
                 }
                 _ => Err(Exit::error(text_of(program, &error))),
             };
         }
     };
-    let (mut path, mut specs, mut leaf) = (Vec::new(), COMMANDS, &matches);
+    let (mut path, mut specs, mut leaf) = (Vec::new(), tool.commands, &matches);
     let mut shown = &mut root;
     while let Some((name, inner)) = leaf.subcommand() {
         let spec = specs.iter().find(|spec| spec.name == name);
@@ -139,15 +144,21 @@ pub(super) fn parse(program: &'static str, words: &[String]) -> Result<Asked, Ex
         shown = shown.find_subcommand_mut(name).expect("clap has matched it");
     }
     if !specs.is_empty() {
-        return Ok(Asked::Help(shown.render_help().to_string()));
+        return Ok(Wanted::Help(shown.render_help().to_string()));
     }
-    Ok(Asked::Run(Arguments { path, matches: leaf.clone() }))
+    Ok(Wanted::Run(Arguments { path, matches: leaf.clone() }))
 }
 
-/// The line of an `options` command.
-pub(super) fn options_help() -> String {
+/// The group of commands that the words name.
+fn group(tool: &Tool, words: &[String]) -> Option<&'static Spec> {
+    let groups = || tool.commands.iter().filter(|spec| !spec.subcommands.is_empty());
+    words.iter().skip(1).find_map(|word| groups().find(|group| group.name == word))
+}
+
+/// The lines of an `options` command.
+pub fn options_help(tool: &Tool) -> String {
     let mut text = String::from("The following options can be passed to any command:\n\n");
-    for flag in GLOBAL {
+    for flag in tool.flags {
         let letter = flag.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));
         let default = match (flag.kind, flag.default) {
             (_, "") | (Kind::Bool, "false") | (Kind::Int | Kind::Uint, "0") => String::new(),
@@ -246,7 +257,8 @@ impl Arguments {
 ///
 /// # Errors
 /// When a flag stands in both places.
-pub(super) fn with_variables(
+pub fn with_variables(
+    tool: &Tool,
     words: &[String],
     variables: &[(String, String)],
 ) -> Result<(Vec<String>, Vec<String>), String> {
@@ -256,7 +268,7 @@ pub(super) fn with_variables(
         .take_while(|word| *word != "--")
         .filter_map(|word| word.strip_prefix('-'))
         .filter_map(|flag| {
-            GLOBAL.iter().map(|known| (known, flag)).find_map(|(known, flag)| {
+            tool.flags.iter().map(|known| (known, flag)).find_map(|(known, flag)| {
                 let long = flag.strip_prefix('-').map(|f| f.split('=').next().unwrap_or(f));
                 let short = known.short.is_some_and(|letter| flag.starts_with(letter));
                 (long == Some(known.name) || (long.is_none() && short)).then_some(known.name)
@@ -264,14 +276,15 @@ pub(super) fn with_variables(
         })
         .collect();
     let (mut taken, mut warnings) = (Vec::new(), Vec::new());
+    let variables = if tool.variables.is_empty() { &[] } else { variables };
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix("ETCDCTL_") else { continue };
-        let flag = GLOBAL.iter().find(|flag| variable(flag.name) == rest);
+        let Some(rest) = name.strip_prefix(tool.variables) else { continue };
+        let flag = tool.flags.iter().find(|flag| variable(flag.name) == rest);
         match flag {
             Some(flag) if given.contains(flag.name) => return Err(name.clone()),
             Some(_) if value.is_empty() => {}
             Some(flag) => taken.push(format!("--{}={value}", flag.name)),
-            None if OTHER_VARIABLES.contains(&name.as_str()) => {}
+            None if tool.other_variables.contains(&name.as_str()) => {}
             None => warnings.push(format!("{name}={value}")),
         }
     }
@@ -285,78 +298,42 @@ fn variable(flag: &str) -> String {
     flag.to_ascii_uppercase().replace('-', "_")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The completion script of a tool for the shell that the one argument names.
+///
+/// # Errors
+/// etcd's texts for other arguments.
+pub fn completion(
+    tool: &Tool,
+    program: &'static str,
+    arguments: &Arguments,
+) -> Result<Vec<u8>, Exit> {
+    let words = arguments.words();
+    let [shell] = &words[..] else {
+        return Err(Exit::error(format!("accepts 1 arg(s), received {}", words.len())));
+    };
+    let shell: clap_complete::Shell = shell.parse().map_err(|_| {
+        Exit::error(format!("invalid argument \"{shell}\" for \"{program} completion\""))
+    })?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(tool, program), program, &mut script);
+    Ok(script)
+}
 
-    fn words(line: &str) -> Vec<String> {
-        line.split_whitespace().map(str::to_owned).collect()
+/// The manual page of a tool, or of the command that the arguments name.
+///
+/// # Errors
+/// When there is no such command.
+pub fn manual(tool: &Tool, program: &'static str, arguments: &Arguments) -> Result<Vec<u8>, Exit> {
+    let mut root = command(tool, program);
+    root.build();
+    let (mut shown, mut title) = (&root, program.to_owned());
+    for word in arguments.words() {
+        let found = shown.find_subcommand(&word);
+        let why = || Exit::arguments(format!("unknown command \"{word}\" for \"{title}\""));
+        shown = found.ok_or_else(why)?;
+        title = format!("{title}-{word}");
     }
-
-    fn run(line: &str) -> Arguments {
-        match parse("etcdctl", &words(line)) {
-            Ok(Asked::Run(arguments)) => arguments,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    fn error(line: &str) -> String {
-        parse("etcdctl", &words(line)).expect_err(line).why
-    }
-
-    #[test]
-    fn the_table_is_a_valid_command() {
-        command("etcdctl").debug_assert();
-    }
-
-    #[test]
-    fn global_flags_stand_before_and_behind_the_command() {
-        for line in
-            ["etcdctl --endpoints a:1 get k --hex", "etcdctl get --hex=true k --endpoints=a:1"]
-        {
-            let arguments = run(line);
-            assert_eq!(arguments.text("endpoints"), "a:1", "{line}");
-            assert_eq!(arguments.words(), ["k"], "{line}");
-            assert!(arguments.bool("hex") && arguments.is_given("hex"), "{line}");
-            assert!(!arguments.bool("prefix") && !arguments.is_given("prefix"), "{line}");
-        }
-        assert_eq!(run("etcdctl lease keep-alive --once 1a").path, ["lease", "keep-alive"]);
-        assert!(run("etcdctl endpoint --cluster health").bool("cluster"));
-        assert!(run("etcdctl endpoint health --cluster").bool("cluster"));
-        assert_eq!(run("etcdctl get k --rev=-1").int("rev"), -1);
-        assert_eq!(run("etcdctl put k -- -v").words(), ["k", "-v"]);
-        assert_eq!(run("etcdctl watch k -- echo x").behind(), Some(words("echo x")));
-        assert_eq!(run("etcdctl get k -w=json -w fields").text("write-out"), "fields");
-    }
-
-    #[test]
-    fn mistakes_are_reported_as_etcdctl_does() {
-        assert!(error("etcdctl gett k").starts_with("unknown command \"gett\" for \"etcdctl\""));
-        assert_eq!(error("etcdctl get k --prefiks"), "unknown flag: --prefiks");
-        assert_eq!(error("etcdctl get k -z"), "unknown shorthand flag: 'z' in -z");
-        assert_eq!(error("etcdctl get k --limit"), "flag needs an argument: --limit");
-        assert_eq!(
-            error("etcdctl get k --limit x"),
-            "invalid argument \"x\" for \"--limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"
-        );
-        assert!(matches!(parse("etcdctl", &words("etcdctl lease")), Ok(Asked::Help(_))));
-        assert!(matches!(parse("etcdctl", &words("etcdctl")), Ok(Asked::Help(_))));
-    }
-
-    #[test]
-    fn variables_are_flags_unless_a_flag_conflicts() {
-        let variables = |list: &[(&str, &str)]| -> Vec<(String, String)> {
-            list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
-        };
-        let set = variables(&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_API", "3"), ("HOME", "/")]);
-        let (all, warnings) = with_variables(&words("etcdctl get k"), &set).expect("no conflict");
-        assert_eq!(all, words("etcdctl --endpoints=a:1 get k"));
-        assert_eq!(warnings, ["ETCDCTL_API=3"]);
-        for line in ["etcdctl get k --endpoints b:1", "etcdctl --endpoints=b:1 get k"] {
-            assert_eq!(with_variables(&words(line), &set), Err("ETCDCTL_ENDPOINTS".into()));
-        }
-        let set = variables(&[("ETCDCTL_WRITE_OUT", "json")]);
-        assert!(with_variables(&words("etcdctl get k -wjson"), &set).is_err());
-        assert!(with_variables(&words("etcdctl put k -- -w"), &set).is_ok());
-    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(shown.clone()).manual(tool.about).render(&mut text)?;
+    Ok(text)
 }

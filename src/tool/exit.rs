@@ -1,4 +1,4 @@
-//! How a command fails: etcdctl's exit codes, and the text behind `Error: `.
+//! How a command fails: the exit codes of etcd's tools, and the text behind `Error: `.
 
 /// A command that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
