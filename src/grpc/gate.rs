@@ -26,6 +26,7 @@ use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
+use super::tapped;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -129,6 +130,7 @@ where
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let uri = request.uri().clone();
         let mut request = encoding.plain(request, limit, call.received());
+        request = tapped::tap(&self.member, request);
         if is_traced || !caller.is_nobody() {
             request.extensions_mut().insert(caller.clone());
         }

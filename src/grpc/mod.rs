@@ -5,7 +5,7 @@
 //! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
 //! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
 //! `compression`, `deadline`, `paged` (large responses), `caller` (credentials), [`slow`] (logging of slow
-//! calls) and [`spans`] (tracing). Other services are answered with `Unimplemented`, as any unknown path.
+//! calls), [`spans`] (tracing) and `tapped` (for the simulator). Other services are answered with `Unimplemented`, as any unknown path.
 //!
 //! [`Member`]: crate::member::Member
 
@@ -28,6 +28,7 @@ mod recipe;
 pub mod slow;
 pub mod spans;
 pub mod status;
+mod tapped;
 pub mod watch;
 
 use quorate_proto::etcdserverpb::{

@@ -32,6 +32,8 @@ use crate::env::hyper::Timer;
 use crate::env::places::{self, Places};
 use crate::env::{BoxConn, Listener};
 use crate::limits::{self, PEER_MESSAGE_BYTES_MAX};
+use crate::mark;
+use crate::plant;
 use crate::tls::Acceptor;
 use crate::types::{Index, MemberId};
 
@@ -194,6 +196,7 @@ impl Transport {
             return error(StatusCode::NOT_FOUND, "error sender not found");
         };
         if let Err(mismatch) = self.context().identity.check_to(headers) {
+            mark::STREAM_FOR_ANOTHER.reached();
             return error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string());
         }
         match link.attach(kind) {
@@ -280,6 +283,7 @@ impl Transport {
         let stats = self.link(from).map(|link| link.stats.clone()).unwrap_or_default();
         let _receiving = stats.snapshots_receiving.hold();
         let began = env.now();
+        mark::SNAPSHOT_ARRIVES.reached();
         info!(%from, %index, "receiving a database snapshot");
         let saved = snapshot_in::save(self, &metadata, body, arrived).await;
         let bytes = saved.map_err(|failed| {
@@ -292,6 +296,7 @@ impl Transport {
         stats.received_bytes.add(bytes);
         stats.snapshots_received.add(1);
         stats.snapshot_receive.observe(SNAPSHOT_FIRST, took);
+        mark::SNAPSHOT_RECEIVED.reached();
         self.local().step(message);
         Ok(())
     }
@@ -306,7 +311,9 @@ impl Transport {
         match trust {
             Trust::Member | Trust::Word => self.add_remote(from, identity::sender_urls(headers)),
             Trust::Removed => return Err(forbidden("removed member")),
+            Trust::Stranger if plant::STRANGER_PROPOSES.is_planted() => {}
             Trust::Stranger => {
+                mark::STRANGER_REFUSED.reached();
                 self.note_refusal(headers, "of a server that is no member of this cluster");
                 return Err(forbidden("unknown member"));
             }
@@ -326,7 +333,10 @@ impl Transport {
         if self.local().standing(from) == Standing::Removed {
             Some(forbidden("removed member"))
         } else if message.to != self.context().identity.id.0 {
+            mark::MESSAGE_FOR_ANOTHER.reached();
             Some(forbidden_to("mismatch member"))
+        } else if is_proposal(message) && plant::STRANGER_PROPOSES.is_planted() {
+            None
         } else if (from != sender && !passed_on) || (is_proposal(message) && trust != Trust::Member)
         {
             Some(forbidden("unknown member"))
