@@ -57,7 +57,7 @@
 //! | spans of calls | [`trace`] |
 //! | secured streams | [`tls`] |
 //! | world | [`mod@env`] |
-//! | words | [`types`] [`limits`] [`rpc`] the table of RPCs · [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] |
+//! | words | [`types`] [`limits`] [`rpc`] the table of RPCs · [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] [`mark`] |
 //!
 //! [`client`] stands beside: it knows words, world and secured streams only; tools and proxies name it,
 //! and [`server`], which tells a collector of spans. The wire types are the crate `quorate-proto`, the
@@ -68,6 +68,7 @@ pub mod codec;
 pub mod error;
 pub mod latest;
 pub mod limits;
+pub mod mark;
 pub mod metrics;
 pub mod plant;
 pub mod rpc;

@@ -63,6 +63,9 @@ faults! {
     REMOVED_MEMBER_LEAVES_AT_ONCE "removed-member-leaves-at-once", "a removed member ends although the others may need its vote", "B59 B62";
     PROMOTION_NOT_STORED "promotion-not-stored", "a promoted learner is a voter in memory only", "B59";
     QUORUM_UNCHECKED "quorum-unchecked", "a leader without a quorum does not step down", "B35";
+    UNSEEN_LEARNER_PROMOTED "unseen-learner-promoted", "a learner that has not been heard of counts as caught up", "";
+    MEMBER_UPDATE_NOT_STORED "member-update-not-stored", "a member's new peer URLs are in memory only", "B59";
+    STRANGER_PROPOSES "stranger-proposes", "a proposal of a sender that is no member is taken", "";
     GATEWAY_ASKS_TWICE "gateway-asks-twice", "the JSON gateway makes some calls twice", "B67";
     // Traces.
     SPAN_IDS_REPEAT "span-ids-repeat", "spans are given ids that others have", "B42";
@@ -72,6 +75,7 @@ faults! {
     WATCH_BUFFER_WITHOUT_END "watch-buffer-without-end", "events are buffered without bound for a stream that is not read", "B76";
     RESERVE_NOT_KEPT "reserve-not-kept", "vital proposals have no reserved places", "B76";
     SILENT_CONNECTIONS_KEPT "silent-connections-kept", "a connection that sends nothing is never closed", "";
+    COMPRESSED_SIZE_UNBOUNDED "compressed-size-unbounded", "what a compressed message inflates to is not bounded", "B76";
     PINGS_UNCOUNTED "pings-uncounted", "clients that ping without end are kept", "B76";
     // What members do by themselves.
     AGE_OF_THE_PAST_IGNORED "age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12";
@@ -102,6 +106,7 @@ faults! {
     SNAPSHOT_LOSES_ROWS "snapshot-loses-rows", "a snapshot leaves out a row of history now and then", "B20 B21";
     BACKUP_NOT_OF_ONE_MOMENT "backup-not-of-one-moment", "a backup takes its buckets from different moments", "B21";
     RESTORE_FORGETS_LEASES "restore-forgets-leases", "a restored backup has no leases", "B09";
+    INSTALL_MOVES_WATCHES_ON "install-moves-watches-on", "live watchers go on behind an installed snapshot without what it skipped", "B15";
     INSTALL_NOT_FLUSHED "install-not-flushed", "an installed snapshot is not flushed before the log is cut", "B17 B21";
     // Watch.
     WATCH_LOST_PUBLICATION "watch-lost-publication", "the hub passes over a revision, once in a while", "B15";

@@ -18,7 +18,7 @@ use syn::visit::Visit;
 
 /// The layer table of `src/lib.rs`, lowest row first: a module names modules of lower rows only.
 const ROWS: &[&[&str]] = &[
-    &["types", "limits", "latest", "metrics", "plant", "rpc"],
+    &["types", "limits", "latest", "mark", "metrics", "plant", "rpc"],
     &["error", "codec"],
     &["env"],
     &["tls"],

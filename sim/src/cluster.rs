@@ -107,6 +107,9 @@ impl Cluster {
     /// A host for a member, a proxy or a client.
     pub fn add_host(&self, host: &str) {
         self.world.add_host(host);
+        if host.starts_with('m') {
+            self.world.set_descriptors(host, self.shape.descriptors);
+        }
         self.furnish(host);
     }
 

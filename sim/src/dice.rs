@@ -62,17 +62,29 @@ impl Dice {
     }
 }
 
+/// From now on, all dice of this thread show other numbers: those of `branch`. With 0, their own again.
+pub fn branch(branch: u64) {
+    let mut of = Dice(branch);
+    BRANCH.set(0);
+    BRANCH.set(if branch == 0 { 0 } else { of.next_u64() });
+}
+
+thread_local! {
+    static BRANCH: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl RngCore for Dice {
     fn next_u32(&mut self) -> u32 {
         (self.next_u64() >> 32) as u32
     }
 
     fn next_u64(&mut self) -> u64 {
+        let branch = BRANCH.get();
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        z ^ (z >> 31) ^ branch
     }
 
     fn fill_bytes(&mut self, buf: &mut [u8]) {

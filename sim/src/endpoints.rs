@@ -26,7 +26,7 @@ impl Cluster {
         self.url(host, CLIENT_PORT)
     }
 
-    fn url(&self, host: &str, port: u16) -> String {
+    pub(crate) fn url(&self, host: &str, port: u16) -> String {
         let scheme = if self.shape().tls { "https" } else { "http" };
         format!("{scheme}://{host}:{port}")
     }

@@ -57,7 +57,7 @@
 //! [`observe`] (what members report of themselves) · [`check`] (the checkers) · [`offline`] (the same for
 //! the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by [`swarm`]) ·
 //! [`play`] (from beginning to verdict) · [`report`] (the story in lines, and as a page) · [`shrink`]
-//! (a smaller plan that fails alike). The commands are in `main.rs`. No files import each other in a
+//! (a smaller plan that fails alike) · [`coverage`] (what its clients used of the protocol). The commands are in `main.rs`. No files import each other in a
 //! circle; `tests/tidy.rs` checks it.
 
 #[cfg(not(madsim))]
@@ -69,6 +69,7 @@ compile_error!(
 pub mod certificates;
 pub mod check;
 pub mod cluster;
+pub mod coverage;
 pub mod dice;
 mod disk;
 pub mod endpoints;
@@ -94,6 +95,6 @@ pub mod units;
 pub mod workload;
 mod world;
 
-pub use disk::{Contents, DiskFaults, Side, SimDisk};
+pub use disk::{Contents, DiskFaults, Order, Side, SimDisk};
 pub use facts::seen::Harm;
 pub use world::{Process, World, run, run_for};

@@ -6,8 +6,11 @@ mod commands;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use commands::Seed;
+use commands::sweep::How;
 use sim::score::SEEDS_MAX;
 
 /// A run allocates much and in small pieces: this one makes it about a tenth shorter than the system's.
@@ -34,6 +37,39 @@ enum Command {
         /// Does not stop at failures; names them all.
         #[arg(long)]
         keep_going: bool,
+        /// Seconds of real time after which no run begins any more.
+        #[arg(long = "for", value_name = "SECONDS")]
+        time: Option<u64>,
+        /// Of a run that has reached what few others have: how often it is played on from there with other
+        /// random numbers.
+        #[arg(long, default_value_t = 0)]
+        branches: u64,
+    },
+    /// Plays seeds, and prints what their clients used of the protocol and what was never done.
+    Coverage {
+        #[arg(long, value_parser = range)]
+        seeds: Range<u64>,
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Plays a run on with other random numbers from where it has reached a mark first.
+    Branch {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long)]
+        mark: String,
+        #[arg(long, default_value_t = 20)]
+        tries: u64,
+    },
+    /// Shows when the failure of a run became likely: the odds of branches at moments spread over it.
+    Why {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long, default_value_t = 12)]
+        moments: u32,
+        /// Branches of one moment.
+        #[arg(long, default_value_t = 5)]
+        tries: u64,
     },
     /// Plays one run and prints what happened, a line an event.
     Replay {
@@ -76,22 +112,31 @@ enum Command {
         write: bool,
     },
     /// Prints the plan of a seed, to begin a script with.
-    Plan { seed: u64 },
+    Plan { seed: Seed },
 }
 
 /// A run: by its seed, or by its plan.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Which {
+    /// As 42, or 42@12.5s:7 for what comes of it when all random numbers are those of 7 from then on.
     #[arg(long)]
-    seed: Option<u64>,
+    seed: Option<Seed>,
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let done = match Line::parse().command {
-        Command::Sweep { seeds, jobs, keep_going } => commands::sweep::run(seeds, jobs, keep_going),
+        Command::Sweep { seeds, jobs, keep_going, time, branches } => {
+            let time = time.map(Duration::from_secs);
+            commands::sweep::run(seeds, How { jobs, keep_going, time, branches })
+        }
+        Command::Coverage { seeds, jobs } => commands::coverage::run(seeds, jobs),
+        Command::Branch { which, mark, tries } => commands::plan_of(which.seed, which.script)
+            .and_then(|plan| commands::branch::run(&plan, &mark, tries)),
+        Command::Why { which, moments, tries } => commands::plan_of(which.seed, which.script)
+            .and_then(|plan| commands::why::run(&plan, moments, tries)),
         Command::Replay { which, html, brief } => commands::plan_of(which.seed, which.script)
             .and_then(|plan| commands::replay::run(&plan, html.as_deref(), brief)),
         Command::Shrink { which, runs } => commands::plan_of(which.seed, which.script)

@@ -12,6 +12,7 @@ use quorate::server::{self, Server};
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -112,6 +113,58 @@ impl Cluster {
             answered(env, client.member_remove(request)).await.map(drop)
         })
         .await
+    }
+
+    /// Gives the member on `host` other peer URLs. Each try is noted: the member's id, and whether its effect is
+    /// sure.
+    pub async fn update_urls(
+        &self,
+        env: &Env,
+        host: &str,
+        urls: &[String],
+        limit: Duration,
+        note: impl Fn(u64, bool),
+    ) -> Result<(), String> {
+        let deadline = env.now() + limit;
+        self.until(env, deadline, || async {
+            // A member that is gone needs none.
+            let Some(member) = self.member(env, host).await? else { return Ok(()) };
+            let request = MemberUpdateRequest { id: member.id, peer_urls: urls.to_vec() };
+            let mut client = self.operator(env);
+            let answer = answered(env, client.member_update(request)).await;
+            note(member.id, answer.is_ok());
+            answer.map(drop)
+        })
+        .await
+    }
+
+    /// Adds a learner that is never started, at a host that there is not; its id.
+    pub async fn add_phantom(&self, env: &Env, host: &str, limit: Duration) -> Result<u64, String> {
+        let deadline = env.now() + limit;
+        let members = self.until(env, deadline, || self.ask_for_place(env, host, true)).await?;
+        let phantom = self.on(host, &members).ok_or("it is not among the members")?;
+        Ok(phantom.id)
+    }
+
+    /// Removes a member that never ran.
+    pub async fn remove_id(&self, env: &Env, id: u64, limit: Duration) -> Result<(), String> {
+        let deadline = env.now() + limit;
+        self.until(env, deadline, || async {
+            self.state().removed.insert(id);
+            let there = self.members(env).await?.iter().any(|member| member.id == id);
+            if !there {
+                return Ok(());
+            }
+            let mut client = self.operator(env);
+            answered(env, client.member_remove(MemberRemoveRequest { id })).await.map(drop)
+        })
+        .await
+    }
+
+    /// Requests once, of the member on `host`, that a member becomes a voter.
+    pub async fn ask_promotion(&self, env: &Env, host: &str, id: u64) -> Result<(), String> {
+        let mut client = ClusterClient::new(self.channel(env, Some(host)));
+        answered(env, client.member_promote(MemberPromoteRequest { id })).await.map(drop)
     }
 
     /// Replaces the member on `old` by one on `fresh`: a learner that becomes a voter once it has

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::facts::addresses::proxy_number;
-use crate::facts::shape::{Flag, Proxies, Shape};
+use crate::facts::marks;
+use crate::facts::shape::{Flag, Proxies, Shape, Speaks};
 use crate::nemesis::{Fault, Step};
 use crate::units::{
     read_share, read_size, read_time, read_times, show_share, show_size, show_time, show_times,
@@ -35,6 +36,17 @@ pub struct Plan {
     pub lasts: Duration,
     /// Whether the cluster must serve again once it is healed. Where not, only its answers are checked.
     pub survivable: bool,
+    /// From when on all random numbers are others, so that the run is the same up to then and another one
+    /// behind it.
+    pub branch: Option<Branch>,
+}
+
+/// Where a run leaves the one of its seed: the moment since the world began, and the seed of all that comes
+/// behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    pub at: Duration,
+    pub seed: u64,
 }
 
 /// What the machines are like while nothing is done to them.
@@ -67,8 +79,7 @@ pub struct ClientPlan {
     pub workload: String,
     /// The member or proxy that it keeps to; none: whichever member answers.
     pub member: Option<String>,
-    /// It speaks JSON over HTTP/1, not gRPC.
-    pub json: bool,
+    pub speaks: Speaks,
     pub steps_max: u64,
 }
 
@@ -83,6 +94,7 @@ impl Plan {
             steps: Vec::new(),
             lasts: Duration::from_secs(10),
             survivable: true,
+            branch: None,
         }
     }
 }
@@ -102,7 +114,7 @@ impl ClientPlan {
     /// Endless, at whichever member answers.
     pub fn new(number: usize, workload: &str) -> Self {
         let workload = workload.to_owned();
-        Self { number, workload, member: None, json: false, steps_max: ENDLESS }
+        Self { number, workload, member: None, speaks: Speaks::Plain, steps_max: ENDLESS }
     }
 
     /// The host that it runs on.
@@ -116,6 +128,9 @@ impl fmt::Display for Plan {
         let yes = |yes| if yes { "yes" } else { "no" };
         let Self { seed, shape, weather, lasts, survivable, .. } = self;
         writeln!(f, "seed {seed}")?;
+        if let Some(Branch { at, seed }) = self.branch {
+            writeln!(f, "branch {} with {seed}", show_time(at))?;
+        }
         writeln!(f, "survivable {}", yes(*survivable))?;
         writeln!(f, "lasts {}", show_time(*lasts))?;
         writeln!(f, "members {}", shape.members)?;
@@ -127,6 +142,8 @@ impl fmt::Display for Plan {
         writeln!(f, "catchup-entries {}", shape.catchup_entries)?;
         writeln!(f, "wal-segment {}", show_size(shape.wal_segment_bytes))?;
         writeln!(f, "wal-apart {}", yes(shape.wal_apart))?;
+        let descriptors = shape.descriptors.map_or(NONE.to_owned(), |number| number.to_string());
+        writeln!(f, "descriptors {descriptors}")?;
         writeln!(f, "request-max {}", show_size(shape.request_bytes_max as u64))?;
         writeln!(f, "txn-ops-max {}", shape.txn_ops_max)?;
         writeln!(f, "quota {}", shape.quota_bytes.map_or(NONE.to_owned(), show_size))?;
@@ -165,7 +182,11 @@ impl fmt::Display for ClientPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let member = self.member.as_deref().unwrap_or("any");
         write!(f, "client {} {} at {member}", self.host(), self.workload)?;
-        write!(f, "{}", if self.json { " by json" } else { "" })?;
+        f.write_str(match self.speaks {
+            Speaks::Plain => "",
+            Speaks::Json => " by json",
+            Speaks::Gzip => " by gzip",
+        })?;
         if self.steps_max == ENDLESS { Ok(()) } else { write!(f, " steps {}", self.steps_max) }
     }
 }
@@ -194,6 +215,10 @@ impl Plan {
         let (shape, weather) = (&mut self.shape, &mut self.weather);
         match key {
             "seed" => self.seed = number(value)?,
+            "branch" => {
+                let (at, seed) = value.split_once(" with ").ok_or("branch TIME with SEED")?;
+                self.branch = Some(Branch { at: read_time(at)?, seed: number(seed)? });
+            }
             "survivable" => self.survivable = yes(value)?,
             "lasts" => self.lasts = read_time(value)?,
             "members" => shape.members = number(value)?,
@@ -205,6 +230,7 @@ impl Plan {
             "catchup-entries" => shape.catchup_entries = number(value)?,
             "wal-segment" => shape.wal_segment_bytes = read_size(value)?,
             "wal-apart" => shape.wal_apart = yes(value)?,
+            "descriptors" => shape.descriptors = unless_none(value, number)?,
             "request-max" => shape.request_bytes_max = read_size(value)? as usize,
             "txn-ops-max" => shape.txn_ops_max = number(value)?,
             "quota" => shape.quota_bytes = unless_none(value, read_size)?,
@@ -263,6 +289,17 @@ impl Plan {
         if !self.shape.wal_apart && self.steps.iter().any(forgets) {
             return Err("there is no flag to forget where wal-apart is not on".to_owned());
         }
+        let unknown = |step: &&Step| {
+            step.upon.as_ref().is_some_and(|upon| marks::known().all(|(name, _)| name != upon))
+        };
+        if let Some(step) = self.steps.iter().find(unknown) {
+            let names: Vec<_> = marks::known().map(|(name, _)| name).collect();
+            return Err(format!("{step}: no mark of that name: {}", names.join(" ")));
+        }
+        let there = |step: &Step| step.upon.is_none() && step.fault.is_there();
+        if self.steps.iter().any(there) {
+            return Err("there is where a mark was reached: at TIME upon MARK ..".to_owned());
+        }
         self.check_proxies()
     }
 
@@ -277,7 +314,7 @@ impl Plan {
             if proxy >= *count {
                 return Err(format!("{} is at p{proxy}, which there is not", client.host()));
             }
-            if client.json {
+            if client.speaks == Speaks::Json {
                 return Err("a proxy speaks no JSON".to_owned());
             }
             if !namespace.is_empty() && !workload::ANYWHERE.contains(&workload) {
@@ -323,7 +360,8 @@ fn read_client(text: &str, next: usize) -> Result<ClientPlan, String> {
         match word {
             "at" if value == "any" => client.member = None,
             "at" if !value.is_empty() => client.member = Some(value.to_owned()),
-            "by" if value == "json" => client.json = true,
+            "by" if value == "json" => client.speaks = Speaks::Json,
+            "by" if value == "gzip" => client.speaks = Speaks::Gzip,
             "steps" => client.steps_max = number(value)?,
             _ => return Err(format!("{word:?} is not a client's")),
         }

@@ -6,23 +6,26 @@
 //! A run never panics: a panic in it, the server's or the simulator's, is a violation, and the story
 //! up to there is kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate::env::Env;
-use quorate::plant;
+use quorate::{mark, plant};
 use tokio::sync::oneshot;
 
 use crate::check;
 use crate::cluster::Cluster;
+use crate::coverage::Uses;
 use crate::dice::Dice;
 use crate::facts::addresses::proxy_number;
 use crate::facts::evidence::Evidence;
+use crate::facts::history::{Call, Log, Operation};
+use crate::facts::marks::{self, Ledger};
 use crate::facts::story::{Story, What};
 use crate::facts::verdict::{Verdict, Violation};
 use crate::nemesis::Nemesis;
 use crate::nemesis::fault::Fault;
-use crate::plan::{ClientPlan, Plan};
+use crate::plan::{Branch, ClientPlan, Plan};
 use crate::workload::{self, Client, Stop, Surroundings, closing, drive, scribe};
 use crate::world::{self, World};
 use crate::{observe, offline};
@@ -57,6 +60,18 @@ pub fn play(plan: &Plan) -> Verdict {
 
 /// Plays a plan on servers with one planted fault.
 pub fn play_with(plan: &Plan, plant: Option<&str>) -> Verdict {
+    play_watched(plan, plant, None)
+}
+
+/// Plays a plan, and returns what its clients used of the protocol, too.
+pub fn play_covered(plan: &Plan) -> (Verdict, Uses) {
+    let uses = Arc::new(Mutex::new(Uses::default()));
+    let verdict = play_watched(plan, None, Some(Arc::clone(&uses)));
+    let uses = uses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (verdict, uses)
+}
+
+fn play_watched(plan: &Plan, plant: Option<&str>, uses: Option<Arc<Mutex<Uses>>>) -> Verdict {
     let (story, evidence) = (Story::default(), Evidence::default());
     let violations = Arc::new(Mutex::new(Vec::new()));
     let run = Run {
@@ -66,9 +81,22 @@ pub fn play_with(plan: &Plan, plant: Option<&str>) -> Verdict {
         violations: Arc::clone(&violations),
     };
     let plant = plant.map(str::to_owned);
+    let ledger = Ledger::default();
+    let (marks, branch) = (ledger.clone(), plan.branch.map(|Branch { at, seed }| (at, seed)));
     let ended = world::attempt(plan.seed, plan.lasts + OVERHEAD, move |world| async move {
         plant::set(plant.as_deref());
+        ledger.begin(world.here());
+        mark::listen(Some(Box::new(marks::reach)));
+        mark::listen_to_requests(uses.map(|uses| -> Box<mark::RequestListener> {
+            Box::new(move |path, role, message| {
+                uses.lock().unwrap_or_else(PoisonError::into_inner).add(path, role, message);
+            })
+        }));
+        world.branch_at(branch);
         run.perform(&world).await;
+        mark::listen(None);
+        mark::listen_to_requests(None);
+        ledger.end();
         (world.elapsed(), world.digest())
     });
     let mut violations = std::mem::take(&mut *violations.lock().expect("a list of violations"));
@@ -82,7 +110,8 @@ pub fn play_with(plan: &Plan, plant: Option<&str>) -> Verdict {
     let answered = record.operations.iter().filter(|operation| operation.answered()).count();
     let revision = record.log.keys().next_back().copied().unwrap_or(1);
     let (plan, seed) = (plan.to_string(), plan.seed);
-    Verdict { plan, seed, violations, story, answered, revision, simulated, digest }
+    let marks = marks.marks();
+    Verdict { plan, seed, violations, story, answered, revision, simulated, digest, marks }
 }
 
 /// What one run is made of.
@@ -274,7 +303,7 @@ impl Run {
             let channel = cluster.channel(&env, plan.member.as_deref());
             let surroundings = Surroundings { env, channel, cluster, evidence, story, stop };
             let client = Client::new(plan.number, workload.name(), dice, surroundings);
-            let client = client.speaking_json(plan.json);
+            let client = client.speaking(plan.speaks);
             workload.setup(&client).await;
             let _ = ready.send(());
             drive(workload, client, plan.steps_max).await;
@@ -376,7 +405,13 @@ impl Run {
         for workload in names.into_iter().filter_map(|name| workload::make(name)) {
             self.complain(workload.check(&self.evidence));
         }
-        self.complain(check::all(&self.evidence.record()));
+        let record = self.evidence.record();
+        record.operations.iter().filter(|it| it.unknown() && happened(it, &record.log)).for_each(
+            |_| {
+                marks::reach("unknown-outcome");
+            },
+        );
+        self.complain(check::all(&record));
     }
 
     /// Closes every member in good order, with all states at one place if nothing happens meanwhile;
@@ -389,6 +424,13 @@ impl Run {
             stage.cluster.stop(&host).await;
         }
     }
+}
+
+/// Whether a put has happened: no other call writes its value.
+fn happened(operation: &Operation, log: &Log) -> bool {
+    let Call::Put(put, _) = &operation.call else { return false };
+    let mut values = log.values().flatten().filter_map(|event| event.kv.as_ref());
+    values.any(|kv| kv.key == put.key && kv.value == put.value)
 }
 
 /// The doors of a host on which a process stands that does nothing by itself.

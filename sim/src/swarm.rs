@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::limits;
 
 use crate::dice::Dice;
-use crate::facts::shape::{FRESH_MAX, Flag, Proxies, Shape};
+use crate::facts::shape::{FRESH_MAX, Flag, Proxies, Shape, Speaks};
 use crate::nemesis::fault::{Fault, Place, Step, Target};
 use crate::plan::{ClientPlan, Clock, HOSTS_MAX, Plan, Weather};
 use crate::workload;
@@ -18,12 +18,11 @@ const CLIENTS: std::ops::RangeInclusive<u64> = 4..=9;
 const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
 /// Backups of one plan at most: each takes a server of its own.
 const BACKUPS_MAX: usize = 2;
-/// One kind of fault in a plan, in percent.
-const KIND_ON: u64 = 40;
 /// Plans whose cluster need not survive, in percent.
 const UNSURVIVABLE: u64 = 6;
-/// Clients that speak JSON, in percent.
+/// Clients that speak JSON, or compress, in percent.
 const JSON: u64 = 12;
+const GZIP: u64 = 8;
 /// Plans whose members keep their logs apart from their data, in percent.
 const WAL_APART: u64 = 15;
 /// Events that wait for a slow watch stream, with their weights: where there are few, watchers fall behind
@@ -49,13 +48,13 @@ pub fn draw(seed: u64) -> Plan {
     let lasts = Duration::from_secs(of("lasts").between(20..=40));
     let weather = weather(&mut of("weather"), shape.members);
     let mut clients = clients(&mut of("clients"), shape.members);
-    let mut json = of("json");
-    clients.iter_mut().for_each(|client| client.json = json.chance(JSON));
+    let mut speech = of("json");
+    clients.iter_mut().for_each(|client| client.speaks = speaks(&mut speech));
     if of("permissions").chance(PERMISSIONS) {
         for client in &mut clients {
             client.workload = workload::ALONE.to_owned();
             // Users come over gRPC, where they log in.
-            client.json = false;
+            client.speaks = Speaks::Plain;
         }
     } else if of("flood").chance(FLOODS) {
         clients.push(ClientPlan::new(clients.len(), workload::RARE));
@@ -69,6 +68,18 @@ pub fn draw(seed: u64) -> Plan {
         clients.iter_mut().for_each(|client| hide(&mut proxy, client));
         harm(&mut proxy, &mut steps, shape.members, lasts);
     }
+    let mut stranded = of("stranded");
+    if stranded.chance(STRANDED) && shape.members > 2 {
+        strand(&mut stranded, &mut shape, &mut clients, &mut steps, lasts);
+    }
+    let mut crowded = of("crowded");
+    if crowded.chance(CROWDED) && !alone {
+        shape.descriptors = Some(crowded.between(230..=330) as usize);
+        (0..crowded.between(1..=2)).for_each(|_| add(&mut clients, "idlers"));
+    }
+    if of("hostile").chance(HOSTILE) && !alone {
+        add(&mut clients, "hostile");
+    }
     let mut secure = of("secure");
     if secure.chance(TLS) {
         shape.tls = true;
@@ -77,7 +88,48 @@ pub fn draw(seed: u64) -> Plan {
             clients.push(ClientPlan::new(clients.len(), workload::SECURED));
         }
     }
-    Plan { seed, shape, weather, clients, steps, lasts, survivable }
+    Plan { seed, shape, weather, clients, steps, lasts, survivable, branch: None }
+}
+
+fn add(clients: &mut Vec<ClientPlan>, workload: &str) {
+    let number = clients.iter().map(|client| client.number + 1).max().unwrap_or(0);
+    clients.push(ClientPlan::new(number, workload));
+}
+
+/// One member loses the others several times, for longer than they keep the log, while clients stay at it:
+/// those that were there keep their watches, leases, locks and logins, and half of all clients are there.
+fn strand(
+    dice: &mut Dice,
+    shape: &mut Shape,
+    clients: &mut [ClientPlan],
+    steps: &mut Vec<Step>,
+    lasts: Duration,
+) {
+    shape.snapshot_count = *dice.pick(&[10, 20, 50]);
+    shape.catchup_entries = *dice.pick(&[1, 5, 20]);
+    let host = format!("m{}", dice.below(shape.members as u64));
+    for client in clients.iter_mut().filter(|client| client.member.as_deref() != Some("p0")) {
+        if dice.chance(50) {
+            client.member = Some(host.clone());
+        }
+    }
+    let mut at = ms(dice.between(500..=4_000));
+    while at + ms(500) < lasts {
+        let alone = vec![Target::Host(host.clone())];
+        let fault = Fault::Partition(vec![alone, vec![Target::Others]]);
+        let cut = ms(dice.between(1_000..=6_000));
+        steps.push(Step { at, upon: None, fault, lasts: Some(cut) });
+        at += cut + ms(dice.between(300..=3_000));
+    }
+    steps.sort_by_key(|step| step.at);
+}
+
+fn speaks(dice: &mut Dice) -> Speaks {
+    match dice.below(100) {
+        n if n < JSON => Speaks::Json,
+        n if n < JSON + GZIP => Speaks::Gzip,
+        _ => Speaks::Plain,
+    }
 }
 
 fn proxies(dice: &mut Dice) -> Proxies {
@@ -90,7 +142,7 @@ fn proxies(dice: &mut Dice) -> Proxies {
 fn hide(dice: &mut Dice, client: &mut ClientPlan) {
     if dice.chance(BEHIND) && client.workload != workload::RARE {
         client.member = Some("p0".to_owned());
-        client.json = false;
+        client.speaks = Speaks::Plain;
     }
 }
 
@@ -108,7 +160,7 @@ fn harm(dice: &mut Dice, steps: &mut Vec<Step>, members: usize, lasts: Duration)
         };
         let at = ms(dice.between(100..=lasts.as_millis() as u64));
         let lasts = (!fault.is_over_at_once()).then(|| ms(dice.between(100..=5_000)));
-        steps.push(Step { at, fault, lasts });
+        steps.push(Step { at, upon: None, fault, lasts });
     }
     steps.sort_by_key(|step| step.at);
 }
@@ -118,7 +170,8 @@ fn rotate(dice: &mut Dice, steps: &mut Vec<Step>, members: usize, lasts: Duratio
     for _ in 0..dice.below(4) {
         let member = Target::Host(format!("m{}", dice.below(members as u64)));
         let at = ms(dice.between(100..=lasts.as_millis() as u64));
-        steps.push(Step { at, fault: Fault::RotateCerts(vec![member]), lasts: None });
+        let fault = Fault::RotateCerts(vec![member]);
+        steps.push(Step { at, upon: None, fault, lasts: None });
     }
     steps.sort_by_key(|step| step.at);
 }
@@ -156,6 +209,7 @@ fn shape(dice: &mut Dice) -> Shape {
         snapshot_count: *dice.pick(&[20, 50, 100, 200, 500, 2_000]),
         catchup_entries: *dice.pick(&[5, 10, 50, 100, 500]),
         wal_apart: false,
+        descriptors: None,
         wal_segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10, 1 << 20]),
         request_bytes_max: *dice.pick(&[64 << 10, 256 << 10, 1 << 20, 3 << 19]),
         txn_ops_max: *dice.pick(&[32, 64, 128]),
@@ -238,38 +292,61 @@ struct Steps {
 /// Draws one fault; none where the cluster has no place for it.
 type Kind = fn(&mut Steps) -> Option<Fault>;
 
-const KINDS: &[Kind] = &[
-    Steps::partition,
-    Steps::partition,
-    Steps::one_way,
-    Steps::flaky,
-    Steps::slow_link,
-    Steps::loss,
-    Steps::reset,
-    Steps::kill,
-    Steps::kill,
-    Steps::power,
-    Steps::power_at,
-    Steps::power_at,
-    Steps::blackout,
-    Steps::pause,
-    Steps::clock,
-    Steps::slow_disk,
-    Steps::stall_log,
-    Steps::fail_sync,
-    Steps::full_disk,
-    Steps::rot,
-    Steps::replace,
-    Steps::come_and_go,
-    Steps::come_and_go,
-    Steps::move_leader,
-    Steps::compact,
-    Steps::defrag,
-    Steps::restart,
-    Steps::backup,
-    Steps::backup,
-    Steps::forget,
+/// The kinds of faults by what they are about: a plan has a family or has it not, so that each is missing
+/// from about half of them.
+const FAMILIES: &[&[Kind]] = &[
+    // Links.
+    &[
+        Steps::partition,
+        Steps::partition,
+        Steps::one_way,
+        Steps::flaky,
+        Steps::slow_link,
+        Steps::loss,
+        Steps::reset,
+    ],
+    // Processes.
+    &[Steps::kill, Steps::kill, Steps::pause, Steps::restart],
+    // Power.
+    &[Steps::power, Steps::power_at, Steps::power_at, Steps::blackout],
+    // Clocks.
+    &[Steps::clock, Steps::drift],
+    // Disks.
+    &[Steps::slow_disk, Steps::stall_log, Steps::fail_sync, Steps::full_disk, Steps::rot],
+    // Members that come and go.
+    &[Steps::replace, Steps::come_and_go, Steps::come_and_go, Steps::ask_promotions],
+    // Addresses.
+    &[Steps::update, Steps::swap],
+    // What an operator does.
+    &[Steps::move_leader, Steps::compact, Steps::defrag, Steps::backup],
+    // Starts.
+    &[Steps::forget],
 ];
+/// Families that a plan has, in percent, and kinds of one that it has.
+const FAMILY_ON: u64 = 50;
+const KIND_ON: u64 = 60;
+/// Of steps, those that wait for a mark, in percent of plans that have any such, and of their steps.
+const AIMED: u64 = 35;
+const AIMED_STEPS: u64 = 30;
+/// Marks at which a fault can be aimed: what happens there is not over in a moment.
+const AIMS: &[&str] = &[
+    "snapshot-arrives",
+    "snapshot-received",
+    "install-begins",
+    "install-with-watches",
+    "install-ends",
+    "member-updated",
+    "promotion-forwarded",
+    "keep-alive-forwarded",
+    "read-round-fails",
+];
+/// Plans in which one member is cut off from the others, not from clients, again and again, and catches up by
+/// snapshots under them, in percent.
+const STRANDED: u64 = 15;
+/// Plans with a bound on descriptors, and a client that uses them up, in percent; with a stranger at the peer
+/// port.
+const CROWDED: u64 = 8;
+const HOSTILE: u64 = 12;
 
 impl Steps {
     fn new(dice: Dice, shape: &Shape, clients: usize, lasts: Duration, survivable: bool) -> Self {
@@ -295,14 +372,20 @@ impl Steps {
         if self.dice.chance(4) {
             return Vec::new();
         }
-        let mut kinds: Vec<_> =
-            KINDS.iter().filter(|_| self.dice.chance(KIND_ON)).copied().collect();
+        let mut kinds = Vec::new();
+        for family in FAMILIES {
+            if self.dice.chance(FAMILY_ON) {
+                kinds.extend(family.iter().filter(|_| self.dice.chance(KIND_ON)));
+            }
+        }
         if kinds.is_empty() {
-            kinds.push(*self.dice.pick(KINDS));
+            let family = *self.dice.pick(FAMILIES);
+            kinds.push(*self.dice.pick(family));
         }
         if !self.survivable {
             kinds.push(Steps::rot);
         }
+        let aimed = self.dice.chance(AIMED);
         let pause = *self.dice.pick(&[700, 1_500, 3_000, 6_000]);
         let mut steps = Vec::new();
         let mut at = ms(self.dice.between(200..=pause));
@@ -310,11 +393,31 @@ impl Steps {
             let kind = *self.dice.pick(&kinds);
             if let Some(fault) = kind(&mut self) {
                 let lasts = self.duration(&fault);
-                steps.push(Step { at, fault, lasts });
+                steps.push(Step { at, upon: None, fault, lasts });
+            }
+            if aimed && self.dice.chance(AIMED_STEPS) {
+                let step = self.aimed(at);
+                steps.push(step);
             }
             at += ms(self.dice.between(pause / 4..=pause * 7 / 4));
         }
         steps
+    }
+
+    /// What befalls a member at the moment at which it reaches a mark.
+    fn aimed(&mut self, at: Duration) -> Step {
+        let there = || vec![Target::There];
+        let fault = match self.dice.below(7) {
+            0 | 1 => Fault::Kill(there()),
+            2 => Fault::Power(there(), None),
+            3 => Fault::Power(there(), Some(self.dice.between(1..=12))),
+            4 => Fault::Pause(there()),
+            5 => Fault::Partition(vec![there(), vec![Target::Others]]),
+            _ => Fault::Reset(there()),
+        };
+        let upon = Some((*self.dice.pick(AIMS)).to_owned());
+        let lasts = self.duration(&fault);
+        Step { at, upon, fault, lasts }
     }
 
     /// How long a fault lasts where it does: most are short, a few outlast an election or two.
@@ -442,6 +545,24 @@ impl Steps {
     fn clock(&mut self) -> Option<Fault> {
         let by = self.dice.between(1..=60_000) as i64 - 30_000;
         Some(Fault::Jump(self.victims(), by))
+    }
+
+    fn drift(&mut self) -> Option<Fault> {
+        let ppm = self.dice.between(0..=800) as i64 - 400;
+        Some(Fault::Drift(self.victims(), ppm))
+    }
+
+    fn update(&mut self) -> Option<Fault> {
+        Some(Fault::Update(self.member()))
+    }
+
+    fn ask_promotions(&mut self) -> Option<Fault> {
+        Some(Fault::AskPromotions)
+    }
+
+    fn swap(&mut self) -> Option<Fault> {
+        let mut members = self.members_shuffled();
+        Some(Fault::Swap(members.pop()?, members.pop()?))
     }
 
     fn slow_disk(&mut self) -> Option<Fault> {

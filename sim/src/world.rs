@@ -8,22 +8,24 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use madsim::rand::Rng;
 use madsim::rand::distributions::uniform::{SampleRange, SampleUniform};
+use madsim::rand::{Rng, RngCore};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use quorate::env::{Env, WorkPlaces};
 use tokio::sync::oneshot;
 
-use crate::dice::Dice;
+use crate::dice::{self, Dice};
 use crate::disk::SimDisk;
 use crate::facts::story::{Change, Story, What};
 use crate::net::socket::SimNet;
 use crate::net::wire::{Pump, Wire};
 use crate::off::Off;
-use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, sim_now};
+use crate::rt::{Machine, SimRuntime, SimSleep, Tasks, host_at_work, sim_now};
 
 /// Simulated time after which a run that has not ended is a failure.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
+/// Branches of one moment that differ in madsim's own numbers, too.
+const BRANCHES: u64 = 4_096;
 /// What the scenario and its futures may use; debug builds are generous with it.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -132,6 +134,8 @@ struct Host {
     engine: Option<rocksdb::Env>,
     process: Option<Running>,
     processes: u64,
+    /// Descriptors of a process.
+    descriptors: Option<usize>,
     /// Processes that were stopped and whose tasks may not all be dropped yet.
     stopped: Vec<Arc<Tasks>>,
     powered: bool,
@@ -181,6 +185,7 @@ impl World {
             engine: None,
             process: None,
             processes: 0,
+            descriptors: None,
             stopped: Vec::new(),
             powered: true,
         };
@@ -229,7 +234,8 @@ impl World {
                 node: node.clone(),
                 tasks: Arc::clone(&tasks),
             };
-            let net = SimNet { wire: Arc::clone(&self.0.wire), host: host.ip };
+            let (wire, descriptors) = (Arc::clone(&self.0.wire), host.descriptors);
+            let net = SimNet { wire, host: host.ip, descriptors };
             let disk = host.disk.open_process();
             host.process = Some(Running { number, node, tasks, paused: false });
             (Env { rt: Arc::new(rt), net: Arc::new(net), disk }, number)
@@ -434,6 +440,11 @@ impl World {
         self.with(host, |host| host.machine.set_worker_latency(latency));
     }
 
+    /// How many descriptors a process that is started on this host from now on may have.
+    pub fn set_descriptors(&self, host: &str, descriptors: Option<usize>) {
+        self.with(host, |host| host.descriptors = descriptors);
+    }
+
     /// From now on the host's monotonic clock runs `rate_ppm` millionths too fast (negative: too
     /// slow), and its wall clock is `wall_ms` ahead of the others' (negative: behind).
     pub fn set_clock(&self, host: &str, rate_ppm: i64, wall_ms: i64) {
@@ -475,6 +486,12 @@ impl World {
         let cuts: BTreeSet<_> =
             cuts.iter().map(|(from, to)| (self.ip(from), self.ip(to))).collect();
         self.0.wire.with(|state| state.set_cuts(cuts));
+    }
+
+    /// From now on exactly these pairs of names lead members to each other's addresses. Connections of hosts
+    /// for which that changes end.
+    pub fn set_swaps(&self, swaps: &BTreeSet<(String, String)>) {
+        self.0.wire.with(|state| state.set_swaps(swaps.clone()));
     }
 
     /// Undoes every partition.
@@ -537,6 +554,30 @@ impl World {
                 return false;
             }
             self.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// At `at`, all random numbers become those of `seed`; never, without a branch. The task is there in either
+    /// case, because tasks that are there change in which order others run.
+    pub(crate) fn branch_at(&self, branch: Option<(Duration, u64)>) {
+        let start = self.0.start;
+        drop(madsim::task::spawn(async move {
+            let Some((at, seed)) = branch else { return std::future::pending().await };
+            SimSleep::until(start + at).await;
+            dice::branch(seed);
+            // madsim's own generator cannot be seeded anew; it can be at another place.
+            for _ in 0..=seed % BRANCHES {
+                madsim::rand::thread_rng().next_u64();
+            }
+        }));
+    }
+
+    /// Where and when something happens that is reported now, for [`crate::facts::marks`].
+    pub(crate) fn here(&self) -> impl Fn() -> (Duration, Option<String>) + 'static {
+        let (world, start) = (Arc::downgrade(&self.0), self.0.start);
+        move || {
+            let named = |number| world.upgrade().and_then(|world| Self(world).host_name(number));
+            (sim_now() - start, host_at_work().and_then(named))
         }
     }
 

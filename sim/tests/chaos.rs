@@ -8,15 +8,14 @@ use std::time::Duration;
 use std::time::Instant;
 
 use sim::facts::verdict::Verdict;
-use sim::plan::Plan;
+use sim::plan::{Branch, Plan};
 use sim::play::play;
 use sim::swarm;
 
 /// Fewer answers than this and a run has shown nothing.
 const ANSWERS_MIN: usize = 50;
-/// Real time for them, and how many they are at most.
-const QUICK: Duration = Duration::from_secs(45);
-const QUICK_SEEDS_MAX: u64 = 12;
+/// Real time for seeds, unless `QUORATE_SEED_SECONDS` says otherwise.
+const QUICK_S: u64 = 45;
 
 fn examine(what: &str, verdict: &Verdict) {
     let violations: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
@@ -66,18 +65,42 @@ fn every_script_passes() {
     }
 }
 
-/// A few seeds; `QUORATE_SEED_BASE` says where others begin. `ci/test` takes it from the commit.
+/// As many seeds as there is time for; `QUORATE_SEED_BASE` says where they begin. `ci/test` takes it from the
+/// commit.
 #[test]
 fn a_quick_share_of_seeds_passes() {
     let base = std::env::var("QUORATE_SEED_BASE").unwrap_or_else(|_| "1000".to_owned());
     let base: u64 = base.parse().expect("QUORATE_SEED_BASE is a number");
     #[allow(clippy::disallowed_methods, reason = "tests are given real time")]
     let began = Instant::now();
-    for seed in base..base + QUICK_SEEDS_MAX {
+    let seconds = std::env::var("QUORATE_SEED_SECONDS").ok();
+    let seconds = seconds.map_or(QUICK_S, |text| text.parse().expect("a number of seconds"));
+    let (mut simulated, mut seeds) = (Duration::ZERO, 0);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let seed = base + seeds;
         let verdict = play(&swarm::draw(seed));
         examine(&format!("seed {seed}"), &verdict);
-        if began.elapsed() > QUICK {
-            return;
-        }
+        simulated += verdict.simulated;
+        seeds += 1;
     }
+    let hours = simulated.as_secs_f64() / 3600.0;
+    println!("{seeds} seeds from {base} on, {hours:.2} simulated hours");
+}
+
+/// A branch is its run up to the moment at which it leaves it, and another one behind it.
+#[test]
+fn a_branch_is_the_run_it_leaves_up_to_then() {
+    let at = Duration::from_secs(12);
+    let of = |seed| Plan { branch: Some(Branch { at, seed }), ..swarm::draw(3) };
+    let [plain, one, two] = [swarm::draw(3), of(1), of(2)].map(|plan| play(&plan));
+    let before = |verdict: &Verdict| {
+        let events = verdict.story.iter().filter(|event| event.at < at);
+        events.map(|event| format!("{event:?}")).collect::<Vec<_>>()
+    };
+    assert!(before(&plain).len() > 100, "there is something to compare");
+    assert_eq!(before(&plain), before(&one));
+    assert_eq!(before(&plain), before(&two));
+    let digests = [plain.digest, one.digest, two.digest];
+    assert!(digests[0] != digests[1] && digests[1] != digests[2], "{digests:x?}");
+    assert_eq!(play(&of(1)).digest, one.digest, "a branch is a run, too");
 }

@@ -57,6 +57,11 @@ at 14s kill p0 for 1s
 at 15s rotate-certs m0 leader
 at 16s forget wal-dir m0 m1
 at 16s forget data-dir leader
+at 17s swap m0 m1 for 3s
+at 17s update leader
+at 17s ask-promotions
+at 18s upon install-begins kill there for 1s
+at 18s upon snapshot-arrives power there at 3 for 1s
 ";
     let plan: Plan =
         format!("tls yes\nwal-apart yes\n{steps}").parse().expect("steps that make sense");
@@ -77,6 +82,8 @@ fn nonsense_is_refused_with_its_line() {
     assert!(refused("client stranger").contains("no certificates"));
     assert!(refused("at 5s rotate-certs m0").contains("no certificates"));
     assert!(refused("at 5s forget wal-dir m0").contains("no flag to forget"));
+    assert!(refused("at 5s upon something kill m0").contains("no mark of that name"));
+    assert!(refused("at 5s kill there").contains("where a mark was reached"));
     assert!(refused("proxies 4").contains("3 proxies at most"));
     assert!(refused("proxies 1\nclient register at p1").contains("which there is not"));
     assert!(refused("proxies 1\nclient register at p0 by json").contains("no JSON"));

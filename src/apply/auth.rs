@@ -6,6 +6,7 @@ use quorate_proto::etcdserverpb::{
     AuthUserListResponse, InternalAuthenticateRequest, RequestHeader,
 };
 
+use super::planted::{judged, judged_caller};
 use super::request::Login;
 use super::{Notice, Outcome, Reply, Request, StateMachine, plain, refuse};
 use crate::auth::Principal;
@@ -42,7 +43,9 @@ impl StateMachine {
             return Ok(Ok(()));
         }
         let attached = |lease| write.attached(lease);
-        match request {
+        let (request, caller) = (judged(request), judged_caller(auth, principal));
+        let principal = &*caller;
+        match &*request {
             Request::Put(put) => auth.may_put(principal, put, &attached),
             Request::Txn(txn) => auth.may_txn(principal, txn, &attached),
             Request::Range(range) => Ok(auth.may_read(principal, &range.key, &range.range_end)),

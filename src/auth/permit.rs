@@ -9,7 +9,6 @@ use quorate_proto::etcdserverpb::{
 use super::{Auth, Permitted, Principal, ROOT};
 use crate::error::{Fatal, Refused};
 use crate::mvcc::Outcome;
-use crate::plant;
 use crate::types::LeaseId;
 
 /// The keys attached to a lease; none when there is no such lease.
@@ -156,7 +155,6 @@ impl Auth {
             }
             Some(Op::RequestPut(put)) => self.may_put(principal, put, attached),
             Some(Op::RequestDeleteRange(delete)) => Ok(self.may_delete(principal, delete)),
-            Some(Op::RequestTxn(_)) if plant::NESTED_TXN_UNJUDGED.is_planted() => Ok(Ok(())),
             Some(Op::RequestTxn(txn)) => self.may_txn(principal, txn, attached),
             None => Ok(Ok(())),
         }
@@ -176,9 +174,7 @@ impl Auth {
             return Err(Refused::UserEmpty);
         }
         if principal.revision < self.revision {
-            // Planted fault: a proposal admitted under older permissions is not checked again.
-            let accepted = plant::OLD_AUTH_REVISION_ACCEPTED.is_planted();
-            return accepted.then_some(()).ok_or(Refused::AuthOldRevision);
+            return Err(Refused::AuthOldRevision);
         }
         let user = self.users.get(&principal.user).ok_or(Refused::PermissionDenied)?;
         if user.roles.iter().any(|role| role == ROOT) {
@@ -188,7 +184,6 @@ impl Auth {
         let granted = granted(permitted);
         let is = match range_end {
             [] => granted.contains(key),
-            [0] if plant::OPEN_RANGE_AS_ONE_KEY.is_planted() => granted.contains(key),
             [0] => granted.covers(key, None),
             end => granted.covers(key, Some(end)),
         };

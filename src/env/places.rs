@@ -17,6 +17,7 @@ use crate::limits::{
     ADDRESS_SHARE, CONNECTIONS_LEAVING_MAX, IDLE_LOOKED_AT, METADATA_ARRIVING_BYTES_MAX,
     STRANGER_STREAMS_MAX, STRANGER_STREAMS_MIN, STRANGERS_MAX,
 };
+use crate::mark;
 
 /// The places of one or more listeners; clones share them.
 #[derive(Clone)]
@@ -264,6 +265,7 @@ impl Slot {
     }
 
     fn give_way(&self) {
+        mark::CONNECTION_GIVES_WAY.reached();
         self.gives_way.store(true, Ordering::Relaxed);
         self.notify.notify_one();
     }

@@ -25,7 +25,7 @@ use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
 use super::status::{refusal, spell_message, status};
-use super::{caller, deadline, direct, unread};
+use super::{caller, deadline, direct, tapped, unread};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::Member;
@@ -133,7 +133,9 @@ where
         let watched = call
             .is_logged_by_gate()
             .then(|| (SlowCall::begin(&self.member, remote), request.uri().clone()));
-        let direct = call.direct().filter(|_| encoding == Encoding::Identity);
+        let direct = call
+            .direct()
+            .filter(|_| encoding == Encoding::Identity && !tapped::is_listened_to());
         let (kv, mut routes) = (Kv { member: self.member.clone() }, self.routes.clone());
         let is_bounded = unread::is_bounded(call.rpc());
         Box::pin(async move {
@@ -149,7 +151,8 @@ where
                         direct::call(&kv, method, request, routes).await
                     }
                     (Ok(()), None) => {
-                        let answer = routes.call(encoding.plain(request, limit, received)).await;
+                        let request = encoding.plain(request, limit, received);
+                        let answer = routes.call(tapped::tap(member, request)).await;
                         answer.unwrap_or_else(|never| match never {})
                     }
                 };

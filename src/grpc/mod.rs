@@ -6,8 +6,8 @@
 //! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
 //! `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large responses),
 //! `served` (streams of responses), `caller` (credentials), [`slow`] (logging of slow calls), [`spans`]
-//! (tracing) and [`unread`] (clients that read nothing). Other services are answered with `Unimplemented`,
-//! as any unknown path.
+//! (tracing), [`unread`] (clients that read nothing) and `tapped` (for the simulator). Other services are
+//! answered with `Unimplemented`, as any unknown path.
 //!
 //! [`Member`]: crate::member::Member
 
@@ -32,6 +32,7 @@ mod served;
 pub mod slow;
 pub mod spans;
 pub mod status;
+mod tapped;
 pub mod unread;
 pub mod watch;
 

@@ -11,6 +11,7 @@ use super::overlaps::refuse_doubles;
 use super::range::{has_filters, natural_order};
 use crate::error::Refused;
 use crate::limits::{TXN_INLINE_OPS, TXN_NESTED_MAX};
+use crate::mark;
 
 pub fn check_range(request: &RangeRequest) -> Result<(), Refused> {
     if request.key.is_empty() {
@@ -94,7 +95,10 @@ fn check_op(op: &RequestOp, ops_max: usize, depth_max: usize) -> Result<(), Refu
         Some(Request::RequestPut(put)) => check_put(put),
         Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete),
         Some(Request::RequestTxn(txn)) => {
-            let depth_max = depth_max.checked_sub(1).ok_or(Refused::TooManyOps)?;
+            let depth_max = depth_max.checked_sub(1).ok_or_else(|| {
+                mark::TXN_TOO_DEEP.reached();
+                Refused::TooManyOps
+            })?;
             check_ops(txn, ops_max, depth_max)
         }
         None => Err(Refused::KeyNotFound),

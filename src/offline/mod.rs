@@ -160,7 +160,7 @@ fn bring(context: &Context, command: &str) -> Result<(), Exit> {
     let path = |name| Some(arguments.text(name)).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let (Some(from), Some(to), []) = (path("from"), path("to"), &context.arguments.words()[..])
     else {
-        return Err(Exit::arguments(&format!("{command} needs --from and --to, and nothing else")));
+        return Err(Exit::arguments(format!("{command} needs --from and --to, and nothing else")));
     };
     let (wal_dir, disk) = (path("wal-dir"), &context.env.disk);
     let moved = match command {

@@ -32,6 +32,8 @@ use crate::env::hyper::Timer;
 use crate::env::places::{self, Places};
 use crate::env::{BoxConn, Listener};
 use crate::limits::{self, PEER_MESSAGE_BYTES_MAX};
+use crate::mark;
+use crate::plant;
 use crate::tls::Acceptor;
 use crate::types::{Index, MemberId};
 
@@ -194,6 +196,7 @@ impl Transport {
             return error(StatusCode::NOT_FOUND, "error sender not found");
         };
         if let Err(mismatch) = self.context().identity.check_to(headers) {
+            mark::STREAM_FOR_ANOTHER.reached();
             return error(StatusCode::PRECONDITION_FAILED, &mismatch.to_string());
         }
         match link.attach(kind) {
@@ -281,6 +284,7 @@ impl Transport {
         let stats = self.link(from).map(|link| link.stats.clone()).unwrap_or_default();
         let _receiving = stats.snapshots_receiving.hold();
         let began = env.now();
+        mark::SNAPSHOT_ARRIVES.reached();
         info!(%from, %index, "receiving a database snapshot");
         let saved = snapshot_in::save(self, &metadata, body, arrived).await;
         let bytes = saved.map_err(|failed| {
@@ -293,6 +297,7 @@ impl Transport {
         stats.received_bytes.add(bytes);
         stats.snapshots_received.add(1);
         stats.snapshot_receive.observe(SNAPSHOT_FIRST, took);
+        mark::SNAPSHOT_RECEIVED.reached();
         self.local().step(message);
         Ok(())
     }
@@ -307,7 +312,9 @@ impl Transport {
         match trust {
             Trust::Member | Trust::Word => self.add_remote(from, identity::sender_urls(headers)),
             Trust::Removed => return Err(removed()),
+            Trust::Stranger if plant::STRANGER_PROPOSES.is_planted() => {}
             Trust::Stranger => {
+                mark::STRANGER_REFUSED.reached();
                 self.note_refusal(headers, "of a server that is no member of this cluster");
                 return Err(unknown());
             }
@@ -328,7 +335,10 @@ impl Transport {
             // That of its sender was looked at before: this one relays, and is no removed member itself.
             Some(refusal(StatusCode::SERVICE_UNAVAILABLE, "from removed member"))
         } else if message.to != self.context().identity.id.0 {
+            mark::MESSAGE_FOR_ANOTHER.reached();
             Some(mismatch())
+        } else if is_proposal(message) && plant::STRANGER_PROPOSES.is_planted() {
+            None
         } else if (from != sender && !passed_on) || (is_proposal(message) && trust != Trust::Member)
         {
             Some(unknown())

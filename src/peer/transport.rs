@@ -23,6 +23,7 @@ use super::vouch::Vouch;
 use crate::env::{Env, Listener};
 use crate::latest;
 use crate::limits::{PEER_IO_TIMEOUT, PEER_REMOTES_MAX, PEER_SNAPSHOTS_IN};
+use crate::mark;
 use crate::tls::{self, Acceptor};
 use crate::types::{Index, MemberId};
 
@@ -136,7 +137,10 @@ impl Transport {
         drop(self.env().spawn("snapshot-discard", async move {
             let removed = env.blocking("snapshot-discard", move || disk.remove(&path)).await;
             match removed {
-                Ok(()) => info!(%index, "removed a received database snapshot that is passed"),
+                Ok(()) => {
+                    mark::SNAPSHOT_DISCARDED.reached();
+                    info!(%index, "removed a received database snapshot that is passed");
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => warn!(%index, %error, "cannot remove a received database snapshot"),
             }

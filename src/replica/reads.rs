@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::core::ReadState;
 use crate::error::{Error, Unavailable};
 use crate::limits;
+use crate::mark;
 use crate::plant;
 use crate::types::Index;
 
@@ -74,6 +75,7 @@ impl Reads {
                 return Some(round.context.clone());
             }
             self.failed += 1;
+            mark::READ_ROUND_FAILS.reached();
             self.finish(Err(Unavailable::LeaderChanged.into()));
         }
         self.waiting.retain(|reader| !reader.is_closed());
@@ -104,6 +106,7 @@ impl Reads {
         let round = self.round.as_mut()?;
         round.readers.retain(|reader| !reader.is_closed());
         if round.readers.is_empty() && !plant::GIVEN_UP_ROUND_TAKES_READERS.is_planted() {
+            mark::READ_ROUND_ABANDONED.reached();
             self.round = None;
             return None;
         }

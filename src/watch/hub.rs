@@ -23,6 +23,7 @@ use super::{Bounds, Publication};
 use crate::env::Env;
 use crate::latest;
 use crate::limits;
+use crate::mark;
 use crate::plant;
 use crate::types::Revision;
 
@@ -185,7 +186,7 @@ impl Hub {
                 }
             }
             Applied::Passed(revision, first, last) => self.pass(revision, &first, &last),
-            Applied::Restored(current) => self.jump(current),
+            Applied::Restored(current) => self.restored(current),
         }
     }
 
@@ -264,6 +265,7 @@ impl Hub {
             return;
         }
         tracing::debug!(session = id.0, %from, "watch stream fell behind");
+        mark::WATCH_LAGS.reached();
         self.counters.lags.add(1);
         self.counters.hub_watchers.sub(watchers.len());
         let _ = outlet.sender.send(ToSession::Lagging { from });
@@ -286,6 +288,15 @@ impl Hub {
         }
         self.ring.clear();
         self.reached.send_replace(revision);
+    }
+
+    /// The store was replaced by one whose newest revision is `current`.
+    fn restored(&mut self, current: Revision) {
+        if plant::INSTALL_MOVES_WATCHES_ON.is_planted() {
+            self.ring.clear();
+            self.reached.send_replace(current);
+        }
+        self.jump(current);
     }
 
     /// The store went to `current` without publications: every session must read history.

@@ -6,9 +6,12 @@
 //! * A revoke that deleted keys has made a revision, and answers with it.
 //! * A grant is answered at a revision before all that hangs on the lease.
 //! * A renewal was received at a revision before the end of the lease: etcd fills the header first.
+//! * All are of one cluster; where no member crashes, the terms of one member's answers do not go back.
 //! * None is older than what had been answered before it, or newer than what was written after it.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_proto::etcdserverpb::ResponseHeader;
 
 use super::bounded;
 use super::order::Order;
@@ -25,7 +28,60 @@ pub fn check(record: &Record) -> Vec<Violation> {
     let (space, _) = Space::replay(&record.log);
     let leases = leases(record, &space);
     let checker = Checker { record, space: &space, order: Order::new(record), leases };
-    bounded(record.operations.iter().filter_map(|operation| checker.fault(operation)).collect())
+    let revisions = record.operations.iter().filter_map(|operation| checker.fault(operation));
+    bounded(revisions.chain(clusters(record)).chain(terms(record)).collect())
+}
+
+/// Answers of members themselves.
+fn answers(record: &Record) -> impl Iterator<Item = (&Operation, ResponseHeader)> {
+    let own = record.operations.iter().filter(|operation| operation.proxy.is_none());
+    own.filter_map(|operation| Some((operation, operation.header()?)))
+}
+
+fn clusters(record: &Record) -> Option<Violation> {
+    let (_, first) = answers(record).next()?;
+    let (operation, header) =
+        answers(record).find(|(_, header)| header.cluster_id != first.cluster_id)?;
+    let text = format!(
+        "{operation}: answered by cluster {:x}, others by {:x}",
+        header.cluster_id, first.cluster_id
+    );
+    Some(
+        Violation::new("headers", "all answers are of one cluster", text)
+            .proved_by(operation.proof()),
+    )
+}
+
+/// What a member knows of terms is lost with its power.
+fn terms(record: &Record) -> Vec<Violation> {
+    if !record.calm {
+        return Vec::new();
+    }
+    let mut members: BTreeMap<u64, Vec<(&Operation, u64)>> = BTreeMap::new();
+    for (operation, header) in answers(record) {
+        members.entry(header.member_id).or_default().push((operation, header.raft_term));
+    }
+    members.into_values().flat_map(|answers| backwards(&answers)).collect()
+}
+
+/// Answers with an older term than one that had come before they were asked for.
+fn backwards(answers: &[(&Operation, u64)]) -> Vec<Violation> {
+    let mut ends: Vec<_> =
+        answers.iter().map(|(operation, term)| (operation.ended, *term)).collect();
+    ends.sort_unstable();
+    let mut newest = 0;
+    for (_, term) in &mut ends {
+        newest = newest.max(*term);
+        *term = newest;
+    }
+    let late = answers.iter().filter_map(|(operation, term)| {
+        let before = ends.partition_point(|(ended, _)| *ended < operation.began);
+        let known = ends[..before].last()?.1;
+        let text = format!("{operation}: answered in term {term}, its member knew of {known}");
+        let violation = Violation::new("headers", "terms of a member go forward", text);
+        (*term < known).then(|| violation.proved_by(operation.proof()))
+    });
+    late.collect()
 }
 
 /// The life of a lease, as the log has it.
@@ -204,6 +260,28 @@ mod tests {
         assert!(said(&[grant(2), renew(5)]).contains("renewed at 5, the keys went at 5"));
         // Of a number that was granted twice it is not known which lease has ended.
         assert_eq!(said(&[grant(2), grant(2), revoke(4)]), "");
+    }
+
+    fn of_member(term: u64, cluster: u64) -> Call {
+        let header =
+            ResponseHeader { cluster_id: cluster, member_id: 1, revision: 2, raft_term: term };
+        let answer =
+            LeaseGrantResponse { id: 99, ttl: 5, header: Some(header), ..Default::default() };
+        Call::Grant(LeaseGrantRequest { id: 99, ttl: 5 }, Ok(answer))
+    }
+
+    #[test]
+    fn terms_and_clusters_of_others_are_violations() {
+        let said = |calm, first: Call, second: Call| {
+            let mut fixture = history().call(2, 3, first).call(4, 5, second);
+            fixture.record.calm = calm;
+            fixture.record.operations.retain(|it| matches!(it.call, Call::Grant(..)));
+            texts(&check(&fixture.record))
+        };
+        assert!(!said(true, of_member(2, 7), of_member(3, 7)).contains("term"));
+        assert!(said(true, of_member(3, 7), of_member(2, 7)).contains("its member knew of 3"));
+        assert!(!said(false, of_member(3, 7), of_member(2, 7)).contains("knew of"));
+        assert!(said(true, of_member(3, 7), of_member(3, 8)).contains("answered by cluster 8"));
     }
 
     #[test]

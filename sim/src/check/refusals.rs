@@ -17,6 +17,8 @@ use crate::facts::evidence::Record;
 use crate::facts::history::{Call, Operation};
 use crate::facts::verdict::Violation;
 
+/// Txns around a txn at most: the log cannot hold what nests deeper.
+const NESTED_MAX: usize = 48;
 const EMPTY_KEY: &str = "etcdserver: key is not provided";
 const VALUE_PROVIDED: &str = "etcdserver: value is provided";
 const LEASE_PROVIDED: &str = "etcdserver: lease is provided";
@@ -64,7 +66,7 @@ fn refusal(call: &Call, ops_max: usize) -> Option<&'static str> {
                 let twice = [&request.success, &request.failure].map(|ops| repeats(ops).is_none());
                 twice.contains(&true).then_some(DUPLICATE_KEY)
             };
-            txn(request, ops_max).or_else(repeats)
+            txn(request, ops_max, 0).or_else(repeats)
         }
         _ => None,
     }
@@ -95,7 +97,11 @@ fn delete(request: &DeleteRangeRequest) -> Option<&'static str> {
     request.key.is_empty().then_some(EMPTY_KEY)
 }
 
-fn txn(request: &TxnRequest, ops_max: usize) -> Option<&'static str> {
+/// `depth` txns are around it; etcd has no bound of its own for them, its log and ours have.
+fn txn(request: &TxnRequest, ops_max: usize, depth: usize) -> Option<&'static str> {
+    if depth > NESTED_MAX {
+        return Some(TOO_MANY_OPS);
+    }
     let widest = request.compare.len().max(request.success.len()).max(request.failure.len());
     if widest > ops_max {
         return Some(TOO_MANY_OPS);
@@ -108,7 +114,7 @@ fn txn(request: &TxnRequest, ops_max: usize) -> Option<&'static str> {
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete(request),
-        Some(Request::RequestTxn(request)) => txn(request, ops_max - widest),
+        Some(Request::RequestTxn(request)) => txn(request, ops_max - widest, depth + 1),
         None => None,
     })
 }

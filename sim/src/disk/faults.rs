@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use madsim::rand::Rng;
 
-use super::tree::{Contents, Side, Tree};
+use super::tree::{Contents, Order, Side, Tree};
 use crate::dice::Dice;
 use crate::facts::seen::Harm;
 
@@ -37,6 +37,8 @@ pub(super) struct Platter {
     pub(super) locks: std::collections::BTreeSet<Vec<String>>,
     operations: u64,
     armed: Option<Armed>,
+    /// Before the last power cut, if that took anything.
+    before_cut: Option<Tree>,
     pub(super) harm: Harm,
 }
 
@@ -52,6 +54,8 @@ pub(super) enum Verdict {
     Last(Box<dyn FnOnce() + Send>),
 }
 
+/// Single sectors that are left out, one at a time.
+const SECTORS_LEFT_OUT: usize = 6;
 /// What fits on a disk that nothing is done to.
 const BYTES: u64 = 1 << 40;
 
@@ -67,6 +71,7 @@ impl SimDisk {
             locks: Default::default(),
             operations: 0,
             armed: None,
+            before_cut: None,
             harm: Harm::default(),
         })))
     }
@@ -81,8 +86,25 @@ impl SimDisk {
         let mut platter = self.lock();
         platter.end_process();
         platter.armed = None;
-        let Platter { tree, dice, .. } = &mut *platter;
-        tree.power_cut(dice);
+        let Platter { tree, dice, before_cut, .. } = &mut *platter;
+        *before_cut = tree.has_unsynced().then(|| tree.clone());
+        tree.power_cut(Order::Any, dice);
+    }
+
+    /// Disks as the last power cut might have left this one instead, each with which of the unsynced changes it
+    /// has; none when there were no such changes. The next call returns none.
+    pub(crate) fn other_cuts(&self) -> Vec<(Order, SimDisk)> {
+        let Some(before) = self.lock().before_cut.take() else { return Vec::new() };
+        let fixed = [Order::None, Order::All, Order::FoldersOnly, Order::FilesOnly];
+        let orders = fixed.into_iter().chain((0..SECTORS_LEFT_OUT).map(Order::Without));
+        let cut = |order| {
+            let other = Self::new(Dice::new(0));
+            let mut tree = before.clone();
+            tree.power_cut(order, &mut other.lock().dice);
+            other.lock().tree = tree;
+            (order, other)
+        };
+        orders.map(cut).collect()
     }
 
     /// The power goes during the `n`-th operation from now (1 is the next), which fails, as does

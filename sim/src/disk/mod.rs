@@ -8,6 +8,8 @@
 //! * A killed process loses nothing: the kernel keeps what was written.
 //! * A power cut keeps each 512-byte sector of each write that was not synced with probability 1/2,
 //!   independently, so writes tear and reorder; of the journal it keeps a prefix of random length.
+//! * What else the cut might have left, and what would be legal as well, can be had as other disks
+//!   (Pillai et al.: All File Systems Are Not Created Equal, 2014).
 //! * `sync_dir` brings down what concerns that folder only (and what that depends on), not the whole
 //!   journal: a folder that is not synced may lose its changes.
 //! * A failed `sync_data` forgets the writes it was to bring down, as Linux does: a second one that
@@ -23,4 +25,4 @@ mod sparse;
 mod tree;
 
 pub use faults::{DiskFaults, SimDisk};
-pub use tree::{Contents, Side};
+pub use tree::{Contents, Order, Side};

@@ -27,6 +27,21 @@ pub enum Side {
     Durable,
 }
 
+/// Which of the unsynced changes a power cut leaves. All are legal, as nothing was promised of any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As the dice fall, sector by sector.
+    Any,
+    None,
+    All,
+    /// The changes of folders, none of what was written to files: names of files without their contents.
+    FoldersOnly,
+    /// What was written to files, no change of folders.
+    FilesOnly,
+    /// All but one sector of each file: the n-th that was written.
+    Without(usize),
+}
+
 /// A file, read from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
@@ -36,12 +51,13 @@ pub struct Contents {
     pub bytes: Vec<u8>,
 }
 
+#[derive(Clone)]
 pub(super) enum Node {
     File(FileNode),
     Folder(FolderNode),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct FileNode {
     view: Sparse,
     durable: Sparse,
@@ -50,18 +66,20 @@ pub(super) struct FileNode {
     pub(super) handles: usize,
 }
 
+#[derive(Clone)]
 enum Pending {
     Write { offset: u64, bytes: Vec<u8> },
     SetLen(u64),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct FolderNode {
     view: BTreeMap<String, Ino>,
     durable: BTreeMap<String, Ino>,
 }
 
 /// A change of folders that no `sync_dir` has brought down yet.
+#[derive(Clone)]
 enum Change {
     Link { folder: Ino, name: String, node: Ino },
     Unlink { folder: Ino, name: String },
@@ -77,6 +95,7 @@ impl Change {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Tree {
     nodes: BTreeMap<Ino, Node>,
     journal: Vec<Change>,
@@ -208,8 +227,12 @@ impl Tree {
     }
 
     /// What is left when the power has gone.
-    pub(super) fn power_cut(&mut self, dice: &mut Dice) {
-        let survive = dice.gen_range(0..=self.journal.len());
+    pub(super) fn power_cut(&mut self, order: Order, dice: &mut Dice) {
+        let survive = match order {
+            Order::Any => dice.gen_range(0..=self.journal.len()),
+            Order::None | Order::FilesOnly => 0,
+            Order::All | Order::FoldersOnly | Order::Without(_) => self.journal.len(),
+        };
         let mut journal = std::mem::take(&mut self.journal);
         journal.truncate(survive);
         for change in journal {
@@ -217,12 +240,18 @@ impl Tree {
         }
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(file) => file.power_cut(dice),
+                Node::File(file) => file.power_cut(order, dice),
                 Node::Folder(folder) => folder.view.clone_from(&folder.durable),
             }
         }
         self.close_all();
         self.forget_unreachable();
+    }
+
+    /// Whether a power cut would take anything.
+    pub(super) fn has_unsynced(&self) -> bool {
+        let pending = |node: &Node| matches!(node, Node::File(file) if !file.pending.is_empty());
+        !self.journal.is_empty() || self.nodes.values().any(pending)
     }
 
     /// The process that had them open is gone.
@@ -410,10 +439,15 @@ impl FileNode {
 
     /// Each sector is as it was after some of the writes to it: one that was brought down holds all that
     /// was written to it before.
-    fn power_cut(&mut self, dice: &mut Dice) {
+    fn power_cut(&mut self, order: Order, dice: &mut Dice) {
         let mut left = self.writes_by_sector();
-        for writes in left.values_mut() {
-            *writes = dice.gen_range(0..=*writes);
+        for (at, writes) in left.values_mut().enumerate() {
+            *writes = match order {
+                Order::Any => dice.gen_range(0..=*writes),
+                Order::None | Order::FoldersOnly => 0,
+                Order::Without(sector) if sector == at => 0,
+                Order::All | Order::FilesOnly | Order::Without(_) => *writes,
+            };
         }
         for pending in self.pending.drain(..) {
             match pending {
@@ -427,7 +461,12 @@ impl FileNode {
                     }
                 }
                 Pending::SetLen(len) => {
-                    if dice.gen_bool(0.5) {
+                    let kept = match order {
+                        Order::Any => dice.gen_bool(0.5),
+                        Order::None | Order::FoldersOnly => false,
+                        Order::All | Order::FilesOnly | Order::Without(_) => true,
+                    };
+                    if kept {
                         self.durable.set_len(len);
                     }
                 }

@@ -3,11 +3,12 @@
 //!
 //! Reading order: [`shape`] and [`addresses`] (the cluster), [`request`] and [`history`] (what clients
 //! called and what was answered), [`seen`] (what observers saw of members), [`evidence`] (all of it
-//! together), [`story`] (the same for people), [`verdict`] (violations and the end of a run).
+//! together), [`marks`] (states that ought to be reached), [`story`] (the same for people), [`verdict`] (violations and the end of a run).
 
 pub mod addresses;
 pub mod evidence;
 pub mod history;
+pub mod marks;
 pub mod request;
 pub mod seen;
 pub mod shape;

@@ -23,6 +23,8 @@ pub struct Seen {
     pub stores: Vec<DiskStore>,
     /// Spans, in the order in which the collector received them, and when; some twice.
     pub spans: Vec<(Instant, Span)>,
+    /// Members that were given other peer URLs, in the order of the calls.
+    pub updates: Vec<Update>,
     /// What was done to disks, by host.
     pub harm: BTreeMap<String, Harm>,
 }
@@ -98,6 +100,15 @@ pub struct Line {
     pub term: u64,
     /// Of type and data.
     pub digest: u64,
+}
+
+/// A call that gave a member other peer URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub id: u64,
+    pub urls: Vec<String>,
+    /// Whether it is known to have been done.
+    pub sure: bool,
 }
 
 /// What was done to a disk that a sound one does not do.

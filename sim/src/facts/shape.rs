@@ -38,6 +38,8 @@ pub struct Shape {
     pub wal_segment_bytes: u64,
     /// Whether the log lies outside of the data directory.
     pub wal_apart: bool,
+    /// Open files and sockets of each member at most; none for more than it will ever have.
+    pub descriptors: Option<usize>,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
     /// Live bytes; none for more than any run writes.
@@ -75,6 +77,7 @@ impl Shape {
             catchup_entries: 100,
             wal_segment_bytes: 64 << 10,
             wal_apart: false,
+            descriptors: None,
             request_bytes_max: defaults.request_bytes_max,
             txn_ops_max: defaults.txn_ops_max,
             quota_bytes: None,
@@ -101,6 +104,18 @@ pub struct Proxies {
     pub sync: Option<Duration>,
     /// The prefix of all keys behind them; empty for none.
     pub namespace: String,
+}
+
+/// How a client writes its calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// gRPC.
+    #[default]
+    Plain,
+    /// JSON over HTTP/1.
+    Json,
+    /// gRPC with compressed messages.
+    Gzip,
 }
 
 /// A flag that is missing from the command that starts a member.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::facts::marks::Marks;
 use crate::facts::story::Event;
 
 /// Something that happened and must not, or did not and must.
@@ -48,6 +49,9 @@ pub struct Verdict {
     pub simulated: Duration,
     /// Of everything that crossed the wire; equal digests are equal runs.
     pub digest: u64,
+    /// Marked states that were reached.
+    #[serde(skip)]
+    pub marks: Marks,
 }
 
 impl Violation {

@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
 use crate::facts::evidence::Evidence;
+use crate::facts::marks;
 use crate::facts::story::{Story, What};
 use crate::offline;
 use crate::plan::{Plan, Weather};
@@ -82,7 +83,15 @@ impl Nemesis {
 
     async fn step(&self, number: usize, step: &Step) {
         self.env.sleep(step.at).await;
-        let hosts = self.hosts_of(&step.fault).await;
+        let there = match &step.upon {
+            None => None,
+            Some(mark) => marks::next(mark).await,
+        };
+        if step.fault.is_there() && there.is_none() {
+            return;
+        }
+        marks::reach(&format!("step {}", step.fault.name()));
+        let hosts = self.hosts_of(&step.fault, there).await;
         let named = hosts.iter().flatten().cloned().collect::<BTreeSet<_>>();
         let (label, named) = (step.to_string(), named.into_iter().collect());
         self.tell(What::FaultBegan { step: number, label, hosts: named });
@@ -166,6 +175,17 @@ impl Nemesis {
             }
             Fault::Forget(_, flag) => self.start_oddly(number, hosts, *flag).await,
             Fault::Backup(_) => self.backup(number, hosts).await,
+            Fault::Swap(..) => {
+                if let [one, other] = groups
+                    && let ([one], [other]) = (&one[..], &other[..])
+                    && one != other
+                {
+                    let swaps = [(one.clone(), other.clone())].into();
+                    self.hold(number, Force { swaps, ..Force::default() });
+                }
+            }
+            Fault::Update(_) => self.update(hosts).await,
+            Fault::AskPromotions => self.ask_promotions().await,
             Fault::Add(..) | Fault::Promote(_) | Fault::Remove(_) | Fault::Replace(..) => {
                 self.change(&step.fault).await;
             }
@@ -200,6 +220,7 @@ impl Nemesis {
         let world = self.cluster.world();
         let before = self.in_force.borrow();
         world.set_cuts(&force.cuts);
+        world.set_swaps(&force.swaps);
         world.set_delays(&force.delays);
         world.set_loss((self.weather.loss + force.loss).min(0.9));
         force.paused.difference(&before.paused).for_each(|host| world.pause(host));
@@ -352,9 +373,17 @@ fn one_way(groups: &[Vec<String>]) -> Force {
     force
 }
 
+/// Which hosts roles stand for, as a step begins.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    leader: &'a str,
+    /// Where its mark was reached.
+    there: Option<&'a str>,
+}
+
 /// The hosts that a step is for.
 impl Nemesis {
-    async fn hosts_of(&self, fault: &Fault) -> Vec<Vec<String>> {
+    async fn hosts_of(&self, fault: &Fault, there: Option<String>) -> Vec<Vec<String>> {
         let groups: Vec<&[Target]> = match fault {
             Fault::Partition(groups) | Fault::Flaky(groups, _) => {
                 groups.iter().map(Vec::as_slice).collect()
@@ -374,10 +403,14 @@ impl Nemesis {
             | Fault::Defrag(hosts)
             | Fault::Forget(hosts, _)
             | Fault::RotateCerts(hosts) => vec![hosts],
-            Fault::Rot(host, _) | Fault::MoveLeader(host) | Fault::Backup(host) => {
-                vec![std::slice::from_ref(host)]
+            Fault::Rot(host, _)
+            | Fault::MoveLeader(host)
+            | Fault::Update(host)
+            | Fault::Backup(host) => vec![std::slice::from_ref(host)],
+            Fault::Swap(one, other) => vec![std::slice::from_ref(one), std::slice::from_ref(other)],
+            Fault::Loss(_) | Fault::Compact | Fault::AskPromotions | Fault::Restart(_) => {
+                Vec::new()
             }
-            Fault::Loss(_) | Fault::Compact | Fault::Restart(_) => Vec::new(),
             Fault::Add(host, _) | Fault::Promote(host) | Fault::Remove(host) => {
                 return vec![vec![host.clone()]];
             }
@@ -387,31 +420,33 @@ impl Nemesis {
             true => self.cluster.leader(&self.env).await,
             false => None,
         };
-        self.resolve(&groups, leader.as_deref().unwrap_or("m0"))
+        let leader = leader.as_deref().unwrap_or("m0");
+        self.resolve(&groups, Places { leader, there: there.as_deref() })
     }
 
-    fn resolve(&self, groups: &[&[Target]], leader: &str) -> Vec<Vec<String>> {
+    fn resolve(&self, groups: &[&[Target]], places: Places<'_>) -> Vec<Vec<String>> {
         let members = self.cluster.names();
         let named: Vec<String> = groups
             .iter()
             .flat_map(|group| group.iter())
-            .filter_map(|target| self.one(target, leader))
+            .filter_map(|target| self.one(target, places))
             .collect();
         let hosts = |target: &Target| match target {
             Target::All => members.clone(),
             Target::Others => {
                 members.iter().filter(|host| !named.contains(host)).cloned().collect()
             }
-            one => self.one(one, leader).into_iter().collect(),
+            one => self.one(one, places).into_iter().collect(),
         };
         let known = |host: &String| self.cluster.world().has_host(host);
         let resolved = groups.iter().map(|group| group.iter().flat_map(hosts).filter(known));
         resolved.map(Iterator::collect).collect()
     }
 
-    fn one(&self, target: &Target, leader: &str) -> Option<String> {
+    fn one(&self, target: &Target, Places { leader, there }: Places<'_>) -> Option<String> {
         match target {
             Target::Host(name) => Some(name.clone()),
+            Target::There => there.map(str::to_owned),
             Target::Leader => Some(leader.to_owned()),
             Target::Follower => {
                 let running = |host: &String| self.cluster.world().is_running(host);

@@ -23,11 +23,7 @@ impl Nemesis {
     /// Makes a change, where there is none under way and no member is lost: what is left must always
     /// be able to agree.
     pub(super) async fn change(&self, fault: &Fault) {
-        let possible = {
-            let state = self.changes.state();
-            state.pending.is_empty() && state.lost.is_empty()
-        };
-        if !possible || !makes_sense(&self.cluster, fault) {
+        if !self.may_change() || !makes_sense(&self.cluster, fault) {
             return;
         }
         let label = fault.to_string();
@@ -45,8 +41,14 @@ impl Nemesis {
         self.until_changed().await;
     }
 
+    /// Whether no change is under way, and no member lost.
+    pub(super) fn may_change(&self) -> bool {
+        let state = self.changes.state();
+        state.pending.is_empty() && state.lost.is_empty()
+    }
+
     /// A task of its own, so that the end of the faults does not leave it half done.
-    fn begin_change(
+    pub(super) fn begin_change(
         &self,
         label: String,
         change: impl Future<Output = Result<(), String>> + Send + 'static,
@@ -59,7 +61,7 @@ impl Nemesis {
         }));
     }
 
-    async fn until_changed(&self) {
+    pub(super) async fn until_changed(&self) {
         while self.changes.pending() {
             self.env.sleep(LOOK).await;
         }

@@ -8,11 +8,13 @@ use crate::facts::addresses::COLLECTOR;
 use crate::facts::shape::Flag;
 use crate::units::{read_share, read_time, read_times, show_share, show_time, show_times};
 
-/// A line of a plan: `at 2.5s kill m0 for 6s`.
+/// A line of a plan: `at 2.5s kill m0 for 6s`, or `at 2.5s upon install-begins kill there for 1s`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// Since the load began.
     pub at: Duration,
+    /// The mark to wait for from then on; the fault begins the moment it is reached.
+    pub upon: Option<String>,
     pub fault: Fault,
     /// None: until the heal, or over at once where there is nothing to undo.
     pub lasts: Option<Duration>,
@@ -29,6 +31,8 @@ pub enum Target {
     /// Every member that is not named in the same step.
     Others,
     All,
+    /// The host where the mark of this step was reached.
+    There,
 }
 
 /// What can be done. Where several hosts stand, it is done to each at the same time.
@@ -81,6 +85,13 @@ pub enum Fault {
     Promote(String),
     /// `remove m1`.
     Remove(String),
+    /// `update m1`: a member is given one more peer URL, or only its own again.
+    Update(Target),
+    /// `ask-promotions`: every member is called to promote voters, ids that there are not, and a learner that
+    /// was never started; none of it may be granted.
+    AskPromotions,
+    /// `swap m0 m1`: to other members each name leads to the other's address, and connections are made anew.
+    Swap(Target, Target),
     /// `replace m1 by m3`: the new one joins before the old one goes.
     Replace(String, String),
     /// `restart every 2s`: one member after the other, in good order.
@@ -108,12 +119,113 @@ impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
         use Fault::{
-            Backup, Compact, Defrag, Forget, MoveLeader, Reset, Restart, Rot, RotateCerts,
+            AskPromotions, Backup, Compact, Defrag, Forget, MoveLeader, Reset, Restart, Rot,
+            RotateCerts, Update,
         };
         match self {
-            Backup(_) | Forget(..) | Compact | Defrag(_) | MoveLeader(_) | Reset(_)
-            | Restart(_) | Rot(..) | RotateCerts(_) => true,
+            AskPromotions | Update(_) | Backup(_) | Forget(..) | Compact | Defrag(_)
+            | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..) | RotateCerts(_) => true,
             _ => self.changes_members(),
+        }
+    }
+
+    /// Its name in a plan.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Partition(_) => "partition",
+            Self::OneWay(..) => "one-way",
+            Self::Flaky(..) => "flaky",
+            Self::Delay(..) => "delay",
+            Self::Loss(_) => "loss",
+            Self::Reset(_) => "reset",
+            Self::Kill(_) => "kill",
+            Self::Power(..) => "power",
+            Self::Pause(_) => "pause",
+            Self::Jump(..) => "jump",
+            Self::Drift(..) => "drift",
+            Self::SlowDisk(..) => "slow-disk",
+            Self::StallLog(..) => "stall-log",
+            Self::FailSync(_) => "fail-sync",
+            Self::FullDisk(_) => "full-disk",
+            Self::Rot(..) => "rot",
+            Self::MoveLeader(_) => "move-leader",
+            Self::Compact => "compact",
+            Self::Defrag(_) => "defrag",
+            Self::Add(..) => "add",
+            Self::Promote(_) => "promote",
+            Self::Remove(_) => "remove",
+            Self::Replace(..) => "replace",
+            Self::Update(_) => "update",
+            Self::AskPromotions => "ask-promotions",
+            Self::Swap(..) => "swap",
+            Self::Restart(_) => "restart",
+            Self::RotateCerts(_) => "rotate-certs",
+            Self::Forget(..) => "forget",
+            Self::Backup(_) => "backup",
+        }
+    }
+
+    /// All of them.
+    pub const NAMES: &[&str] = &[
+        "partition",
+        "one-way",
+        "flaky",
+        "delay",
+        "loss",
+        "reset",
+        "kill",
+        "power",
+        "pause",
+        "jump",
+        "drift",
+        "slow-disk",
+        "stall-log",
+        "fail-sync",
+        "full-disk",
+        "rot",
+        "move-leader",
+        "compact",
+        "defrag",
+        "add",
+        "promote",
+        "remove",
+        "replace",
+        "update",
+        "ask-promotions",
+        "swap",
+        "restart",
+        "rotate-certs",
+        "forget",
+        "backup",
+    ];
+
+    /// Whether it is done where a mark was reached.
+    pub fn is_there(&self) -> bool {
+        let there = |targets: &[Target]| targets.contains(&Target::There);
+        match self {
+            Self::Partition(groups) | Self::Flaky(groups, _) => groups.iter().any(|it| there(it)),
+            Self::OneWay(from, to) => there(from) || there(to),
+            Self::Delay(hosts, _)
+            | Self::Reset(hosts)
+            | Self::Kill(hosts)
+            | Self::Power(hosts, _)
+            | Self::Pause(hosts)
+            | Self::Jump(hosts, _)
+            | Self::Drift(hosts, _)
+            | Self::SlowDisk(hosts, _)
+            | Self::StallLog(hosts, _)
+            | Self::FailSync(hosts)
+            | Self::FullDisk(hosts)
+            | Self::Defrag(hosts)
+            | Self::RotateCerts(hosts)
+            | Self::Forget(hosts, _) => there(hosts),
+            Self::Rot(host, _)
+            | Self::MoveLeader(host)
+            | Self::Update(host)
+            | Self::Backup(host) => *host == Target::There,
+            Self::Swap(one, other) => *one == Target::There || *other == Target::There,
+            Self::Loss(_) | Self::Compact | Self::AskPromotions | Self::Restart(_) => false,
+            Self::Add(..) | Self::Promote(_) | Self::Remove(_) | Self::Replace(..) => false,
         }
     }
 
@@ -125,7 +237,11 @@ impl Fault {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {} {}", show_time(self.at), self.fault)?;
+        write!(f, "at {} ", show_time(self.at))?;
+        if let Some(mark) = &self.upon {
+            write!(f, "upon {mark} ")?;
+        }
+        write!(f, "{}", self.fault)?;
         self.lasts.map_or(Ok(()), |lasts| write!(f, " for {}", show_time(lasts)))
     }
 }
@@ -136,11 +252,18 @@ impl FromStr for Step {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.strip_prefix("at ").ok_or("a step begins with `at TIME`")?.trim();
         let (at, text) = text.split_once(' ').ok_or("a step without a fault")?;
+        let (upon, text) = match text.trim().strip_prefix("upon ") {
+            Some(rest) => {
+                let (mark, rest) = rest.trim().split_once(' ').ok_or("upon MARK what?")?;
+                (Some(mark.to_owned()), rest)
+            }
+            None => (None, text),
+        };
         let (text, lasts) = match text.rsplit_once(" for ") {
             Some((fault, lasts)) => (fault, Some(read_time(lasts.trim())?)),
             None => (text, None),
         };
-        Ok(Self { at: read_time(at)?, fault: text.parse()?, lasts })
+        Ok(Self { at: read_time(at)?, upon, fault: text.parse()?, lasts })
     }
 }
 
@@ -152,6 +275,7 @@ impl fmt::Display for Target {
             Self::Follower => "follower",
             Self::Others => "others",
             Self::All => "all",
+            Self::There => "there",
         })
     }
 }
@@ -166,10 +290,13 @@ impl FromStr for Target {
             "follower" => Ok(Self::Follower),
             "others" => Ok(Self::Others),
             "all" => Ok(Self::All),
+            "there" => Ok(Self::There),
             _ if number.parse::<usize>().is_ok() || text == COLLECTOR => {
                 Ok(Self::Host(text.to_owned()))
             }
-            _ => Err(format!("{text:?} is no host: m0, c0, p0, leader, follower, others, all")),
+            _ => Err(format!(
+                "{text:?} is no host: m0, c0, p0, leader, follower, others, all, there"
+            )),
         }
     }
 }
@@ -231,6 +358,9 @@ impl fmt::Display for Fault {
             Self::Promote(host) => write!(f, "promote {host}"),
             Self::Remove(host) => write!(f, "remove {host}"),
             Self::Replace(old, fresh) => write!(f, "replace {old} by {fresh}"),
+            Self::Update(of) => write!(f, "update {of}"),
+            Self::AskPromotions => f.write_str("ask-promotions"),
+            Self::Swap(one, other) => write!(f, "swap {one} {other}"),
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
             Self::RotateCerts(hosts) => write!(f, "rotate-certs {}", show(hosts)),
             Self::Forget(hosts, flag) => write!(f, "forget {flag} {}", show(hosts)),
@@ -293,6 +423,12 @@ impl FromStr for Fault {
             "remove" => Self::Remove(member(rest)?),
             "replace" => {
                 by().and_then(|(old, fresh)| Ok(Self::Replace(member(old)?, member(fresh)?)))?
+            }
+            "update" => Self::Update(rest.trim().parse()?),
+            "ask-promotions" => Self::AskPromotions,
+            "swap" => {
+                let (one, other) = rest.trim().split_once(' ').ok_or("swap HOST HOST")?;
+                Self::Swap(one.parse()?, other.trim().parse()?)
             }
             "restart" => {
                 Self::Restart(read_time(rest.strip_prefix("every ").unwrap_or(rest).trim())?)

@@ -11,6 +11,8 @@ pub type Range = (Duration, Duration);
 pub struct Force {
     /// Nothing goes from the first to the second.
     pub cuts: BTreeSet<(String, String)>,
+    /// Names that lead other members to each other's addresses.
+    pub swaps: BTreeSet<(String, String)>,
     /// What packets from or to a host take longer.
     pub delays: BTreeMap<String, Duration>,
     /// Of all packets.
@@ -48,6 +50,7 @@ impl Force {
 
     fn add(&mut self, other: &Force) {
         self.cuts.extend(other.cuts.iter().cloned());
+        self.swaps.extend(other.swaps.iter().cloned());
         for (host, delay) in &other.delays {
             *self.delays.entry(host.clone()).or_default() += *delay;
         }

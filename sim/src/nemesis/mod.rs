@@ -11,15 +11,18 @@
 //! of one takes back only what no other holds. A step without `for` lasts until the heal.
 //!
 //! Reading order: [`fault`] (what there is and how it is written), [`force`] (what is in force),
-//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), `odd` (starts with a flag forgotten), [`changes`] (what needs the members' consent, and rot, which ends in it).
+//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), `odd` (starts with a flag forgotten), `addresses` (members at other URLs), `promotions` (that must be
+//! refused), [`changes`] (what needs the members' consent, and rot, which ends in it).
 
 pub mod acts;
+mod addresses;
 pub mod backup;
 pub mod changes;
 pub mod fault;
 pub mod force;
 mod odd;
 mod pending;
+mod promotions;
 
 pub use acts::Nemesis;
 pub use fault::{Fault, Step, Target};

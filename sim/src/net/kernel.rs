@@ -1,7 +1,7 @@
 //! What a kernel does for a process: sockets, bytes, ends. Polling is in `socket`, what the
 //! packets do in `wire`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
@@ -25,10 +25,38 @@ impl State {
         let ip = match name.parse::<IpAddr>() {
             Ok(ip) => ip,
             Err(_) if name == "localhost" => host,
-            Err(_) => *self.names.get(name)?,
+            Err(_) => *self.names.get(self.meant(host, name))?,
         };
         let own = ip.is_loopback() || ip.is_unspecified();
         Some(SocketAddr::new(if own { host } else { ip }, port))
+    }
+
+    /// The name that the resolver of `host` takes for `name`.
+    fn meant<'a>(&'a self, host: IpAddr, name: &'a str) -> &'a str {
+        let asks = self.hosts.get(&host).is_some_and(|host| host.name.starts_with('m'));
+        let other = self.swaps.iter().find_map(|(one, other)| match () {
+            () if one == name => Some(other),
+            () if other == name => Some(one),
+            () => None,
+        });
+        other.filter(|_| asks).map_or(name, String::as_str)
+    }
+
+    /// From now on members are led to the other one's address by each name of a pair.
+    pub(crate) fn set_swaps(&mut self, swaps: BTreeSet<(String, String)>) {
+        let changed: Vec<_> = self.swaps.symmetric_difference(&swaps).cloned().collect();
+        self.swaps = swaps;
+        for name in changed.iter().flat_map(|(one, other)| [one, other]) {
+            // Streams that are open would stay where they lead.
+            if let Some(ip) = self.names.get(name).copied() {
+                self.reset(ip);
+            }
+        }
+    }
+
+    /// How many connections processes of `host` hold.
+    pub(crate) fn open_sockets(&self, host: IpAddr) -> usize {
+        self.ends.values().filter(|end| end.host == host).count()
     }
 
     pub(crate) fn names_of(&self, address: IpAddr) -> Vec<String> {

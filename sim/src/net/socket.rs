@@ -21,6 +21,17 @@ const SYN_WAITS_S: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 pub(crate) struct SimNet {
     pub(crate) wire: Arc<Wire>,
     pub(crate) host: IpAddr,
+    /// Sockets that the process may have open, where that is bounded.
+    pub(crate) descriptors: Option<usize>,
+}
+
+impl SimNet {
+    /// A program that keeps to the bound never comes to it, as there are files, too.
+    fn expect_room(&self) {
+        let Some(max) = self.descriptors else { return };
+        let open = self.wire.with(|state| state.open_sockets(self.host));
+        assert!(open < max, "{} has {open} sockets open, of {max} descriptors", self.host);
+    }
 }
 
 impl Net for SimNet {
@@ -35,8 +46,13 @@ impl Net for SimNet {
         }))
     }
 
+    fn descriptors_max(&self) -> usize {
+        self.descriptors.unwrap_or(usize::MAX)
+    }
+
     fn connect(&self, host_port: String) -> BoxFuture<'_, io::Result<BoxConn>> {
         Box::pin(async move {
+            self.expect_room();
             let remote = self.wire.with(|state| state.resolve(self.host, &host_port));
             let remote = remote.ok_or_else(|| {
                 io::Error::other(format!("failed to lookup address information: {host_port}"))

@@ -110,7 +110,7 @@ impl Ord for Flying {
 }
 
 pub(super) struct Host {
-    name: String,
+    pub(super) name: String,
     powered: bool,
     pub(super) listeners: BTreeMap<u16, Bound>,
     pub(super) next_port: u16,
@@ -136,6 +136,7 @@ pub(crate) struct Wire(Mutex<State>);
 pub(crate) struct State {
     pub(super) hosts: BTreeMap<IpAddr, Host>,
     pub(super) names: BTreeMap<String, IpAddr>,
+    pub(super) swaps: BTreeSet<(String, String)>,
     pub(super) ends: BTreeMap<EndId, End>,
     /// The last arrival from ends that are closed: what a partition held back of theirs keeps its order.
     pub(super) gone: BTreeMap<EndId, Instant>,
@@ -168,6 +169,7 @@ impl Wire {
         Arc::new(Self(Mutex::new(State {
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
+            swaps: BTreeSet::new(),
             ends: BTreeMap::new(),
             gone: BTreeMap::new(),
             flying: BinaryHeap::new(),

@@ -20,6 +20,7 @@ use quorate_proto::etcdserverpb::{HashKvRequest, StatusRequest, StatusResponse};
 
 use crate::cluster::Cluster;
 use crate::facts::evidence::{Evidence, Sample};
+use crate::facts::marks;
 use crate::facts::seen::{Hash, Page};
 use crate::facts::story::{Role, Story, What};
 use crate::offline;
@@ -107,7 +108,16 @@ impl Observer {
     fn keep(&self, host: &str, process: u64, status: StatusResponse) {
         let disk = self.cluster.world().disk(host).harm().wiped;
         let (at, host) = (self.env.now(), host.to_owned());
-        self.evidence.record().samples.push(Sample { at, host, process, disk, status });
+        let leads = |status: &StatusResponse| {
+            status.header.as_ref().is_some_and(|header| header.member_id == status.leader)
+        };
+        let mut record = self.evidence.record();
+        let lately = record.samples.iter().rev().take_while(|sample| at - sample.at < 2 * PERIOD);
+        let other = lately.into_iter().any(|sample| sample.host != host && leads(&sample.status));
+        if other && leads(&status) {
+            marks::reach("two-leaders");
+        }
+        record.samples.push(Sample { at, host, process, disk, status });
     }
 
     /// Adds to the story what is new about a member; of one that does not answer, that once.

@@ -8,7 +8,7 @@ use crate::facts::shape::WAL_APART;
 use crate::facts::verdict::Violation;
 use crate::{Side, World};
 
-const WAL: &str = "/data/member/wal";
+pub(super) const WAL: &str = "/data/member/wal";
 pub(super) const CHECKER: &str = "offline";
 
 /// A host's log as one side of its disk has it; none when there is none. A log apart from the data is the

@@ -8,6 +8,7 @@ use quorate_proto::leasepb;
 use serde::Deserialize;
 
 use super::store::Store;
+use crate::facts::seen::Update;
 
 /// A row of bucket `members`.
 #[derive(Deserialize)]
@@ -15,6 +16,8 @@ struct Member {
     id: u64,
     #[serde(rename = "isLearner", default)]
     learner: bool,
+    #[serde(rename = "peerURLs", default)]
+    urls: Vec<String>,
 }
 
 /// `confState` of bucket `meta`.
@@ -58,6 +61,23 @@ pub fn inside(store: &Store) -> Vec<String> {
         let id = leasepb::Lease::decode(&value[..]).map(|lease| lease.id.to_be_bytes());
         if id.as_ref().map(|id| &id[..]) != Ok(&key[..]) {
             faults.push(format!("lease {}: {value:02x?}", text(key)));
+        }
+    }
+    faults
+}
+
+/// Members whose stored URLs are not those that they were given last. A call without an answer may have been
+/// done at any later time.
+pub fn updated(store: &Store, updates: &[Update]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (_, value) in store.rows("members") {
+        let Ok(member) = serde_json::from_slice::<Member>(value) else { continue };
+        let of: Vec<_> = updates.iter().filter(|update| update.id == member.id).collect();
+        let Some(last) = of.iter().rev().find(|update| update.sure) else { continue };
+        let may_be = of.iter().any(|update| !update.sure && update.urls == member.urls);
+        if member.urls != last.urls && !may_be {
+            let (id, given) = (member.id, &last.urls);
+            faults.push(format!("member {id:x} is at {:?}, it was given {given:?}", member.urls));
         }
     }
     faults

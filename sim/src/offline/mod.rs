@@ -8,13 +8,15 @@
 //! What is seen goes into the evidence, so that [`crate::check::raft`] can compare members and times.
 //!
 //! Reading order: `wal` (files to records), `log` (records to a log), `store` (buckets), `keyspace` and
-//! `members` (what buckets must hold), `durable` (what a crash must leave).
+//! `members` (what buckets must hold), `durable` (what a crash must leave), `orders` (what else it might have
+//! left).
 
 mod durable;
 mod keyspace;
 mod log;
 mod look;
 mod members;
+mod orders;
 mod store;
 mod wal;
 
@@ -57,7 +59,7 @@ pub async fn check(world: &World, cluster: &Cluster, evidence: &Evidence) -> Vec
                 continue;
             }
         };
-        violations.extend(examine(host, &log, &store, evidence));
+        violations.extend(examine(world, host, &log, &store, evidence));
         note(world, host, &log, Some(&store), &mut evidence.record().seen);
         stores.push((host.clone(), store));
     }
@@ -77,6 +79,7 @@ pub async fn after_crash(world: &World, host: &str, evidence: &Evidence) {
         }
     };
     durable::look(world, host, applied, evidence);
+    orders::look(world, host, applied, evidence);
 }
 
 /// Where the state stands that a crash has left; notes it.
@@ -90,19 +93,33 @@ fn crashed_store(world: &World, host: &str, store: &Store, evidence: &Evidence) 
     store.applied()
 }
 
+/// Where members keep what they receive.
+const SNAPSHOTS: &str = "/data/member/snap";
 const REACHED: &str = "what a state holds is in the log";
 
 /// What is wrong with one member's directory.
-fn examine(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Violation> {
+fn examine(
+    world: &World,
+    host: &str,
+    log: &Log,
+    store: &Store,
+    evidence: &Evidence,
+) -> Vec<Violation> {
     let record = evidence.record();
     let known = record.log.keys().next_back().is_some_and(|last| *last >= store.revision());
     let history = if known { keyspace::against(store, &record.log) } else { Vec::new() };
-    let found: [(&'static str, Vec<String>); 5] = [
+    // A member that was closed behind the others may not know of the last ones.
+    let updated =
+        if record.whole { members::updated(store, &record.seen.updates) } else { Vec::new() };
+    let left_over = if record.whole { left_over(world, host, store) } else { Vec::new() };
+    let found: [(&'static str, Vec<String>); 7] = [
         ("a log goes on without gaps, and forward only", log.faults.clone()),
         (REACHED, reached(log, store)),
         ("what is derived from the history agrees with it", keyspace::inside(store)),
         ("the history on disk is the one that was told", history),
         ("the configuration is the member table", members::inside(store)),
+        ("members are where they were said to be", updated),
+        ("nothing is left over of snapshots that were received", left_over),
     ];
     let told = found.into_iter().flat_map(|(property, faults)| {
         faults.into_iter().map(move |text| fault(host, property, text))
@@ -112,6 +129,19 @@ fn examine(host: &str, log: &Log, store: &Store, evidence: &Evidence) -> Vec<Vio
 
 /// What does not fit usually does so in many places for one reason.
 const FAULTS_SHOWN: usize = 6;
+
+/// Files of snapshots that a member has passed, or began to receive, and still has: one that it kept for every
+/// snapshot it was sent would fill its disk.
+fn left_over(world: &World, host: &str, store: &Store) -> Vec<String> {
+    let passed = |name: &str| {
+        let index = name.strip_suffix(".snap.db").map(|index| u64::from_str_radix(index, 16));
+        name.starts_with("tmp-snap-")
+            || index.is_some_and(|index| index.is_ok_and(|it| it <= store.applied()))
+    };
+    let files = world.disk(host).read_folder(SNAPSHOTS, Side::View).unwrap_or_default();
+    let left = files.iter().filter(|file| passed(&file.name));
+    left.map(|file| format!("{} of {} bytes", file.name, file.len)).collect()
+}
 
 /// The state is nowhere ahead of the log that it came from, and not of another one.
 fn reached(log: &Log, store: &Store) -> Vec<String> {

@@ -74,8 +74,9 @@ struct Told<'a> {
 
 impl<'a> Run<'a> {
     fn new(verdict: &'a Verdict) -> Self {
-        let Verdict { plan, seed, violations, story, answered, revision, simulated, digest } =
-            verdict;
+        let Verdict {
+            plan, seed, violations, story, answered, revision, simulated, digest, ..
+        } = verdict;
         let lines = Lines::new(story);
         let told =
             |event: &'a Event| Told { event, who: who(&event.what), says: lines.what(event) };

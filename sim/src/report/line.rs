@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::facts::story::{Change, Event, News, Outcome, Role, What};
@@ -41,6 +42,19 @@ impl<'a> Lines<'a> {
         };
         one_line(&text)
     }
+}
+
+/// What happened to members within a time, a line each: calls and watches are left out.
+pub fn between(story: &[Event], times: RangeInclusive<Duration>) -> Vec<String> {
+    let lines = Lines::new(story);
+    let telling = |event: &&Event| {
+        times.contains(&event.at)
+            && !matches!(event.what, What::Operation { .. } | What::Watch { .. })
+    };
+    let line = |event: &Event| {
+        format!("{:>12} {:4} {}", seconds(event.at), who(&event.what), lines.what(event))
+    };
+    story.iter().filter(telling).map(line).collect()
 }
 
 /// A host, a client's or a watch stream's number, a step of the plan; none for a phase.

@@ -15,4 +15,5 @@ mod sample;
 mod text;
 
 pub use html::html;
+pub use line::between;
 pub use text::text;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::facts::marks::Marks;
 use crate::facts::story::{Change, Event, News, Outcome, Role, Story, What};
 use crate::facts::verdict::{Proof, Verdict, Violation};
 
@@ -23,6 +24,7 @@ pub(super) fn passed() -> Verdict {
         revision: 3,
         simulated: Duration::from_millis(9_000),
         digest: 0xfeed_0000_0000_0007,
+        marks: Marks::new(),
     }
 }
 

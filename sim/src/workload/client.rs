@@ -20,6 +20,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Response, Status};
 
+use super::gzip::Gzip;
 use super::json::Json;
 use super::outside::Outside;
 use super::stop::Stop;
@@ -28,6 +29,7 @@ use crate::dice::Dice;
 use crate::facts::addresses::proxy_number;
 use crate::facts::evidence::Evidence;
 use crate::facts::history::{Answer, Call, Failure, Operation};
+use crate::facts::shape::Speaks;
 use crate::facts::story::{Outcome, Story, What};
 use crate::facts::verdict::Violation;
 
@@ -57,7 +59,7 @@ pub struct Client {
     /// After which a call is given up.
     patience: Duration,
     /// Streams and what is not in [`super::json`] go over gRPC all the same.
-    speaks_json: bool,
+    speaks: Speaks,
     own: Arc<Mutex<Own>>,
 }
 
@@ -83,14 +85,20 @@ macro_rules! call {
     ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
         let request = $request;
         let asked = Asked::new($self, Call::$kind(request.clone(), Err(Failure::silence())));
-        let answer = match $self.json() {
-            None => {
+        let answer = match $self.speaks {
+            Speaks::Plain => {
                 let service = $service::new($self.channel.clone());
                 let mut service = service.max_decoding_message_size(usize::MAX);
                 $self.answer(service.$method(request.clone())).await
             }
-            Some(json) => {
-                let mut service = $service::new(json).max_decoding_message_size(usize::MAX);
+            Speaks::Json => {
+                let service = $service::new($self.json());
+                let mut service = service.max_decoding_message_size(usize::MAX);
+                $self.answer(service.$method(request.clone())).await
+            }
+            Speaks::Gzip => {
+                let service = $service::new(Gzip($self.channel.clone()));
+                let mut service = service.max_decoding_message_size(usize::MAX);
                 $self.answer(service.$method(request.clone())).await
             }
         };
@@ -118,7 +126,7 @@ impl Client {
             story,
             stop,
             patience: PATIENCE,
-            speaks_json: false,
+            speaks: Speaks::Plain,
             own,
         }
     }
@@ -128,17 +136,17 @@ impl Client {
         Self { patience, ..self }
     }
 
-    /// The same client, over JSON or not.
-    pub fn speaking_json(self, speaks_json: bool) -> Self {
-        Self { speaks_json, ..self }
+    /// The same client, which writes its calls in another way.
+    pub fn speaking(self, speaks: Speaks) -> Self {
+        Self { speaks, ..self }
     }
 
-    fn json(&self) -> Option<Json> {
-        self.speaks_json.then(|| Json {
-            env: self.env.clone(),
-            channel: self.channel.clone(),
-            cluster: self.cluster.clone(),
-        })
+    pub fn speaks(&self) -> Speaks {
+        self.speaks
+    }
+
+    fn json(&self) -> Json {
+        Json { env: self.env.clone(), channel: self.channel.clone(), cluster: self.cluster.clone() }
     }
 }
 

@@ -9,6 +9,7 @@ use quorate_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, RangeRe
 
 use super::{Client, Work, Workload};
 use crate::facts::evidence::Evidence;
+use crate::facts::marks;
 use crate::facts::request::{delete_all, get, list, put};
 use crate::facts::verdict::Violation;
 
@@ -75,6 +76,9 @@ async fn end(client: &Client, revision: i64) -> bool {
         client.rest(&compacted, 100).await;
         return false;
     }
+    if compacted.is_ok_and(|answer| answer.header.is_some_and(|header| header.revision == head)) {
+        marks::reach("compaction-at-head");
+    }
     for host in client.cluster.names() {
         if client.chance(2, 3) {
             client.cluster.flush(&host).await;
@@ -90,5 +94,8 @@ async fn look_back(client: &Client, revision: i64) {
     let _ = member.range(past).await;
     let all = RangeRequest { range_end: Bytes::from_static(&[0]), limit: 10, ..get(vec![0]) };
     let serializable = client.chance(1, 2);
-    let _ = member.range(RangeRequest { serializable, revision, ..all }).await;
+    let found = member.range(RangeRequest { serializable, revision, ..all }).await;
+    if found.is_ok_and(|answer| answer.count == 0) {
+        marks::reach("empty-store");
+    }
 }

@@ -114,6 +114,20 @@ fn method(called: &str) -> Result<(&'static str, MessageDescriptor, MessageDescr
     Ok((path, method.input(), method.output()))
 }
 
+/// A message of that name as text, and from text.
+pub(super) fn text_of(name: &str, wire: Bytes) -> Result<String, Status> {
+    write(kind(name)?, wire)
+}
+
+pub(super) fn wire_of(name: &str, json: &[u8]) -> Result<Bytes, Status> {
+    read(kind(name)?, json)
+}
+
+fn kind(name: &str) -> Result<MessageDescriptor, Status> {
+    let found = DESCRIPTORS.get_message_by_name(name);
+    found.ok_or_else(|| Status::internal(format!("no message is called {name}")))
+}
+
 fn write(kind: MessageDescriptor, wire: Bytes) -> Result<String, Status> {
     let message = DynamicMessage::decode(kind, wire);
     let message = message.map_err(|why| Status::internal(why.to_string()))?;

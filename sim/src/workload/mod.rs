@@ -8,7 +8,7 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about the calls of others.
 //!
-//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON),
+//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON), [`gzip`] (the same compressed), [`websocket`] (watches in JSON),
 //! [`outside`] (the same in a namespace), [`scribe`] (the
 //! watcher that writes the log), [`closing`] (what is read at the end), then the workloads, one a file.
 
@@ -21,11 +21,15 @@ pub mod compaction;
 pub mod counter;
 pub mod crowd;
 pub mod cycle;
+pub mod deep;
 pub mod downgrade;
 pub mod election;
 pub mod ending;
 pub mod flood;
 pub mod greedy;
+pub mod gzip;
+pub mod hostile;
+pub mod idlers;
 pub mod impatient;
 pub mod json;
 pub mod kubernetes;
@@ -51,6 +55,7 @@ pub mod stop;
 pub mod stranger;
 pub mod txn;
 pub mod watch;
+pub mod websocket;
 pub mod work;
 
 pub use client::{Client, Surroundings};
@@ -106,6 +111,9 @@ workloads! {
     "meeting": meeting::Meeting::default(),
     "ending": ending::Ending,
     "impatient": impatient::Impatient::default(),
+    "deep": deep::Deep,
+    "idlers": idlers::Idlers::default(),
+    "hostile": hostile::Hostile,
     "stranger": stranger::Stranger::default(),
 }
 
@@ -122,6 +130,8 @@ pub const SCRIPTED: &[&str] = &[
     "pinger",
     "silent",
     "meeting",
+    "hostile",
+    "idlers",
     SECURED,
 ];
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
     WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -11,11 +12,12 @@ use quorate_proto::etcdserverpb::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
 
 use super::Client;
+use super::websocket::{self, Responses};
 use crate::facts::addresses::host_of;
 use crate::facts::evidence::{End, How, Stream};
+use crate::facts::shape::Speaks;
 use crate::facts::story::{News, What};
 
 /// A stream that has not been opened by then is given up.
@@ -26,7 +28,7 @@ pub struct Session {
     client: Client,
     connection: usize,
     requests: mpsc::UnboundedSender<WatchRequest>,
-    responses: Streaming<WatchResponse>,
+    responses: Responses,
     pub watches: Vec<Watching>,
 }
 
@@ -61,10 +63,14 @@ impl Session {
     /// Opens a stream to the member that the client's channel leads to.
     pub async fn open(client: &Client) -> Option<Self> {
         let (requests, outgoing) = mpsc::unbounded_channel();
-        let service = WatchClient::new(client.channel.clone());
-        let mut service = service.max_decoding_message_size(usize::MAX);
-        let opening = service.watch(UnboundedReceiverStream::new(outgoing));
-        let responses = client.env.timeout(PATIENCE, opening).await.ok()?.ok()?.into_inner();
+        let responses = if client.speaks() == Speaks::Json {
+            websocket::watch(client, outgoing).await?
+        } else {
+            let service = WatchClient::new(client.channel.clone());
+            let mut service = service.max_decoding_message_size(usize::MAX);
+            let opening = service.watch(UnboundedReceiverStream::new(outgoing));
+            client.env.timeout(PATIENCE, opening).await.ok()?.ok()?.into_inner().boxed()
+        };
         let connection = client.unique() as usize;
         Some(Self { client: client.clone(), connection, requests, responses, watches: Vec::new() })
     }
@@ -117,10 +123,10 @@ impl Session {
     /// Waits for the next response and takes note of it.
     pub async fn next(&mut self, patience: Duration) -> Heard {
         let env = self.client.env.clone();
-        match env.timeout(patience, self.responses.message()).await {
-            Ok(Ok(Some(response))) => self.take(response),
-            Ok(Ok(None)) => self.broken("the stream ended"),
-            Ok(Err(status)) => self.broken(status.message()),
+        match env.timeout(patience, self.responses.next()).await {
+            Ok(Some(Ok(response))) => self.take(response),
+            Ok(None) => self.broken("the stream ended"),
+            Ok(Some(Err(status))) => self.broken(status.message()),
             Err(_) => Heard::Silence,
         }
     }

@@ -119,16 +119,17 @@ impl<'a> Batch<'a> {
 
     /// Commits the batch, which makes it visible.
     pub fn commit(self, applier: &mut Applier) -> Result<Effects, Fatal> {
+        let Self { write, effects, .. } = self;
         let compacted = applier.store.compact_revision();
         let began = applier.env.now();
-        self.write.commit()?;
+        write.commit()?;
         observe(&applier.metrics.commit_seconds, applier.env.now() - began);
         let store = &applier.store;
         if store.compact_revision() > compacted {
             // Taken before the first deletion.
             applier.hashes.compute(&applier.env, &applier.signals, store.view(), compacted);
         }
-        Ok(self.effects)
+        Ok(effects)
     }
 
     /// The header of the answer to the last applied entry.

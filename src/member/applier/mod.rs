@@ -17,6 +17,7 @@ use crate::codec;
 use crate::env::{BoxFuture, Env};
 use crate::error::Fatal;
 use crate::limits;
+use crate::mark;
 use crate::member::lessor::Lessor;
 use crate::member::propose::Waiter;
 use crate::member::signals::Signals;
@@ -72,6 +73,8 @@ pub(in crate::member) struct Applier {
     /// States that it has deleted so far.
     pub compacted_keys: usize,
     pub flushed: Index,
+    /// Whether this process has installed a snapshot.
+    pub has_installed: bool,
 }
 
 /// A flush under way, and the position up to which it lets the log be cut.
@@ -271,6 +274,12 @@ impl Applier {
         let (store, path) = (self.store.clone(), peer::snapshot_path(&self.snap_dir, index));
         let env = self.env.clone();
         let disk = env.disk.clone();
+        mark::INSTALL_BEGINS.reached();
+        mark::INSTALL_WITH_WATCHES.reached_if(self.hub.counters().hub_watchers.get() > 0);
+        mark::INSTALL_WITH_LEASES.reached_if(self.machine.leases().iter().next().is_some());
+        mark::INSTALL_WITH_TOKENS.reached_if(self.tokens.are_given());
+        mark::INSTALL_AGAIN.reached_if(self.has_installed);
+        self.has_installed = true;
         self.metrics.apply_snapshots.set(1);
         let at = metadata.clone();
         env.blocking("install snapshot", move || snapshot::install(&*disk, &store, &path, &at))
@@ -289,6 +298,7 @@ impl Applier {
         self.hub.restored(self.store.revision()).await;
         self.replica.applied(index, self.term);
         self.signals.applied.send_replace(index);
+        mark::INSTALL_ENDS.reached();
         info!(%index, revision = %self.store.revision(), "snapshot installed");
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::auth::{Auth, Principal, Rule};
 use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::lease;
 use crate::limits;
+use crate::mark;
 use crate::member::requests::spans;
 use crate::member::{Caller, Member};
 use crate::plant;
@@ -59,7 +60,11 @@ impl Member {
     pub async fn keep_alive(&self, caller: &Caller, id: LeaseId) -> Result<i64, Error> {
         let caller = &*caller.within(spans::LEASE_RENEW, || spans::lease(id.0));
         self.judge_lease(caller, id, Auth::may_write).await?;
-        self.at_leader(|| self.renew_here(id), |leader| self.0.links.renew_at(leader, id)).await
+        let there = |leader| {
+            mark::KEEP_ALIVE_FORWARDED.reached();
+            self.0.links.renew_at(leader, id)
+        };
+        self.at_leader(|| self.renew_here(id), there).await
     }
 
     pub async fn lease_time_to_live(

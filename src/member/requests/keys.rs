@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use super::{Charge, ReadResponse, spans};
+use crate::apply::planted::judged_end;
 use crate::auth::{Auth, Principal};
 use crate::env::Work;
 use crate::error::{Error, Refused};
@@ -136,7 +137,7 @@ impl Member {
 
     fn may_watch(&self, caller: &Caller, key: &[u8], range_end: &[u8]) -> Result<(), Refused> {
         let principal = self.identify_now(caller)?;
-        self.auth().may_read(&principal, key, range_end)
+        self.auth().may_read(&principal, key, judged_end(range_end))
     }
 
     /// As [`Self::read`], if the auth revision is still the one that the permission was checked at. The view's

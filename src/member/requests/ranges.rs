@@ -12,6 +12,7 @@ use super::budget::{Budget, Charge};
 use super::keys::judged_at;
 use super::stall::StallGuard;
 use super::{slow, spans};
+use crate::apply::planted::{judged_end, judged_txn};
 use crate::env::Work;
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
@@ -141,7 +142,9 @@ impl Member {
         let principal = self.identify(caller).await?;
         // Without a put, no lease is looked up.
         let no_lease = |_| Ok(Vec::new());
-        self.fatal_stops(self.auth().may_txn(&principal, &request, &no_lease))??;
+        let judged = judged_txn(&request);
+        self.fatal_stops(self.auth().may_txn(&principal, &judged, &no_lease))??;
+        drop(judged);
         let answer = self.txn_as_judged(request, judged_at(caller, &principal)).await?;
         let (ReadResponse::Whole(response, _) | ReadResponse::Paged(response, _)) = &answer;
         read_only_txn(&self.0.metrics, response);
@@ -287,7 +290,7 @@ impl Member {
             self.linearizable_for_client().await?;
         }
         let principal = self.identify(caller).await?;
-        self.auth().may_read(&principal, &request.key, &request.range_end)?;
+        self.auth().may_read(&principal, &request.key, judged_end(&request.range_end))?;
         Ok(judged_at(caller, &principal))
     }
 }

@@ -22,7 +22,9 @@ use crate::apply::membership::{
 };
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
+use crate::mark;
 use crate::peer::CallError;
+use crate::plant;
 use crate::replica::Role;
 use crate::types::{Index, MemberId};
 
@@ -79,6 +81,7 @@ impl Member {
     ) -> Result<MemberUpdateResponse, Error> {
         let change = update_change(MemberId(request.id), request.peer_urls);
         let done = self.propose_change(change).await?;
+        mark::MEMBER_UPDATED.reached();
         let header = Some(of_cluster(done.header));
         Ok(MemberUpdateResponse { header, members: infos(&done.members) })
     }
@@ -137,6 +140,7 @@ impl Member {
                     decided => return decided,
                 }
             } else if leader != MemberId::NONE {
+                mark::PROMOTION_FORWARDED.reached();
                 match self.0.links.promote_at(leader, id, caller.token()).await {
                     Some(Ok(members)) => return Ok(members),
                     Some(Err(CallError::Answered(refused @ Error::Refused(_)))) => {
@@ -223,7 +227,9 @@ impl Member {
         self.applied_what_is_committed().await?;
         let progress = self.0.replica.progress(id).await?.ok_or(Refused::NotLeader)?;
         let Index(matched) = progress.matched.ok_or(Refused::MemberNotFound)?;
-        if matched * READY.1 < progress.own.0 * READY.0 {
+        let unseen = matched == 0 && plant::UNSEEN_LEARNER_PROMOTED.is_planted();
+        if !unseen && matched * READY.1 < progress.own.0 * READY.0 {
+            mark::PROMOTION_NOT_READY.reached();
             info!(member = %id, matched, own = %progress.own, "rejecting promote learner: not ready");
             return Err(Refused::LearnerNotReady.into());
         }

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
 use crate::limits;
+use crate::mark;
 use crate::member::applier::Applier;
 use crate::member::lessor::{self, Lessor};
 use crate::member::links::{self, Links, LocalMember, Outgoing, parse_version};
@@ -139,6 +140,7 @@ impl Member {
             compacting_since: None,
             compacted_keys: 0,
             flushed: applied,
+            has_installed: false,
         };
         let member = Self(Arc::new(Inner {
             ids: RequestIds::new(id, env.wall()),
@@ -317,6 +319,7 @@ impl Ground {
         let received = Wal::snapshots(&**disk, &dir, wal_options(options))?;
         if let Some(newest) = not_installed(&received, store.applied()) {
             let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
+            mark::INSTALL_AT_START.reached();
             info!(path = %path.display(), "installing a snapshot that was received before");
             let walpb::Snapshot { index, term, conf_state } = newest.clone();
             let metadata = SnapshotMetadata { index, term, conf_state };
@@ -328,6 +331,7 @@ impl Ground {
         let at = walpb::Snapshot { index: applied.0, ..walpb::Snapshot::default() };
         let (wal, recovered) = Wal::open(disk.clone(), &dir, at, wal_options(options))?;
         if let Some(wal::Repair { file, offset, bytes, broken }) = &recovered.repaired {
+            mark::TORN_TAIL_CUT.reached();
             let (path, copy) = (file.display(), broken.display());
             warn!(%path, offset, bytes, %copy, "cut an unfinished write off the end of the log");
         }

@@ -38,6 +38,11 @@ pub(in crate::member) enum Tokens {
 }
 
 impl Tokens {
+    /// Whether simple tokens are known.
+    pub fn are_given(&self) -> bool {
+        matches!(self, Self::Simple(simple) if !simple.table().tokens.is_empty())
+    }
+
     /// Reads the keys of signed tokens.
     pub async fn open(env: &Env, kind: &TokenKind) -> Result<Self, Fatal> {
         Ok(match kind {
