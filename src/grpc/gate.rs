@@ -133,9 +133,8 @@ where
         let watched = call
             .is_logged_by_gate()
             .then(|| (SlowCall::begin(&self.member, remote), request.uri().clone()));
-        let direct = call
-            .direct()
-            .filter(|_| encoding == Encoding::Identity && !tapped::is_listened_to());
+        let direct =
+            call.direct().filter(|_| encoding == Encoding::Identity && !tapped::is_listened_to());
         let (kv, mut routes) = (Kv { member: self.member.clone() }, self.routes.clone());
         let is_bounded = unread::is_bounded(call.rpc());
         Box::pin(async move {

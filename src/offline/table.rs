@@ -29,7 +29,8 @@ const GLOBAL: &[Flag] = &[
 const DATA_DIR: Flag =
     flag("data-dir", Text, "", "Path of the data directory, which no member uses");
 
-const FROM: Flag = flag("from", Text, "", "Path of the data directory to read, which no member uses");
+const FROM: Flag =
+    flag("from", Text, "", "Path of the data directory to read, which no member uses");
 const TO: Flag = flag("to", Text, "", "Path of the data directory to make");
 
 #[rustfmt::skip]
