@@ -238,7 +238,7 @@ mod tests {
 
     impl World {
         fn new(places: usize) -> Self {
-            let arrivals = Arrivals::new(&Ahead::hurried());
+            let arrivals = Arrivals::new(&Ahead::hurried(), ARRIVING_BYTES_MAX);
             Self { places: Places::new(places), arrivals }
         }
 

@@ -210,7 +210,7 @@ fn compare(file: &str, tool: Tool, pair: Pair, release: &Release, ours: &Release
         let [mut reference, mut subject] = if section.files {
             let files = dir.path().join("files");
             Side::leave_files(&files, section, release);
-            places.each_ref().map(|place| copy(&files, place));
+            places.iter().for_each(|place| copy(&files, place));
             [Side::of_files(tool, &places[0], release), Side::of_files(tool, &places[1], tools)]
         } else {
             [

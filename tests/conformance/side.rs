@@ -43,8 +43,8 @@ pub struct Side {
     rpc: Option<Rpc>,
     /// Names for values which differ from server to server.
     names: BTreeMap<String, Value>,
-    /// `None` where only files are looked at.
-    server: Option<Server>,
+    /// Runs until it is dropped; `None` where only files are looked at.
+    _server: Option<Server>,
 }
 
 /// What a name stands for.
@@ -73,8 +73,8 @@ impl Side {
             ("client".into(), Value::Text(server.endpoint())),
             ("peer".into(), Value::Text(format!("127.0.0.1:{}", server.peer_port))),
         ]);
-        let (rpc, server) = (Some(rpc), Some(server));
-        let mut side = Self { tool, etcdctl, etcdutl, curl, rpc, names, server };
+        let (rpc, _server) = (Some(rpc), Some(server));
+        let mut side = Self { tool, etcdctl, etcdutl, curl, rpc, names, _server };
         side.learn_ids();
         side
     }
@@ -90,7 +90,7 @@ impl Side {
             curl: Curl::new("http://127.0.0.1:1".into()),
             rpc: None,
             names,
-            server: None,
+            _server: None,
         }
     }
 
