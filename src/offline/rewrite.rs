@@ -191,10 +191,10 @@ fn entries_since_snapshot(context: &Context, dir: &Path) -> Result<Option<Releas
         .map_err(|error| Exit::error(format!("failed to get the lastest snapshot: {error}")))?;
     let from = snapshots.last().map_or(0, |snapshot| snapshot.index);
     wal::read(disk, &dir, options, &mut |record| {
-        if let wal::Item::Entry(entry) = record.item {
-            if entry.index > from {
-                needs(&entry);
-            }
+        if let wal::Item::Entry(entry) = record.item
+            && entry.index > from
+        {
+            needs(&entry);
         }
         std::ops::ControlFlow::Continue(())
     })

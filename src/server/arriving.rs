@@ -197,10 +197,10 @@ impl<B> Arriving<B> {
         if self.entry.is_none() && (!self.arrived || self.stranger) {
             self.entry = Some(self.arrivals.enter(self.base));
         }
-        if let Some(entry) = &self.entry {
-            if entry.poll_ended(cx) {
-                return Poll::Ready(Some(Err(ended())));
-            }
+        if let Some(entry) = &self.entry
+            && entry.poll_ended(cx)
+        {
+            return Poll::Ready(Some(Err(ended())));
         }
         if self.kind == Kind::Whole {
             let env = &self.arrivals.env;

@@ -83,7 +83,7 @@ pub fn reach(name: &str) {
 
 /// Waits until a mark is reached once more; the host where.
 pub async fn next(name: &str) -> Option<String> {
-    let Some((ledger, _)) = RUN.with_borrow(Clone::clone) else { return None };
+    let (ledger, _) = RUN.with_borrow(Clone::clone)?;
     let times = |reached: &Marks| reached.get(name).map_or(0, |reached| reached.times);
     let before = times(&ledger.reached());
     loop {

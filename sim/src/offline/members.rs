@@ -70,7 +70,7 @@ pub fn inside(store: &Store) -> Vec<String> {
 /// done at any later time.
 pub fn updated(store: &Store, updates: &[Update]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (_, value) in store.rows("members") {
+    for value in store.rows("members").values() {
         let Ok(member) = serde_json::from_slice::<Member>(value) else { continue };
         let of: Vec<_> = updates.iter().filter(|update| update.id == member.id).collect();
         let Some(last) = of.iter().rev().find(|update| update.sure) else { continue };

@@ -103,7 +103,8 @@ mod tests {
         // Killed before the log was there.
         let mut synced = create();
         let mut wanted: Vec<_> = folders[2].ancestors().skip(1).map(Path::to_owned).collect();
-        (synced.sort(), wanted.sort());
+        synced.sort();
+        wanted.sort();
         assert_eq!(synced, wanted);
 
         std::fs::create_dir(&wal_dir).expect("a folder");
