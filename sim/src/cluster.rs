@@ -55,7 +55,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// Servers on hosts `m0`, `m1`, ...
 #[derive(Clone)]
 pub struct Cluster {
-    world: World,
+    /// None where the members are real ones, on machines of their own.
+    world: Option<World>,
     shape: Shape,
     certificates: Option<Arc<Certificates>>,
     state: Arc<Mutex<State>>,
@@ -99,16 +100,29 @@ impl Cluster {
         let hosts: Vec<_> = (0..shape.members).map(|n| format!("m{n}")).collect();
         let certificates = shape.tls.then(|| Arc::new(Certificates::new(world)));
         let state = Arc::new(Mutex::new(State { hosts: hosts.clone(), ..State::default() }));
-        let cluster = Self { world: world.clone(), shape, certificates, state };
+        let cluster = Self { world: Some(world.clone()), shape, certificates, state };
         hosts.into_iter().chain(cluster.proxies()).for_each(|host| cluster.add_host(&host));
         cluster
     }
 
+    /// Real members, on hosts of the same names that something else has started. Nothing can be done to
+    /// them from here.
+    pub fn real(shape: Shape) -> Self {
+        let hosts = (0..shape.members).map(|n| format!("m{n}")).collect();
+        let state = Arc::new(Mutex::new(State { hosts, ..State::default() }));
+        Self { world: None, shape, certificates: None, state }
+    }
+
+    /// Whether the members are real ones.
+    pub fn is_real(&self) -> bool {
+        self.world.is_none()
+    }
+
     /// A host for a member, a proxy or a client.
     pub fn add_host(&self, host: &str) {
-        self.world.add_host(host);
+        self.world().add_host(host);
         if host.starts_with('m') {
-            self.world.set_descriptors(host, self.shape.descriptors);
+            self.world().set_descriptors(host, self.shape.descriptors);
         }
         self.furnish(host);
     }
@@ -125,8 +139,10 @@ impl Cluster {
         self.certificates.as_deref()
     }
 
+    /// # Panics
+    /// Where the members are real ones.
     pub fn world(&self) -> &World {
-        &self.world
+        self.world.as_ref().expect("the members are on simulated hosts")
     }
 
     pub fn shape(&self) -> &Shape {
@@ -216,7 +232,7 @@ impl Cluster {
                 Ok(()) => {}
             }
         };
-        drop(self.world.start(host, serve).await);
+        drop(self.world().start(host, serve).await);
     }
 
     /// Stops the server on one host in good order, or kills it when that takes too long.
@@ -227,9 +243,9 @@ impl Cluster {
             state.orders.remove(host)
         };
         if orders.is_some_and(|orders| orders.try_send(Order::Stop).is_ok()) {
-            self.world.wait_until(STOP_LIMIT, || !self.world.is_running(host)).await;
+            self.world().wait_until(STOP_LIMIT, || !self.world().is_running(host)).await;
         }
-        self.world.kill(host);
+        self.world().kill(host);
         self.state().stopping.remove(host);
     }
 
@@ -248,7 +264,7 @@ impl Cluster {
         if orders.is_some_and(|orders| orders.try_send(Order::Flush(done)).is_ok()) {
             // A server that is still starting takes no orders.
             let over = || !matches!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Empty));
-            self.world.wait_until(FLUSH_LIMIT, over).await;
+            self.world().wait_until(FLUSH_LIMIT, over).await;
         }
     }
 
@@ -306,7 +322,7 @@ impl Cluster {
         member.advertise_peer_urls = vec![self.peer_url(host)];
         member.advertise_client_urls = vec![self.client_url(host)];
         member.initial_cluster = vec![(host.to_owned(), vec![self.peer_url(host)])];
-        member.engine = engine::Options::in_memory(self.world.mem_env(host));
+        member.engine = engine::Options::in_memory(self.world().mem_env(host));
         let mut options = server::Options::new(member, [listen(CLIENT_PORT)]);
         options.tls = self.tls().unwrap_or_default();
         if plant::CLIENT_WITHOUT_CERTIFICATE_SERVED.is_planted() {
@@ -352,7 +368,7 @@ pub(crate) struct Starting<'a> {
 
 impl<'a> Starting<'a> {
     pub(crate) fn mark(cluster: &'a Cluster, host: &'a str) -> Option<Self> {
-        let free = !cluster.world.is_running(host);
+        let free = !cluster.world().is_running(host);
         let marked = free && cluster.state().starting.insert(host.to_owned());
         // Made only where the mark was: to drop one is to take the mark away.
         marked.then(|| Self { cluster, host })
@@ -422,7 +438,7 @@ impl Cluster {
 
     /// The member does not come back.
     pub fn retire(&self, host: &str) {
-        self.world.kill(host);
+        self.world().kill(host);
         self.state().retired.insert(host.to_owned());
     }
 
@@ -465,7 +481,7 @@ impl Cluster {
 
     /// The member that reports, in the newest term, that it leads; none while there is no such member.
     pub async fn leader(&self, env: &Env) -> Option<String> {
-        let running = self.names().into_iter().filter(|host| self.world.is_running(host));
+        let running = self.names().into_iter().filter(|host| self.world().is_running(host));
         let asked = running.map(|host| async move {
             let status = self.status(env, &host).await?;
             let leads = status.header.is_some_and(|header| header.member_id == status.leader);

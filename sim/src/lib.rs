@@ -57,7 +57,8 @@
 //! [`observe`] (what members report of themselves) · [`check`] (the checkers) · [`offline`] (the same for
 //! the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by [`swarm`]) ·
 //! [`play`] (from beginning to verdict) · [`report`] (the story in lines, and as a page) · [`shrink`]
-//! (a smaller plan that fails alike) · [`coverage`] (what its clients used of the protocol). The commands are in `main.rs`. No files import each other in a
+//! (a smaller plan that fails alike) · [`coverage`] (what its clients used of the protocol) · [`real`] (load
+//! and checkers on members outside of the simulation). The commands are in `main.rs`. No files import each other in a
 //! circle; `tests/tidy.rs` checks it.
 
 #[cfg(not(madsim))]
@@ -85,6 +86,7 @@ mod panics;
 pub mod plan;
 pub mod play;
 pub mod proxies;
+pub mod real;
 pub mod report;
 mod rt;
 pub mod score;

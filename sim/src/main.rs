@@ -113,6 +113,19 @@ enum Command {
     },
     /// Prints the plan of a seed, to begin a script with.
     Plan { seed: Seed },
+    /// Loads real members, which something else has started on the hosts m0, m1, .. at port 2379, and
+    /// judges what they answered. Standard input reports what is done to them, a line each: `fault NAME`,
+    /// `calm` when it is undone, `over` at the end.
+    Load {
+        /// How many members there are.
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// Of the clients' random choices.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Workloads, a client each; those of a usual run when there are none.
+        workloads: Vec<String>,
+    },
 }
 
 /// A run: by its seed, or by its plan.
@@ -147,6 +160,7 @@ fn main() -> ExitCode {
             let plan = script.map(|file| commands::plan_of(None, Some(file))).transpose();
             plan.and_then(|plan| commands::score::one(&name, seeds, plan.as_ref()))
         }
+        Command::Load { members, seed, workloads } => commands::load::run(members, seed, workloads),
         Command::Score { jobs, seeds, write } => commands::score::all(jobs, seeds, write),
         Command::Plan { seed } => commands::plan_of(Some(seed), None).map(|plan| {
             print!("{plan}");

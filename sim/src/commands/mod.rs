@@ -2,6 +2,7 @@
 
 pub mod branch;
 pub mod coverage;
+pub mod load;
 pub mod replay;
 pub mod score;
 pub mod shrink;
