@@ -432,8 +432,8 @@ mod tests {
     use super::*;
 
     /// Keys, logs and tokens are in them.
-    #[test]
-    fn files_and_folders_are_their_owners_alone() {
+    #[tokio::test]
+    async fn files_and_folders_are_their_owners_alone() {
         use std::os::unix::fs::PermissionsExt as _;
         let (env, parent) = (env(), tempfile::tempdir().expect("a temporary folder"));
         let folder = parent.path().join("member/wal");

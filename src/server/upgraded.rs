@@ -188,6 +188,8 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures::poll;
     use tokio::io::AsyncReadExt as _;
     use tokio::io::AsyncWriteExt as _;
@@ -242,9 +244,12 @@ mod tests {
             Self { places: Places::new(places), arrivals }
         }
 
-        async fn upgraded(&self, known: bool) -> (Upgraded, tokio::io::DuplexStream) {
+        async fn upgraded(&self, host: u8, known: bool) -> (Upgraded, tokio::io::DuplexStream) {
             let (near, far) = tokio::io::duplex(2 << 20);
-            let place = Arc::new(self.places.enter(None).await.expect("another one gives way"));
+            // An address has its share of the places.
+            let from = Some(Ipv4Addr::new(10, 0, 0, host).into());
+            let place = self.places.enter(from).await.expect("there is one, or another gives way");
+            let place = Arc::new(place);
             if known {
                 place.standing().make_known();
             }
@@ -255,8 +260,8 @@ mod tests {
     #[tokio::test]
     async fn an_upgraded_connection_keeps_its_place() {
         let world = World::new(2);
-        let (first, _far) = world.upgraded(true).await;
-        let (_second, _other) = world.upgraded(true).await;
+        let (first, _far) = world.upgraded(1, true).await;
+        let (_second, _other) = world.upgraded(2, true).await;
         assert!(world.places.enter(None).await.is_none(), "both are in use");
         drop(first);
         assert!(world.places.enter(None).await.is_some());
@@ -265,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn a_strangers_upgraded_connection_gives_way() {
         let world = World::new(1);
-        let (mut stranger, _far) = world.upgraded(false).await;
+        let (mut stranger, _far) = world.upgraded(3, false).await;
         assert!(poll!(Box::pin(stranger.read_u8())).is_pending());
         let _new = world.places.enter(None).await.expect("a stranger gives way");
         let error = stranger.read_u8().await.expect_err("its place is needed");
@@ -279,7 +284,7 @@ mod tests {
         let mut sockets = Vec::new();
         let mut space = vec![0; 2 << 20];
         for _ in 0..ARRIVING_BYTES_MAX >> 20 {
-            let (mut socket, mut far) = world.upgraded(true).await;
+            let (mut socket, mut far) = world.upgraded(4, true).await;
             far.write_all(&part).await.expect("there is room");
             for left in (1..=part.len()).rev() {
                 let read = socket.read(&mut space[..left]).await.expect("there is room");

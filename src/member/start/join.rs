@@ -270,16 +270,16 @@ fn judge(own: MemberId, downgrading: bool, reports: &[(MemberId, String)]) -> Re
     let mut ok = false;
     for (member, version) in reports {
         let Some(reported) = minor(version) else { continue };
-        let remedy = if Some(reported) < speaks.0 && !downgrading {
-            "upgrade it to 3.5 first, or stop its members and bring their directories in \
-             (quorateutl import)"
-        } else if Some(reported) > speaks.1 {
+        let remedy = if Some(reported) > speaks.1 {
             "a newer release of Quorate is needed"
+        } else if Some(reported) >= speaks.0 {
+            ok = true;
+            continue;
         } else if downgrading {
             "wait until the downgrade is over, or cancel it"
         } else {
-            ok = true;
-            continue;
+            "upgrade it to 3.5 first, or stop its members and bring their directories in \
+             (quorateutl import)"
         };
         warn!(%member, version, "cluster version is not compatible");
         return Err(format!(
@@ -309,7 +309,7 @@ async fn is_downgrading(
 }
 
 /// The cluster's version as the member at `urls` knows it. Where none is decided, which may need this
-/// very member, the member's own counts.
+/// every member, the member's own counts.
 async fn cluster_version(client: &Client, urls: &[String], limit: Duration) -> Option<String> {
     for url in urls {
         match client.get(url, "/version", limit).await {
