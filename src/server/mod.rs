@@ -41,6 +41,7 @@ use crate::env::{BoxFuture, Env, Place};
 use crate::error::Fatal;
 use crate::grpc::gate::Gate;
 use crate::grpc::spans::Spans;
+use crate::grpc::status::refusal;
 use crate::http::Endpoints;
 use crate::http::access::Access;
 use crate::http::gateway::{Gateway, Grpc};
@@ -292,7 +293,8 @@ impl Handler for Services {
         if metadata > METADATA_BYTES_MAX {
             let text =
                 format!("received metadata larger than max ({metadata} vs. {METADATA_BYTES_MAX})");
-            return Box::pin(async { Status::resource_exhausted(text).into_http() });
+            let refused = refusal(&Status::resource_exhausted(text));
+            return Box::pin(async { refused });
         }
         let watch = |kind| self.arrivals.watch(body, metadata, kind, !known);
         // gRPC calls are the hot path: clone only what they need.
@@ -326,7 +328,7 @@ fn not_grpc<B>(request: &Request<B>) -> Response<Body> {
     let content_type = request.headers().get(CONTENT_TYPE).map(|it| it.as_bytes());
     let content_type = String::from_utf8_lossy(content_type.unwrap_or_default());
     let text = format!("invalid gRPC request content-type {content_type:?}");
-    let mut response = Status::invalid_argument(text).into_http();
+    let mut response = refusal(&Status::invalid_argument(text));
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response
 }
