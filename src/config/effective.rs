@@ -5,7 +5,7 @@
 use tracing::info;
 
 use super::urls::Url;
-use super::{Config, help};
+use super::{Config, help, secrets};
 use crate::codec::go_duration;
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
@@ -69,7 +69,7 @@ pub fn log(config: &Config, initialized: bool, processors: usize) {
         discovery_cert = %discovery.tls.cert_file.display(),
         discovery_key = %discovery.tls.key_file.display(),
         discovery_cacert = %discovery.tls.trusted_ca_file.display(),
-        discovery_user = discovery.user,
+        discovery_user = secrets::value("discovery-user", &discovery.user),
         downgrade_check_interval = go_duration(given.downgrade_check_time),
         max_learners = given.learners_max,
         v2_deprecation = "write-only",
@@ -154,7 +154,12 @@ mod tests {
     #[test]
     fn values_are_the_effective_ones_wherever_they_came_from() {
         let has = |line: &str, part: &str| assert!(line.contains(part), "{part} in {line}");
-        let flags = ["--max-wals=7", "--discovery-password=secret", "--feature-gates=AllBeta=true"];
+        let flags = [
+            "--max-wals=7",
+            "--discovery-user=ann:secret",
+            "--discovery-password=secret",
+            "--feature-gates=AllBeta=true",
+        ];
         let line = logged(&flags, &[("ETCD_AUTO_COMPACTION_RETENTION", "2")], "");
         has(&line, r#""max-wals":7"#);
         has(&line, r#""auto-compaction-retention":"2h0m0s""#);

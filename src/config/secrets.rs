@@ -48,7 +48,8 @@ pub(super) fn variable(name: &str, given: &str) -> String {
     }
 }
 
-fn value(flag: &str, given: &str) -> String {
+/// The value of a flag that is, or may hold, a secret.
+pub(super) fn value(flag: &str, given: &str) -> String {
     match given.split_once(':') {
         _ if SECRET.contains(&flag) => HIDDEN.to_owned(),
         Some((name, _)) => format!("{name}:{HIDDEN}"),
