@@ -221,6 +221,15 @@ impl HttpBody for Answer {
         if self.over {
             return Poll::Ready(None);
         }
+        // Between two pieces of a message the client may have read nothing for long.
+        if !self.boundaries.is_between()
+            && let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.over = true;
+            self.body = Body::empty();
+            return Poll::Ready(Some(self.late()));
+        }
         if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
             match &mut frame {
                 Some(Ok(frame)) => self.note(frame),
