@@ -213,7 +213,13 @@ impl World {
                     Event { prev_kv, ..event }
                 }));
             }
-            assert_eq!(found.events, expected);
+            // A put that its own txn deleted again may stay at the revision of a compaction.
+            let mut events = found.events;
+            events.retain(|event| {
+                let main = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+                main != self.model.compacted || self.model.is_kept(main, event)
+            });
+            assert_eq!(events, expected);
             assert!(found.next.0 > from);
             from = found.next.0;
         }
