@@ -213,11 +213,12 @@ impl World {
                     Event { prev_kv, ..event }
                 }));
             }
-            // A put that its own txn deleted again may stay at the revision of a compaction.
+            // Until it is swept, a put that its own txn deleted again stays at the compaction's revision.
+            let pending = self.store().compaction_pending();
             let mut events = found.events;
             events.retain(|event| {
                 let main = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-                main != self.model.compacted || self.model.is_kept(main, event)
+                !pending || main != self.model.compacted || self.model.is_kept(main, event)
             });
             assert_eq!(events, expected);
             assert!(found.next.0 > from);
