@@ -436,6 +436,7 @@ stories! {
     compaction
     compaction_overtaken
     compaction_resumed
+    compaction_at_put_and_deletion
     leases
     crash
 }
