@@ -1,40 +1,15 @@
-//! The process as the commands see it: standard streams, variables, child processes, signals.
+//! What the commands of the client's tool need of the process besides: standard input, child processes, signals.
 
 use std::io::{self, BufRead as _, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 
 use quorate::ctl::{Ended, Shell};
 use quorate::env::BoxFuture;
-use quorate::tool::Output;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::streams;
-
-pub struct Process;
-
-impl Output for Process {
-    fn out(&self, bytes: &[u8]) -> io::Result<()> {
-        streams::out(bytes)
-    }
-
-    fn err(&self, text: &str) {
-        streams::err(text);
-    }
-
-    fn variables(&self) -> Vec<(String, String)> {
-        streams::variables()
-    }
-
-    fn is_terminal(&self) -> bool {
-        streams::is_terminal()
-    }
-
-    fn size(&self) -> Option<(u16, u16)> {
-        streams::size()
-    }
-}
+use crate::process::Process;
 
 impl Shell for Process {
     fn read_line(&self) -> io::Result<String> {
