@@ -122,6 +122,10 @@ async fn wrong_arguments_are_refused_with_etcdctls_codes_and_texts() {
         "too many arguments, did you mean --peer-urls=http://a:1",
     )
     .await;
+    let scheme = "URL scheme must be http, https, unix, or unixs: nonsense";
+    check("etcdctl member add m --peer-urls=nonsense", 1, scheme).await;
+    let form = "URL address does not have the form \"host:port\": http://b";
+    check("etcdctl member update 1 --peer-urls=http://a:1,http://b", 1, form).await;
     check("etcdctl elect e", 128, "no proposal argument but -l not set").await;
     check("etcdctl --cert= get k", 128, "empty string is passed to --cert option").await;
     check("etcdctl snapshot save", 128, "snapshot save expects one argument <filename>").await;

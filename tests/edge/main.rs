@@ -33,8 +33,9 @@ use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
     AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DeleteRangeRequest,
     DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
-    LeaseRevokeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
+    LeaseRevokeRequest, MemberListRequest, MemberUpdateRequest, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient,
     downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
     watch_request::RequestUnion,

@@ -47,6 +47,27 @@ async fn large_late_and_unknown_requests_are_refused_in_etcds_words() {
     }
 }
 
+/// An etcd commits them, and every etcd of the cluster ends.
+#[tokio::test]
+async fn a_members_urls_that_are_none_are_refused() {
+    let world = World::new(|_| {}).await;
+    let mut cluster = ClusterClient::new(world.channel.clone());
+    let list = MemberListRequest { linearizable: true };
+    let members = cluster.member_list(list).await.expect("the members").into_inner().members;
+    let update = |id, urls: &[&str]| {
+        let peer_urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        MemberUpdateRequest { id, peer_urls }
+    };
+    let bad = (Code::InvalidArgument, "etcdserver: given member URLs are invalid".to_owned());
+    for urls in [&["nonsense"][..], &["http://a:1", "http://b"], &[]] {
+        assert_eq!(refusal(cluster.member_update(update(members[0].id, urls)).await), bad);
+    }
+    let unknown = (Code::NotFound, "etcdserver: member not found".to_owned());
+    assert_eq!(refusal(cluster.member_update(update(1, &["nonsense"])).await), unknown);
+    let after = cluster.member_list(list).await.expect("the members").into_inner().members;
+    assert_eq!(after, members);
+}
+
 #[tokio::test]
 async fn a_watch_ends_at_its_deadline_and_at_what_cannot_be_read() {
     let world = World::new(|_| {}).await;

@@ -79,7 +79,7 @@ impl Etcdctl {
         if !self.endpoints.is_empty() {
             command.arg(format!("--endpoints={}", self.endpoints));
         }
-        command.env("ETCDCTL_API", "3").args(args.iter().map(AsRef::as_ref));
+        command.args(args.iter().map(AsRef::as_ref));
         let args = args.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
         Running::new(command, format!("etcdctl {args}"), stdin)
     }

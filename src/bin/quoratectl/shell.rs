@@ -1,4 +1,5 @@
-//! What the commands of the client's tool need of the process besides: standard input, child processes, signals.
+//! What the commands of the client's tool need of the process besides: standard input, child processes,
+//! signals.
 
 use std::io::{self, BufRead as _, Read as _};
 use std::os::unix::process::ExitStatusExt as _;

@@ -9,6 +9,7 @@ use quorate_proto::etcdserverpb::{
 
 use super::{hex_u64, keys};
 use crate::client::Client;
+use crate::config::urls::Url;
 use crate::ctl::Context;
 use crate::ctl::print::{Format, quoted};
 use crate::tool::exit::Exit;
@@ -23,10 +24,15 @@ pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     }
 }
 
+/// The URLs as they were given. Those that are none are not sent: an etcd server commits them, and ends
+/// where its transport reads them.
 fn peer_urls(context: &Context) -> Result<Vec<String>, Exit> {
     match context.arguments.text("peer-urls") {
         "" => Err(Exit::arguments("member peer urls not provided")),
-        urls => Ok(urls.split(',').map(str::to_owned).collect()),
+        urls => {
+            Url::parse_list(urls).map_err(Exit::error)?;
+            Ok(urls.split(',').map(str::to_owned).collect())
+        }
     }
 }
 

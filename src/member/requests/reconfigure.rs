@@ -74,12 +74,17 @@ impl Member {
         Ok(MemberRemoveResponse { header, members: infos(&done.members) })
     }
 
-    /// Changes the peer URLs of a member, which are not checked, as in etcd.
+    /// Changes the peer URLs of a member. Those that are none are refused: etcd 3.7 commits them, and every
+    /// etcd of the cluster ends where its transport reads them.
     pub async fn member_update(
         &self,
         request: MemberUpdateRequest,
     ) -> Result<MemberUpdateResponse, Error> {
-        let change = update_change(MemberId(request.id), request.peer_urls);
+        let id = MemberId(request.id);
+        if self.members().members.contains_key(&id) && peer_urls(&request.peer_urls).is_none() {
+            return Err(Refused::MemberBadUrls.into());
+        }
+        let change = update_change(id, request.peer_urls);
         let done = self.propose_change(change).await?;
         mark::MEMBER_UPDATED.reached();
         let header = Some(of_cluster(done.header));
