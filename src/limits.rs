@@ -18,6 +18,8 @@ pub const GATEWAY_JSON_FACTOR: usize = 8;
 pub const GATEWAY_WEBSOCKET_BYTES: usize = 1 << 20;
 /// Objects and lists in each other in JSON, the number of Go's library.
 pub const GATEWAY_JSON_DEPTH: usize = 10_000;
+/// JSON of a request that is read before other tasks run.
+pub const GATEWAY_STEP_BYTES: usize = 16 << 10;
 /// An answer that a gateway turns into JSON at once; a larger one is while it comes, a piece at a time.
 pub const GATEWAY_WHOLE_BYTES: usize = 64 << 10;
 pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
@@ -124,6 +126,10 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `STRANGER_STREAMS_MAX` | open HTTP/2 streams of all strangers | the connection that opens more is closed |
 // | `CONNECTION_STREAMS_MAX` | open HTTP/2 streams of one connection | it is closed |
 // | `TURN_BYTES`, `TURN_STREAMS` | what a connection brings at once | other connections go first |
+// | `GATEWAY_STEP_BYTES` | JSON of a request that is read at once | other tasks go first |
+// | `TXN_INLINE_OPS` | operations of a txn that are checked at once | they are checked on another thread |
+// | `PASSWORDS_AT_ONCE` | passwords that are hashed at once | calls wait for their turn |
+// | `PASSWORDS_WAITING_MAX` | calls of one user that wait for it | the call is refused |
 // | `ARRIVING_BYTES_MAX` | requests that have begun and not arrived, streams without a message | the oldest one ends |
 // | `METADATA_BYTES_MAX` | metadata of one request | that request is refused |
 // | `METADATA_ARRIVING_BYTES_MAX` | metadata on its way | the connection that sends more is closed |
@@ -160,9 +166,12 @@ pub const TURN_STREAMS: usize = 64;
 /// message.
 pub const ARRIVING_BYTES_MAX: usize = 96 << 20;
 pub const ARRIVING_STREAM_BYTES: usize = 24 << 10;
+/// What a byte of unfinished JSON takes: a token is kept in a buffer that doubles as it grows.
+pub const JSON_KEPT_FACTOR: usize = 2;
 /// [`ARRIVING_BYTES_MAX`] where single requests may be larger than usual: there is room for one as JSON.
 pub fn arriving_bytes_max(request_bytes_max: usize) -> usize {
-    ARRIVING_BYTES_MAX.max(request_bytes_max.saturating_mul(GATEWAY_JSON_FACTOR))
+    let one = request_bytes_max.saturating_mul(JSON_KEPT_FACTOR * GATEWAY_JSON_FACTOR);
+    ARRIVING_BYTES_MAX.max(one)
 }
 /// Metadata of one request; a larger one is refused, a much larger one ends its connection.
 pub const METADATA_BYTES_MAX: usize = 512 << 10;
@@ -383,7 +392,8 @@ const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IO_TIMEOUT.as_milli
 const _: () = assert!(ADDRESS_SHARE.0 < ADDRESS_SHARE.1);
 const _: () = assert!(CONNECTIONS_LEAVING_MAX < DESCRIPTORS_RESERVED);
 // One request in JSON that is being read leaves room for others.
-const _: () = assert!(4 * GATEWAY_JSON_FACTOR * REQUEST_BYTES_MAX <= ARRIVING_BYTES_MAX);
+const _: () =
+    assert!(4 * JSON_KEPT_FACTOR * GATEWAY_JSON_FACTOR * REQUEST_BYTES_MAX <= ARRIVING_BYTES_MAX);
 const _: () = assert!(METADATA_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(METADATA_BYTES_MAX < METADATA_READ_BYTES_MAX as usize);
 const _: () = assert!(4 * (METADATA_READ_BYTES_MAX as usize) < METADATA_ARRIVING_BYTES_MAX);

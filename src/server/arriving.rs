@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::env::{BoxFuture, Env};
 use crate::grpc::body::Boundaries;
-use crate::limits::{ARRIVING_STREAM_BYTES, BODY_STALL};
+use crate::limits::{ARRIVING_STREAM_BYTES, BODY_STALL, JSON_KEPT_FACTOR};
 
 /// The requests of a server that have begun and not arrived; clones share them.
 #[derive(Clone)]
@@ -215,6 +215,10 @@ impl<B> Arriving<B> {
 
     fn received(&mut self, data: &[u8]) -> Result<(), Status> {
         self.stall = None;
+        let bytes = match self.kind {
+            Kind::Grpc => data.len(),
+            Kind::Whole | Kind::Pieces => JSON_KEPT_FACTOR * data.len(),
+        };
         self.arrived = match self.kind {
             Kind::Grpc => {
                 let Ok(()) = self.boundaries.follow(data, |_, _| Ok::<_, Infallible>(()));
@@ -225,7 +229,7 @@ impl<B> Arriving<B> {
         };
         let Some(entry) = &self.entry else {
             if !self.arrived {
-                self.entry = Some(self.arrivals.enter(self.base + data.len()));
+                self.entry = Some(self.arrivals.enter(self.base + bytes));
             }
             return Ok(());
         };
@@ -233,7 +237,7 @@ impl<B> Arriving<B> {
             return Err(ended());
         }
         if !self.arrived {
-            entry.grow(data.len());
+            entry.grow(bytes);
         } else if !self.stranger {
             self.entry = None;
         }

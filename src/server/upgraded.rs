@@ -17,7 +17,7 @@ use super::arriving::{Arrivals, Entry, Kind};
 use crate::env::places::{Open, Place};
 use crate::env::{BoxConn, BoxFuture};
 use crate::http::gateway::Upgrade;
-use crate::limits::ARRIVING_STREAM_BYTES;
+use crate::limits::{ARRIVING_STREAM_BYTES, JSON_KEPT_FACTOR};
 
 /// An extension of requests that want to switch protocols: the place of their connection.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ impl Upgraded {
                 self.entry = None;
                 return;
             }
-            unfinished => ARRIVING_STREAM_BYTES + unfinished,
+            unfinished => ARRIVING_STREAM_BYTES + JSON_KEPT_FACTOR * unfinished,
         };
         match &mut self.entry {
             None => self.entry = Some((self.arrivals.enter(bytes), bytes)),

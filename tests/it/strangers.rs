@@ -9,6 +9,7 @@ use super::client::Client;
 use super::crash::runtime;
 use super::curl::Curl;
 use super::process::{Kind, Server, scratch};
+use super::procfs::resident_bytes;
 
 /// A put and the server's health, over a new connection; how long both took.
 fn serves(server: &Server) -> Duration {
@@ -96,6 +97,43 @@ fn what_is_begun_and_not_ended_is_not_waited_for() {
         let first = String::from_utf8_lossy(first);
         assert!(is_closed(conn, Duration::from_secs(45)), "{first:?} is waited for");
     }
+}
+
+/// The client sends no end of what it has begun, so what has come of it counts; etcd keeps all of it.
+#[test]
+fn unfinished_watch_requests_take_little_memory_and_end_for_newer_ones() {
+    let (_dir, server) = Server::serving();
+    let pid = server.pid().expect("it runs");
+    let before = resident_bytes(pid);
+    let text = "A".repeat(1 << 20);
+    let begun = format!(
+        "POST /v3/watch HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n\
+         {{\"create_request\":{{\"key\":\"{text}",
+        text.len() + 26
+    );
+    let conns: Vec<_> = (0..200).map(|_| connect(server.client_port, begun.as_bytes())).collect();
+    // Of 200 MB there is room for less than half.
+    let closed = |conn: &TcpStream| is_closed(conn, Duration::from_secs(20));
+    assert!(conns[..60].iter().all(closed), "the oldest ones end");
+    assert!(serves(&server) < Duration::from_secs(2));
+    let more = resident_bytes(pid).saturating_sub(before);
+    assert!(more < 300 << 20, "{more} bytes more");
+    assert!(!is_closed(&conns[199], Duration::from_millis(1)), "the newest one goes on");
+}
+
+/// A few bytes are a request, and etcd logs each of them.
+#[test]
+fn requests_of_no_kind_fill_no_log() {
+    let (_dir, server) = Server::serving();
+    let body = "{}".repeat(1 << 20);
+    let head = "POST /v3/watch HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length:";
+    let conn = connect(server.client_port, format!("{head} {}\r\n\r\n", body.len()).as_bytes());
+    (&conn).write_all(body.as_bytes()).expect("all of it is read");
+    // Behind them, so that it is answered when they were.
+    let mut server = server;
+    server.wait_log("invalid watch request type received in gRPC stream");
+    assert!(serves(&server) < Duration::from_secs(2));
+    assert!(server.output().len() < 256 << 10, "{} bytes of log", server.output().len());
 }
 
 /// etcd speaks gRPC over HTTP/2 only: a page in a browser cannot get around the whitelist by a header.

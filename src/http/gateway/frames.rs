@@ -1,6 +1,7 @@
 //! Bodies of gRPC, whose messages have a flag and a length in front, and bodies of JSON. [`read_one`] and
 //! [`Requests`] turn JSON into messages while it arrives; [`Frames`] splits the messages of an answer.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -88,14 +89,28 @@ impl HttpBody for Requests {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         while let Some(reader) = &mut this.reader {
-            match reader.read(&mut this.rest) {
+            let step = this.rest.len().min(limits::GATEWAY_STEP_BYTES);
+            let mut part = this.rest.slice(..step);
+            let read = reader.read(&mut part);
+            this.rest.advance(step - part.len());
+            match read {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(frame(&message))))),
-                Ok(None) => {}
+                Ok(None) if this.rest.is_empty() => {}
+                Ok(None) => {
+                    // Other tasks have their turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Err(_) => break,
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => this.rest = frame.into_data().unwrap_or_default(),
-                Some(Err(_)) | None => break,
+                // The body has failed, not what is in it: so has the call.
+                Some(Err(error)) => {
+                    (this.reader, this.rest) = (None, Bytes::new());
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => break,
             }
         }
         (this.reader, this.rest) = (None, Bytes::new());
@@ -112,12 +127,31 @@ pub(super) async fn read_one(
 ) -> Result<Bytes, Status> {
     let mut reader = Reader::new(kind.clone(), bounds);
     while let Some(part) = body.frame().await {
-        let mut part = part?.into_data().unwrap_or_default();
-        if let Some(message) = reader.read(&mut part)? {
-            return Ok(message);
+        let mut rest = part?.into_data().unwrap_or_default();
+        while !rest.is_empty() {
+            let mut part = rest.split_to(rest.len().min(limits::GATEWAY_STEP_BYTES));
+            if let Some(message) = reader.read(&mut part)? {
+                return Ok(message);
+            }
+            if !rest.is_empty() {
+                others_first().await;
+            }
         }
     }
     reader.finish()
+}
+
+/// Lets other tasks have their turn.
+async fn others_first() {
+    let mut waited = false;
+    poll_fn(|cx| match std::mem::replace(&mut waited, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Returns the bounds of a request, by the bound of a gRPC message.
