@@ -63,6 +63,11 @@ impl HubHandle {
         let _ = self.control.send(Control::Stop);
     }
 
+    /// Ready when the hub has ended.
+    pub(super) async fn stopped(&self) {
+        self.control.closed().await;
+    }
+
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }

@@ -82,13 +82,30 @@ pub async fn run(
     env: Env,
     hub: HubHandle,
     history: Arc<dyn History>,
-    requests: impl Stream<Item = WatchRequest> + Send + Unpin,
+    mut requests: impl Stream<Item = WatchRequest> + Send + Unpin,
     responses: mpsc::Sender<Result<Response, Error>>,
     options: Options,
 ) {
     let _open = OpenStream::new(hub.counters().clone());
-    let ended = Session::new(env, &hub, history, options).run(requests, &responses).await;
-    if let Err(Stopped) = ended {
+    let serving = async {
+        let mut over = pin!(async {
+            tokio::select! {
+                biased; // As below: a stream without a reader ends before anything else.
+                () = responses.closed() => Ok(()),
+                () = hub.stopped() => Err(Stopped),
+            }
+        });
+        // A stream that is silent has no session: of these there may be many.
+        let first = tokio::select! {
+            biased; // The same.
+            ended = &mut over => return ended,
+            first = requests.next() => first,
+        };
+        // Without a request nothing is watched, now or later.
+        let Some(first) = first else { return over.await };
+        Session::new(env, &hub, history, options).run(first, requests, &responses).await
+    };
+    if let Err(Stopped) = serving.await {
         // There may be no room and no reader: the stream ends all the same.
         let _ = responses.try_send(Err(Unavailable::Stopped.into()));
     }
@@ -191,10 +208,12 @@ impl Session {
 
     async fn run(
         mut self,
+        first: WatchRequest,
         mut requests: impl Stream<Item = WatchRequest> + Send + Unpin,
         responses: &mpsc::Sender<Result<Response, Error>>,
     ) -> Result<(), Stopped> {
         let mut half_closed = false;
+        self.request(first);
         let mut tick = self.env.sleep(self.interval);
         let mut gone = pin!(responses.closed());
         loop {
