@@ -23,7 +23,11 @@ use super::local::SnapshotBody;
 use super::pipeline::{PostError, check};
 use super::stats::SNAPSHOT_FIRST;
 use super::stream_codec::put_block;
+use crate::env::Env;
 use crate::limits::{PEER_REQUEST_BYTES_MAX, PEER_SNAPSHOT_STALL};
+
+/// How often it is looked whether a snapshot moves, in the time in which it must.
+const STALL_LOOKS: u32 = 12;
 
 /// Sends the present database behind `message` and reports how that ended, also when the task is
 /// aborted.
@@ -103,7 +107,7 @@ async fn send(link: &Link, mut message: Message) -> Result<(u64, u64), PostError
     let answer = select! { biased;
         answer = answer(link, &url, request) => answer,
         never = pump(head.freeze(), source, pieces) => match never {},
-        () = stalled(link, &taken) => Err(io::Error::new(io::ErrorKind::TimedOut, "snapshot stalled").into()),
+        () = stalled(&context.env, || taken.load(Ordering::Relaxed)) => Err(io::Error::new(io::ErrorKind::TimedOut, "snapshot stalled").into()),
     };
     answer.inspect_err(|_| link.avoid(&url))?;
     Ok((index, taken.load(Ordering::Relaxed)))
@@ -173,15 +177,32 @@ async fn next_piece(source: &mut SnapshotBody, sent: &mut u64) -> io::Result<Opt
     }
 }
 
-/// Ready when nothing has moved for [`PEER_SNAPSHOT_STALL`].
-async fn stalled(link: &Link, taken: &AtomicU64) {
-    let mut before = taken.load(Ordering::Relaxed);
-    loop {
-        link.context.env.sleep(PEER_SNAPSHOT_STALL).await;
-        let now = taken.load(Ordering::Relaxed);
-        if now == before {
-            return;
-        }
+/// Ready when what was `taken` has not grown for [`PEER_SNAPSHOT_STALL`]. A peer that lost its power sends no
+/// sign of that when all bytes had reached it, and until this end raft sends it no entries.
+async fn stalled(env: &Env, mut taken: impl FnMut() -> u64) {
+    let (mut before, mut same) = (taken(), 0);
+    while same < STALL_LOOKS {
+        env.sleep(PEER_SNAPSHOT_STALL / STALL_LOOKS).await;
+        let now = taken();
+        same = if now == before { same + 1 } else { 0 };
         before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::clocks::Ahead;
+
+    #[tokio::test]
+    async fn a_snapshot_whose_receiver_is_silent_is_given_up_in_the_time_of_one_stall() {
+        let mut looks = 0;
+        stalled(&Ahead::hurried(), || {
+            looks += 1;
+            // The last byte is taken soon after the first look.
+            u64::from(looks > 1)
+        })
+        .await;
+        assert_eq!(looks, 2 + STALL_LOOKS);
     }
 }
