@@ -6,8 +6,7 @@
 //! QUORATE_RANGE_BYTES=1073741824 cargo test --release -p quorate --test it large_ranges -- --nocapture
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -40,6 +39,8 @@ pub const VALUE_BYTES: usize = 16 << 10;
 pub const BYTES: usize = 80 << 20;
 /// What all answers together may take in the server's memory.
 pub const EXTRA_MAX: u64 = 256 << 20;
+/// How often memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A call for all keys.
 #[derive(Clone)]
@@ -269,21 +270,19 @@ async fn revisions(answers: &mut Streaming<WatchResponse>, end: i64) -> Vec<i64>
     found
 }
 
-/// The largest number of bytes resident, looked at all the time.
+/// The largest number of bytes resident, looked at all the time until it is stopped.
 pub struct Peak {
-    stop: Arc<AtomicBool>,
+    stop: mpsc::Sender<()>,
     watch: std::thread::JoinHandle<u64>,
 }
 
 impl Peak {
     pub fn start(pid: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stop, stopped) = mpsc::channel();
         let watch = std::thread::spawn(move || {
             let mut most = 0;
-            while !stopped.load(Ordering::Relaxed) {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 most = most.max(resident_bytes(pid));
-                std::thread::sleep(Duration::from_millis(5));
             }
             most
         });
@@ -291,7 +290,7 @@ impl Peak {
     }
 
     pub fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         self.watch.join().expect("the server runs")
     }
 }
