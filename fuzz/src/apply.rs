@@ -23,7 +23,7 @@ use crate::{noises, structured};
 #[derive(Arbitrary, Debug)]
 enum Step {
     Do(Command),
-    CompactStep(u8),
+    Sweep(u8),
     Flush,
     Crash,
 }
@@ -286,7 +286,7 @@ impl World {
                 self.log.push((request, answer));
                 self.apply(self.log.len() - 1);
             }
-            Step::CompactStep(changes) => {
+            Step::Sweep(changes) => {
                 store().compact_step(usize::from(changes % 8) + 1).expect("works");
             }
             Step::Flush => {
