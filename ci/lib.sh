@@ -35,3 +35,9 @@ rocksdb_once() {
     ROCKSDB_LIB_DIR="$(ci/rocksdb)"
     export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
 }
+
+# The server's tests, `cargo test` with arguments: as the programs are shipped, but for doors to some parsers,
+# which the fuzz targets need. Every script that compiles tests does it with these, so that it happens once.
+cargo_test() {
+    cargo test --workspace --features quorate/fuzz --locked "$@"
+}
