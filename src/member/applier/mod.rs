@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::apply::{Notice, StateMachine};
-use crate::codec;
 use crate::env::{BoxFuture, Env};
 use crate::error::Fatal;
 use crate::limits;
@@ -23,7 +22,7 @@ use crate::member::propose::Waiter;
 use crate::member::signals::Signals;
 use crate::member::snapshot;
 use crate::member::tokens::Tokens;
-use crate::member::upkeep::{Hashes, Quota};
+use crate::member::upkeep::{Finished, Hashes, Quota};
 use crate::metrics::{ApplySeconds, Metrics, observe_ms};
 use crate::mvcc::Store;
 use crate::peer;
@@ -147,19 +146,12 @@ impl Applier {
     }
 
     fn compaction_finished(&mut self, took: Duration) {
-        let revision = self.store.compact_revision();
-        let bytes = self.store.live_bytes();
-        info!(
-            compact_revision = revision.0,
-            took = codec::go_duration(took),
-            number_of_keys_compacted = std::mem::take(&mut self.compacted_keys),
-            hash = self.hashes.at(revision).map(|hash| hash.hash),
-            current_db_size_bytes = bytes,
-            current_db_size = codec::humanize(bytes),
-            current_db_size_in_use_bytes = bytes,
-            current_db_size_in_use = codec::humanize(bytes),
-            "finished scheduled compaction"
-        );
+        self.hashes.finished(Finished {
+            revision: self.store.compact_revision(),
+            took,
+            keys: std::mem::take(&mut self.compacted_keys),
+            bytes: self.store.live_bytes(),
+        });
     }
 
     async fn entries(&mut self, entries: Vec<Committed<Waiter>>) -> Result<(), Fatal> {

@@ -1,13 +1,15 @@
 //! Hashes of the last compactions, each over the history up to a compaction as it was before its deletions
 //! began. Every member computes the same ones at the same positions of the log, so they can be compared at any
 //! later time, and so that a client finds the history at a compacted revision unchanged. They are computed
-//! beside the applier, one after the other, each from a snapshot.
+//! beside the applier, one after the other, each from a snapshot; the log line of a compaction waits for its own.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tracing::info;
 
+use crate::codec;
 use crate::env::Env;
 use crate::limits::COMPACTION_HASHES;
 use crate::member::signals::Signals;
@@ -25,12 +27,39 @@ struct Inner {
     waiting: Mutex<VecDeque<Compaction>>,
 }
 
-#[derive(Clone)]
 struct Compaction {
     /// The first view to have it.
     view: View,
     /// The compaction before it.
     before: Revision,
+    /// Its deletions, when they ended first.
+    finished: Option<Finished>,
+}
+
+/// What the deletions of a compaction did.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::member) struct Finished {
+    pub revision: Revision,
+    pub took: Duration,
+    pub keys: usize,
+    /// Live bytes afterwards.
+    pub bytes: u64,
+}
+
+impl Finished {
+    fn log(self, hash: Option<HashKv>) {
+        info!(
+            compact_revision = self.revision.0,
+            took = codec::go_duration(self.took),
+            number_of_keys_compacted = self.keys,
+            hash = hash.map(|hash| hash.hash),
+            current_db_size_bytes = self.bytes,
+            current_db_size = codec::humanize(self.bytes),
+            current_db_size_in_use_bytes = self.bytes,
+            current_db_size_in_use = codec::humanize(self.bytes),
+            "finished scheduled compaction"
+        );
+    }
 }
 
 impl Hashes {
@@ -38,34 +67,57 @@ impl Hashes {
     /// was at `before`. Skipped when as many compactions wait as fingerprints are kept.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
         {
-            let mut waiting =
-                self.0.waiting.lock().expect("nothing panics while it holds the lock");
+            let mut waiting = self.waiting();
             if waiting.len() == COMPACTION_HASHES {
                 return;
             }
-            waiting.push_back(Compaction { view, before });
+            waiting.push_back(Compaction { view, before, finished: None });
             if waiting.len() > 1 {
                 return;
             }
         }
         let (hashes, signals, inner) = (self.clone(), signals.clone(), env.clone());
         env.spawn("compaction hash", async move {
-            while let Some(Compaction { view, before }) = hashes.first() {
+            while let Some((view, before)) = hashes.first() {
                 let compaction = move || view.hash_compaction(before);
-                match inner.blocking("compaction hash", compaction).await {
-                    Ok(Ok(hash)) => hashes.keep(hash),
+                let hash = match inner.blocking("compaction hash", compaction).await {
+                    Ok(Ok(hash)) => Some(hash),
                     // Compacted once more meanwhile.
-                    Ok(Err(_)) => {}
-                    Err(fatal) => signals.stop_with(fatal),
-                }
-                hashes
-                    .0
-                    .waiting
-                    .lock()
-                    .expect("nothing panics while it holds the lock")
-                    .pop_front();
+                    Ok(Err(_)) => None,
+                    Err(fatal) => {
+                        signals.stop_with(fatal);
+                        None
+                    }
+                };
+                hashes.computed(hash);
             }
         });
+    }
+
+    /// Keeps the fingerprint of the compaction that was under way.
+    fn computed(&self, hash: Option<HashKv>) {
+        if let Some(hash) = hash {
+            self.keep(hash);
+        }
+        let done = self.waiting().pop_front().expect("it was under way");
+        if let Some(finished) = done.finished {
+            finished.log(hash);
+        }
+    }
+
+    /// Logs what the deletions of a compaction did, with its fingerprint: at once when that is kept, later while
+    /// it is being computed, without one when it is not to be computed.
+    pub fn finished(&self, finished: Finished) {
+        let mut waiting = self.waiting();
+        let compaction =
+            waiting.iter_mut().find(|one| one.view.compact_revision() == finished.revision);
+        match compaction {
+            Some(compaction) => compaction.finished = Some(finished),
+            None => {
+                drop(waiting);
+                finished.log(self.at(finished.revision));
+            }
+        }
     }
 
     /// Whether there are fingerprints yet to come.
@@ -73,8 +125,12 @@ impl Hashes {
         self.first().is_some()
     }
 
-    fn first(&self) -> Option<Compaction> {
-        self.0.waiting.lock().expect("nothing panics while it holds the lock").front().cloned()
+    fn first(&self) -> Option<(View, Revision)> {
+        self.waiting().front().map(|compaction| (compaction.view.clone(), compaction.before))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Compaction>> {
+        self.0.waiting.lock().expect("nothing panics while it holds the lock")
     }
 
     /// The fingerprint of the compaction at exactly this revision.

@@ -11,7 +11,7 @@ mod quota;
 mod times;
 
 pub(in crate::member) use corruption::check_first;
-pub(in crate::member) use hashes::Hashes;
+pub(in crate::member) use hashes::{Finished, Hashes};
 pub(in crate::member) use quota::{Level, Quota};
 pub(in crate::member) use times::Times;
 
