@@ -16,11 +16,14 @@ async fn what_happens_is_counted() {
     let watch = world.watch(None).await;
     world.lease().lease_grant(LeaseGrantRequest { id: 1, ttl: 60 }).await.expect("granted");
     kv.compact(CompactionRequest { revision: 4, physical: true }).await.expect("compacted");
+    wait_for(&world, "/metrics", "\netcd_cluster_version{cluster_version=\"3.7\"} 1\n").await;
     let page = world.get("/metrics").await;
+    let own = world.server.member().id();
     let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
     for line in [
         "etcd_server_has_leader 1",
         "etcd_server_is_leader 1",
+        &format!("etcd_network_known_peers{{Local=\"{own}\",Remote=\"{own}\"}} 1"),
         "etcd_server_proposals_pending 0",
         "etcd_server_proposals_failed_total 0",
         "etcd_server_leader_changes_seen_total 1",

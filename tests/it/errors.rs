@@ -146,6 +146,7 @@ fn a_data_directory_that_cannot_be_is_named() {
         return;
     }
     let output = server.output().to_lowercase();
+    assert!(output.contains("cannot access data directory: mkdir "), "{output}");
     // Which of the two depends on how the folders are made.
     let said = output.contains("not a directory") || output.contains("file exists");
     assert!(said, "{output}");

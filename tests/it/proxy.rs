@@ -449,6 +449,7 @@ fn a_proxy_outlives_the_member_that_it_started_with() {
     // Of any member; once the answer has come, that may be another one.
     let often = || cluster.servers.iter().map(asked).sum::<f64>() > 1.0;
     wait_for("a question for the members", often);
+    proxy.wait_log("set etcd endpoints by autoSync");
     cluster.servers[0].kill();
     wait_for("another member", || etcdctl.run(&["put", "k", "2"], "").stdout == "OK\n");
     assert_eq!(etcdctl.run(&["get", "k"], "").stdout, "k\n2\n");
