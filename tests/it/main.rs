@@ -46,6 +46,7 @@ mod srv;
 mod strangers;
 mod tls;
 mod tracing;
+mod versions;
 
 // `pki` takes it from wherever it is a part.
 use quorate::tls::pem;
