@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use http::uri::{Authority, Scheme};
@@ -178,6 +178,40 @@ impl fmt::Display for Unsent {
 
 impl std::error::Error for Unsent {}
 
+/// Why a request was not encoded. The connection reports only that the stream was given up.
+#[derive(Clone, Debug, Default)]
+struct Refusal(Arc<OnceLock<Status>>);
+
+impl Refusal {
+    fn watch(&self, body: Body) -> Body {
+        let refusal = self.clone();
+        Body::new(body.map_err(move |status| {
+            // The first one counts.
+            let _ = refusal.0.set(in_gos_words(&status));
+            status
+        }))
+    }
+
+    fn into_status(self) -> Option<Status> {
+        self.0.get().cloned()
+    }
+}
+
+/// What tonic's text begins with for a message over the limit; the length and the limit follow.
+const TOO_LARGE: &str = "Error, encoded message length too large";
+
+/// The status of a message over the limit, as gRPC's Go library has it.
+fn in_gos_words(status: &Status) -> Status {
+    let numbers = status.message().split(|letter: char| !letter.is_ascii_digit());
+    let numbers: Vec<_> = numbers.filter(|digits| !digits.is_empty()).collect();
+    match &numbers[..] {
+        [bytes, limit] if status.message().starts_with(TOO_LARGE) => Status::resource_exhausted(
+            format!("trying to send message larger than max ({bytes} vs. {limit})"),
+        ),
+        _ => status.clone(),
+    }
+}
+
 type BodyError = fn(hyper::Error) -> Status;
 type Answer = Result<Response<MapErr<Incoming, BodyError>>, Status>;
 
@@ -197,15 +231,22 @@ impl tower::Service<Request<Body>> for Channel {
         }
         let timeout = request.headers().get("grpc-timeout");
         let timeout = timeout.and_then(|value| codec::grpc_timeout(value.to_str().ok()?));
+        // Without a limit nothing is too large to be encoded.
+        let limited = shared.options.request_bytes_max < usize::MAX;
+        let refusal = limited.then(Refusal::default);
+        if let Some(refusal) = &refusal {
+            request = request.map(|body| refusal.watch(body));
+        }
         Box::pin(async move {
             // The server keeps the deadline too, but its answer may be lost in a partition.
-            match timeout {
+            let answer = match timeout {
                 None => shared.send(request).await,
                 Some(timeout) => match shared.env.timeout(timeout, shared.send(request)).await {
                     Ok(answer) => answer,
                     Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
                 },
-            }
+            };
+            answer.map_err(|status| refusal.and_then(Refusal::into_status).unwrap_or(status))
         })
     }
 }
@@ -374,4 +415,20 @@ fn unsent(error: impl fmt::Display) -> Status {
     let mut status = Status::unavailable(format!("connection error: {error}"));
     status.set_source(Arc::new(Unsent));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_in_gos_words() {
+        let text =
+            "Error, encoded message length too large: found 2006 bytes, the limit is: 1000 bytes";
+        let refused = in_gos_words(&Status::out_of_range(text));
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(refused.message(), "trying to send message larger than max (2006 vs. 1000)");
+        let other = in_gos_words(&Status::out_of_range("revision 1 of 2"));
+        assert_eq!(other.code(), tonic::Code::OutOfRange);
+    }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use quorate_proto::etcdserverpb::AuthenticateRequest;
 
 use super::Context;
+use super::log;
 use super::shell::Shell;
 use crate::client::{self, Client, HeaderValue, Response, Status};
-use crate::codec;
 use crate::env::Env;
 use crate::tls;
 use crate::tool::exit::Exit;
@@ -93,20 +93,20 @@ impl Target {
             "" => user(context, "user", "password", "Password: ")?,
             token => Some(Login::Token(token.to_owned())),
         };
-        Ok(Self { login, ..Self::new(context, endpoints, &OWN)? })
+        Ok(Self { login, ..Self::new(context, endpoints, &OWN).await? })
     }
 
     /// The destination of a mirror.
-    pub fn of_destination(
+    pub async fn of_destination(
         context: &Context,
         endpoint: &str,
         flags: &CertificateFlags,
     ) -> Result<Self, Exit> {
         let login = user(context, "dest-user", "dest-password", "Destination Password: ")?;
-        Ok(Self { login, ..Self::new(context, vec![endpoint.to_owned()], flags)? })
+        Ok(Self { login, ..Self::new(context, vec![endpoint.to_owned()], flags).await? })
     }
 
-    fn new(
+    async fn new(
         context: &Context,
         endpoints: Vec<String>,
         flags: &CertificateFlags,
@@ -120,11 +120,16 @@ impl Target {
             ..tls::Settings::default()
         };
         let files = [flags.cert, flags.key, flags.cacert];
-        let secure = files.iter().any(|name| !arguments.text(name).is_empty())
+        let with_files = files.iter().any(|name| !arguments.text(name).is_empty());
+        let secure = with_files
             || !arguments.bool(flags.insecure_transport)
             || settings.insecure_skip_verify;
         if settings.has_certificate() {
             settings.check().map_err(|error| Exit::arguments(error.to_string()))?;
+        }
+        if with_files {
+            let dialer = tls::Dialer::new(&context.env, &settings, &[]);
+            dialer.check().await.map_err(|error| Exit::arguments(error.to_string()))?;
         }
         let bytes = |flag: &str| usize::try_from(arguments.int(flag)).unwrap_or(0);
         Ok(Self {
@@ -215,8 +220,7 @@ async fn endpoints(context: &Context) -> Result<Vec<String>, Exit> {
         "" => String::new(),
         name => format!("-{name}"),
     };
-    let mut found = Vec::new();
-    let mut failure = None;
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
     for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
         let name = format!("_{service}{suffix}._tcp.{domain}");
         match context.env.net.services_of(name).await {
@@ -224,11 +228,11 @@ async fn endpoints(context: &Context) -> Result<Vec<String>, Exit> {
                 let host = service.target.trim_end_matches('.');
                 format!("{scheme}://{host}:{}", service.port)
             })),
-            Err(error) => failure = Some(error),
+            Err(error) => failures.push(error),
         }
     }
-    if let (true, Some(error)) = (found.is_empty(), failure) {
-        return Err(Exit::error(error.to_string()));
+    if let [secure, plain] = &failures[..] {
+        return Err(Exit::error(format!("dns lookup errors: {secure} and {plain}")));
     }
     if !arguments.bool("insecure-discovery") {
         let (secure, plain) = found.into_iter().partition(|url: &String| url.starts_with("https"));
@@ -325,14 +329,9 @@ impl Cluster {
     /// as etcd's client library does.
     fn gave_up_on(&self, unsent: Option<&Status>) -> Failed {
         if let Some(status) = unsent {
-            let line = serde_json::json!({
-                "level": "warn",
-                "ts": codec::timestamp(self.env.wall()),
-                "logger": "etcd-client",
-                "msg": "retrying of unary invoker failed",
-                "error": text(status),
-            });
-            self.shell.err(&format!("{line}\n"));
+            let error = ("error", text(status).into());
+            let (to, message) = ((&self.env, &*self.shell), "retrying of unary invoker failed");
+            log::line(to, "warn", Some(log::LOGGER), message, &[error]);
         }
         Failed { text: "context deadline exceeded".to_owned() }
     }
@@ -348,7 +347,12 @@ pub(super) fn text(status: &Status) -> String {
     if message.starts_with("etcdserver: ") || message.starts_with("context ") {
         return message.to_owned();
     }
-    format!("rpc error: code = {:?} desc = {message}", status.code())
+    raw(status)
+}
+
+/// A status as gRPC's Go library words it.
+pub(super) fn raw(status: &Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 /// Whether a watch or a stream that failed with `status` may be opened again.

@@ -5,11 +5,12 @@
 //! (the client that the global flags describe) and one function of [`commands`], which prints through
 //! [`mod@print`]. Everything of the process, such as standard streams and signals, is behind [`Shell`].
 //!
-//! Reading order: [`table`], this file, [`cluster`], [`commands`], [`mod@print`], [`advice`].
+//! Reading order: [`table`], this file, [`cluster`], [`commands`], [`mod@print`], [`log`], [`advice`].
 
 mod advice;
 mod cluster;
 mod commands;
+mod log;
 mod print;
 mod shell;
 mod table;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use print::{Format, Printer};
 use table::TOOL;
 
-use crate::codec;
 use crate::env::Env;
 use crate::tool::arguments::{self, Arguments, Wanted};
 pub use crate::tool::exit::Exit;
@@ -40,13 +40,13 @@ pub(crate) struct Context {
 pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<(), Exit> {
     let program = TOOL.called(words);
     let warn = |level: &str, message: &str, variable: &str| {
-        let line = serde_json::json!({
-            "level": level,
-            "ts": codec::timestamp(env.wall()),
-            "msg": message,
-            "environment-variable": variable,
-        });
-        shell.err(&format!("{line}\n"));
+        log::line(
+            (&env, &*shell),
+            level,
+            None,
+            message,
+            &[("environment-variable", variable.into())],
+        );
     };
     let words = match arguments::with_variables(&TOOL, words, &shell.variables()) {
         Ok((words, warnings)) => {

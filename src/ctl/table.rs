@@ -1,7 +1,7 @@
 //! The table of commands and flags, after etcdctl 3.7.
 
 use crate::tool::table::{Flag, Kind, Spec, Tool, flag, group, leaf, short, switch};
-use Kind::{Bool, Duration, Int, Text, Uint};
+use Kind::{Bool, Duration, Int, List, Text, Uint};
 
 /// The tool.
 pub const TOOL: Tool = Tool {
@@ -14,7 +14,7 @@ pub const TOOL: Tool = Tool {
 };
 
 const GLOBAL: &[Flag] = &[
-    flag("endpoints", Text, "127.0.0.1:2379", "gRPC endpoints, separated by commas"),
+    flag("endpoints", List, "127.0.0.1:2379", "gRPC endpoints, separated by commas"),
     switch("debug", "enable client-side debug logging"),
     short(
         flag("write-out", Text, "simple", "output format: fields, json, protobuf, simple, table"),

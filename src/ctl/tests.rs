@@ -210,6 +210,10 @@ fn global_flags_stand_before_and_behind_the_command() {
     assert_eq!(parsed("etcdctl put k -- -v").words(), ["k", "-v"]);
     assert_eq!(parsed("etcdctl watch k -- echo x").behind(), Some(words("echo x")));
     assert_eq!(parsed("etcdctl get k -w=json -w fields").text("write-out"), "fields");
+    let line = "etcdctl --endpoints a:1,b:1 get k --endpoints=c:1 -- --endpoints=d:1";
+    assert_eq!(parsed(line).text("endpoints"), "a:1,b:1,c:1");
+    assert_eq!(parsed(line).behind(), Some(words("--endpoints=d:1")));
+    assert_eq!(parsed("etcdctl get k").text("endpoints"), "127.0.0.1:2379");
 }
 
 #[test]
@@ -218,6 +222,12 @@ fn mistakes_are_reported_as_etcdctl_does() {
     assert_eq!(error("etcdctl get k --prefiks"), "unknown flag: --prefiks");
     assert_eq!(error("etcdctl get k -z"), "unknown shorthand flag: 'z' in -z");
     assert_eq!(error("etcdctl get k --limit"), "flag needs an argument: --limit");
+    assert_eq!(error("etcdctl get k -w"), "flag needs an argument: 'w' in -w");
+    assert_eq!(error("etcdctl get k --endpoints"), "flag needs an argument: --endpoints");
+    assert_eq!(
+        error("etcdctl get k --keepalive-time 10"),
+        "invalid argument \"10\" for \"--keepalive-time\" flag: time: missing unit in duration \"10\""
+    );
     assert_eq!(
         error("etcdctl get k --limit x"),
         "invalid argument \"x\" for \"--limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"
@@ -253,4 +263,14 @@ fn every_command_and_flag_has_a_conformance_case() {
         include_str!("../../tests/conformance/cases/tools.txt"),
     ];
     assert_eq!(without_case(&TOOL, &cases, "etcdctl"), [""; 0]);
+}
+
+#[test]
+fn a_command_or_a_flag_without_a_case_is_found() {
+    let missing = without_case(&TOOL, &["$ get a --limit 1\n$ etcdutl put\n"], "etcdutl");
+    let has = |name: &str| missing.iter().any(|one| one == name);
+    assert!(has("lease grant") && has("get --rev") && has("--hex"), "{missing:?}");
+    assert!(!has("get") && !has("get --limit") && !has("put"), "{missing:?}");
+    // What etcd's tools do not have needs none.
+    assert!(!has("history") && !has("get --at"), "{missing:?}");
 }

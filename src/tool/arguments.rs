@@ -1,7 +1,7 @@
 //! The command line: a tool's table as a clap command, flags of the environment, and the values that a
 //! command reads. Mistakes are reported in the words of the library under etcd's tools.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::builder::ValueParser;
@@ -77,6 +77,7 @@ fn of_flag(flag: &Flag) -> Arg {
         .allow_hyphen_values(kind != Kind::Bool)
         .value_name(match kind {
             Kind::Text => "string",
+            Kind::List => "strings",
             Kind::Bool => "bool",
             Kind::Int => "int",
             Kind::Uint => "uint",
@@ -99,14 +100,11 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
         format!("strconv.{function}: parsing {}: {why}", go::quote(text))
     };
     match kind {
-        Kind::Text => Ok(()),
+        Kind::Text | Kind::List => Ok(()),
         Kind::Bool => go::bool(text).map(drop).map_err(|why| parsing("ParseBool", why)),
         Kind::Int => go::int(text).map(drop).map_err(|why| parsing("ParseInt", why)),
         Kind::Uint => go::uint(text).map(drop).map_err(|why| parsing("ParseUint", why)),
-        Kind::Duration => {
-            let why = |_| format!("time: invalid duration {}", go::quote(text));
-            go::delay(text).map(drop).map_err(why)
-        }
+        Kind::Duration => go::parse_delay(text).map(drop),
     }
 }
 
@@ -116,7 +114,7 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
 /// etcd's text and exit code 1.
 pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wanted, Exit> {
     let mut root = command(tool, program);
-    let matches = match root.try_get_matches_from_mut(words) {
+    let matches = match root.try_get_matches_from_mut(with_lists_joined(tool, words)) {
         Ok(matches) => matches,
         Err(error) => {
             return match error.kind() {
@@ -129,7 +127,7 @@ pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wan
                 ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                     Ok(Wanted::Help(error.render().to_string()))
                 }
-                _ => Err(Exit::error(text_of(program, &error))),
+                _ => Err(Exit::error(text_of(program, words, &error))),
             };
         }
     };
@@ -149,6 +147,34 @@ pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wan
     Ok(Wanted::Run(Arguments { path, matches: leaf.clone() }))
 }
 
+/// The words with each [`Kind::List`] once, in front, its values joined. clap takes the last of those that
+/// stand before and behind a subcommand's name.
+fn with_lists_joined(tool: &Tool, words: &[String]) -> Vec<String> {
+    let is_list =
+        |name: &str| tool.flags.iter().any(|flag| flag.kind == Kind::List && flag.name == name);
+    let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let (mut rest, mut words) = (Vec::new(), words.iter());
+    let program = words.next();
+    while let Some(word) = words.next() {
+        let flag = word.strip_prefix("--").unwrap_or_default();
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(n, v)| (n, Some(v)));
+        if !is_list(name) {
+            rest.push(word.clone());
+            if word == "--" {
+                break;
+            }
+            continue;
+        }
+        match value.or_else(|| words.next().map(String::as_str)) {
+            Some(value) => lists.entry(name).or_default().push(value),
+            // A mistake that clap reports.
+            None => rest.push(word.clone()),
+        }
+    }
+    let lists = lists.iter().map(|(name, values)| format!("--{name}={}", values.join(",")));
+    program.cloned().into_iter().chain(lists).chain(rest).chain(words.cloned()).collect()
+}
+
 /// The group of commands that the words name.
 fn group(tool: &Tool, words: &[String]) -> Option<&'static Spec> {
     let groups = || tool.commands.iter().filter(|spec| !spec.subcommands.is_empty());
@@ -163,6 +189,7 @@ pub fn options_help(tool: &Tool) -> String {
         let default = match (flag.kind, flag.default) {
             (_, "") | (Kind::Bool, "false") | (Kind::Int | Kind::Uint, "0") => String::new(),
             (Kind::Text, default) => format!(" (default \"{default}\")"),
+            (Kind::List, default) => format!(" (default [{default}])"),
             (_, default) => format!(" (default {default})"),
         };
         text.push_str(&format!("  {letter}--{:<28}{}{default}\n", flag.name, flag.help));
@@ -170,7 +197,7 @@ pub fn options_help(tool: &Tool) -> String {
     text
 }
 
-fn text_of(program: &str, error: &clap::Error) -> String {
+fn text_of(program: &str, words: &[String], error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(other) => other.to_string(),
@@ -191,7 +218,12 @@ fn text_of(program: &str, error: &clap::Error) -> String {
             None => format!("unknown command \"{flag}\" for \"{program}\""),
         },
         ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            format!("flag needs an argument: {flag}")
+            // clap knows a flag by its long name only.
+            let last = words.last().filter(|word| !word.starts_with("--"));
+            match last.and_then(|word| word.strip_prefix('-')?.chars().next_back()) {
+                Some(letter) => format!("flag needs an argument: '{letter}' in -{letter}"),
+                None => format!("flag needs an argument: {flag}"),
+            }
         }
         ErrorKind::ValueValidation => {
             let value = context(ContextKind::InvalidValue);

@@ -5,6 +5,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
+    /// Texts separated by commas; given several times, they add up.
+    List,
     /// Without a value it means `true`.
     Bool,
     Int,

@@ -54,7 +54,7 @@ pub async fn run(context: &Context) -> Result<(), Exit> {
             "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one";
         return Err(Exit::arguments(why));
     }
-    let target = Target::of_destination(context, destination, &DESTINATION)?;
+    let target = Target::of_destination(context, destination, &DESTINATION).await?;
     let revision = arguments.int("rev");
     let dest_prefix = match dest_prefix {
         // With a revision, etcdctl mirrors changes without the prefix.

@@ -21,12 +21,13 @@ use super::{lease, prefix_end};
 use crate::client::Client;
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed, may_reconnect, text};
+use crate::ctl::log;
 use crate::ctl::shell::Ended;
 use crate::env::Env;
 use crate::tool::exit::Exit;
 
-/// etcd's default for elections.
-const ELECTION_TTL_S: i64 = 60;
+/// etcd's default for a session.
+const SESSION_TTL_S: i64 = 60;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A lease that is kept alive, and the client that it belongs to.
@@ -246,7 +247,16 @@ pub async fn lock(context: &Context) -> Result<(), Exit> {
         let why = "lock takes a lock name argument and an optional command to execute";
         return Err(Exit::arguments(why));
     };
-    let mut session = Session::open(context, context.arguments.int("ttl")).await?;
+    let ttl = match context.arguments.int("ttl") {
+        ttl if ttl > 0 => ttl,
+        _ => {
+            let message = "WithTTL(): TTL should be > 0, preserving current TTL";
+            let current = ("current-session-ttl", SESSION_TTL_S.into());
+            context.warn(Some(log::LOGGER), message, &[current]);
+            SESSION_TTL_S
+        }
+    };
+    let mut session = Session::open(context, ttl).await?;
     let interrupted = context.shell.interrupted();
     let prefix = format!("{name}/");
     let place = session.enter(&prefix, "").await?;
@@ -316,7 +326,7 @@ pub async fn elect(context: &Context) -> Result<(), Exit> {
 }
 
 async fn campaign(context: &Context, name: &str, proposal: &str) -> Result<(), Exit> {
-    let mut session = Session::open(context, ELECTION_TTL_S).await?;
+    let mut session = Session::open(context, SESSION_TTL_S).await?;
     let interrupted = context.shell.interrupted();
     let prefix = format!("{name}/");
     let place = session.enter(&prefix, proposal).await?;
@@ -342,7 +352,7 @@ async fn campaign(context: &Context, name: &str, proposal: &str) -> Result<(), E
 
 /// Prints the leader, and each later one.
 async fn observe(context: &Context, name: &str) -> Result<(), Exit> {
-    let session = Session::open(context, ELECTION_TTL_S).await?;
+    let session = Session::open(context, SESSION_TTL_S).await?;
     let interrupted = context.shell.interrupted();
     let prefix = format!("{name}/");
     let observed = tokio::select! {

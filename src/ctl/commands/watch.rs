@@ -205,12 +205,10 @@ async fn print(
     response: WatchResponse,
 ) -> Result<(), Exit> {
     let revision = response.header.as_ref().map_or(0, |header| header.revision);
-    if response.created && !response.canceled {
-        return Ok(());
-    }
-    if response.canceled {
-        printer.shell.err(&format!("watch was canceled ({})\n", cancel_text(&response)));
-    } else if response.events.is_empty() && response.compact_revision == 0 && revision != 0 {
+    let Some((response, why)) = shown(response) else { return Ok(()) };
+    if let Some(why) = why {
+        printer.shell.err(&format!("watch was canceled ({why})\n"));
+    } else if response.events.is_empty() && revision != 0 {
         printer.text(&format!("progress notify: {revision}\n"))?;
     }
     printer.watch(&response)?;
@@ -241,19 +239,42 @@ async fn print(
     Ok(())
 }
 
-/// Why a watch was canceled, in the words of etcd's client library.
-fn cancel_text(response: &WatchResponse) -> String {
-    match (response.compact_revision, response.cancel_reason.as_str()) {
-        (0, "") => "etcdserver: mvcc: required revision is a future revision".to_owned(),
-        (0, reason) if reason.starts_with("etcdserver: ") => reason.to_owned(),
-        (0, reason) => format!("rpc error: code = FailedPrecondition desc = {reason}"),
-        _ => "etcdserver: mvcc: required revision has been compacted".to_owned(),
+/// What etcd's client library makes of a response, and why the watch was canceled. Only a refusal to
+/// create it and a compaction have a reason there; a watch that the server cancels later just ends.
+fn shown(response: WatchResponse) -> Option<(WatchResponse, Option<String>)> {
+    if response.compact_revision != 0 {
+        let why = "etcdserver: mvcc: required revision has been compacted";
+        return Some((response, Some(why.to_owned())));
+    }
+    match (response.created, response.canceled) {
+        (true, true) => {
+            let refused = WatchResponse { canceled: true, ..WatchResponse::default() };
+            Some((refused, Some(response.cancel_reason)))
+        }
+        (true, false) | (false, true) => None,
+        (false, false) => Some((response, None)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_watch_has_the_reason_alone_and_one_canceled_later_none() {
+        let canceled = |created, compact_revision, cancel_reason: &str| {
+            let cancel_reason = cancel_reason.to_owned();
+            let (canceled, default) = (true, WatchResponse::default());
+            shown(WatchResponse { created, canceled, compact_revision, cancel_reason, ..default })
+        };
+        let (refused, why) = canceled(true, 0, "permission denied").expect("it is shown");
+        assert_eq!(why.as_deref(), Some("permission denied"));
+        assert_eq!(refused, WatchResponse { canceled: true, ..WatchResponse::default() });
+        assert_eq!(canceled(false, 0, "invalid auth token"), None);
+        let (_, why) = canceled(false, 7, "compacted").expect("it is shown");
+        assert_eq!(why.as_deref(), Some("etcdserver: mvcc: required revision has been compacted"));
+        assert_eq!(shown(WatchResponse { created: true, ..WatchResponse::default() }), None);
+    }
 
     fn parsed(line: &str, variables: &[&str]) -> Result<Watched, String> {
         let words: Vec<_> = line.split(' ').map(str::to_owned).collect();

@@ -119,11 +119,14 @@ pub fn watch(response: &WatchResponse) -> String {
     let header = response.header.unwrap_or_default();
     let events: Vec<_> =
         response.events.iter().map(|event| of_package("mvccpb", "Event", event)).collect();
+    let events = match events.is_empty() {
+        true => "null".to_owned(),
+        false => format!("[{}]", events.join(",")),
+    };
     format!(
-        "{{\"Header\":{},\"Events\":[{}],\"CompactRevision\":{},\"Canceled\":{},\"Created\":{},\
+        "{{\"Header\":{},\"Events\":{events},\"CompactRevision\":{},\"Canceled\":{},\"Created\":{},\
          \"CancelReason\":{}}}",
         message("ResponseHeader", &header),
-        events.join(","),
         response.compact_revision,
         response.canceled,
         response.created,
