@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -274,10 +274,24 @@ impl Line {
         let Self { level, ts, caller, fields } = self;
         let mut line = format!("{ts}\t{level}\t{caller}\t{}", fields.message);
         if !fields.others.is_empty() {
-            let others: Map<String, Value> = fields.others.into_iter().collect();
-            let _ = write!(line, "\t{}", Value::from(others));
+            let pairs = fields.others.into_iter();
+            let pairs: Vec<_> = pairs
+                .map(|(name, value)| format!("{}: {}", Value::from(name), spaced(&value)))
+                .collect();
+            let _ = write!(line, "\t{{{}}}", pairs.join(", "));
         }
         line
+    }
+}
+
+/// JSON of a field with zap's spaces behind commas.
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(spaced).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
     }
 }
 
@@ -408,7 +422,7 @@ pub(super) mod tests {
     fn console_lines_are_zaps() {
         let line = logged(Format::Console);
         assert!(line.starts_with("2024-02-29T00:00:00.000001Z\tinfo\tconfig/log.rs:"), "{line}");
-        let fields = r#"{"args":["-x","\"y\""],"peer-urls":"http://a:1","tries":3}"#;
+        let fields = r#"{"peer-urls": "http://a:1", "tries": 3, "args": ["-x", "\"y\""]}"#;
         let wanted = format!("\tadded \"member\"\t{fields}\n");
         assert!(line.ends_with(&wanted), "{line}");
     }

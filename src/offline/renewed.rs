@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
+use tracing::info;
 
 use crate::apply::StateMachine;
 use crate::bbolt::{self, Database};
@@ -43,7 +44,15 @@ impl Renewed {
         meta.extend([StateMachine::conf_state_row(&cluster.conf_state())]);
         let mut raised = Rows::new();
         if let Some(bump) = bump {
-            let revision = raise(newest(&backup)?, bump)?;
+            let latest = newest(&backup)?;
+            let revision = raise(latest, bump)?;
+            info!(
+                latest_revision = latest.0,
+                bump_amount = bump,
+                new_latest_revision = revision.0,
+                "bumping latest revision"
+            );
+            info!(revision = revision.0, "marking revision compacted");
             let [change, compaction] = mvcc::raised_rows(revision);
             raised.extend([change]);
             meta.extend([compaction]);

@@ -108,13 +108,13 @@ impl Restore {
             return Err(RestoreError::Refused(format!("wal-dir {wal_dir:?} exists")));
         }
         let path = self.file.display();
-        let shown = (data_dir.display(), wal_dir.display(), snap_dir.display());
-        info!(%path, data_dir = %shown.0, wal_dir = %shown.1, snap_dir = %shown.2, "restoring snapshot");
+        let (wal, data, snap) = (wal_dir.display(), data_dir.display(), snap_dir.display());
+        info!(%path, wal_dir = %wal, data_dir = %data, snap_dir = %snap, "restoring snapshot");
         let backup = self.open(&**disk)?;
         disk.create_dir_all(&snap_dir).map_err(at("create", &snap_dir))?;
         self.write_state(&**disk, backup, &cluster, &snap_dir, progress)?;
         write_log(disk, &cluster, &wal_dir)?;
-        info!(%path, data_dir = %shown.0, wal_dir = %shown.1, snap_dir = %shown.2, "restored snapshot");
+        info!(%path, wal_dir = %wal, data_dir = %data, snap_dir = %snap, "restored snapshot");
         Ok(())
     }
 
@@ -163,8 +163,14 @@ impl Restore {
         let total = backup.used_bytes();
         let state = Renewed::new(backup, cluster, self.bump_revision)?;
         for member in &cluster.members {
-            let id = format!("{:x}", member.id);
-            info!(cluster_id = %cluster.cluster, added_peer_id = id, urls = ?member.peer_urls, "added member");
+            info!(
+                cluster_id = %cluster.cluster,
+                local_member_id = "0",
+                added_peer_id = format!("{:x}", member.id),
+                added_peer_peer_urls = ?member.peer_urls,
+                added_peer_is_learner = false,
+                "added member"
+            );
         }
         let path = peer::snapshot_path(snap_dir, last(cluster));
         let plan = bbolt::plan(&state).map_err(at("read", &self.file))?;

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Context;
 use super::directory::{self, State};
 use crate::bbolt::{self, Database};
+use crate::codec::{go_duration, humanize};
 use crate::engine::Cf;
 use crate::env::Open;
 use crate::tool::exit::Exit;
@@ -61,7 +62,24 @@ async fn defrag_directory(context: &Context, dir: &Path) -> Result<(), Exit> {
         State::Database(path) => {
             let _lock = directory::lock_database(context, &path).await?;
             let database = open(context, &path)?;
-            replace(context, &path, &Migrated { database, version: None })
+            let (began, before) = (context.env.now(), database.used_bytes());
+            info!(
+                path = %path.display(),
+                current_db_size_bytes = before,
+                current_db_size = humanize(before),
+                "defragmenting"
+            );
+            replace(context, &path, &Migrated { database, version: None })?;
+            let now = open(context, &path)?.used_bytes();
+            info!(
+                path = %path.display(),
+                current_db_size_bytes_diff = now.cast_signed() - before.cast_signed(),
+                current_db_size_bytes = now,
+                current_db_size = humanize(now),
+                took = go_duration(context.env.now() - began),
+                "finished defragmenting directory"
+            );
+            Ok(())
         }
         State::Store(_) | State::Received(_) => {
             let dir = dir.display();
@@ -106,9 +124,22 @@ pub async fn migrate(context: &Context) -> Result<(), Exit> {
     replace(context, &path, &Migrated { database, version: Some(version) })?;
     match context.arguments.bool("force") {
         true => warn!(storage_version = %target, "forcefully set storage version"),
-        false => info!(new_storage_version = %target, "updated storage version"),
+        false => {
+            for step in steps(current, target) {
+                info!(new_storage_version = format!("{step}.0"), "updated storage version");
+            }
+        }
     }
     Ok(())
+}
+
+/// The releases on the way from one to another of the same major version.
+fn steps(current: Release, target: Release) -> Vec<Release> {
+    let release = |minor| Release { minor, ..target };
+    match current < target {
+        true => (current.minor + 1..=target.minor).map(release).collect(),
+        false => (target.minor..current.minor).rev().map(release).collect(),
+    }
 }
 
 fn target(text: &str) -> Result<Release, Exit> {
@@ -276,6 +307,13 @@ mod tests {
         check("3.6.0", "wrong target version format, expected \"X.Y\", got \"3.6.0\"");
         check("3.4", "target version \"3.4\" not supported. Minimal \"3.5\"");
         assert_eq!(target("3.6"), Ok(VERSIONED));
+    }
+
+    #[test]
+    fn each_release_on_the_way_is_a_step() {
+        let release = |minor| Release { major: 3, minor };
+        assert_eq!(steps(release(5), release(7)), [release(6), release(7)]);
+        assert_eq!(steps(release(7), release(5)), [release(6), release(5)]);
     }
 
     #[test]

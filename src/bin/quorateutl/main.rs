@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use process::Process;
-use quorate::config::log::{Settings, Zap};
+use quorate::config::log::{Format, Settings, Zap};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let settings = Settings::default();
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(Zap::new(settings.format, SystemTime::now))
+        .event_format(Zap::new(Format::Console, SystemTime::now))
         .with_writer(io::stderr);
     tracing_subscriber::registry().with(settings.filter()).with(lines).init();
     let words = process::words();
