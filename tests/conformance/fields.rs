@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::etcdctl::Output;
 
@@ -58,6 +58,9 @@ impl Collect<'_> {
         let text = text.split_once("\ngoroutine ").map_or(text, |(before, _)| before);
         for (number, line) in text.split('\n').enumerate() {
             if let Some(json) = json(line) {
+                let path = if number == 0 { stream.into() } else { format!("{stream}:{number}") };
+                self.json(path, &json);
+            } else if let Some(json) = logged(line) {
                 let path = if number == 0 { stream.into() } else { format!("{stream}:{number}") };
                 self.json(path, &json);
             } else if let Some((name, value)) = named(line) {
@@ -156,6 +159,19 @@ impl Collect<'_> {
 fn json(text: &str) -> Option<Value> {
     let json = serde_json::from_str::<Value>(text).ok();
     json.filter(|json| json.is_object() || json.is_array())
+}
+
+/// A log line for the console, `time\tlevel\tcaller\tmessage\t{fields}`, as the same one in JSON.
+fn logged(line: &str) -> Option<Value> {
+    let mut parts = line.splitn(5, '\t');
+    let [ts, level, caller, msg] = [(); 4].map(|()| parts.next());
+    let level = level.filter(|level| ["debug", "info", "warn", "error"].contains(level))?;
+    let fields = parts.next().map_or(Some(Value::Object(Map::new())), json)?;
+    let mut line = fields.as_object()?.clone();
+    for (name, text) in [("ts", ts), ("level", Some(level)), ("caller", caller), ("msg", msg)] {
+        line.insert(name.into(), text?.into());
+    }
+    Some(Value::Object(line))
 }
 
 /// `"Name" : value` of `-w fields`.

@@ -1,8 +1,8 @@
 //! Conformance: runs the same commands of etcdctl and curl, and the same gRPC calls, against a real etcd
 //! and against Quorate. Output, stream and exit code must be the same, field by field. The commands are
 //! data, the files in `cases`, whose rules stand at the top of `etcdctl.txt`; a difference is allowed only
-//! where a file names it with its reason. With `--pair tools`, `both` or `all`, commands of etcdctl and
-//! etcdutl also run with our tools, which are called by etcd's names, beside etcd and beside Quorate.
+//! where a file names it with its reason. Commands of etcdctl and etcdutl also run with our tools, which
+//! are called by etcd's names, beside etcd (the pair `tools`) and beside Quorate (`both`).
 //!
 //! A program of its own, because its result is a list of differences: `cargo test` runs it beside the etcd
 //! that `ci/etcd` gives, `ci/conformance` beside any release. Words on the command line choose files.
@@ -45,7 +45,7 @@ use self::process::{Kind, scratch};
 use self::report::{Report, Total};
 use self::script::{Pair, Script};
 use self::side::{Side, Tool};
-use self::version::Version;
+use self::version::{Version, Versions};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/cases");
 
@@ -101,13 +101,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let release = options.release();
-    println!("beside etcd {}", Version::of(&release.etcd));
-    let files = FILES.iter().copied().filter(|(file, _)| options.wants(file));
+    let version = Version::of(&release.etcd);
+    println!("beside etcd {version}");
+    let files = FILES.iter().copied().filter(|(file, _)| options.wants(file, &version));
     let pairs = |(file, tool)| {
         let tools = [Pair::Tools, Pair::Both].into_iter().filter(move |_| tool == Tool::Etcdctl);
         [Pair::Server].into_iter().chain(tools).map(move |pair| (file, tool, pair))
     };
-    let todo = files.flat_map(pairs).filter(|(.., pair)| options.wants_pair(*pair)).collect();
+    let wanted = |pair: &Pair| options.wants_pair(*pair, &version);
+    let todo = files.flat_map(pairs).filter(|(.., pair)| wanted(pair)).collect();
     let total = run(todo, &release);
     println!("{total}");
     match total.is_clean() {
@@ -122,7 +124,7 @@ struct Options {
     /// Where the etcd and the etcdctl to compare with are.
     folder: Option<PathBuf>,
     list: bool,
-    /// This pair, or `all`.
+    /// Only this pair.
     pair: Option<String>,
     files: Vec<String>,
 }
@@ -142,28 +144,33 @@ impl Options {
         options
     }
 
-    fn wants(&self, file: &str) -> bool {
-        // Not every difference of its commands is explained yet.
-        if file == "tools.txt" && self.pair.is_none() {
+    fn wants(&self, file: &str, version: &Version) -> bool {
+        if file == "tools.txt" && self.pair.is_none() && !is_tools_release(version) {
             return false;
         }
         self.files.is_empty() || self.files.iter().any(|wanted| file.contains(wanted))
     }
 
-    fn wants_pair(&self, pair: Pair) -> bool {
+    fn wants_pair(&self, pair: Pair, version: &Version) -> bool {
         let name = match pair {
             Pair::Server => "server",
             Pair::Tools => "tools",
             Pair::Both => "both",
         };
-        // What `cargo test` runs; those of our tools take as long again, each.
-        let wanted = self.pair.as_deref().unwrap_or("server");
-        wanted == name || wanted == "all"
+        match self.pair.as_deref() {
+            Some(wanted) => wanted == name || wanted == "all",
+            None => pair == Pair::Server || is_tools_release(version),
+        }
     }
 
     fn release(&self) -> Release {
         self.folder.as_deref().map_or_else(Release::real, Release::in_folder)
     }
+}
+
+/// Whether our tools have the commands and texts of this release's.
+fn is_tools_release(version: &Version) -> bool {
+    Versions::parse("3.7").is_ok_and(|versions| versions.contain(version))
 }
 
 /// Runs every file and prints what it found, in the order of the list.
