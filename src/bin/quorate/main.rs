@@ -1,5 +1,6 @@
 //! The server's program: reads the command line, sets up the log, starts a server on this machine and
-//! waits for a signal. Everything that a server does is in the library.
+//! waits for a signal. Everything that a server does is in the library. Under the name of a tool it is that
+//! tool, so that an image needs one file.
 //!
 //! Exit codes: 0 after `--help`, `--version`, an orderly stop by SIGTERM or SIGINT and the removal of
 //! the member from its cluster; 2 for a command line that does not parse; 1 for a configuration that
@@ -20,8 +21,13 @@ mod process;
 mod profile;
 mod profiler;
 mod proxy;
+#[path = "../quoratectl/main.rs"]
+mod quoratectl;
+#[path = "../quorateutl/main.rs"]
+mod quorateutl;
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,6 +62,9 @@ pub static ALLOCATOR_SETTINGS: &[u8] =
 const LINGER: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    if let Some(tool) = env::args_os().next().and_then(|path| tool(&path)) {
+        return tool();
+    }
     let variables: Vec<(String, String)> = env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
@@ -100,6 +109,15 @@ fn main() -> ExitCode {
             error!(error = text, "failed to verify flags");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The tool that a link to this program, by which it was started, is called after.
+fn tool(path: &OsStr) -> Option<fn() -> ExitCode> {
+    match Path::new(path).file_name()?.to_str()? {
+        "etcdctl" | "quoratectl" => Some(quoratectl::main),
+        "etcdutl" | "quorateutl" => Some(quorateutl::main),
+        _ => None,
     }
 }
 
@@ -315,5 +333,21 @@ impl Stop {
             _ = self.interrupt.recv() => "interrupt",
         };
         info!(signal, "received signal; shutting down");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_of_a_tools_name_is_the_tool() {
+        let is_tool = |path: &str| tool(OsStr::new(path)).is_some();
+        for path in ["etcdctl", "/usr/local/bin/etcdctl", "./etcdutl", "quoratectl", "quorateutl"] {
+            assert!(is_tool(path), "{path}");
+        }
+        for path in ["", "/", "quorate", "etcd", "/etcdctl/quorate", "etcdctl2"] {
+            assert!(!is_tool(path), "{path}");
+        }
     }
 }

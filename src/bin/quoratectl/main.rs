@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use process::Process;
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let words = process::words();
     process::run(async move {
         // Timers and sockets are the runtime's.

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::Process;
+use super::process::Process;
 
 impl Shell for Process {
     fn read_line(&self) -> io::Result<String> {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program is of the real world")]
 
 #[path = "../quoratectl/process.rs"]
+#[allow(clippy::duplicate_mod, reason = "the server's program has both tools")]
 mod process;
 
 use std::io;
@@ -15,7 +16,7 @@ use quorate::config::log::{Format, Settings, Zap};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let settings = Settings::default();
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Zap::new(Format::Console, SystemTime::now))
