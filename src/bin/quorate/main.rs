@@ -25,7 +25,6 @@ mod proxy;
 mod quoratectl;
 #[path = "../quorateutl/main.rs"]
 mod quorateutl;
-mod text;
 
 use std::env;
 use std::ffi::OsStr;
@@ -274,7 +273,6 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
     };
     server.member().metrics().add(Box::new(process::Process::new()));
     notify::ready();
-    drop(tokio::spawn(text::give_back_later()));
     tokio::select! {
         biased; // A member that cannot go on must not look as if it had been stopped.
         fatal = server.fatal() => return Err(fatal),
