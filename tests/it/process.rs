@@ -111,6 +111,8 @@ pub struct Server {
     resolv_conf: Option<PathBuf>,
     /// How many files the process may have open.
     files_max: Option<u32>,
+    /// A program, with its arguments, that runs the server's.
+    wrapper: Vec<String>,
     child: Option<Child>,
     log: Arc<Log>,
     /// Log lines of earlier runs, not to be taken for those of this one.
@@ -198,6 +200,7 @@ impl Server {
             folder: None,
             resolv_conf: None,
             files_max: None,
+            wrapper: Vec::new(),
             child: None,
             log: Arc::default(),
             started_at_line: 0,
@@ -221,6 +224,12 @@ impl Server {
     /// The process may have so many files open, connections among them.
     pub fn limit_files(&mut self, max: u32) {
         self.files_max = Some(max);
+    }
+
+    /// The process is run by another program, as a profiler is.
+    #[allow(dead_code, reason = "instructions are counted so, in a program of its own")]
+    pub fn run_under(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// The client port speaks TLS; the certificates are the caller's.
@@ -268,7 +277,14 @@ impl Server {
         let mut command = match (&self.resolv_conf, self.files_max) {
             (Some(file), _) => with_resolv_conf(file, &self.kind.program()),
             (None, Some(max)) => with_files(max, &self.kind.program()),
-            (None, None) => Command::new(self.kind.program()),
+            (None, None) => match self.wrapper.split_first() {
+                Some((program, arguments)) => {
+                    let mut command = Command::new(program);
+                    command.args(arguments).arg(self.kind.program());
+                    command
+                }
+                None => Command::new(self.kind.program()),
+            },
         };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
