@@ -77,6 +77,8 @@ faults! {
     SILENT_CONNECTIONS_KEPT "silent-connections-kept", "a connection that sends nothing is never closed", "";
     COMPRESSED_SIZE_UNBOUNDED "compressed-size-unbounded", "what a compressed message inflates to is not bounded", "B76";
     PINGS_UNCOUNTED "pings-uncounted", "clients that ping without end are kept", "B76";
+    PLACE_NOT_RETURNED "place-not-returned", "a connection that gave way is counted as leaving after its end", "";
+    WEBSOCKET_WITHOUT_PLACE "websocket-without-place", "a connection that switches to WebSocket gives its place back", "";
     // What members do by themselves.
     AGE_OF_THE_PAST_IGNORED "age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12";
     PAST_ENDS_ONCE "past-ends-once", "a leader compacts by age once and never again", "";

@@ -63,6 +63,8 @@ pub const SCRIPTED: &[(&str, &str, &str)] = &[
     ("member-update-not-stored", "members-are-given-other-addresses", "offline"),
     ("unseen-learner-promoted", "promotions-are-asked-of-every-member", "promotions"),
     ("compressed-size-unbounded", "txns-nest-too-deep", "deep"),
+    ("place-not-returned", "idle-connections-take-all-places", "liveness"),
+    ("websocket-without-place", "websockets-take-all-places", "panic"),
     ("stranger-proposes", "strangers-at-the-peer-port", "hostile"),
     ("client-without-certificate-served", "strangers-knock", "stranger"),
     ("client-cert-unchecked", "strangers-knock", "stranger"),

@@ -17,7 +17,7 @@ use crate::limits::{
     ADDRESS_SHARE, CONNECTIONS_LEAVING_MAX, IDLE_LOOKED_AT, METADATA_ARRIVING_BYTES_MAX,
     STRANGER_STREAMS_MAX, STRANGER_STREAMS_MIN, STRANGERS_MAX,
 };
-use crate::mark;
+use crate::{mark, plant};
 
 /// The places of one or more listeners; clones share them.
 #[derive(Clone)]
@@ -289,7 +289,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Standing { shared, origin, slot } = &self.0;
         let mut held = shared.held();
-        if !held.remove(*origin, slot) {
+        if !held.remove(*origin, slot) && !plant::PLACE_NOT_RETURNED.is_planted() {
             held.leaving -= 1;
             shared.left.notify_one();
         }

@@ -2,6 +2,7 @@
 //! gives it up as any other connection does; what has come of an unfinished message counts among the requests
 //! that have not arrived ([`super::arriving`]). The gateway reads and writes the messages.
 
+use std::future::pending;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::env::places::{Open, Place};
 use crate::env::{BoxConn, BoxFuture};
 use crate::http::gateway::Upgrade;
 use crate::limits::{ARRIVING_STREAM_BYTES, JSON_KEPT_FACTOR};
+use crate::plant;
 
 /// An extension of requests that want to switch protocols: the place of their connection.
 #[derive(Clone)]
@@ -57,7 +59,13 @@ struct Upgraded {
 impl Upgraded {
     fn new(conn: BoxConn, place: Arc<Place>, arrivals: Arrivals, known: bool) -> Self {
         let open = place.standing().open();
-        let leave = Box::pin(async move { place.gives_way().await });
+        let place = Some(place).filter(|_| !plant::WEBSOCKET_WITHOUT_PLACE.is_planted());
+        let leave = Box::pin(async move {
+            match place {
+                Some(place) => place.gives_way().await,
+                None => pending().await,
+            }
+        });
         let messages = Messages::default();
         Self { conn, leave, _open: open, messages, arrivals, known, entry: None }
     }

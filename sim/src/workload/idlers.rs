@@ -17,16 +17,28 @@ const AT_ONCE: u64 = 30;
 /// What a connection begins with: nothing, half a preface, a request that stays without an end.
 const BEGINNINGS: [&[u8]; 4] =
     [b"", b"PRI * HTTP/2.0\r\n", b"GET /health HTTP/1.1\r\n", b"POST /v3/kv/range HTTP/1.1\r\n"];
+/// One that switches protocols, and lasts as long as its client likes.
+const SOCKET: &[u8] = b"GET /v3/watch HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct Idlers {
     held: Vec<BoxConn>,
+    /// All of them switch protocols.
+    sockets: bool,
+}
+
+impl Idlers {
+    pub fn of_sockets() -> Self {
+        Self { sockets: true, ..Self::default() }
+    }
 }
 
 impl Workload for Idlers {
     fn name(&self) -> &'static str {
-        "idlers"
+        if self.sockets { "sockets" } else { "idlers" }
     }
 
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
@@ -36,7 +48,10 @@ impl Workload for Idlers {
                 let Ok(Ok(mut conn)) = client.env.timeout(PATIENCE, connecting).await else {
                     break;
                 };
-                let sent = BEGINNINGS[client.below(BEGINNINGS.len() as u64) as usize];
+                let sent = match self.sockets {
+                    true => SOCKET,
+                    false => BEGINNINGS[client.below(BEGINNINGS.len() as u64) as usize],
+                };
                 if conn.write_all(sent).await.is_ok() {
                     self.held.push(conn);
                 }

@@ -114,6 +114,7 @@ workloads! {
     "deep": deep::Deep,
     "idlers": idlers::Idlers::default(),
     "hostile": hostile::Hostile,
+    "sockets": idlers::Idlers::of_sockets(),
     "stranger": stranger::Stranger::default(),
 }
 
@@ -132,6 +133,7 @@ pub const SCRIPTED: &[&str] = &[
     "meeting",
     "hostile",
     "idlers",
+    "sockets",
     SECURED,
 ];
 
