@@ -1,6 +1,7 @@
 //! The start of a member: a table decides, by what is found on disk, whether it begins a cluster, joins one or
 //! restarts. The rest is the same for all: the entries of the log go through the applier.
 
+use std::io;
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::Metadata;
@@ -16,6 +17,7 @@ use super::identity::RequestIds;
 use super::join::{self, Joining};
 use super::owner::{Found, Owner};
 use crate::apply::{self, StateMachine};
+use crate::codec;
 use crate::engine::Engine;
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
@@ -453,11 +455,17 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
 fn refuse_foreign(disk: &dyn Disk, options: &Options) -> Result<(), Fatal> {
     // A member of this server never has this file.
     let database = options.snap_dir().join("db");
-    let dir = options.data_dir.display();
-    let found = disk.exists(&database);
-    if !found.map_err(|e| Fatal::new(format!("looking for {}", database.display()), e))? {
-        return Ok(());
+    match disk.exists(&database) {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        // Nothing can be made there, which is reported in etcd's words.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(()),
+        Err(error) => {
+            let why = format!("stat {}: {}", database.display(), codec::go_error(&error));
+            return Err(Fatal::new("cannot access data directory", why));
+        }
     }
+    let dir = options.data_dir.display();
     Err(Fatal::new(
         format!("data directory {dir}"),
         format!(
@@ -475,7 +483,7 @@ fn prepare(disk: &dyn Disk, options: &Options) -> Result<Box<dyn Lock>, Fatal> {
     let path = options.member_dir().join("lock");
     let lock = disk.lock(&path).map_err(|error| {
         let what = match error.kind() {
-            std::io::ErrorKind::WouldBlock => {
+            io::ErrorKind::WouldBlock => {
                 format!(
                     "data directory {} is in use by another process",
                     options.data_dir.display()
