@@ -27,7 +27,7 @@ mod quoratectl;
 mod quorateutl;
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -65,11 +65,13 @@ fn main() -> ExitCode {
     if let Some(tool) = env::args_os().next().and_then(|path| tool(&path)) {
         return tool();
     }
-    let variables: Vec<(String, String)> = env::vars_os()
-        .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
-        .collect();
-    let arguments: Vec<String> =
-        env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let (arguments, variables) = match settings() {
+        Ok(settings) => settings,
+        Err(word) => {
+            eprintln!("{word:?} is not UTF-8");
+            return ExitCode::from(2);
+        }
+    };
     let arguments = match container::decide(arguments, &variables) {
         Start::Server(arguments) => arguments,
         Start::Other { program, arguments } => {
@@ -110,6 +112,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+type Variables = Vec<(String, String)>;
+
+/// The arguments and the variables, or one of them that is not UTF-8: what it were made to stand for would be
+/// another directory, in which nothing is found. Variables of others are passed over.
+fn settings() -> Result<(Vec<String>, Variables), OsString> {
+    let mut variables = Vec::new();
+    for (name, value) in env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(value) if name.starts_with("ETCD_") => return Err(value),
+            Err(_) => {}
+        }
+    }
+    let arguments = env::args_os().skip(1).map(OsString::into_string);
+    Ok((arguments.collect::<Result<_, _>>()?, variables))
 }
 
 /// The tool that a link to this program, by which it was started, is called after.

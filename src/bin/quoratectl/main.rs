@@ -10,8 +10,8 @@ use std::sync::Arc;
 use process::Process;
 
 pub fn main() -> ExitCode {
-    let words = process::words();
-    process::run(async move {
+    process::run(async {
+        let words = process::words()?;
         // Timers and sockets are the runtime's.
         quorate::ctl::run(quorate::env::tokio::env(), Arc::new(Process), &words).await
     })

@@ -43,9 +43,14 @@ impl Output for Process {
     }
 }
 
-/// The words of the command line, the first of which is the program's path.
-pub fn words() -> Vec<String> {
-    env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+/// The words of the command line, the first of which is the program's path. One that is not UTF-8 is refused:
+/// whatever it were made to stand for would be another key, or another file.
+pub fn words() -> Result<Vec<String>, Exit> {
+    let words = env::args_os().map(|word| {
+        let not_text = |word| Exit::arguments(format!("the argument {word:?} is not UTF-8"));
+        word.into_string().map_err(not_text)
+    });
+    words.collect()
 }
 
 /// Runs the tool, and reports how it ended.

@@ -22,8 +22,8 @@ pub fn main() -> ExitCode {
         .event_format(Zap::new(Format::Console, SystemTime::now))
         .with_writer(io::stderr);
     tracing_subscriber::registry().with(settings.filter()).with(lines).init();
-    let words = process::words();
-    process::run(async move {
+    process::run(async {
+        let words = process::words()?;
         quorate::offline::run(quorate::env::tokio::env(), Arc::new(Process), &words).await
     })
 }
