@@ -2,8 +2,6 @@
 //! requests are refused with is in `tests/conformance`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -132,25 +130,6 @@ fn command_lines_are_refused_as_etcd_does() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
-}
-
-/// Made text of, a key would be another key, and a directory an empty one.
-#[test]
-fn arguments_that_are_not_text_are_refused() {
-    let bytes = OsStr::from_bytes(b"--data-dir=/tmp/\xff");
-    for (program, words, code) in [
-        (env!("CARGO_BIN_EXE_quoratectl"), &[OsStr::new("put"), bytes, bytes][..], 128),
-        (env!("CARGO_BIN_EXE_quorateutl"), &[OsStr::new("defrag"), bytes], 128),
-        (env!("CARGO_BIN_EXE_quorate"), &[bytes], 2),
-    ] {
-        let output = Command::new(program).args(words).output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{program}: {text}");
-        assert!(text.contains(r#""--data-dir=/tmp/\xFF" is not UTF-8"#), "{program}: {text}");
-    }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    let output = command.env("ETCD_DATA_DIR", bytes).output().expect("it runs");
-    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

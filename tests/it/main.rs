@@ -45,6 +45,7 @@ mod shipped;
 mod srv;
 mod strangers;
 mod tls;
+mod tools;
 mod tracing;
 mod versions;
 

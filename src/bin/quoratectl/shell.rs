@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead as _, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quorate::ctl::{Ended, Shell};
 use quorate::env::BoxFuture;
@@ -11,6 +12,18 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::process::Process;
+
+/// Whether a command ends by itself at SIGTERM. Where none does, the signal must go on ending the process, also
+/// between the programs that `watch` runs: once it is caught, that cannot be taken back.
+static CATCHES_SIGTERM: AtomicBool = AtomicBool::new(false);
+
+/// Ready at the next signal, if there is any.
+async fn received(signals: Option<&mut tokio::signal::unix::Signal>) {
+    match signals {
+        Some(signals) => drop(signals.recv().await),
+        None => std::future::pending().await,
+    }
+}
 
 impl Shell for Process {
     fn read_line(&self) -> io::Result<String> {
@@ -48,7 +61,10 @@ impl Shell for Process {
                 .envs(variables)
                 .spawn()
                 .map_err(not_found)?;
-            let mut terminate = signal(SignalKind::terminate())?;
+            let mut terminate = match CATCHES_SIGTERM.load(Ordering::Relaxed) {
+                true => Some(signal(SignalKind::terminate())?),
+                false => None,
+            };
             loop {
                 tokio::select! {
                     biased; // The end of the child before signals for it.
@@ -58,7 +74,7 @@ impl Shell for Process {
                         return Ok(status.code().map_or_else(signaled, Ended::Exited));
                     }
                     // The terminal sends SIGINT to both; SIGTERM reaches only this process.
-                    _ = terminate.recv() => {
+                    () = received(terminate.as_mut()) => {
                         let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
                         if let Some(id) = id {
                             // It may have ended meanwhile.
@@ -74,6 +90,7 @@ impl Shell for Process {
         // Registered now: a signal before the first poll counts.
         let signals = signal(SignalKind::interrupt())
             .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+        CATCHES_SIGTERM.store(signals.is_ok(), Ordering::Relaxed);
         Box::pin(async move {
             let Ok((mut interrupt, mut terminate)) = signals else {
                 return std::future::pending().await;
