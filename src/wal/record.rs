@@ -226,15 +226,25 @@ pub(super) fn encode_metadata(metadata: &Metadata) -> Bytes {
 }
 
 /// The entry in a record's data, with its payload in one allocation. The record's type is not
-/// covered by its checksum, so what cannot be an entry is refused.
+/// covered by its checksum, so what cannot be an entry is refused: a hard state of term 1 or 2, whose bytes
+/// decode as a change of members, has none of the payload that each such change has.
 pub(super) fn decode_entry(data: &[u8]) -> Result<raftpb::Entry, String> {
     let entry = raftpb::Entry::decode(Bytes::copy_from_slice(data))
         .map_err(|error| format!("not an entry: {error}"))?;
-    let known = raftpb::EntryType::try_from(entry.r#type).is_ok();
-    if !known || entry.term == 0 || entry.index == 0 {
+    let possible = match raftpb::EntryType::try_from(entry.r#type) {
+        Ok(raftpb::EntryType::EntryNormal) => true,
+        Ok(raftpb::EntryType::EntryConfChange | raftpb::EntryType::EntryConfChangeV2) => {
+            !entry.data.is_empty()
+        }
+        Err(_) => false,
+    };
+    if !possible || entry.term == 0 || entry.index == 0 {
         return Err(format!(
-            "impossible entry: type {}, term {}, index {}",
-            entry.r#type, entry.term, entry.index
+            "impossible entry: type {}, term {}, index {}, {} bytes",
+            entry.r#type,
+            entry.term,
+            entry.index,
+            entry.data.len()
         ));
     }
     Ok(entry)

@@ -8,11 +8,16 @@ use super::{DIR, at, create, entry, files, open, save, state};
 
 /// A log of some segments, and what it holds.
 fn sample(entries: u64) -> (MemDisk, Recovered) {
+    sample_of_term(5, entries)
+}
+
+fn sample_of_term(term: u64, entries: u64) -> (MemDisk, Recovered) {
     let disk = MemDisk::default();
     let mut wal = create(&disk).expect("the disk works");
     for index in 1..=entries {
         let bytes = (index * 37 % 300) as usize;
-        wal.save(&[save(vec![entry(index, 5, bytes)], state(5, index - 1))]).expect("it works");
+        let state = state(term, index - 1);
+        wal.save(&[save(vec![entry(index, term, bytes)], state)]).expect("it works");
     }
     drop(wal);
     let (_, recovered) = open(&disk, at(0)).expect("it is sound");
@@ -76,8 +81,9 @@ fn truncation_anywhere_in_the_last_segment_loses_a_suffix() {
 
 #[test]
 fn a_flipped_bit_is_refused_or_harmless() {
-    let (disk, whole) = sample(12);
-    for from_end in [0, 1] {
+    // A record's type is outside its checksum, and what its bytes mean as another depends on the term.
+    for (term, from_end) in [(1, 0), (1, 1), (2, 0), (2, 1), (3, 1), (5, 0), (5, 1)] {
+        let (disk, whole) = sample_of_term(term, 12);
         let path = segment(&disk, from_end);
         let clean = disk.read(&path);
         let mut refused = 0;
