@@ -158,6 +158,10 @@ faults! {
     // Versions.
     DOWNGRADE_IGNORED "downgrade-ignored", "a leader does not lower the version that is to be lowered", "B59";
     DOWNGRADE_NOT_LOADED "downgrade-not-loaded", "a member that starts forgets a downgrade that is under way", "B09";
+    // Members of older releases.
+    OLD_ENTRY_LEAVES_THE_INDEX "old-entry-leaves-the-index", "an entry of the v2 store does not move the applied index", "";
+    TOKEN_NAMES_ITS_LOGIN "token-names-its-login", "a simple token has the index of its login's entry, not of the one before", "";
+    SNAPSHOT_WITHOUT_V2_STORE "snapshot-without-v2-store", "a snapshot message has no v2 store for members of older releases", "";
     // Certificates.
     CLIENT_WITHOUT_CERTIFICATE_SERVED "client-without-certificate-served", "a client without a certificate is accepted", "B73";
     CLIENT_CERT_UNCHECKED "client-cert-unchecked", "a certificate of any issuer is accepted", "B73";

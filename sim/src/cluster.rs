@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http::HeaderValue;
+use quorate::apply::Release;
 use quorate::client::Channel;
 use quorate::engine;
 use quorate::env::Env;
@@ -85,6 +86,8 @@ pub(crate) struct State {
     ended: Vec<(String, String)>,
     /// Hosts whose servers were started without one of their flags.
     odd: BTreeSet<String>,
+    /// Hosts whose members began as etcd's, and are ours from their next start on.
+    migrated: BTreeSet<String>,
     /// Hosts on which a server is being started, or is being stopped.
     starting: BTreeSet<String>,
     stopping: BTreeSet<String>,
@@ -205,6 +208,22 @@ impl Cluster {
         self.start_with(host, options).await;
     }
 
+    /// From its next start on the member is ours, or again one of etcd's.
+    pub fn migrate(&self, host: &str, back: bool) {
+        let mut state = self.state();
+        match back {
+            true => state.migrated.remove(host),
+            false => state.migrated.insert(host.to_owned()),
+        };
+    }
+
+    /// Members that came later, or have migrated, are ours.
+    fn release(&self, host: &str) -> Release {
+        let first = (0..self.shape.members).any(|n| format!("m{n}") == host);
+        let older = self.shape.etcd.filter(|_| first && !self.state().migrated.contains(host));
+        older.unwrap_or_default()
+    }
+
     /// Whether its last start was by a command without a flag.
     pub fn was_started_oddly(&self, host: &str) -> bool {
         self.state().odd.contains(host)
@@ -272,6 +291,9 @@ impl Cluster {
         let mut options = self.server(host, DATA);
         let member = &mut options.member;
         member.wal_dir = self.shape.wal_apart.then(|| WAL_APART.into());
+        member.release = self.release(host);
+        // Held, so that members may migrate back.
+        member.cluster_version_max = self.shape.cluster_version().into();
         // Which learners were promoted by then no plan can know: there is room for all that it may add.
         member.learners_max = self.shape.learners + FRESH_MAX;
         let first = (0..self.shape.members).map(|n| format!("m{n}"));

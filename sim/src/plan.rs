@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use quorate::apply::Release;
+
 use crate::facts::addresses::proxy_number;
 use crate::facts::marks;
 use crate::facts::shape::{Flag, Proxies, Shape, Speaks};
@@ -167,6 +169,7 @@ impl fmt::Display for Plan {
         writeln!(f, "proxy-sync {}", sync.map_or(NONE.to_owned(), show_time))?;
         let namespace = if namespace.is_empty() { NONE } else { namespace };
         writeln!(f, "proxy-namespace {namespace}")?;
+        writeln!(f, "etcd {}", shape.etcd.map_or(NONE, show_release))?;
         writeln!(f, "latency {}", show_times(weather.latency))?;
         writeln!(f, "loss {}", show_share(weather.loss))?;
         writeln!(f, "disk {}", show_times(weather.disk))?;
@@ -249,6 +252,7 @@ impl Plan {
                 let namespace = unless_none(value, |prefix| Ok(prefix.to_owned()))?;
                 shape.proxies.namespace = namespace.unwrap_or_default();
             }
+            "etcd" => shape.etcd = unless_none(value, read_release)?,
             "latency" => weather.latency = read_times(value)?,
             "loss" => weather.loss = read_share(value)?,
             "disk" => weather.disk = read_times(value)?,
@@ -288,6 +292,10 @@ impl Plan {
         let forgets = |step: &Step| matches!(step.fault, Fault::Forget(_, Flag::WalDir));
         if !self.shape.wal_apart && self.steps.iter().any(forgets) {
             return Err("there is no flag to forget where wal-apart is not on".to_owned());
+        }
+        let migrates = |step: &Step| matches!(step.fault, Fault::Migrate(..));
+        if self.shape.etcd.is_none() && self.steps.iter().any(migrates) {
+            return Err("no member migrates where none is an etcd".to_owned());
         }
         let unknown = |step: &&Step| {
             step.upon.as_ref().is_some_and(|upon| marks::known().all(|(name, _)| name != upon))
@@ -379,6 +387,22 @@ fn unless_none<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, String> {
     if text == NONE { Ok(None) } else { read(text).map(Some) }
+}
+
+fn show_release(release: Release) -> &'static str {
+    match release {
+        Release::Own => NONE,
+        Release::Etcd3_6 => "3.6",
+        Release::Etcd3_5 => "3.5",
+    }
+}
+
+fn read_release(text: &str) -> Result<Release, String> {
+    match text {
+        "3.6" => Ok(Release::Etcd3_6),
+        "3.5" => Ok(Release::Etcd3_5),
+        _ => Err(format!("{text:?} is no release: 3.5, 3.6")),
+    }
 }
 
 fn yes(text: &str) -> Result<bool, String> {

@@ -229,11 +229,14 @@ impl Run {
         record.request_bytes_max = self.plan.shape.request_bytes_max;
         record.txn_ops_max = self.plan.shape.txn_ops_max;
         record.quota_bytes = self.plan.shape.quota_bytes;
+        record.cluster_version = self.plan.shape.cluster_version().to_owned();
         record.traced = self.plan.shape.traced > 0;
         record.lease_checkpoint = self.plan.shape.lease_checkpoint;
         record.auto_compaction = self.plan.shape.auto_compaction;
         let steady = |f: &Fault| matches!(f, Fault::MoveLeader(_) | Fault::RotateCerts(_));
-        let calm = |f: &Fault| steady(f) || matches!(f, Fault::Restart(_) | Fault::Compact);
+        let calm = |f: &Fault| {
+            steady(f) || matches!(f, Fault::Restart(_) | Fault::Migrate(..) | Fault::Compact)
+        };
         record.steady = self.plan.steps.iter().all(|step| steady(&step.fault));
         record.calm = self.plan.steps.iter().all(|step| calm(&step.fault));
         record.corrupt_check = self.plan.shape.corrupt_check;

@@ -142,6 +142,7 @@ impl<'a> Run<'a> {
             record.start = Some(env.now());
             record.request_bytes_max = shape.request_bytes_max;
             record.txn_ops_max = shape.txn_ops_max;
+            record.cluster_version = shape.cluster_version().to_owned();
             record.election_timeout = shape.election_timeout;
             record.clock_rate_ppm = CLOCK_RATE_PPM;
         }

@@ -223,6 +223,7 @@ fn shape(dice: &mut Dice) -> Shape {
         traced: 0,
         tls: false,
         proxies: Proxies::default(),
+        etcd: None,
     }
 }
 

@@ -57,14 +57,17 @@ at 14s kill p0 for 1s
 at 15s rotate-certs m0 leader
 at 16s forget wal-dir m0 m1
 at 16s forget data-dir leader
+at 16.5s migrate m0 leader
+at 16.6s migrate m0 back
 at 17s swap m0 m1 for 3s
 at 17s update leader
 at 17s ask-promotions
 at 18s upon install-begins kill there for 1s
 at 18s upon snapshot-arrives power there at 3 for 1s
 ";
-    let plan: Plan =
-        format!("tls yes\nwal-apart yes\n{steps}").parse().expect("steps that make sense");
+    let plan: Plan = format!("tls yes\nwal-apart yes\netcd 3.5\n{steps}")
+        .parse()
+        .expect("steps that make sense");
     let printed: String = plan.steps.iter().map(|step| format!("{step}\n")).collect();
     assert_eq!(printed, steps);
 }
@@ -82,6 +85,8 @@ fn nonsense_is_refused_with_its_line() {
     assert!(refused("client stranger").contains("no certificates"));
     assert!(refused("at 5s rotate-certs m0").contains("no certificates"));
     assert!(refused("at 5s forget wal-dir m0").contains("no flag to forget"));
+    assert!(refused("at 5s migrate m0").contains("none is an etcd"));
+    assert!(refused("etcd 2.3").contains("no release"));
     assert!(refused("at 5s upon something kill m0").contains("no mark of that name"));
     assert!(refused("at 5s kill there").contains("where a mark was reached"));
     assert!(refused("proxies 4").contains("3 proxies at most"));

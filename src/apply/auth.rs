@@ -12,6 +12,7 @@ use super::{Notice, Outcome, Reply, Request, StateMachine, plain, refuse};
 use crate::auth::Principal;
 use crate::error::Refused;
 use crate::mvcc::{self, Write};
+use crate::plant;
 use crate::types::Index;
 
 /// On whose behalf a request was proposed; no user if its header names none.
@@ -89,7 +90,8 @@ impl StateMachine {
         if let Err(refused) = self.auth.authenticate(&login.name) {
             return refuse(refused);
         }
-        let token = token(&login.simple_token, write.applied());
+        let own = self.release.is_own() && plant::TOKEN_NAMES_ITS_LOGIN.is_planted();
+        let token = token(&login.simple_token, Index(write.applied().0 + u64::from(own)));
         let (header, revision) = (None, self.auth.revision());
         let reply = Reply::Authenticate(Login { header, revision, token: token.clone() });
         Ok((reply, Some(Notice::TokenGiven { user: login.name, token })))

@@ -16,6 +16,7 @@ mod auth;
 pub mod check;
 pub mod membership;
 pub mod planted;
+pub mod release;
 pub mod request;
 pub mod v2;
 
@@ -35,6 +36,7 @@ use alarm::Alarms;
 use check::Broken;
 use membership::Membership;
 
+pub use release::Release;
 pub use request::{Ask, Reply, Request, Weight};
 
 /// What the rest of the member must know of an applied entry.
@@ -63,6 +65,7 @@ pub struct StateMachine {
     pub members: Membership,
     pub alarms: Alarms,
     pub auth: Auth,
+    release: Release,
 }
 
 /// A committed entry, decoded.
@@ -131,6 +134,7 @@ impl StateMachine {
             members: Membership::load(store)?,
             alarms: Alarms::load(store)?,
             auth: Auth::load(store)?,
+            release: Release::default(),
         })
     }
 
@@ -145,6 +149,12 @@ impl StateMachine {
     pub fn with_learners_max(mut self, learners_max: usize) -> Self {
         self.members.learners_max = learners_max;
         self
+    }
+
+    /// Applies as this release does.
+    #[must_use]
+    pub fn with_release(self, release: Release) -> Self {
+        Self { release, ..self }
     }
 
     pub fn leases(&self) -> &Leases {

@@ -123,30 +123,31 @@ fn version(value: &[u8]) -> Option<String> {
     (parts.len() == 3 && numbers).then(|| text.to_owned())
 }
 
+/// A v2 request as gogo/protobuf writes it for etcd 3.5: zeroes, too.
+#[cfg(any(test, feature = "plant"))]
+pub(super) fn payload(id: u64, method: &str, path: &str, value: &str) -> Vec<u8> {
+    use prost::encoding::{bool, bytes, int64, string, uint64};
+    let mut buf = Vec::new();
+    uint64::encode(1, &id, &mut buf);
+    for (tag, text) in [(2, method), (3, path), (4, value)] {
+        bytes::encode(tag, &text.as_bytes().to_vec(), &mut buf);
+    }
+    // Dir, PrevValue, PrevIndex, and no PrevExist.
+    bool::encode(5, &false, &mut buf);
+    string::encode(6, &String::new(), &mut buf);
+    uint64::encode(7, &0, &mut buf);
+    // Expiration, Wait, Since, Recursive, Sorted, Quorum, Time, Stream.
+    (9..17).for_each(|tag| int64::encode(tag, &0, &mut buf));
+    buf
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use quorate_proto::etcdserverpb::InternalRaftRequest;
 
-    /// A request as gogo/protobuf writes it for etcd 3.5: zeroes, too.
     fn payload(method: &str, path: &str, value: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut text = |tag: u8, text: &str| {
-            bytes.extend([tag << 3 | 2, u8::try_from(text.len()).expect("short")]);
-            bytes.extend(text.as_bytes());
-        };
-        text(2, method);
-        text(3, path);
-        text(4, value);
-        // Dir.
-        bytes.extend([5 << 3, 0]);
-        // PrevValue, PrevIndex, and no PrevExist.
-        bytes.extend([6 << 3 | 2, 0, 7 << 3, 0]);
-        // Expiration, Wait, Since, Recursive, Sorted, Quorum, Time.
-        bytes.extend((9..16).flat_map(|tag| [tag << 3, 0]));
-        // Stream.
-        bytes.extend([0x80, 0x01, 0]);
-        [vec![1 << 3, 77], bytes].concat()
+        super::payload(77, method, path, value)
     }
 
     fn request(payload: &[u8]) -> (u64, Request) {

@@ -8,7 +8,7 @@ use super::vars::Raft;
 use super::{Served, Versions, rows};
 use crate::env::BoxFuture;
 use crate::error::Error;
-use crate::member::{Caller, ETCD_VERSION, Member};
+use crate::member::{Caller, Member};
 use crate::metrics::{Metrics, Row};
 use crate::replica::Role;
 use crate::types::Revision;
@@ -16,7 +16,7 @@ use crate::types::Revision;
 impl Served for Member {
     fn versions(&self) -> Versions {
         Versions {
-            server: ETCD_VERSION,
+            server: self.version(),
             cluster: self.cluster_version(),
             storage: Some(self.storage_version()),
         }

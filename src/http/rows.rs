@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::member::{ETCD_VERSION, Member};
+use crate::member::Member;
 use crate::metrics::Row;
 use crate::peer::{Histogram, ROUND_TRIP_FIRST, SNAPSHOT_FIRST, Stats};
 use crate::replica::Role;
@@ -35,7 +35,7 @@ fn cluster(member: &Member) -> Vec<Row> {
     let mut rows = vec![
         of(
             "server_version",
-            ETCD_VERSION,
+            member.version(),
             "etcd_server_version",
             "The etcd release whose behaviour this server has: 1 with its label.",
         ),

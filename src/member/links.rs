@@ -13,6 +13,7 @@ use quorate_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use quorate_proto::raftpb::MessageType::MsgSnap;
 use quorate_proto::raftpb::{Message, SnapshotMetadata};
 
 use crate::apply::membership::MemberRecord;
@@ -23,7 +24,7 @@ use crate::error::{Error, Fatal, Removed, Unavailable};
 use crate::member::requests::UNDECIDED_VERSION;
 use crate::member::snapshot;
 use crate::member::start::{members_at, peer_urls};
-use crate::member::{Caller, ETCD_VERSION, Inner, Member, Options};
+use crate::member::{Caller, Inner, Member, Options};
 use crate::peer::{self, CallError, Identity, Local, PeerConfig, SnapshotBody, Standing};
 use crate::replica;
 use crate::tls::{self, Acceptor};
@@ -209,7 +210,7 @@ impl Member {
         let members = self.members();
         let others = members.members.values().filter(|m| m.id != self.id().0);
         let asked = join_all(others.map(|m| self.version_of(m.peer_urls.clone()))).await;
-        let mut lowest = parse_version(ETCD_VERSION)?;
+        let mut lowest = parse_version(self.version())?;
         for version in asked {
             match version {
                 Some(version) => lowest = lowest.min(version),
@@ -258,7 +259,8 @@ impl Member {
     pub fn version_json(&self) -> String {
         let cluster = self.cluster_version().unwrap_or_else(|| "not_decided".into());
         format!(
-            "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{}\"}}",
+            "{{\"etcdserver\":\"{}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{}\"}}",
+            self.version(),
             self.storage_version()
         )
     }
@@ -332,6 +334,11 @@ impl LocalMember {
 impl Local for LocalMember {
     fn step(&self, message: Message) {
         if let Some(member) = self.member() {
+            let snapshot = message.snapshot.as_ref().filter(|_| message.r#type() == MsgSnap);
+            let recovered = snapshot.map_or(Ok(()), |snap| member.0.options.release.recover(snap));
+            if let Err(why) = recovered {
+                return member.0.signals.stop_with(Fatal::new("recovering a snapshot", why));
+            }
             member.0.replica.step(message);
         }
     }

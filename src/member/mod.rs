@@ -193,6 +193,11 @@ impl Member {
         self.0.signals.alarms.borrow().clone()
     }
 
+    /// The version that this member reports.
+    pub fn version(&self) -> &'static str {
+        self.0.options.version()
+    }
+
     pub fn cluster_version(&self) -> Option<String> {
         self.members().cluster_version.clone()
     }

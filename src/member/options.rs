@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::apply::Release;
 use crate::engine;
 use crate::limits;
 use crate::member::tokens::TokenKind;
@@ -38,6 +39,8 @@ pub struct Options {
     pub learners_max: usize,
     /// What this member raises the cluster's version to at most, `major.minor.0`.
     pub cluster_version_max: String,
+    /// Another one than this program's in simulations only.
+    pub release: Release,
     /// One tick.
     pub heartbeat: Duration,
     pub election_timeout: Duration,
@@ -166,6 +169,7 @@ impl Options {
             strict_reconfig_check: true,
             learners_max: limits::LEARNERS_MAX,
             cluster_version_max: super::CLUSTER_VERSION.into(),
+            release: Release::default(),
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             pre_vote: true,
@@ -195,6 +199,16 @@ impl Options {
             compaction_pause: limits::COMPACT_PAUSE,
             engine: engine::Options::default(),
         }
+    }
+
+    /// The version that this member reports.
+    pub fn version(&self) -> &'static str {
+        self.release.older().map_or(super::ETCD_VERSION, |(version, _)| version)
+    }
+
+    /// The version of the clusters that it serves in at most.
+    pub fn serves_in(&self) -> &'static str {
+        self.release.older().map_or(super::CLUSTER_VERSION, |(_, cluster)| cluster)
     }
 
     pub fn member_dir(&self) -> PathBuf {

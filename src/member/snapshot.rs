@@ -105,7 +105,10 @@ pub(in crate::member) async fn source(
             }
         }
     });
-    let data = apply::v2::store::json(&members);
+    let data = match plant::SNAPSHOT_WITHOUT_V2_STORE.is_planted() {
+        true => Bytes::new(),
+        false => apply::v2::store::json(&members),
+    };
     Ok(SnapshotBody { metadata, data, total_bytes, chunks })
 }
 

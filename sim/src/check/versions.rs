@@ -10,8 +10,6 @@ use crate::facts::verdict::Violation;
 
 const CHECKER: &str = "versions";
 
-/// What a cluster of such members has when no other was requested.
-const HIGHEST: &str = "3.7.0";
 /// Leaders look every four seconds; members must be known first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,7 +29,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
             );
             violations.push(said_at(CHECKER, record, sample, "members agree on a downgrade", text));
         }
-        let wanted = target.unwrap_or(HIGHEST);
+        let wanted = target.unwrap_or(&record.cluster_version);
         let is = &*sample.status.storage_version;
         if is == wanted || sample.status.leader == 0 {
             wrong.remove(&*sample.host);
@@ -82,6 +80,7 @@ mod tests {
     fn said(samples: &[(u64, &str, u64, u64, &str, &str)]) -> String {
         let mut fixture = Fixture::default();
         fixture.record.calm = true;
+        fixture.record.cluster_version = "3.7.0".into();
         for (at, host, applied, term, target, version) in samples {
             let info =
                 DowngradeInfo { enabled: !target.is_empty(), target_version: (*target).into() };

@@ -66,6 +66,8 @@ pub struct Record {
     pub clock_rate_ppm: u32,
     /// The instant at which the world began.
     pub start: Option<Instant>,
+    /// What the members raise the cluster's version to.
+    pub cluster_version: String,
     /// Since when the cluster has been whole for good.
     pub healthy: Option<Instant>,
     /// When the load ended.

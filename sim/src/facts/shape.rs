@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use quorate::apply::Release;
 use quorate::member;
 
 use super::addresses::PEER_PORT;
@@ -61,6 +62,8 @@ pub struct Shape {
     /// Whether members, proxies and clients speak TLS, and no client is accepted without a certificate.
     pub tls: bool,
     pub proxies: Proxies,
+    /// The release of etcd that the members begin as; those that migrate, and new ones, are ours.
+    pub etcd: Option<Release>,
 }
 
 impl Shape {
@@ -90,7 +93,14 @@ impl Shape {
             traced: 0,
             tls: false,
             proxies: Proxies::default(),
+            etcd: None,
         }
+    }
+
+    /// The version of a cluster in which members of that release may be.
+    pub fn cluster_version(&self) -> &'static str {
+        let older = self.etcd.and_then(Release::older);
+        older.map_or(member::CLUSTER_VERSION, |(_, cluster)| cluster)
     }
 }
 

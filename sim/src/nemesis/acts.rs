@@ -174,6 +174,7 @@ impl Nemesis {
                 certificates.for_each(|all| hosts.iter().for_each(|host| all.rotate(host)));
             }
             Fault::Forget(_, flag) => self.start_oddly(number, hosts, *flag).await,
+            Fault::Migrate(_, back) => self.migrate(hosts, *back).await,
             Fault::Backup(_) => self.backup(number, hosts).await,
             Fault::Swap(..) => {
                 if let [one, other] = groups
@@ -352,13 +353,25 @@ impl Nemesis {
             if !self.cluster.world().is_running(&host) {
                 continue;
             }
-            self.cluster.stop(&host).await;
-            self.revive().await;
-            let limit = self.env.now() + RESTART_LIMIT;
-            while self.cluster.status(&self.env, &host).await.is_none() && self.env.now() < limit {
-                self.env.sleep(Duration::from_millis(200)).await;
-            }
+            self.restart_one(&host).await;
             self.env.sleep(pause).await;
+        }
+    }
+
+    /// Stops a member in good order, and starts it again.
+    async fn restart_one(&self, host: &str) {
+        self.cluster.stop(host).await;
+        self.revive().await;
+        let limit = self.env.now() + RESTART_LIMIT;
+        while self.cluster.status(&self.env, host).await.is_none() && self.env.now() < limit {
+            self.env.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn migrate(&self, hosts: &[String], back: bool) {
+        for host in hosts {
+            self.cluster.migrate(host, back);
+            self.restart_one(host).await;
         }
     }
 }
@@ -402,6 +415,7 @@ impl Nemesis {
             | Fault::FullDisk(hosts)
             | Fault::Defrag(hosts)
             | Fault::Forget(hosts, _)
+            | Fault::Migrate(hosts, _)
             | Fault::RotateCerts(hosts) => vec![hosts],
             Fault::Rot(host, _)
             | Fault::MoveLeader(host)

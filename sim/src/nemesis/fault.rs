@@ -100,6 +100,9 @@ pub enum Fault {
     RotateCerts(Vec<Target>),
     /// `forget wal-dir m0`: started without that flag for a while.
     Forget(Vec<Target>, Flag),
+    /// `migrate m0`, `migrate m0 back`: stopped in good order, and started as a member of ours, or of etcd's
+    /// again.
+    Migrate(Vec<Target>, bool),
     /// `backup m1`: taken there, restored as a cluster of its own on a new host, and read.
     Backup(Target),
 }
@@ -119,12 +122,14 @@ impl Fault {
     /// Whether there is nothing to undo when it has been done.
     pub fn is_over_at_once(&self) -> bool {
         use Fault::{
-            AskPromotions, Backup, Compact, Defrag, Forget, MoveLeader, Reset, Restart, Rot,
-            RotateCerts, Update,
+            AskPromotions, Backup, Compact, Defrag, Forget, Migrate, MoveLeader, Reset, Restart,
+            Rot, RotateCerts, Update,
         };
         match self {
             AskPromotions | Update(_) | Backup(_) | Forget(..) | Compact | Defrag(_)
-            | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..) | RotateCerts(_) => true,
+            | Migrate(..) | MoveLeader(_) | Reset(_) | Restart(_) | Rot(..) | RotateCerts(_) => {
+                true
+            }
             _ => self.changes_members(),
         }
     }
@@ -161,6 +166,7 @@ impl Fault {
             Self::Restart(_) => "restart",
             Self::RotateCerts(_) => "rotate-certs",
             Self::Forget(..) => "forget",
+            Self::Migrate(..) => "migrate",
             Self::Backup(_) => "backup",
         }
     }
@@ -196,6 +202,7 @@ impl Fault {
         "restart",
         "rotate-certs",
         "forget",
+        "migrate",
         "backup",
     ];
 
@@ -218,6 +225,7 @@ impl Fault {
             | Self::FullDisk(hosts)
             | Self::Defrag(hosts)
             | Self::RotateCerts(hosts)
+            | Self::Migrate(hosts, _)
             | Self::Forget(hosts, _) => there(hosts),
             Self::Rot(host, _)
             | Self::MoveLeader(host)
@@ -364,6 +372,8 @@ impl fmt::Display for Fault {
             Self::Restart(every) => write!(f, "restart every {}", show_time(*every)),
             Self::RotateCerts(hosts) => write!(f, "rotate-certs {}", show(hosts)),
             Self::Forget(hosts, flag) => write!(f, "forget {flag} {}", show(hosts)),
+            Self::Migrate(hosts, false) => write!(f, "migrate {}", show(hosts)),
+            Self::Migrate(hosts, true) => write!(f, "migrate {} back", show(hosts)),
             Self::Backup(of) => write!(f, "backup {of}"),
         }
     }
@@ -438,6 +448,10 @@ impl FromStr for Fault {
                 let (flag, hosts) = rest.split_once(' ').ok_or("forget FLAG HOST")?;
                 Self::Forget(read(hosts)?, flag.parse()?)
             }
+            "migrate" => match rest.strip_suffix("back") {
+                Some(hosts) => Self::Migrate(read(hosts)?, true),
+                None => Self::Migrate(read(rest)?, false),
+            },
             "backup" => Self::Backup(rest.trim().parse()?),
             _ => return Err(format!("no fault is called {name:?}")),
         })

@@ -5,6 +5,7 @@
 //!
 //! No other workload has a user, so a plan with this one has no other ([`super::ALONE`]).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,9 @@ const ATTEMPTS: u32 = 60;
 
 const DENIED: &str = "what a user may not do is not done";
 const ALLOWED: &str = "what a user may do is not denied";
+const KNOWN: &str = "a token is known at every member";
+/// New tokens that one member must have refused in a row: it may be restarted between login and use.
+const REFUSED_MAX: u32 = 3;
 
 /// What is known of the permission that comes and goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Auth {
     door: Door,
     /// Its number: one of which nothing is certain is left for a new one.
     doors: u64,
+    /// Tokens that were not known at a member, since one was.
+    refused: BTreeMap<String, u32>,
 }
 
 impl Workload for Auth {
@@ -82,6 +88,9 @@ impl Workload for Auth {
             }
             if self.root.is_none() || self.own.is_none() {
                 return client.env.sleep(PAUSE).await;
+            }
+            if client.cluster.shape().etcd.is_some() && client.chance(1, 3) {
+                return self.elsewhere(client).await;
             }
             match client.below(12) {
                 0..3 => self.move_door(client).await,
@@ -258,6 +267,26 @@ impl Auth {
         if lost {
             self.own = None;
         }
+    }
+
+    /// Where members of other releases are, a token of one is used at another at once.
+    async fn elsewhere(&mut self, client: &Client) {
+        let hosts = client.cluster.voters();
+        let host = &hosts[client.below(hosts.len() as u64) as usize];
+        let token = client.cluster.log_in(&client.channel, &client.env, &user(client)).await;
+        let Some(token) = token else { return client.env.sleep(PAUSE).await };
+        let channel = client.cluster.channel(&client.env, Some(host)).with_header(TOKEN, token);
+        let answer = client.on(channel).range(get(own(client, "one"))).await;
+        let refused = self.refused.entry(host.clone()).or_default();
+        match &answer {
+            Ok(_) => *refused = 0,
+            Err(_) if is_lost(&answer) => *refused += 1,
+            Err(_) => {}
+        }
+        if *refused == REFUSED_MAX {
+            client.complain(KNOWN, format!("{host} has refused {refused} tokens in a row"));
+        }
+        client.rest(&answer, 20).await;
     }
 
     async fn outside(&self, client: &Client) {

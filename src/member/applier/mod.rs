@@ -12,7 +12,7 @@ use quorate_proto::raftpb::{ConfState, SnapshotMetadata};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use crate::apply::{Notice, StateMachine};
+use crate::apply::{Notice, Release, StateMachine};
 use crate::env::{BoxFuture, Env};
 use crate::error::Fatal;
 use crate::limits;
@@ -52,6 +52,7 @@ pub(in crate::member) struct Applier {
     pub term: Term,
     pub lease_ttl_min_s: i64,
     pub learners_max: usize,
+    pub release: Release,
     /// Bounds on live bytes.
     pub quota: Option<Quota>,
     /// Keeps the fingerprints of compactions.
@@ -235,7 +236,7 @@ impl Applier {
 
     fn load(&self) -> Result<StateMachine, Fatal> {
         let machine = StateMachine::load(&self.store)?.with_lease_ttl_min(self.lease_ttl_min_s);
-        Ok(machine.with_learners_max(self.learners_max))
+        Ok(machine.with_learners_max(self.learners_max).with_release(self.release))
     }
 
     fn begin_flush(&self) -> Flush {

@@ -162,7 +162,8 @@ impl Member {
         let id = self.0.ids.next();
         let header =
             RequestHeader { id, username: principal.user, auth_revision: principal.revision };
-        let data = request.encode(&header);
+        let data = self.0.options.release.entry(id, &request);
+        let data = data.unwrap_or_else(|| request.encode(&header));
         if data.len() > self.0.options.request_bytes_max {
             return Err(Refused::RequestTooLarge);
         }

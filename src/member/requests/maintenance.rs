@@ -15,7 +15,7 @@ use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
 use crate::member::propose::Origin;
 use crate::member::snapshot;
-use crate::member::{Caller, ETCD_VERSION, Member};
+use crate::member::{Caller, Member};
 use crate::metrics::observe;
 use crate::replica::Role;
 use crate::types::{MemberId, Revision};
@@ -110,7 +110,7 @@ impl Member {
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         StatusResponse {
             header: Some(self.header()),
-            version: ETCD_VERSION.into(),
+            version: self.version().into(),
             // Space comes back by itself, so what is taken is what is in use. Other figures would raise
             // alerts about a quota that counts live data, or ask for defragmentations.
             db_size: signed(self.0.store.live_bytes()),

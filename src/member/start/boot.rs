@@ -32,7 +32,7 @@ use crate::member::signals::Signals;
 use crate::member::snapshot;
 use crate::member::tokens::{Passwords, Tokens};
 use crate::member::upkeep::{self, Hashes, Quota};
-use crate::member::{CLUSTER_VERSION, InitialState, Inner, Member, Options};
+use crate::member::{InitialState, Inner, Member, Options};
 use crate::metrics::{ApplySeconds, Metrics};
 use crate::mvcc::Store;
 use crate::peer;
@@ -81,7 +81,8 @@ impl Member {
         let lease_ttl_min_s = options.lease_ttl_min_s();
         let machine = StateMachine::load(&store)?
             .with_lease_ttl_min(lease_ttl_min_s)
-            .with_learners_max(options.learners_max);
+            .with_learners_max(options.learners_max)
+            .with_release(options.release);
         check_membership(&machine, id, &options)?;
         if options.initial_corrupt_check && store.applied() > Index(0) {
             let whose = (id, cluster);
@@ -130,6 +131,7 @@ impl Member {
             term: store.position().term,
             lease_ttl_min_s,
             learners_max: options.learners_max,
+            release: options.release,
             quota: Quota::new(&options),
             hashes: hashes.clone(),
             member: id,
@@ -429,7 +431,7 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
         return Err(Fatal::new(format!("data directory {}", options.data_dir.display()), Removed));
     }
     let decided = members.cluster_version.as_deref().and_then(parse_version);
-    if decided > parse_version(CLUSTER_VERSION) {
+    if decided > parse_version(options.serves_in()) {
         let why = "invalid downgrade; server version is lower than determined cluster version";
         return Err(Fatal::new(format!("cluster version {:?}", members.cluster_version), why));
     }

@@ -18,6 +18,7 @@ pub(in crate::member) use times::Times;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
@@ -29,7 +30,7 @@ use crate::latest;
 use crate::member::Member;
 use crate::member::propose::Origin;
 use crate::plant;
-use crate::replica::Role;
+use crate::replica::{Proposal, ProposalKind, Role};
 use crate::types::MemberId;
 
 /// Between a member's own removal and its stop, as in etcd, and between two checks whether its vote is still
@@ -42,6 +43,9 @@ const VERSION_PAUSE: Duration = Duration::from_secs(4);
 /// The same while none is decided.
 const FIRST_VERSION_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often a leader of an old release ends keys of its v2 store.
+const SYNC_PAUSE: Duration = Duration::from_secs(2);
+
 /// Starts the tasks.
 pub(in crate::member) fn start(member: &Member) {
     let (env, options) = (member.env(), &member.0.options);
@@ -50,6 +54,9 @@ pub(in crate::member) fn start(member: &Member) {
     env.spawn("removal watch", end_when_removed(member.clone()));
     env.spawn("leader watch", watch_leader(member.clone()));
     env.spawn("cluster version", cluster_version(member.clone()));
+    if let Some(sync) = options.release.sync() {
+        env.spawn("v2 sync", sync_often(member.clone(), sync));
+    }
     if options.quota_bytes.is_some() {
         env.spawn("quota", quota::run(member.clone()));
     }
@@ -131,6 +138,20 @@ async fn end_when_removed(member: Member) {
         env.sleep(REMOVAL_PAUSE).await;
     }
     member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
+}
+
+/// As leader, proposes an entry that does nothing.
+async fn sync_often(member: Member, sync: Bytes) {
+    while !member.is_stopping() {
+        member.0.env.sleep(SYNC_PAUSE).await;
+        if member.raft().role == Role::Leader {
+            let (kind, data) = (ProposalKind::Normal, sync.clone());
+            let (vital, only_in_term, reply) = (true, None, None);
+            let sync = Proposal { id: 0, data, kind, vital, only_in_term, reply };
+            // A member that stops proposes nothing.
+            let _ = member.0.replica.propose(sync).await;
+        }
+    }
 }
 
 /// Records when a leader was elected, for the text of timeouts.
