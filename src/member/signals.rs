@@ -23,7 +23,7 @@ pub(in crate::member) struct Signals {
     pub ready: latest::Sender<bool>,
     /// This member has applied its own removal.
     pub removed: latest::Sender<bool>,
-    /// How full the store is; never changes without a quota.
+    /// How full the store is; never changes without a quota. Between full and empty until the applier has looked.
     pub space: latest::Sender<Level>,
     /// Whether this member raised the alarm NOSPACE in its name itself.
     own_alarm: AtomicBool,
@@ -42,7 +42,7 @@ impl Signals {
             stopping: latest::Sender::new(false),
             ready: latest::Sender::new(false),
             removed: latest::Sender::new(false),
-            space: latest::Sender::new(Level::Room),
+            space: latest::Sender::new(Level::Tight),
             own_alarm: AtomicBool::new(false),
             elected: Mutex::default(),
             fatal: Mutex::default(),

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::etcdctl::{Etcdctl, Release};
 use super::load::{Load, Promises, scan};
 use super::process::{Cluster, Kind, Server, loudly, scratch};
 
@@ -38,6 +39,28 @@ fn one_member_keeps_what_it_acknowledged() {
         load.stop().await;
         report("one member", rounds, &load, started);
     });
+}
+
+/// Before the state was looked at it seemed empty, and the alarm was cleared.
+#[test]
+fn a_full_member_is_full_when_it_starts_again() {
+    let dir = scratch();
+    let flags = ["--quota-backend-bytes=70000"];
+    let mut server = Server::single(Kind::Quorate, dir.path(), &flags);
+    server.start();
+    let ctl = Etcdctl::new(&Release::real(), &[server.endpoint()]);
+    let value = "v".repeat(10_000);
+    let refused =
+        (0..20).map(|_| ctl.run(&["put", "k", &value], "")).find(|put| put.code != Some(0));
+    let refused = refused.expect("the quota is small").stderr;
+    assert!(refused.contains("database space exceeded"), "{refused}");
+    for _ in 0..5 {
+        server.restart();
+        let alarms = ctl.run(&["alarm", "list"], "").stdout;
+        assert!(alarms.contains("NOSPACE"), "{alarms}");
+        assert_ne!(ctl.run(&["put", "k", "1"], "").code, Some(0));
+        assert!(!server.has_logged("alarm cleared"), "{}", server.output());
+    }
 }
 
 #[test]

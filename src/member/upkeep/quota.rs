@@ -64,6 +64,14 @@ impl Quota {
 /// Raises and clears this member's alarm for as long as it runs.
 pub(in crate::member) async fn run(member: Member) {
     let signals = &member.0.signals;
+    // Before that, what the log holds beyond the state is not applied: level and alarms are those of some time ago.
+    if signals.ready.subscribe().wait_for(|ready| *ready).await.is_err() {
+        return;
+    }
+    if member.alarms().raised_by(member.id(), AlarmType::Nospace) {
+        // Raised before this start.
+        signals.own_alarm(true);
+    }
     let (mut space, mut alarms) = (signals.space.subscribe(), signals.alarms.subscribe());
     // As a rule the other members are as full as the leader: one alarm is enough.
     let mut waited = false;
@@ -118,10 +126,6 @@ impl Member {
     /// alone.
     fn wanted(&self, level: Level, alarms: &crate::apply::alarm::Alarms) -> Option<AlarmAction> {
         let own = alarms.raised_by(self.id(), AlarmType::Nospace);
-        if own && !*self.0.signals.ready.borrow() {
-            // Raised before this start.
-            self.0.signals.own_alarm(true);
-        }
         match level {
             Level::Full if !alarms.stands(AlarmType::Nospace) => Some(AlarmAction::Activate),
             Level::Room if own && self.0.signals.has_own_alarm() => {
