@@ -11,10 +11,12 @@
 //! * A [`Snapshot`] is one moment of the whole engine and stays so while batches go on. It owns what
 //!   it needs, so it may travel to other threads and outlive the [`Engine`] handle it came from.
 //!
-//! Reading order: `cf` the column families, `options` the tuning, `db` the engine, `snapshot` reads.
+//! Reading order: `cf` the column families, `options` the tuning, `first` a new store's first file, `db` the
+//! engine, `snapshot` reads.
 
 mod cf;
 mod db;
+mod first;
 mod options;
 mod snapshot;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests;
 
 pub use cf::Cf;
 pub use db::{Batch, Engine, EngineError};
+pub use first::begin;
 pub use options::Options;
 /// Where an engine's files live; in memory, for tests and the simulator.
 pub use rocksdb::Env as Place;

@@ -204,14 +204,13 @@ impl Wal {
     }
 
     /// Allocates the next segment now, when there is time, so that cutting need not. Does nothing when
-    /// that is done already.
+    /// that is done already. Not synced: there is nothing in it, it is made anew after a restart, and its head
+    /// is synced before it gets the name of a segment.
     pub fn prepare(&mut self) -> Result<(), WalError> {
         self.guard(|wal| {
             if wal.spare.is_none() {
                 let path = wal.dir.join(SPARE);
-                let spare = new_segment(&*wal.disk, &path, &wal.options)?;
-                spare.sync_data().context("sync", &path)?;
-                wal.spare = Some(spare);
+                wal.spare = Some(new_segment(&*wal.disk, &path, &wal.options)?);
             }
             Ok(())
         })

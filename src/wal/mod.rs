@@ -53,6 +53,8 @@ use crate::limits;
 pub use error::WalError;
 pub use log::Wal;
 pub use read::{Found, Item, Torn, inspect, read};
+#[cfg(test)]
+pub(crate) use tests::MemDisk;
 
 /// What differs between production and tests.
 #[derive(Clone, Copy, Debug)]

@@ -44,6 +44,7 @@ mod restore;
 mod shipped;
 mod srv;
 mod strangers;
+mod syncs;
 mod tls;
 mod tools;
 mod tracing;

@@ -227,7 +227,6 @@ impl Server {
     }
 
     /// The process is run by another program, as a profiler is.
-    #[allow(dead_code, reason = "instructions are counted so, in a program of its own")]
     pub fn run_under(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }

@@ -18,7 +18,7 @@ use super::join::{self, Joining};
 use super::owner::{Found, Owner};
 use crate::apply::{self, StateMachine};
 use crate::codec;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::env::{Disk, Env, Lock};
 use crate::error::{Fatal, Removed};
 use crate::limits;
@@ -200,9 +200,17 @@ impl Ground {
     async fn open(env: &Env, options: &Options) -> Result<Self, Fatal> {
         let (disk, chosen) = (env.disk.clone(), options.clone());
         let lock = env.blocking("lock data directory", move || prepare(&*disk, &chosen)).await?;
-        let (dir, chosen) = (options.store_dir(), options.engine.clone());
-        let engine =
-            env.blocking_outside("open store", move || Engine::open(&dir, &chosen)).await?;
+        let (disk, dir, chosen) = (env.disk.clone(), options.store_dir(), options.engine.clone());
+        let engine = env
+            .blocking_outside("open store", move || {
+                if chosen.mem.is_none() {
+                    let failed =
+                        |e| Fatal::new(format!("beginning the store {}", dir.display()), e);
+                    engine::begin(&*disk, &dir).map_err(failed)?;
+                }
+                Engine::open(&dir, &chosen).map_err(Fatal::from)
+            })
+            .await?;
         let store = Store::open(engine)?;
         let (disk, wal_dir) = (env.disk.clone(), options.wal_dir());
         let log = env.blocking("look for a log", move || Wal::exists(&*disk, &wal_dir)).await;
@@ -433,7 +441,8 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     let decided = members.cluster_version.as_deref().and_then(parse_version);
     if decided > parse_version(options.serves_in()) {
         let why = "invalid downgrade; server version is lower than determined cluster version";
-        return Err(Fatal::new(format!("cluster version {:?}", members.cluster_version), why));
+        let version = members.cluster_version.as_deref().unwrap_or_default();
+        return Err(Fatal::new(format!("cluster version {version}"), why));
     }
     if members.learners() > members.learners_max {
         let why = "membership: too many learner members in cluster";

@@ -11,7 +11,7 @@ use std::path::Path;
 use quorate_proto::{raftpb, walpb};
 
 use super::{Options, Recovered, Save, Wal, WalError};
-use disk::MemDisk;
+pub(crate) use disk::MemDisk;
 use world::{DIR, METADATA, SMALL, at, create, entry, mark, open, state};
 
 fn save(entries: Vec<raftpb::Entry>, hard_state: raftpb::HardState) -> Save {
@@ -101,6 +101,16 @@ fn a_record_may_be_longer_than_a_segment() {
         files(&disk),
         ["0000000000000000-0000000000000000.wal", "0000000000000001-0000000000000004.wal"]
     );
+}
+
+/// On a disk that stalls each sync is a wait, and the first trip to the log prepares.
+#[test]
+fn the_next_segment_is_not_synced_before_it_is_needed() {
+    let disk = MemDisk::default();
+    let mut wal = create(&disk).expect("the disk works");
+    let before = disk.operations();
+    wal.prepare().expect("the disk works");
+    assert_eq!(disk.operations() - before, 2, "it is created and allocated");
 }
 
 #[test]
