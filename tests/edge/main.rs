@@ -31,14 +31,14 @@ use quorate::limits;
 use quorate::member::Options as MemberOptions;
 use quorate::server::{Options, Server};
 use quorate_proto::etcdserverpb::{
-    AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DeleteRangeRequest,
-    DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
-    LeaseRevokeRequest, MemberListRequest, MemberUpdateRequest, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
-    WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient,
-    downgrade_request::DowngradeAction, kv_client::KvClient, lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient,
-    watch_request::RequestUnion,
+    AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DefragmentRequest,
+    DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseLeasesRequest, LeaseRevokeRequest, MemberListRequest, MemberUpdateRequest, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, StatusRequest, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
+    cluster_client::ClusterClient, downgrade_request::DowngradeAction, kv_client::KvClient,
+    lease_client::LeaseClient, maintenance_client::MaintenanceClient, request_op,
+    watch_client::WatchClient, watch_request::RequestUnion,
 };
 use quorate_proto::health::{HealthCheckRequest, health_client::HealthClient};
 use tempfile::TempDir;

@@ -30,6 +30,18 @@ fn a_used_data_directory_without_its_log_is_not_begun_anew() {
     assert!(refused.contains("its log is gone"), "{refused}");
 }
 
+/// What RocksDB writes into it is in the manifest, too: two syncs less before a new member serves.
+#[tokio::test]
+async fn a_new_store_has_no_identity_file() {
+    let dir = TempDir::new().expect("a folder");
+    let world = World::new(|member| member.data_dir = dir.path().into()).await;
+    let listed = std::fs::read_dir(dir.path().join("member/store")).expect("the store is there");
+    let names: Vec<_> = listed.map(|file| file.expect("a name").file_name()).collect();
+    assert!(names.iter().any(|name| name == "CURRENT"), "{names:?}");
+    assert!(!names.iter().any(|name| name == "IDENTITY"), "{names:?}");
+    drop(world);
+}
+
 #[tokio::test]
 async fn a_full_store_refuses_leases_and_puts_but_not_reads() {
     let world = World::new(|member| member.quota_bytes = Some(1)).await;
@@ -96,6 +108,47 @@ async fn a_full_store_that_was_emptied_takes_writes_again_by_itself() {
     }
     let health = world.get("/health").await;
     assert!(health.contains(r#"{"health":"true","reason":""}"#), "{health}");
+}
+
+/// Rules that watch for stores that are nearly full, or in want of a defragmentation, compare these.
+#[tokio::test]
+async fn sizes_mean_the_same_and_what_was_deleted_is_in_none() {
+    let quota = 64 << 20;
+    let world = World::new(|member| member.quota_bytes = Some(quota)).await;
+    let (mut kv, mut service) = (world.kv(), MaintenanceClient::new(world.channel.clone()));
+    let mut sizes = async || {
+        let status = service.status(StatusRequest {}).await.expect("a status").into_inner();
+        assert_eq!(status.db_size_quota, 64 << 20);
+        assert_eq!(status.db_size, status.db_size_in_use, "it is never in want of defragmentation");
+        let page = world.get("/metrics").await;
+        let metric = |name: &str| {
+            let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.unwrap_or_else(|| panic!("{name} is not on the page")).to_owned()
+        };
+        let total = metric("etcd_mvcc_db_total_size_in_bytes");
+        assert_eq!(total, metric("etcd_mvcc_db_total_size_in_use_in_bytes"));
+        assert_eq!(metric("etcd_server_quota_backend_bytes").parse(), Ok(6.710_886_4e7));
+        status.db_size
+    };
+    assert!(sizes().await > 0, "zero is left out of JSON");
+    let mut revision = 0;
+    for n in 0..12 {
+        let put = PutRequest { key: vec![b'k', n].into(), ..put(1 << 20) };
+        revision = kv.put(put).await.expect("it fits").into_inner().header.expect("one").revision;
+    }
+    let full = sizes().await;
+    assert!((12 << 20..14 << 20).contains(&full), "{full}");
+    let key = Bytes::from_static(b"k");
+    let all = DeleteRangeRequest { key, range_end: Bytes::from_static(b"l"), ..Default::default() };
+    kv.delete_range(all).await.expect("deletes are served");
+    let compact = CompactionRequest { revision: revision + 1, physical: true };
+    kv.compact(compact).await.expect("compactions are served");
+    MaintenanceClient::new(world.channel.clone())
+        .defragment(DefragmentRequest {})
+        .await
+        .expect("it is served");
+    let empty = sizes().await;
+    assert!((1..100_000).contains(&empty), "{empty}");
 }
 
 #[tokio::test]

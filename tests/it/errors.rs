@@ -286,6 +286,48 @@ fn a_full_disk_loses_nothing() {
     });
 }
 
+/// A limit of a file's size is an error that names the file, and no signal that ends the process without a
+/// word; without the limit everything that was acknowledged is there.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_with_its_file() {
+    let dir = scratch();
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    let limited = |blocks: &'static str| {
+        let script = "ulimit -f \"$1\" && shift && exec \"$@\"";
+        ["sh", "-c", script, "sh", blocks]
+    };
+    runtime().block_on(async {
+        // 1 MB, in blocks of 512 bytes: less than the log's first file.
+        server.run_under(&limited("2048"));
+        server.spawn();
+        refused_for_size(&mut server, "tmp");
+        server.run_under(&[]);
+        server.start();
+        let mut written = Written::default();
+        written.put(&server, 10, 1000).await.expect("a server that is ready takes writes");
+        server.terminate();
+        // A little more than a file of the log is allocated: what follows its last record does not fit.
+        server.run_under(&limited("125002"));
+        server.start();
+        let refused = written.put(&server, 200, 1_400_000).await;
+        refused.expect_err("the log's first file is full");
+        refused_for_size(&mut server, "member/wal/");
+        server.run_under(&[]);
+        server.start();
+        written.check(&server).await;
+        written.put(&server, 10, 1000).await.expect("there is no limit any more");
+    });
+}
+
+fn refused_for_size(server: &mut Server, file: &str) {
+    let status = server.wait_exit();
+    let output = server.output();
+    assert_eq!(status.code(), Some(1), "{status}: {output}");
+    let line = output.lines().find(|line| line.to_lowercase().contains("file too large"));
+    let line = line.unwrap_or_else(|| panic!("the reason is missing: {output}"));
+    assert!(line.contains(file), "{line}");
+}
+
 /// A file system in memory, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
