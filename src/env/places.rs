@@ -2,9 +2,11 @@
 //! connection gives way, so that connections that do nothing cannot keep others out. Sockets and
 //! protocols are elsewhere; a listener reports what its connections do.
 //!
-//! Two groups of connections are kept apart. *Strangers* have not shown that a client uses them; there
+//! Three groups of connections are kept apart. *Strangers* have not shown that a client uses them; there
 //! are few places for them, and they give way first. *Known* connections give way only while they are
-//! idle. Within a group the address with the most connections loses the oldest one.
+//! idle. Those of them that *switched* protocols never are, and need not send anything again; they give way
+//! where they are more than the others. Within a group the address with the most connections loses the oldest one: of strangers that which
+//! has made no request for the longest time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -48,7 +50,7 @@ pub struct Standing {
 }
 
 struct Slot {
-    /// Its age in its group; changed under the lock only.
+    /// Its age in its group, or since its last request; changed under the lock only.
     key: AtomicU64,
     known: AtomicBool,
     /// Requests that are being answered.
@@ -86,6 +88,7 @@ struct Held {
     next: u64,
     strangers: Group,
     known: Group,
+    switched: Group,
     per_origin: BTreeMap<Origin, usize>,
     /// Connections that gave way and have not ended.
     leaving: usize,
@@ -141,18 +144,21 @@ impl Held {
         loop {
             let of_origin = self.per_origin.get(&origin).copied().unwrap_or(0);
             let victim = if of_origin >= share {
-                let stranger = self.strangers.victim(Some(origin));
-                stranger.or_else(|| self.known.idle(Some(origin), &mut self.next))
+                let lesser = self.lesser(origin);
+                lesser.or_else(|| self.known.idle(Some(origin), &mut self.next))
             } else if self.strangers.count >= strangers_max {
                 self.strangers.victim(None)
-            } else if self.strangers.count + self.known.count < max {
+            } else if self.strangers.count + self.known.count + self.switched.count < max {
                 break;
             } else if self.strangers.count > max / 8 {
                 self.strangers.victim(None)
+            } else if self.switched.count > self.known.count {
+                self.switched.victim(None)
             } else {
                 // A few strangers are new connections that had no time to send anything.
                 let idle = self.known.idle(None, &mut self.next);
-                idle.or_else(|| self.strangers.victim(None))
+                let switched = idle.or_else(|| self.switched.victim(None));
+                switched.or_else(|| self.strangers.victim(None))
             };
             let (origin, slot) = victim?;
             self.remove(origin, &slot);
@@ -172,9 +178,28 @@ impl Held {
         Some(slot)
     }
 
+    /// A stranger or one that switched, from whichever of the two there are more: neither silent connections
+    /// nor those that are busy for ever drive out the few of the other kind.
+    fn lesser(&self, origin: Origin) -> Option<(Origin, Arc<Slot>)> {
+        if self.switched.of(origin) > self.strangers.of(origin) {
+            return self.switched.victim(Some(origin));
+        }
+        self.strangers.victim(Some(origin))
+    }
+
+    /// A stranger is as young as a new connection. Nothing for one that gave way.
+    fn renew(&mut self, origin: Origin, slot: &Arc<Slot>) {
+        if self.strangers.remove(origin, slot) {
+            self.next += 1;
+            slot.key.store(self.next, Ordering::Relaxed);
+            self.strangers.insert(origin, slot.clone());
+        }
+    }
+
     /// Whether it was there: a connection that gave way is not.
     fn remove(&mut self, origin: Origin, slot: &Arc<Slot>) -> bool {
-        if !self.strangers.remove(origin, slot) && !self.known.remove(origin, slot) {
+        let mut groups = [&mut self.strangers, &mut self.known, &mut self.switched].into_iter();
+        if !groups.any(|group| group.remove(origin, slot)) {
             return false;
         }
         if let Some(count) = self.per_origin.get_mut(&origin) {
@@ -211,16 +236,23 @@ impl Group {
         true
     }
 
+    /// How many are from there.
+    fn of(&self, origin: Origin) -> usize {
+        self.by_origin.get(&origin).map_or(0, BTreeMap::len)
+    }
+
     /// The given origin, or the one with the most connections.
     fn origin(&self, of: Option<Origin>) -> Option<Origin> {
         of.or_else(|| self.ranks.last().map(|(_, origin)| *origin))
     }
 
-    /// An old idle connection, else the oldest one.
+    /// An old idle connection, else the oldest one. A new one is idle until its first request has come,
+    /// which takes a client on a busy machine some time: it is not among the old ones yet.
     fn victim(&self, of: Option<Origin>) -> Option<(Origin, Arc<Slot>)> {
         let origin = self.origin(of)?;
         let of_origin = self.by_origin.get(&origin)?;
-        let idle = of_origin.values().take(IDLE_LOOKED_AT).find(|slot| slot.is_idle());
+        let old = IDLE_LOOKED_AT.min(of_origin.len().div_ceil(4));
+        let idle = of_origin.values().take(old).find(|slot| slot.is_idle());
         let slot = idle.or_else(|| of_origin.values().next())?;
         Some((origin, slot.clone()))
     }
@@ -314,9 +346,21 @@ impl Standing {
         }
     }
 
-    /// One more request is being answered.
+    /// The connection has switched protocols: it will not be idle again. A stranger's stays one.
+    pub fn switch(&self) {
+        let mut held = self.shared.held();
+        if held.known.remove(self.origin, &self.slot) {
+            held.switched.insert(self.origin, self.slot.clone());
+        }
+    }
+
+    /// One more request is being answered. Connections that are busy for ever are never idle: a stranger
+    /// whose requests are short would give way before them, were it not for its age.
     pub fn open(&self) -> Open {
         self.slot.open.fetch_add(1, Ordering::Relaxed);
+        if !self.is_known() {
+            self.shared.held().renew(self.origin, &self.slot);
+        }
         Open(self.slot.clone())
     }
 }
@@ -442,6 +486,73 @@ mod tests {
         let _newest = enter(&places, 5).await;
         assert!(gives_way(&busy) && !gives_way(&other));
         drop(second);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_makes_requests_stays_while_busy_connections_come() {
+        let places = Places::new(2 * IDLE_LOOKED_AT);
+        let client = enter(&places, 1).await;
+        let mut busy = Vec::new();
+        for _ in 0..6 * IDLE_LOOKED_AT {
+            let place = enter(&places, 1).await;
+            busy.push((place.standing().open(), place));
+            busy.retain(|(_, place)| !gives_way(place));
+            drop(client.standing().open());
+            assert!(!gives_way(&client), "after {} others", busy.len());
+        }
+        let held = places.0.held();
+        assert_eq!(held.strangers.count, busy.len() + 1);
+        assert_eq!(
+            held.strangers.ranks.iter().map(|(count, _)| count).sum::<usize>(),
+            busy.len() + 1
+        );
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_has_time_to_make_a_request() {
+        let places = Places::new(2 * IDLE_LOOKED_AT);
+        let mut busy = Vec::new();
+        let mut more = async |count: usize| {
+            for _ in 0..count {
+                let place = enter(&places, 1).await;
+                busy.push((place.standing().open(), place));
+                busy.retain(|(_, place)| !gives_way(place));
+            }
+        };
+        more(4 * IDLE_LOOKED_AT).await;
+        let (new, silent) = (enter(&places, 1).await, enter(&places, 1).await);
+        more(IDLE_LOOKED_AT).await;
+        assert!(!gives_way(&new) && !gives_way(&silent));
+        drop(new.standing().open());
+        more(IDLE_LOOKED_AT).await;
+        assert!(!gives_way(&new) && gives_way(&silent));
+    }
+
+    #[tokio::test]
+    async fn connections_that_switched_leave_room_for_others() {
+        let places = Places::new(16);
+        let client = enter(&places, 1).await;
+        client.standing().make_known();
+        let mut switched = Vec::new();
+        for last in (1..3).cycle().take(100) {
+            let place = enter(&places, last).await;
+            place.standing().make_known();
+            place.standing().switch();
+            switched.push((place.standing().open(), place));
+            switched.retain(|(_, place)| !gives_way(place));
+            let probe = enter(&places, 1).await;
+            assert!(!gives_way(&client) && !gives_way(&probe), "after {}", switched.len());
+            switched.retain(|(_, place)| !gives_way(place));
+        }
+        // Nor do connections that do nothing drive them out where they are few.
+        let kept = switched.len();
+        drop(switched.drain(2..));
+        let mut silent = Vec::new();
+        for _ in 0..4 * kept {
+            silent.push(enter(&places, 1).await);
+            silent.retain(|place| !gives_way(place));
+        }
+        assert!(!switched.iter().any(|(_, place)| gives_way(place)) && !gives_way(&client));
     }
 
     #[tokio::test]

@@ -59,6 +59,7 @@ struct Upgraded {
 impl Upgraded {
     fn new(conn: BoxConn, place: Arc<Place>, arrivals: Arrivals, known: bool) -> Self {
         let open = place.standing().open();
+        place.standing().switch();
         let place = Some(place).filter(|_| !plant::WEBSOCKET_WITHOUT_PLACE.is_planted());
         let leave = Box::pin(async move {
             match place {
@@ -266,13 +267,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upgraded_connection_keeps_its_place() {
+    async fn an_upgraded_connection_keeps_its_place_until_it_is_needed() {
         let world = World::new(2);
-        let (first, _far) = world.upgraded(1, true).await;
-        let (_second, _other) = world.upgraded(2, true).await;
-        assert!(world.places.enter(None).await.is_none(), "both are in use");
-        drop(first);
-        assert!(world.places.enter(None).await.is_some());
+        let (mut first, _far) = world.upgraded(1, true).await;
+        let (mut second, _other) = world.upgraded(2, true).await;
+        for socket in [&mut first, &mut second] {
+            assert!(poll!(Box::pin(socket.read_u8())).is_pending());
+        }
+        let new = world.places.enter(None).await.expect("one of the two gives way");
+        new.standing().make_known();
+        let _request = new.standing().open();
+        let error = second.read_u8().await.expect_err("its place is needed");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(poll!(Box::pin(first.read_u8())).is_pending());
+        drop(second);
+        // One of each is left, and neither is idle.
+        let newest = world.places.enter(Some(Ipv4Addr::new(10, 0, 0, 9).into())).await;
+        assert!(newest.is_some() && first.read_u8().await.is_err());
     }
 
     #[tokio::test]
