@@ -126,6 +126,7 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `STRANGER_STREAMS_MAX` | open HTTP/2 streams of all strangers | the connection that opens more is closed |
 // | `CONNECTION_STREAMS_MAX` | open HTTP/2 streams of one connection | it is closed |
 // | `TURN_BYTES`, `TURN_STREAMS` | what a connection brings at once | other connections go first |
+// | `CROWD_READ_BYTES` | the same, above `CROWD_STREAMS` open streams | other connections go first |
 // | `GATEWAY_STEP_BYTES` | JSON of a request that is read at once | other tasks go first |
 // | `TXN_INLINE_OPS` | operations of a txn that are checked at once | they are checked on another thread |
 // | `PASSWORDS_AT_ONCE` | passwords that are hashed at once | calls wait for their turn |
@@ -162,6 +163,10 @@ pub const CONNECTION_STREAMS_MAX: usize = 1 << 16;
 /// Bytes that a connection's task reads, and streams that it opens, before other tasks run.
 pub const TURN_BYTES: usize = 64 << 10;
 pub const TURN_STREAMS: usize = 64;
+/// A connection with more open streams than clients have that opens still more, and what is read of it before
+/// other tasks run: each stream is a task or two, behind which the others wait.
+pub const CROWD_STREAMS: usize = 1_024;
+pub const CROWD_READ_BYTES: usize = 1 << 10;
 /// Bytes of requests that have begun and not arrived, and what a stream takes that waits for its first
 /// message.
 pub const ARRIVING_BYTES_MAX: usize = 96 << 20;

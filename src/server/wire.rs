@@ -17,7 +17,10 @@ use super::outlet::Outlet;
 use super::pings::Police;
 use crate::env::places::{Standing, Streams};
 use crate::env::{BoxFuture, Env};
-use crate::limits::{CONNECTION_STREAMS_MAX, GREETING_TIMEOUT, TURN_BYTES, TURN_STREAMS};
+use crate::limits::{
+    CONNECTION_STREAMS_MAX, CROWD_READ_BYTES, CROWD_STREAMS, GREETING_TIMEOUT, TURN_BYTES,
+    TURN_STREAMS,
+};
 use crate::plant;
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -42,6 +45,8 @@ pub(super) struct Wire {
     /// What is still to be sent before the connection ends, and why it ends.
     farewell: Option<(Vec<u8>, &'static str)>,
     turn: Turn,
+    /// There are many open streams, and the last read opened more.
+    crowded: bool,
 }
 
 /// What was read since other tasks had their turn. The runtime counts reads, each of which may bring hundreds
@@ -75,6 +80,7 @@ impl Wire {
             greeting,
             farewell: None,
             turn: Turn::default(),
+            crowded: false,
         }
     }
 
@@ -83,7 +89,7 @@ impl Wire {
         let (env, police) = (&self.env, &mut self.police);
         let (mut too_many_pings, metadata) = (false, &mut self.metadata);
         self.turn.bytes += bytes.len();
-        let turn = &mut self.turn;
+        let (before, turn) = (self.turn.streams, &mut self.turn);
         let each = |frame: Frame| {
             too_many_pings |= police.received(frame, || env.now());
             if matches!(frame.kind, HEADERS | CONTINUATION) {
@@ -97,6 +103,7 @@ impl Wire {
             self.greeting = None;
         }
         let open = self.police.open();
+        self.crowded = open > CROWD_STREAMS && self.turn.streams > before;
         let may_open = self.streams.set(open) && open <= CONNECTION_STREAMS_MAX;
         self.gather();
         let has_room = self.streams.set_metadata(self.metadata);
@@ -169,12 +176,21 @@ impl Wire {
         buf: &mut ReadBuf<'_>,
         before: usize,
     ) -> Poll<io::Result<()>> {
-        if self.turn.is_over() {
+        if self.turn.is_over() || self.crowded && self.turn.bytes > 0 {
             self.turn = Turn::default();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if Pin::new(&mut self.conn).poll_read(cx, buf)?.is_pending() {
+        let polled = if self.crowded {
+            let mut space = [0; CROWD_READ_BYTES];
+            let mut part = ReadBuf::new(&mut space[..CROWD_READ_BYTES.min(buf.remaining())]);
+            let polled = Pin::new(&mut self.conn).poll_read(cx, &mut part)?;
+            buf.put_slice(part.filled());
+            polled
+        } else {
+            Pin::new(&mut self.conn).poll_read(cx, buf)?
+        };
+        if polled.is_pending() {
             self.turn = Turn::default();
             if let Some(greeting) = &mut self.greeting
                 && !plant::SILENT_CONNECTIONS_KEPT.is_planted()
@@ -373,6 +389,40 @@ mod tests {
             .await;
             assert!((5..=20).contains(&turns), "{turns} turns");
         }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_streams_grows_in_small_steps() {
+        let (mut wire, mut far) = wire().await;
+        wire.streams.make_known();
+        let calls = |from: u32, count: u32| -> Vec<u8> {
+            let calls = (from..from + count).map(|n| 2 * n + 1);
+            calls.flat_map(|stream| frame(HEADERS, 4, stream, &[b'b'; 100])).collect()
+        };
+        let crowd = CROWD_STREAMS as u32 + 1;
+        let (first, more) = (calls(0, crowd), calls(crowd, 200));
+        let data = frame(DATA, 0, 1, &[7; 16_000]).repeat(8);
+        far.write_all(&[PREFACE, &first, &more, &data].concat()).await.expect("there is room");
+        // What is read in each turn.
+        let (mut got, mut turns, mut space) = (0, vec![0], vec![0; 16 << 10]);
+        let all = PREFACE.len() + first.len() + more.len() + data.len();
+        tokio::task::unconstrained(async {
+            while got < all {
+                match futures::poll!(Box::pin(wire.read(&mut space))) {
+                    Poll::Ready(read) => {
+                        let read = read.expect("it was sent");
+                        got += read;
+                        *turns.last_mut().expect("one") += read;
+                    }
+                    Poll::Pending => turns.push(0),
+                }
+            }
+        })
+        .await;
+        // About ten streams each, and then as much as anybody else.
+        let small = turns.iter().filter(|read| **read == CROWD_READ_BYTES).count();
+        assert!((10..=25).contains(&small), "{turns:?}");
+        assert!(turns.len() <= small + 25, "{turns:?}");
     }
 
     #[tokio::test]
