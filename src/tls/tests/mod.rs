@@ -4,15 +4,17 @@
 mod authorities;
 mod pki;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{fs, io};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::env::clocks::Ahead;
+use crate::env::{Disk, File, Lock, Open};
 use crate::limits::TLS_FILES_FRESH;
 use pki::{Authority, Issued, Subject};
 
@@ -252,6 +254,73 @@ async fn changed_files_count_within_a_second() {
     assert_eq!(world.meet(&acceptor, &alice).await.0, None);
     world.write(&world.ca.file, pem);
     assert!(world.meet(&acceptor, &alice).await.0.is_some());
+}
+
+/// However many handshakes there are, and though a client may make many: reading files for each would keep
+/// others waiting.
+#[tokio::test]
+async fn handshakes_read_no_files_of_their_own() {
+    let world = World::new();
+    let alice = world.believing(Some(&world.client("alice", &[], 2)));
+    let reads = Arc::new(Reads { disk: world.env.disk.clone(), opened: AtomicUsize::new(0) });
+    let env = Env { disk: reads.clone(), ..world.env.clone() };
+    let began = env.now();
+    let acceptor = Acceptor::new(&env, &world.asking(), Port::Peer).await.expect("good settings");
+    for _ in 0..100 {
+        assert!(world.meet(&acceptor, &alice).await.0.is_some());
+    }
+    // A certificate, its key and a CA at each comparison.
+    let opened = reads.opened.load(Ordering::Relaxed);
+    let comparisons = 2 + (env.now() - began).as_millis() / TLS_FILES_FRESH.as_millis();
+    assert!((1..=3 * comparisons).contains(&(opened as u128)), "{opened} files");
+    world.clock.skip(TLS_FILES_FRESH);
+    assert!(world.meet(&acceptor, &alice).await.0.is_some());
+    assert!(reads.opened.load(Ordering::Relaxed) > opened, "a change is found");
+}
+
+/// Counts the files that are opened.
+struct Reads {
+    disk: Arc<dyn Disk>,
+    opened: AtomicUsize,
+}
+
+impl Disk for Reads {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.disk.open(path, how)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.disk.exists(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.disk.lock(path)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(dir)
+    }
 }
 
 #[tokio::test]
