@@ -7,6 +7,8 @@
 mod circles;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/messages.rs"]
+mod messages;
 #[path = "tidy/words.rs"]
 mod words;
 
@@ -134,6 +136,7 @@ fn the_tree_is_tidy() {
     complaints.extend(stale_exceptions(&files));
     complaints.extend(circles::circles(&files));
     complaints.extend(words::plain(&files));
+    complaints.extend(messages::stale(&files));
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
@@ -193,7 +196,7 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<Source>) {
 }
 
 fn complaints(source: &Source) -> Vec<String> {
-    let rules: [fn(&Source) -> Vec<String>; 9] = [
+    let rules: [fn(&Source) -> Vec<String>; 10] = [
         first_line,
         file_name,
         file_size,
@@ -203,6 +206,7 @@ fn complaints(source: &Source) -> Vec<String> {
         outside_world,
         one_world,
         biased_selects,
+        messages::without_debug_forms,
     ];
     rules.iter().flat_map(|rule| rule(source)).chain(ignored_tests(source)).collect()
 }

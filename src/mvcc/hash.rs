@@ -26,6 +26,13 @@ pub struct HashKv {
     pub hash_revision: Revision,
 }
 
+impl std::fmt::Display for HashKv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { hash, compact_revision, hash_revision } = self;
+        write!(f, "hash {hash} at revision {hash_revision}, compact revision {compact_revision}")
+    }
+}
+
 impl View {
     /// Fingerprint of the history up to `revision`, 0 for all of it. Does not depend on how far the
     /// deletions of a compaction are.

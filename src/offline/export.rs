@@ -100,7 +100,7 @@ impl Export {
         let written = written.and_then(|database| fingerprint::hash_kv(&database));
         let written = written.map_err(at("read", &path))?;
         if written != fingerprint {
-            let why = format!("read {fingerprint:?}, wrote {written:?}");
+            let why = format!("read {fingerprint}, wrote {written}");
             return Err(Fatal::new("the copy has another fingerprint", why).into());
         }
         write_snap(&**disk, &snap_dir, &log, &members)?;

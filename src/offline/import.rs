@@ -80,7 +80,7 @@ impl Import {
             written.map_err(|refused| Fatal::new("the fingerprint", refused.text()))?
         };
         if written != read {
-            let why = format!("read {read:?}, wrote {written:?}");
+            let why = format!("read {read}, wrote {written}");
             return Err(Fatal::new("the copy has another fingerprint", why).into());
         }
         from.log.write(disk, &member_dir.join("wal"))?;

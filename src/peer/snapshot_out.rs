@@ -172,7 +172,10 @@ async fn next_piece(source: &mut SnapshotBody, sent: &mut u64) -> io::Result<Opt
         }
         _ => Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("the snapshot's source stopped at byte {sent} of {:?}", source.total_bytes),
+            match source.total_bytes {
+                Some(total) => format!("the snapshot's source stopped at byte {sent} of {total}"),
+                None => format!("the snapshot's source stopped at byte {sent}"),
+            },
         )),
     }
 }

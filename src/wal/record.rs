@@ -33,6 +33,18 @@ pub(super) enum Kind {
     Snapshot = 5,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Metadata => "metadata",
+            Self::Entry => "entry",
+            Self::State => "state",
+            Self::Crc => "checksum",
+            Self::Snapshot => "snapshot",
+        })
+    }
+}
+
 /// A record as read: `data` is not copied out of the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {

@@ -84,7 +84,7 @@ fn read_segment(
         let problem = match reader.next()? {
             Step::Record(record) => match head.next() {
                 Some(expected) if expected != record.kind => {
-                    Some(format!("{:?} record where {expected:?} belongs", record.kind))
+                    Some(format!("a record of {} where one of {expected} belongs", record.kind))
                 }
                 _ => replay.record(&record).err(),
             },

@@ -212,7 +212,8 @@ fn own_id(options: &Options, members: &[MemberRecord]) -> Result<MemberId, Strin
             let MemberRecord { id, peer_urls, .. } = member;
             let id = MemberId(*id);
             return Err(format!(
-                "PeerURLs: no match found for existing member ({id}, {peer_urls:?})"
+                "PeerURLs: no match found for existing member ({id}, [{}])",
+                peer_urls.join(" ")
             ));
         };
         if *name == options.name {
@@ -382,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_member_finds_itself_by_its_urls() {
-        let members = [member(1, "http://x:1"), member(2, "http://localhost:2")];
+        let members = [member(0x1a_2b3c, "http://x:1"), member(2, "http://localhost:2")];
         let id = |cluster: &[(&str, &str)]| own_id(&options(cluster), &members);
         assert_eq!(id(&[("a", "http://x:1"), ("b", "http://127.0.0.1:2")]), Ok(MemberId(2)));
         assert_eq!(
@@ -391,7 +392,7 @@ mod tests {
         );
         assert_eq!(
             id(&[("a", "http://y:1"), ("b", "http://127.0.0.1:2")]).expect_err("unknown"),
-            "PeerURLs: no match found for existing member (1, [\"http://x:1\"])"
+            "PeerURLs: no match found for existing member (1a2b3c, [http://x:1])"
         );
     }
 }
