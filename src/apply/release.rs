@@ -108,7 +108,14 @@ mod older {
             let wanted: BTreeSet<u64> = state.voters.into_iter().chain(state.learners).collect();
             match members == wanted {
                 true => Ok(()),
-                false => Err(failed(format!("it has members {members:?}, not {wanted:?}"))),
+                false => {
+                    let listed = |ids: &BTreeSet<u64>| {
+                        let ids: Vec<String> = ids.iter().map(|id| format!("{id:x}")).collect();
+                        ids.join(" ")
+                    };
+                    let (members, wanted) = (listed(&members), listed(&wanted));
+                    Err(failed(format!("it has members {members}, not {wanted}")))
+                }
             }
         }
     }
