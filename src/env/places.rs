@@ -4,9 +4,9 @@
 //!
 //! Three groups of connections are kept apart. *Strangers* have not shown that a client uses them; there
 //! are few places for them, and they give way first. *Known* connections give way only while they are
-//! idle. Those of them that *switched* protocols never are, and need not send anything again; they give way
-//! where they are more than the others. Within a group the address with the most connections loses the oldest one: of strangers that which
-//! has made no request for the longest time.
+//! idle. Those of them that *switched* protocols never are idle, and need not send anything again; they give
+//! way where they are more than the others. Within a group the address with the most connections loses the
+//! oldest one: of strangers that which has made no request for the longest time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
