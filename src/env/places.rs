@@ -534,7 +534,8 @@ mod tests {
         let client = enter(&places, 1).await;
         client.standing().make_known();
         let mut switched = Vec::new();
-        for last in (1..3).cycle().take(100) {
+        // First from the client's address, up to its share, and then from another one, too.
+        for last in std::iter::repeat_n(1, 50).chain((1..3).cycle().take(100)) {
             let place = enter(&places, last).await;
             place.standing().make_known();
             place.standing().switch();
