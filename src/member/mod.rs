@@ -260,12 +260,12 @@ impl Member {
         }
     }
 
-    /// A header at the present revision.
     /// The newest revision that was there `ago`, if this member ran then.
     pub fn revision_before(&self, ago: std::time::Duration) -> Option<Revision> {
         self.0.env.now().checked_sub(ago).and_then(|then| self.0.times.revision_at(then))
     }
 
+    /// A header at the present revision.
     pub fn header(&self) -> ResponseHeader {
         self.header_at(self.0.store.revision())
     }

@@ -23,8 +23,12 @@ impl Times {
     }
 }
 
-/// Notes the present revision for as long as the member runs.
+/// Notes the present revision for as long as the member runs. Before it is ready the log is still being applied
+/// again, and its revision is one of long ago.
 pub(super) async fn run(member: Member) {
+    if member.ready().await.is_err() {
+        return;
+    }
     while !member.is_stopping() {
         let (now, revision) = (member.0.env.now(), member.0.store.revision());
         member.0.times.0.lock().expect(LOCK).note(now, revision);
