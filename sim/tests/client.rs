@@ -25,6 +25,7 @@ const OPTIONS: Options = Options {
     keep_alive_timeout: seconds(2),
     keep_alive_while_idle: false,
     tls: None,
+    any_endpoint: false,
     request_bytes_max: usize::MAX,
     response_bytes_max: usize::MAX,
 };

@@ -34,6 +34,30 @@ pub struct Channel {
     shared: Arc<Shared>,
     /// Sent along with every request.
     headers: HeaderMap,
+    note: Option<Note>,
+}
+
+/// What became of the last request of a channel, for a log line about it.
+#[derive(Clone, Debug, Default)]
+pub struct Note(Arc<std::sync::Mutex<Noted>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// The path of the request, such as `/etcdserverpb.KV/Range`.
+    pub method: String,
+    /// The endpoint that it went to, once one was connected to.
+    pub peer: Option<String>,
+    pub secure: bool,
+}
+
+impl Note {
+    pub fn read(&self) -> Noted {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Noted)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 struct Shared {
@@ -54,7 +78,8 @@ struct Endpoints {
 struct Endpoint {
     /// As it was given.
     text: String,
-    target: Target,
+    /// What is wrong with it instead, in the words of Go's library.
+    target: Result<Target, String>,
     /// As the server is called in requests.
     authority: Authority,
     secure: bool,
@@ -87,21 +112,31 @@ impl Channel {
         let tls = options.tls.clone().unwrap_or_default();
         let dialer = Dialer::new(&env, &tls, &["h2"]);
         let shared = Shared { env, options, dialer, connection, endpoints };
-        Ok(Self { shared: Arc::new(shared), headers: HeaderMap::new() })
+        Ok(Self { shared: Arc::new(shared), headers: HeaderMap::new(), note: None })
     }
 
     /// The same connection with one more header on every request.
     pub fn with_header(&self, name: &'static str, value: HeaderValue) -> Self {
         let mut headers = self.headers.clone();
         headers.insert(name, value);
-        Self { shared: Arc::clone(&self.shared), headers }
+        Self { headers, ..self.clone() }
     }
 
     /// The same connection without a header.
     pub fn without_header(&self, name: &'static str) -> Self {
         let mut headers = self.headers.clone();
         headers.remove(name);
-        Self { shared: Arc::clone(&self.shared), headers }
+        Self { headers, ..self.clone() }
+    }
+
+    /// The same connection; `note` is kept up with its requests.
+    pub fn with_note(&self, note: &Note) -> Self {
+        Self { note: Some(note.clone()), ..self.clone() }
+    }
+
+    /// Whether no endpoint can ever be connected to.
+    pub fn is_hopeless(&self) -> bool {
+        self.shared.endpoints().all.iter().all(|endpoint| endpoint.target.is_err())
     }
 
     /// The endpoint in use, or tried first by the next request.
@@ -229,6 +264,11 @@ impl tower::Service<Request<Body>> for Channel {
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
+        let note = self.note.clone();
+        if let Some(note) = &note {
+            let method = request.uri().path().to_owned();
+            note.write(|noted| *noted = Noted { method, ..Noted::default() });
+        }
         let timeout = request.headers().get("grpc-timeout");
         let timeout = timeout.and_then(|value| codec::grpc_timeout(value.to_str().ok()?));
         // Without a limit nothing is too large to be encoded.
@@ -240,11 +280,13 @@ impl tower::Service<Request<Body>> for Channel {
         Box::pin(async move {
             // The server keeps the deadline too, but its answer may be lost in a partition.
             let answer = match timeout {
-                None => shared.send(request).await,
-                Some(timeout) => match shared.env.timeout(timeout, shared.send(request)).await {
-                    Ok(answer) => answer,
-                    Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
-                },
+                None => shared.send(request, note).await,
+                Some(timeout) => {
+                    match shared.env.timeout(timeout, shared.send(request, note)).await {
+                        Ok(answer) => answer,
+                        Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
+                    }
+                }
             };
             answer.map_err(|status| refusal.and_then(Refusal::into_status).unwrap_or(status))
         })
@@ -252,10 +294,16 @@ impl tower::Service<Request<Body>> for Channel {
 }
 
 impl Shared {
-    async fn send(&self, mut request: Request<Body>) -> Answer {
+    async fn send(&self, mut request: Request<Body>, note: Option<Note>) -> Answer {
         let mut again = true;
         loop {
             let Connection { mut sender, endpoint } = self.connected().await?;
+            if let Some(note) = &note {
+                note.write(|noted| {
+                    noted.peer = Some(endpoint.authority.as_str().to_owned());
+                    noted.secure = endpoint.secure;
+                });
+            }
             address(&mut request, &endpoint);
             let mut failure = match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|body| body.map_err(lost as BodyError))),
@@ -293,7 +341,10 @@ impl Shared {
                     return Ok(connection.insert(made).clone());
                 }
                 Err(error) => {
-                    failure = format!("{}: {error}", endpoint.authority);
+                    failure = match &endpoint.target {
+                        Ok(_) => format!("{}: {error}", endpoint.authority),
+                        Err(_) => error,
+                    };
                     self.endpoints().advance(&endpoint);
                 }
             }
@@ -303,10 +354,11 @@ impl Shared {
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<http2::SendRequest<Body>, String> {
         let Options { connect_timeout, keep_alive_interval, keep_alive_timeout, .. } = self.options;
+        let target = endpoint.target.as_ref().map_err(String::clone)?;
         let connect = async {
-            let stream = endpoint.target.connect(&self.env).await?;
+            let stream = target.connect(&self.env).await?;
             match endpoint.secure {
-                true => self.dialer.secure(&endpoint.target.name, stream).await,
+                true => self.dialer.secure(&target.name, stream).await,
                 false => Ok(stream),
             }
         };
@@ -389,14 +441,46 @@ fn read<S: AsRef<str>>(
 fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {
     let bad = || BadEndpoint(text.to_owned());
     let text_only = text.trim_end_matches('/');
-    let target = Target::parse(text_only).map_err(|_| bad())?;
+    let parsed = Target::parse(text_only).ok().and_then(|target| {
+        let authority: Authority = target.authority.parse().ok()?;
+        Some((target, authority))
+    });
+    let (target, authority) = match parsed {
+        Some(parsed) => parsed,
+        None if options.any_endpoint => {
+            return Ok(Endpoint {
+                text: text.to_owned(),
+                target: Err(dial_error(text)),
+                authority: Authority::from_static("none"),
+                secure: false,
+            });
+        }
+        None => return Err(bad()),
+    };
     let (_, address) = text_only.split_once("://").unwrap_or(("", text_only));
-    if matches!(target.way, Way::Tcp(_)) && address.contains('/') {
+    if matches!(target.way, Way::Tcp(_)) && address.contains('/') && !options.any_endpoint {
         return Err(bad());
     }
-    let authority = target.authority.parse().map_err(|_| bad())?;
     let secure = target.secure.unwrap_or(options.tls.is_some());
-    Ok(Endpoint { text: text.to_owned(), target, authority, secure })
+    Ok(Endpoint { text: text.to_owned(), target: Ok(target), authority, secure })
+}
+
+/// Why Go's library does not dial what is no endpoint.
+fn dial_error(text: &str) -> String {
+    let why = match text.strip_prefix("http://").or(text.strip_prefix("https://")).unwrap_or(text) {
+        "" => "missing address".to_owned(),
+        address => match address.rsplit_once(':') {
+            None => format!("address {address}: missing port in address"),
+            Some((host, _)) if host.contains(':') => {
+                format!("address {address}: too many colons in address")
+            }
+            Some((_, port)) if port.parse::<u64>().is_ok() => {
+                format!("address {port}: invalid port")
+            }
+            Some((_, port)) => format!("lookup tcp/{port}: unknown port"),
+        },
+    };
+    format!("dial tcp: {why}")
 }
 
 /// Generated clients name the method only.
@@ -420,6 +504,26 @@ fn unsent(error: impl fmt::Display) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_or_never_reached() {
+        let strict = Options::default();
+        let any = Options { any_endpoint: true, ..Options::default() };
+        let check = |text: &str, why: &str| {
+            assert!(endpoint(text, &strict).is_err(), "{text}");
+            let target = endpoint(text, &any).expect("taken").target;
+            assert_eq!(target.expect_err(text), format!("dial tcp: {why}"));
+        };
+        check("", "missing address");
+        check("http://", "missing address");
+        check("10.0.0.1", "address 10.0.0.1: missing port in address");
+        check("ftp://a:1", "address ftp://a:1: too many colons in address");
+        check("a:99999", "address 99999: invalid port");
+        check("a:abc", "lookup tcp/abc: unknown port");
+        // A path is one thing more that the library passes over.
+        assert!(endpoint("http://a:1/path", &any).expect("taken").target.is_ok());
+        assert!(endpoint("http://a:1/path", &strict).is_err());
+    }
 
     #[test]
     fn a_message_over_the_limit_is_refused_in_gos_words() {

@@ -34,7 +34,7 @@ use quorate_proto::v3lockpb::lock_client::LockClient;
 use crate::env::Env;
 use crate::tls;
 
-pub use channel::{Channel, is_unavailable, is_unsent};
+pub use channel::{Channel, Note, Noted, is_unavailable, is_unsent};
 pub use http::HeaderValue;
 pub use page::get;
 pub use tonic::{Response, Status, Streaming};
@@ -55,6 +55,9 @@ pub struct Options {
     /// For endpoints whose scheme requires TLS, and for those without a scheme. Without it, these are
     /// plain and those believe the CAs of the system.
     pub tls: Option<tls::Settings>,
+    /// Takes every text for an endpoint, as etcd's client library does: one that is none fails as a server
+    /// does that cannot be reached. Otherwise it is refused.
+    pub any_endpoint: bool,
     /// The largest request and response, bytes. Servers have limits of their own for requests.
     pub request_bytes_max: usize,
     pub response_bytes_max: usize,
@@ -68,6 +71,7 @@ impl Default for Options {
             keep_alive_timeout: Duration::from_secs(6),
             keep_alive_while_idle: false,
             tls: None,
+            any_endpoint: false,
             request_bytes_max: usize::MAX,
             response_bytes_max: RESPONSE_BYTES_MAX,
         }
@@ -105,6 +109,11 @@ impl Client {
     pub fn require_leader(&self) -> Self {
         let value = HeaderValue::from_static("true");
         Self { channel: self.channel.with_header("hasleader", value) }
+    }
+
+    /// The same connection; `note` is kept up with its requests.
+    pub fn with_note(&self, note: &Note) -> Self {
+        Self { channel: self.channel.with_note(note) }
     }
 
     pub fn channel(&self) -> &Channel {

@@ -50,7 +50,7 @@ pub(super) async fn give(context: &Context, exit: Exit) -> Exit {
     context.shell.err(&format!("Error: {}\n", exit.why));
     if let Some((_, remedy)) = remedy {
         context.shell.err(&format!("hint: {remedy}\n"));
-    } else if let Ok(target) = Target::of_flags(context).await {
+    } else if let Ok(target) = Target::without_login(context).await {
         for endpoint in &target.endpoints {
             let hint = advise(endpoint, &look(context, &target, endpoint).await);
             context.shell.err(&format!("hint: {hint}\n"));

@@ -22,6 +22,7 @@ use table::TOOL;
 
 use crate::env::Env;
 use crate::tool::arguments::{self, Arguments, Wanted};
+use crate::tool::complete;
 pub use crate::tool::exit::Exit;
 pub use shell::{Ended, Shell};
 
@@ -39,6 +40,11 @@ pub(crate) struct Context {
 /// The exit code and what goes to standard error behind `Error: `; earlier output was written.
 pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<(), Exit> {
     let program = TOOL.called(words);
+    if let Some((line, described)) = complete::wanted(words) {
+        let (out, err) = complete::complete(&TOOL, line, described)?;
+        shell.err(err);
+        return Ok(shell.out(out.as_bytes())?);
+    }
     let warn = |level: &str, message: &str, variable: &str| {
         log::line(
             (&env, &*shell),
@@ -48,7 +54,13 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
             &[("environment-variable", variable.into())],
         );
     };
-    let words = match arguments::with_variables(&TOOL, words, &shell.variables()) {
+    // Mistakes on the command line come first, and commands that need no cluster read no variables.
+    let variables = match arguments::parse(&TOOL, program, words)? {
+        Wanted::Help(text) => return Ok(shell.out(text.as_bytes())?),
+        Wanted::Run(arguments) if commands::is_local(&arguments) => Vec::new(),
+        Wanted::Run(_) => shell.variables(),
+    };
+    let words = match arguments::with_variables(&TOOL, words, &variables) {
         Ok((words, warnings)) => {
             for variable in warnings {
                 warn("warn", "unrecognized environment variable", &variable);
@@ -66,6 +78,7 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
         Wanted::Help(text) => return Ok(shell.out(text.as_bytes())?),
         Wanted::Run(arguments) => arguments,
     };
+    arguments.check_text(commands::takes_bytes(&arguments))?;
     let format = Format::parse(arguments.text("write-out"));
     let printer = Printer {
         shell: Arc::clone(&shell),
@@ -74,7 +87,7 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
         value_only: arguments.bool("print-value-only"),
     };
     let context = Context { env, shell, arguments, printer };
-    if !commands::is_local(&context) && format.is_none() {
+    if !commands::is_local(&context.arguments) && format.is_none() {
         return Err(Exit::new(Exit::FEATURE, "unsupported output format"));
     }
     match commands::run(program, &context).await {

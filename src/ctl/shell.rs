@@ -8,16 +8,18 @@ use crate::env::BoxFuture;
 use crate::tool::Output;
 
 pub trait Shell: Output {
-    /// Reads a line of standard input with its line end; empty at the end of input. Blocks.
+    /// Reads a line of standard input with its line end; empty at the end of input. Bytes that are no text are in
+    /// it as [`raw`](crate::tool::raw) has them. Blocks.
     fn read_line(&self) -> io::Result<String>;
 
     /// Reads the rest of standard input. Blocks.
     fn read_to_end(&self) -> io::Result<Vec<u8>>;
 
-    /// Prompts on the terminal and reads a line without echo. Blocks.
+    /// Prompts and reads a line, on a terminal without echo; from standard input where that is none. Empty at
+    /// the end of input. Blocks.
     fn read_password(&self, prompt: &str) -> io::Result<String>;
 
-    /// Runs a program with further environment variables, its output going where this one's goes, and
+    /// Runs a program, whose words may be of any bytes, with further environment variables, its output going where this one's goes, and
     /// waits for its end.
     ///
     /// # Errors
@@ -27,6 +29,10 @@ pub trait Shell: Output {
         program: &'a [String],
         variables: &'a [(String, String)],
     ) -> BoxFuture<'a, io::Result<Ended>>;
+
+    /// Resolves when `q` is typed on the terminal, which shows nothing of what is typed until the future is
+    /// dropped. Never where standard input is no terminal.
+    fn quit_key(&self) -> BoxFuture<'static, ()>;
 
     /// Resolves at the first SIGINT or SIGTERM from now on; the signals do not end the process any more.
     fn interrupted(&self) -> BoxFuture<'static, ()>;

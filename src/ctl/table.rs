@@ -1,6 +1,8 @@
 //! The table of commands and flags, after etcdctl 3.7.
 
-use crate::tool::table::{Flag, Kind, Spec, Tool, flag, group, leaf, short, switch};
+use crate::tool::table::{
+    Flag, Kind, SHELLS, Spec, Tool, flag, group, leaf, one_of, short, switch, taking,
+};
 use Kind::{Bool, Duration, Int, List, Text, Uint};
 
 /// The tool.
@@ -17,7 +19,15 @@ const GLOBAL: &[Flag] = &[
     flag("endpoints", List, "127.0.0.1:2379", "gRPC endpoints, separated by commas"),
     switch("debug", "enable client-side debug logging"),
     short(
-        flag("write-out", Text, "simple", "output format: fields, json, protobuf, simple, table"),
+        one_of(
+            flag(
+                "write-out",
+                Text,
+                "simple",
+                "output format: fields, json, protobuf, simple, table",
+            ),
+            &["fields", "json", "protobuf", "simple", "table"],
+        ),
         'w',
     ),
     switch("hex", "print byte strings as hex encoded strings"),
@@ -40,7 +50,25 @@ const GLOBAL: &[Flag] = &[
     flag("discovery-srv-name", Text, "", "service name to query with DNS discovery"),
 ];
 
+/// The requests of `txn`, which have no global flags.
+pub const REQUESTS: Tool = Tool {
+    flags: &[],
+    commands: COMMANDS.split_at(3).0,
+    variables: "",
+    other_variables: &[],
+    ..TOOL
+};
+
+/// The lines of `watch -i`.
+pub const WATCHES: Tool = Tool { commands: COMMANDS.split_at(5).1.split_at(1).0, ..REQUESTS };
+
 const KEYS_OF_PREFIX: Flag = switch("prefix", "all keys with this prefix");
+const CONSISTENCY: Flag =
+    one_of(flag("consistency", Text, "l", "Linearizable(l) or Serializable(s)"), &["l", "s"]);
+const LOAD: Flag = one_of(
+    flag("load", Text, "s", "The workload: s(small), m(medium), l(large), xl(xLarge)"),
+    &["s", "m", "l", "xl"],
+);
 const KEYS_FROM: Flag = switch("from-key", "all keys from this one on, in byte order");
 const CLUSTER: Flag = switch("cluster", "use all endpoints of the cluster's member list");
 const PEER_URLS: Flag = flag("peer-urls", Text, "", "peer URLs of the member, separated by commas");
@@ -56,9 +84,9 @@ const PASSWORD_PROMPT: Flag =
 const COMMANDS: &[Spec] = &[
     // Keys.
     leaf("get", "[options] <key> [range_end]", "Gets the key or a range of keys", &[
-        flag("consistency", Text, "l", "Linearizable(l) or Serializable(s)"),
-        flag("order", Text, "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
-        flag("sort-by", Text, "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
+        CONSISTENCY,
+        one_of(flag("order", Text, "", "Order of results; ASCEND or DESCEND (ASCEND by default)"), &["ASCEND", "DESCEND"]),
+        one_of(flag("sort-by", Text, "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"), &["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"]),
         flag("limit", Int, "0", "Maximum number of results"),
         KEYS_OF_PREFIX,
         KEYS_FROM,
@@ -98,10 +126,10 @@ const COMMANDS: &[Spec] = &[
         switch("prev-kv", "get the previous key-value pair before the event happens"),
         switch("progress-notify", "get periodic watch progress notification from server"),
     ]),
-    leaf("history", "<key>", "Lists the values that a key had, newest first (not in etcdctl)", &[
-        flag("limit", Int, "0", "Maximum number of versions"),
+    leaf("history", "<key>", "Lists the changes of a key, newest first (not in etcdctl)", &[
+        flag("limit", Int, "0", "Maximum number of changes"),
     ]),
-    leaf("diff", "[options] <rev1> <rev2>", "Lists the keys that differ between two revisions (not in etcdctl)", &[
+    leaf("diff", "[options] <rev1 or time> [rev2 or time]", "Lists the keys that differ between two moments, such as 5 or \"10m ago\", or one and now (not in etcdctl)", &[
         flag("prefix", Text, "", "only keys with this prefix"),
     ]),
     leaf("top", "[options]", "Shows members, requests, prefixes, watchers and leases, refreshed (not in etcdctl)", &[
@@ -147,7 +175,7 @@ const COMMANDS: &[Spec] = &[
         leaf("remove", "<memberID>", "Removes a member from the cluster", &[]),
         leaf("update", "<memberID> [options]", "Updates a member in the cluster", &[PEER_URLS]),
         leaf("list", "", "Lists all members in the cluster", &[
-            flag("consistency", Text, "l", "Linearizable(l) or Serializable(s)"),
+            CONSISTENCY,
         ]),
         leaf("promote", "<memberID>", "Promotes a non-voting member in the cluster", &[]),
     ]),
@@ -187,10 +215,13 @@ const COMMANDS: &[Spec] = &[
         leaf("delete", "<role name>", "Deletes a role", &[]),
         leaf("get", "<role name>", "Gets detailed information of a role", &[]),
         leaf("list", "", "Lists all roles", &[]),
-        leaf("grant-permission", "[options] <role name> <permission type> <key> [endkey]", "Grants a key to a role", &[
-            KEYS_OF_PREFIX,
-            KEYS_FROM,
-        ]),
+        taking(
+            leaf("grant-permission", "[options] <role name> <permission type> <key> [endkey]", "Grants a key to a role", &[
+                KEYS_OF_PREFIX,
+                KEYS_FROM,
+            ]),
+            &[(1, &["read", "write", "readwrite"])],
+        ),
         leaf("revoke-permission", "<role name> <key> [endkey]", "Revokes a key from a role", &[
             KEYS_OF_PREFIX,
             KEYS_FROM,
@@ -212,19 +243,19 @@ const COMMANDS: &[Spec] = &[
     ]),
     group("check", "commands for checking properties of the etcd cluster", &[], &[
         leaf("perf", "[options]", "Check the performance of the etcd cluster", &[
-            flag("load", Text, "s", "The workload: s(small), m(medium), l(large), xl(xLarge)"),
+            LOAD,
             flag("prefix", Text, "/etcdctl-check-perf/", "The prefix of the keys that are written"),
             CHECK_AFTER[0],
             CHECK_AFTER[1],
         ]),
         leaf("datascale", "[options]", "Check the memory that the first endpoint uses to hold data", &[
-            flag("load", Text, "s", "The workload: s(small), m(medium), l(large), xl(xLarge)"),
+            LOAD,
             flag("prefix", Text, "/etcdctl-check-datascale/", "The prefix of the keys that are written"),
             CHECK_AFTER[0],
             CHECK_AFTER[1],
         ]),
     ]),
-    leaf("completion", "[bash|zsh|fish|powershell]", "Generate completion script", &[]),
+    taking(leaf("completion", "[bash|zsh|fish|powershell]", "Generate completion script", &[]), &[(0, SHELLS)]),
     leaf("manual", "[command [subcommand]]", "Prints a manual page, for man (not in etcdctl)", &[]),
     leaf("options", "", "Show the global command-line flags", &[]),
     leaf("version", "", "Prints the version of etcdctl", &[]),

@@ -61,6 +61,10 @@ impl Shell for Buffers {
         Box::pin(async { Ok(Ended::Exited(0)) })
     }
 
+    fn quit_key(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
     fn interrupted(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
     }
@@ -150,6 +154,8 @@ async fn local_commands_need_no_cluster() {
         assert_eq!(ended, Ok(()), "{shell}");
         assert!(out.contains("keep-alive"), "{shell}: {out}");
     }
+    let (ended, out, _) = ran("etcdctl --hex=true __complete get k -w js", &[]).await;
+    assert_eq!((ended, out.as_str()), (Ok(()), "json\n:4\n"));
     let (ended, out, _) = ran("etcdctl options", &[]).await;
     assert_eq!(ended, Ok(()));
     assert!(out.contains("-w, --write-out"), "{out}");
@@ -157,9 +163,16 @@ async fn local_commands_need_no_cluster() {
 
 #[tokio::test]
 async fn variables_that_conflict_or_are_unknown_are_reported() {
-    let (ended, _, err) = ran("etcdctl version", &[("ETCDCTL_API", "3")]).await;
-    assert_eq!(ended, Ok(()));
+    let unread = "etcdctl --endpoints= get k";
+    let (ended, _, err) = ran(unread, &[("ETCDCTL_API", "3"), ("ETCDCTL_HEX", "")]).await;
+    assert_eq!(ended, Err(Exit::new(2, "etcdclient: no available endpoints")));
     assert!(err.contains("unrecognized environment variable") && err.contains("ETCDCTL_API=3"));
+    assert!(err.contains("\"ETCDCTL_HEX=\""), "{err}");
+    // A command that needs no cluster reads none of them, and a wrong command line comes first.
+    let (ended, _, err) = ran("etcdctl version --hex", &[("ETCDCTL_HEX", "1")]).await;
+    assert_eq!((ended, err.as_str()), (Ok(()), ""));
+    let (ended, _, err) = ran("etcdctl get -z", &[("ETCDCTL_API", "3")]).await;
+    assert_eq!((ended.expect_err("refused").code, err.as_str()), (1, ""));
     let line = "etcdctl get k --endpoints a:1";
     let (ended, _, err) = ran(line, &[("ETCDCTL_ENDPOINTS", "b:1")]).await;
     assert_eq!(ended, Err(Exit::silent(1)));
@@ -214,6 +227,12 @@ fn global_flags_stand_before_and_behind_the_command() {
     assert_eq!(parsed(line).text("endpoints"), "a:1,b:1,c:1");
     assert_eq!(parsed(line).behind(), Some(words("--endpoints=d:1")));
     assert_eq!(parsed("etcdctl get k").text("endpoints"), "127.0.0.1:2379");
+    assert_eq!(parsed("etcdctl get k --endpoints=").text("endpoints"), "");
+    assert_eq!(parsed("etcdctl get k --endpoints= --endpoints=a:1").text("endpoints"), "a:1");
+    assert_eq!(parsed("etcdctl get k --endpoints=,").text("endpoints"), ",");
+    assert!(parsed("etcdctl watch k --").separated);
+    assert!(!parsed("etcdctl watch k -- x").separated && !parsed("etcdctl watch k").separated);
+    assert!(!parsed("etcdctl watch k -- --").separated);
 }
 
 #[test]
@@ -254,6 +273,11 @@ fn variables_are_flags_unless_a_flag_conflicts() {
     let set = variables(&[("ETCDCTL_WRITE_OUT", "json")]);
     assert!(with_variables(&TOOL, &words("etcdctl get k -wjson"), &set).is_err());
     assert!(with_variables(&TOOL, &words("etcdctl put k -- -w"), &set).is_ok());
+    // What is no value of the flag's type is its zero.
+    let set = [("HEX", "banana"), ("DIAL_TIMEOUT", "3"), ("MAX_RECV_BYTES", "x")];
+    let set = set.map(|(name, value)| (format!("ETCDCTL_{name}"), value.to_owned()));
+    let (all, _) = with_variables(&TOOL, &words("etcdctl get"), &set).expect("no conflict");
+    assert_eq!(all, words("etcdctl --hex=false --dial-timeout=0s --max-recv-bytes=0 get"));
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! command reads. Mistakes are reported in the words of the library under etcd's tools.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::time::Duration;
 
-use clap::builder::ValueParser;
+use clap::builder::{PossibleValue, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, parser::ValueSource};
 
 use super::exit::Exit;
+use super::raw;
 use super::table::{Flag, Kind, Spec, Tool};
 use crate::config::go;
 
@@ -21,6 +23,8 @@ const BEHIND: &str = "behind";
 pub struct Arguments {
     /// The names of the command and its subcommands.
     pub path: Vec<&'static str>,
+    /// Whether the line ends in `--`.
+    pub separated: bool,
     matches: ArgMatches,
 }
 
@@ -39,39 +43,56 @@ pub fn command(tool: &Tool, program: &'static str) -> Command {
         .infer_subcommands(true)
         .args_override_self(true)
         .disable_version_flag(true)
-        .subcommands(tool.commands.iter().map(of_spec));
+        .subcommands(tool.commands.iter().map(|spec| of_spec(program, spec)));
     root.args(
         tool.flags.iter().map(|flag| of_flag(flag).global(true).help_heading("Global options")),
     )
 }
 
-fn of_spec(spec: &Spec) -> Command {
+/// A command whose name stands behind `path`.
+fn of_spec(path: &str, spec: &Spec) -> Command {
+    let path = format!("{path} {}", spec.name);
     let command = Command::new(spec.name)
         .about(spec.about)
         .args_override_self(true)
         .infer_subcommands(true)
         .disable_version_flag(true)
-        .override_usage(format!("{} {}", spec.name, spec.usage).trim_end().to_owned());
+        .override_usage(format!("{path} {}", spec.usage).trim_end().to_owned());
     let is_group = !spec.subcommands.is_empty();
     let command = command.args(spec.flags.iter().map(|flag| of_flag(flag).global(is_group)));
     if is_group {
         return command
-            .subcommands(spec.subcommands.iter().map(of_spec))
+            .subcommands(spec.subcommands.iter().map(|spec| of_spec(&path, spec)))
             .subcommand_value_name("COMMAND");
     }
+    let check = |text: &str| Ok::<_, String>(text.to_owned());
+    let values = spec.values.first().map_or(&[][..], |(_, values)| *values);
+    let hint = if spec.takes_files() { ValueHint::AnyPath } else { ValueHint::Other };
     command
-        .arg(Arg::new(WORDS).action(ArgAction::Append).num_args(0..).hide(true))
+        .arg(
+            Arg::new(WORDS)
+                .action(ArgAction::Append)
+                .num_args(0..)
+                .hide(true)
+                .value_parser(ValueParser::new(Offering { check, values }))
+                .value_hint(hint)
+                .hide_possible_values(true),
+        )
         .arg(Arg::new(BEHIND).action(ArgAction::Append).num_args(0..).last(true).hide(true))
 }
 
 fn of_flag(flag: &Flag) -> Arg {
     let kind = flag.kind;
     let check = move |text: &str| check(kind, text).map(|()| text.to_owned());
+    let parser = Offering { check, values: flag.values };
+    let hint = if flag.takes_files() { ValueHint::AnyPath } else { ValueHint::Other };
     let arg = Arg::new(flag.name)
         .long(flag.name)
         .help(flag.help)
         .action(ArgAction::Set)
-        .value_parser(ValueParser::from(check))
+        .value_parser(ValueParser::new(parser))
+        .value_hint(hint)
+        .hide_possible_values(true)
         .default_value(flag.default)
         .hide_default_value(flag.default.is_empty())
         .allow_hyphen_values(kind != Kind::Bool)
@@ -90,6 +111,36 @@ fn of_flag(flag: &Flag) -> Arg {
     match kind {
         Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         _ => arg,
+    }
+}
+
+/// Reads a value by a function, and offers some values to completion scripts: others are not refused.
+#[derive(Clone)]
+struct Offering<F> {
+    check: F,
+    values: &'static [&'static str],
+}
+
+impl<F> TypedValueParser for Offering<F>
+where
+    F: Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static,
+{
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        self.check.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        match self.values {
+            [] => None,
+            values => Some(Box::new(values.iter().map(PossibleValue::new))),
+        }
     }
 }
 
@@ -144,7 +195,8 @@ pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wan
     if !specs.is_empty() {
         return Ok(Wanted::Help(shown.render_help().to_string()));
     }
-    Ok(Wanted::Run(Arguments { path, matches: leaf.clone() }))
+    let separated = words.iter().position(|word| word == "--") == Some(words.len() - 1);
+    Ok(Wanted::Run(Arguments { path, separated, matches: leaf.clone() }))
 }
 
 /// The words with each [`Kind::List`] once, in front, its values joined. clap takes the last of those that
@@ -166,7 +218,9 @@ fn with_lists_joined(tool: &Tool, words: &[String]) -> Vec<String> {
             continue;
         }
         match value.or_else(|| words.next().map(String::as_str)) {
-            Some(value) => lists.entry(name).or_default().push(value),
+            Some(value) => {
+                lists.entry(name).or_default().extend(Some(value).filter(|v| !v.is_empty()))
+            }
             // A mistake that clap reports.
             None => rest.push(word.clone()),
         }
@@ -253,6 +307,18 @@ impl Arguments {
         self.strings(BEHIND)
     }
 
+    /// # Errors
+    /// When a flag's value is not UTF-8, or a word, unless these may be any bytes.
+    pub fn check_text(&self, any_words: bool) -> Result<(), Exit> {
+        let ids = self.matches.ids().map(clap::Id::as_str);
+        for id in ids.filter(|id| !any_words || ![WORDS, BEHIND].contains(id)) {
+            for value in self.strings(id).unwrap_or_default() {
+                check_text(&value)?;
+            }
+        }
+        Ok(())
+    }
+
     fn strings(&self, id: &str) -> Option<Vec<String>> {
         Some(self.matches.try_get_many::<String>(id).ok()??.cloned().collect())
     }
@@ -285,7 +351,8 @@ impl Arguments {
 }
 
 /// The words of a command line with the flags that stand in the environment (`ETCDCTL_ENDPOINTS` for
-/// `--endpoints`) put in front, and warnings about variables that are none.
+/// `--endpoints`) put in front, and warnings about variables that are none or empty. A value that is none of
+/// the flag's type sets the flag to zero, as etcd's tools do without a word.
 ///
 /// # Errors
 /// When a flag stands in both places.
@@ -314,10 +381,12 @@ pub fn with_variables(
         let flag = tool.flags.iter().find(|flag| variable(flag.name) == rest);
         match flag {
             Some(flag) if given.contains(flag.name) => return Err(name.clone()),
-            Some(_) if value.is_empty() => {}
-            Some(flag) => taken.push(format!("--{}={value}", flag.name)),
+            Some(flag) if !value.is_empty() => {
+                let value = check(flag.kind, value).map_or(flag.kind.zero(), |()| value);
+                taken.push(format!("--{}={value}", flag.name));
+            }
             None if tool.other_variables.contains(&name.as_str()) => {}
-            None => warnings.push(format!("{name}={value}")),
+            _ => warnings.push(format!("{name}={value}")),
         }
     }
     let mut all = words.iter().take(1).cloned().collect::<Vec<_>>();
@@ -328,6 +397,22 @@ pub fn with_variables(
 
 fn variable(flag: &str) -> String {
     flag.to_ascii_uppercase().replace('-', "_")
+}
+
+/// # Errors
+/// When a word is not UTF-8: whatever it were made to stand for would be another name, or another file.
+pub fn check_text(word: &str) -> Result<(), Exit> {
+    match raw::is_text(word) {
+        true => Ok(()),
+        false => {
+            let mut shown = String::new();
+            for chunk in raw::bytes(word).utf8_chunks() {
+                shown.extend(chunk.valid().escape_debug());
+                shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
+            }
+            Err(Exit::arguments(format!("the argument \"{shown}\" is not UTF-8")))
+        }
+    }
 }
 
 /// The completion script of a tool for the shell that the one argument names.
@@ -366,6 +451,8 @@ pub fn manual(tool: &Tool, program: &'static str, arguments: &Arguments) -> Resu
         title = format!("{title}-{word}");
     }
     let mut text = Vec::new();
-    clap_mangen::Man::new(shown.clone()).manual(tool.about).render(&mut text)?;
+    let source = format!("{program} {}", env!("CARGO_PKG_VERSION"));
+    let page = clap_mangen::Man::new(shown.clone()).source(source).manual(tool.about);
+    page.render(&mut text)?;
     Ok(text)
 }

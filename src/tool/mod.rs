@@ -2,13 +2,16 @@
 //! how it fails. Knows no command of either tool, no cluster and no files.
 //!
 //! Reading order: [`table`] (how commands are written down), [`arguments`] (a command line by a table),
-//! [`exit`] (failures), this file (where output goes), [`grid`] (rows and columns), [`progress`] (a line that
+//! [`complete`] (candidates for a word of one),
+//! [`raw`] (words of any bytes), [`exit`] (failures), this file (where output goes), [`grid`] (rows and columns), [`progress`] (a line that
 //! shows how far a long command is).
 
 pub mod arguments;
+pub mod complete;
 pub mod exit;
 pub mod grid;
 pub mod progress;
+pub mod raw;
 pub mod table;
 
 use std::io;

@@ -14,6 +14,18 @@ pub enum Kind {
     Duration,
 }
 
+impl Kind {
+    /// The value that every variable of Go begins with.
+    pub fn zero(self) -> &'static str {
+        match self {
+            Self::Text | Self::List => "",
+            Self::Bool => "false",
+            Self::Int | Self::Uint => "0",
+            Self::Duration => "0s",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
     pub name: &'static str,
@@ -21,6 +33,22 @@ pub struct Flag {
     pub kind: Kind,
     pub default: &'static str,
     pub help: &'static str,
+    /// The values that are offered when a command line is completed; empty where there are too many.
+    pub values: &'static [&'static str],
+}
+
+impl Flag {
+    /// Whether the value is the name of a file or a folder.
+    pub fn takes_files(&self) -> bool {
+        const FILES: [&str; 7] = ["cert", "key", "cacert", "-cert", "-key", "-cacert", "-dir"];
+        const OWN: [&str; 2] = ["from", "to"];
+        let name = self.name;
+        let is_file = FILES.iter().any(|end| match end.starts_with('-') {
+            true => name.ends_with(end),
+            false => name == *end,
+        });
+        self.kind == Kind::Text && (is_file && name != "from-key" || OWN.contains(&name))
+    }
 }
 
 /// A command: a leaf that runs, or a group of subcommands.
@@ -32,6 +60,15 @@ pub struct Spec {
     pub about: &'static str,
     pub flags: &'static [Flag],
     pub subcommands: &'static [Spec],
+    /// Positional arguments with few values: the position and the values.
+    pub values: &'static [(usize, &'static [&'static str])],
+}
+
+impl Spec {
+    /// Whether positional arguments are names of files, folders or programs.
+    pub fn takes_files(&self) -> bool {
+        ["filename", "-dir", "exec-command"].iter().any(|part| self.usage.contains(part))
+    }
 }
 
 /// A tool: its names, its global flags, its commands.
@@ -64,7 +101,12 @@ pub const fn flag(
     default: &'static str,
     help: &'static str,
 ) -> Flag {
-    Flag { name, short: None, kind, default, help }
+    Flag { name, short: None, kind, default, help, values: &[] }
+}
+
+/// A flag with few values.
+pub const fn one_of(flag: Flag, values: &'static [&'static str]) -> Flag {
+    Flag { values, ..flag }
 }
 
 pub const fn switch(name: &'static str, help: &'static str) -> Flag {
@@ -81,8 +123,15 @@ pub const fn leaf(
     about: &'static str,
     flags: &'static [Flag],
 ) -> Spec {
-    Spec { name, usage, about, flags, subcommands: &[] }
+    Spec { name, usage, about, flags, subcommands: &[], values: &[] }
 }
+
+/// A leaf with few values for some of its positional arguments.
+pub const fn taking(leaf: Spec, values: &'static [(usize, &'static [&'static str])]) -> Spec {
+    Spec { values, ..leaf }
+}
+
+pub const SHELLS: &[&str] = &["bash", "fish", "powershell", "zsh"];
 
 pub const fn group(
     name: &'static str,
@@ -90,7 +139,7 @@ pub const fn group(
     flags: &'static [Flag],
     subcommands: &'static [Spec],
 ) -> Spec {
-    Spec { name, usage: "<subcommand>", about, flags, subcommands }
+    Spec { name, usage: "<subcommand>", about, flags, subcommands, values: &[] }
 }
 
 /// The commands and flags of a tool that no line of `cases` has: `$ words`, as tests/conformance reads

@@ -11,7 +11,7 @@ use process::Process;
 
 pub fn main() -> ExitCode {
     process::run(async {
-        let words = process::words()?;
+        let words = process::words();
         // Timers and sockets are the runtime's.
         quorate::ctl::run(quorate::env::tokio::env(), Arc::new(Process), &words).await
     })

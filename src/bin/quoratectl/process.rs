@@ -4,10 +4,12 @@
 use std::env;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use quorate::tool::Output;
 use quorate::tool::exit::Exit;
+use quorate::tool::raw;
 
 pub struct Process;
 
@@ -43,14 +45,9 @@ impl Output for Process {
     }
 }
 
-/// The words of the command line, the first of which is the program's path. One that is not UTF-8 is refused:
-/// whatever it were made to stand for would be another key, or another file.
-pub fn words() -> Result<Vec<String>, Exit> {
-    let words = env::args_os().map(|word| {
-        let not_text = |word| Exit::arguments(format!("the argument {word:?} is not UTF-8"));
-        word.into_string().map_err(not_text)
-    });
-    words.collect()
+/// The words of the command line, of any bytes, the first of which is the program's path.
+pub fn words() -> Vec<String> {
+    env::args_os().map(|word| raw::text(word.as_bytes())).collect()
 }
 
 /// Runs the tool, and reports how it ended.

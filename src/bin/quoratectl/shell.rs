@@ -1,13 +1,18 @@
 //! What the commands of the client's tool need of the process besides: standard input, child processes,
 //! signals.
 
-use std::io::{self, BufRead as _, Read as _};
+use std::ffi::OsStr;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use quorate::ctl::{Ended, Shell};
 use quorate::env::BoxFuture;
+use quorate::tool::{Output as _, raw};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,6 +21,27 @@ use super::process::Process;
 /// Whether a command ends by itself at SIGTERM. Where none does, the signal must go on ending the process, also
 /// between the programs that `watch` runs: once it is caught, that cannot be taken back.
 static CATCHES_SIGTERM: AtomicBool = AtomicBool::new(false);
+
+/// The terminal's state before its keys came one by one and unseen; dropped, it is restored.
+struct Typing(Termios);
+
+impl Typing {
+    /// `None` where standard input is no terminal.
+    fn unseen() -> Option<Self> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &unseen).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Typing {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}
 
 /// Ready at the next signal, if there is any.
 async fn received(signals: Option<&mut tokio::signal::unix::Signal>) {
@@ -29,7 +55,7 @@ impl Shell for Process {
     fn read_line(&self) -> io::Result<String> {
         let mut line = Vec::new();
         io::stdin().lock().read_until(b'\n', &mut line)?;
-        Ok(String::from_utf8_lossy(&line).into_owned())
+        Ok(raw::text(&line))
     }
 
     fn read_to_end(&self) -> io::Result<Vec<u8>> {
@@ -39,7 +65,15 @@ impl Shell for Process {
     }
 
     fn read_password(&self, prompt: &str) -> io::Result<String> {
-        rpassword::prompt_password(prompt)
+        if io::stdin().is_terminal() {
+            return rpassword::prompt_password(prompt);
+        }
+        self.out(prompt.as_bytes())?;
+        let line = self.read_line()?;
+        // The line that was not echoed.
+        self.out(b"\n")?;
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }
 
     fn run<'a>(
@@ -50,14 +84,15 @@ impl Shell for Process {
         Box::pin(async move {
             let not_found = |error: io::Error| match error.kind() {
                 io::ErrorKind::NotFound => {
-                    let name = &program[0];
+                    let name = OsStr::from_bytes(&raw::bytes(&program[0])).to_owned();
                     io::Error::other(format!("exec: {name:?}: executable file not found in $PATH"))
                 }
                 _ => error,
             };
             let variables = variables.iter().map(|(name, value)| (name, value));
-            let mut child = Command::new(&program[0])
-                .args(&program[1..])
+            let words = program.iter().map(|word| raw::bytes(word)).collect::<Vec<_>>();
+            let mut child = Command::new(OsStr::from_bytes(&words[0]))
+                .args(words[1..].iter().map(|word| OsStr::from_bytes(word)))
                 .envs(variables)
                 .spawn()
                 .map_err(not_found)?;
@@ -82,6 +117,29 @@ impl Shell for Process {
                         }
                     }
                 }
+            }
+        })
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a thread that waits for a key outlives the command"
+    )]
+    fn quit_key(&self) -> BoxFuture<'static, ()> {
+        let typing = Typing::unseen();
+        Box::pin(async move {
+            let Some(_typing) = typing else { return std::future::pending().await };
+            let (found, quit) = tokio::sync::oneshot::channel();
+            // It ends with the process, if nothing is typed.
+            thread::spawn(move || {
+                let keys = io::stdin().lock().bytes();
+                if keys.map_while(Result::ok).any(|key| matches!(key, b'q' | b'Q')) {
+                    // The command may have ended by itself.
+                    let _ = found.send(());
+                }
+            });
+            if quit.await.is_err() {
+                std::future::pending().await
             }
         })
     }

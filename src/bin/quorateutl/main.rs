@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
         .with_writer(io::stderr);
     tracing_subscriber::registry().with(settings.filter()).with(lines).init();
     process::run(async {
-        let words = process::words()?;
+        let words = process::words();
         quorate::offline::run(quorate::env::tokio::env(), Arc::new(Process), &words).await
     })
 }

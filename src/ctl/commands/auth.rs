@@ -9,10 +9,11 @@ use quorate_proto::etcdserverpb::{
     AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
-use super::prefix_end;
+use super::{bytes, prefix_end};
 use crate::client::{Client, Response, Status};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed};
+use crate::tool::arguments::check_text;
 use crate::tool::exit::Exit;
 
 pub async fn auth(context: &Context, leaf: &str) -> Result<(), Exit> {
@@ -91,7 +92,7 @@ pub async fn user(context: &Context, leaf: &str) -> Result<(), Exit> {
         ("passwd", [name]) => {
             let password = match context.arguments.bool("interactive") {
                 true => password(context, name)?,
-                false => context.shell.read_line()?.trim().to_owned(),
+                false => first_word(context)?,
             };
             let request = AuthUserChangePasswordRequest {
                 name: name.clone(),
@@ -137,7 +138,7 @@ async fn user_add(context: &Context, argument: &str) -> Result<(), Exit> {
             Some(("", _)) => return Err(Exit::arguments("empty user name is not allowed")),
             Some((name, password)) => (name, password.to_owned()),
             None if arguments.bool("interactive") => (argument, password(context, argument)?),
-            None => (argument, context.shell.read_line()?.trim().to_owned()),
+            None => (argument, first_word(context)?),
         },
         (_, password) => (argument, password.to_owned()),
     };
@@ -168,6 +169,14 @@ async fn user_get(context: &Context, name: &str) -> Result<(), Exit> {
         context.printer.role_get(&role, &cluster.call_unlimited(call).await?)?;
     }
     Ok(())
+}
+
+/// The first word of a line of standard input: a password that is not asked for.
+fn first_word(context: &Context) -> Result<String, Exit> {
+    let line = context.shell.read_line()?;
+    let word = line.split_whitespace().next().unwrap_or_default();
+    check_text(word)?;
+    Ok(word.to_owned())
 }
 
 /// A password that was typed twice.
@@ -214,6 +223,7 @@ pub async fn role(context: &Context, leaf: &str) -> Result<(), Exit> {
         }
         ("list", _) => Err(Exit::arguments("role list command requires no arguments")),
         ("grant-permission", [role, kind, range @ ..]) if !range.is_empty() => {
+            check_text(role)?;
             let perm_type = permission_type(kind)?;
             let (key, range_end) = permission_range(context, range)?;
             let perm = Permission {
@@ -233,6 +243,7 @@ pub async fn role(context: &Context, leaf: &str) -> Result<(), Exit> {
             "role grant command requires role name, permission type, and key [endkey] as its argument",
         )),
         ("revoke-permission", [role, range @ ..]) if !range.is_empty() => {
+            check_text(role)?;
             let (key, range_end) = permission_range(context, range)?;
             let text = revoked(role, &range[0], &range_end);
             let request = AuthRoleRevokePermissionRequest {
@@ -266,7 +277,8 @@ fn permission_type(text: &str) -> Result<Type, Exit> {
 }
 
 fn revoked(role: &str, key: &str, range_end: &[u8]) -> String {
-    let end = String::from_utf8_lossy(range_end);
+    let key = bytes(key);
+    let (key, end) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(range_end));
     match range_end {
         [] => format!("Permission of key {key} is revoked from role {role}\n"),
         [0] => {
@@ -280,7 +292,7 @@ fn revoked(role: &str, key: &str, range_end: &[u8]) -> String {
 fn permission_range(context: &Context, words: &[String]) -> Result<(Vec<u8>, Vec<u8>), Exit> {
     let prefix = context.arguments.bool("prefix");
     let from_key = context.arguments.bool("from-key");
-    let key = words[0].clone().into_bytes();
+    let key = bytes(&words[0]);
     if prefix && from_key && (key.is_empty() || words.len() == 1) {
         return Err(Exit::arguments("--from-key and --prefix flags are mutually exclusive"));
     }
@@ -295,7 +307,7 @@ fn permission_range(context: &Context, words: &[String]) -> Result<(Vec<u8>, Vec
         Some(_) if from_key => {
             return Err(Exit::arguments("unexpected endkey argument with --from-key flag"));
         }
-        Some(end) => end.clone().into_bytes(),
+        Some(end) => bytes(end),
         None if prefix => prefix_end(&key),
         None if from_key => vec![0],
         None => Vec::new(),

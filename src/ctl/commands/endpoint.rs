@@ -33,7 +33,8 @@ async fn endpoints(context: &Context, target: &Target) -> Result<Vec<String>, Ex
         let why = failed.text;
         Exit::error(format!("failed to fetch endpoints from etcd cluster member list: {why}"))
     };
-    let cluster = target.connect(context).await?;
+    let connected = target.connect(context).await;
+    let cluster = connected.map_err(|exit| Exit::error(exit.why))?;
     let request = MemberListRequest { linearizable: true };
     let call = async |client: Client| client.cluster().member_list(request).await;
     let members = cluster.call(call).await.map_err(failed)?.members;
@@ -61,7 +62,8 @@ async fn check(context: &Context, target: Target, endpoint: &str) -> Health {
         error,
     };
     let cluster = match target.connect(context).await {
-        Ok(cluster) => cluster,
+        // etcdctl makes these clients in another way.
+        Ok(cluster) => cluster.logged_as("client"),
         Err(exit) => return unhealthy(Duration::ZERO, exit.why),
     };
     let began = context.env.now();
@@ -167,6 +169,7 @@ pub async fn move_leader(context: &Context) -> Result<(), Exit> {
     };
     let transferee = hex_u64(transferee).map_err(Exit::arguments)?;
     let target = Target::of_flags(context).await?;
+    drop(target.connect(context).await?);
     for endpoint in &target.endpoints {
         let cluster = target.at(endpoint).connect(context).await?;
         let call = async |client: Client| client.maintenance().status(StatusRequest {}).await;

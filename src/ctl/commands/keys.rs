@@ -1,5 +1,6 @@
 //! `put`, `get`, `del` and `compaction`: their flags become requests, which `txn` uses as well.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,13 +9,12 @@ use quorate_proto::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
 };
 
-use super::{decimal, hex_i64, past, prefix_end};
+use super::past::At;
+use super::{bytes, decimal, hex_i64, prefix_end};
 use crate::client::{Client, Status};
-use crate::config::go;
 use crate::ctl::Context;
 use crate::ctl::cluster::Failed;
 use crate::ctl::print::{Format, quoted};
-use crate::ctl::shell::Shell;
 use crate::tool::arguments::Arguments;
 use crate::tool::exit::Exit;
 
@@ -27,13 +27,17 @@ const TOO_MANY: &str =
 const DELETE_DELAY: Duration = Duration::from_secs(2);
 
 pub async fn put(context: &Context) -> Result<(), Exit> {
-    let request = put_request(&context.arguments, &*context.shell)?;
+    let request = put_request(&context.arguments, &|| context.shell.read_to_end())?;
     let cluster = context.cluster().await?;
     let call = async |client: Client| client.kv().put(request.clone()).await;
     context.printer.put(&cluster.call(call).await?)
 }
 
-pub fn put_request(arguments: &Arguments, shell: &dyn Shell) -> Result<PutRequest, Exit> {
+/// `rest` reads the value where none is given.
+pub fn put_request(
+    arguments: &Arguments,
+    rest: &dyn Fn() -> io::Result<Vec<u8>>,
+) -> Result<PutRequest, Exit> {
     let words = arguments.words();
     let Some(key) = words.first() else { return Err(Exit::arguments(PUT_ARGUMENTS)) };
     let ignore_value = arguments.bool("ignore-value");
@@ -43,8 +47,8 @@ pub fn put_request(arguments: &Arguments, shell: &dyn Shell) -> Result<PutReques
     }
     let value = match words.get(1) {
         _ if ignore_value => Vec::new(),
-        Some(value) => value.clone().into_bytes(),
-        None => match shell.read_to_end() {
+        Some(value) => bytes(value),
+        None => match rest() {
             Ok(value) if !value.is_empty() => value,
             _ => return Err(Exit::arguments(PUT_ARGUMENTS)),
         },
@@ -52,7 +56,7 @@ pub fn put_request(arguments: &Arguments, shell: &dyn Shell) -> Result<PutReques
     let lease = hex_i64(arguments.text("lease"))
         .map_err(|why| Exit::arguments(format!("bad lease ID ({why}), expecting ID in Hex")))?;
     Ok(PutRequest {
-        key: key.clone().into(),
+        key: bytes(key).into(),
         value: value.into(),
         lease,
         prev_kv: arguments.bool("prev-kv"),
@@ -66,10 +70,8 @@ pub async fn get(context: &Context) -> Result<(), Exit> {
     let mut request = range_request(arguments)?;
     let at = at(arguments)?;
     let cluster = context.cluster().await?;
-    match at {
-        Some(At::Revision(revision)) => request.revision = revision,
-        Some(At::Ago(ago)) => request.revision = past::revision(context, ago).await?,
-        None => {}
+    if let Some(at) = at {
+        request.revision = at.revision(context).await?;
     }
     let response = if arguments.bool("stream") {
         let call = async |client: Client| stream(client, request.clone()).await;
@@ -87,33 +89,15 @@ pub async fn get(context: &Context) -> Result<(), Exit> {
 }
 
 /// The moment of `--at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Revision(i64),
-    Ago(Duration),
-}
-
 fn at(arguments: &Arguments) -> Result<Option<At>, Exit> {
-    let text = arguments.text("at").trim();
-    if text.is_empty() {
+    if !arguments.is_given("at") {
         return Ok(None);
     }
     if arguments.is_given("rev") {
         let why = "`--rev` and `--at` cannot be set at the same time, choose one";
         return Err(Exit::arguments(why));
     }
-    if let Ok(revision) = text.parse::<i64>() {
-        return Ok(Some(At::Revision(revision)));
-    }
-    let ago = text.strip_suffix("ago").map(|length| length.replace(' ', ""));
-    match ago.and_then(|length| go::delay(&length).ok()) {
-        Some(ago) => Ok(Some(At::Ago(ago))),
-        None => {
-            let text = quoted(text.as_bytes());
-            let why = format!("--at {text}: want a revision, or a time like \"10m ago\"");
-            Err(Exit::arguments(why))
-        }
-    }
+    At::parse(arguments.text("at")).map(Some).map_err(|why| Exit::arguments(format!("--at {why}")))
 }
 
 /// The chunks of a streamed range, joined.
@@ -148,7 +132,7 @@ pub fn serializable(text: &str) -> Result<bool, Exit> {
 /// Keys by prefix or from one on; an empty key stands for the first one then.
 fn range_of(arguments: &Arguments, words: &[String]) -> Result<(Bytes, Bytes), Exit> {
     let (prefix, from) = (arguments.bool("prefix"), arguments.bool("from-key"));
-    let key = words[0].clone().into_bytes();
+    let key = bytes(&words[0]);
     if words.len() > 1 && (prefix || from) {
         return Err(Exit::arguments(TOO_MANY));
     }
@@ -159,7 +143,7 @@ fn range_of(arguments: &Arguments, words: &[String]) -> Result<(Bytes, Bytes), E
             (key.into(), end.into())
         }
         (_, true) => (key.into(), vec![0].into()),
-        _ => (key.into(), words.get(1).cloned().unwrap_or_default().into()),
+        _ => (key.into(), words.get(1).map(|end| bytes(end)).unwrap_or_default().into()),
     })
 }
 
@@ -235,8 +219,8 @@ pub async fn del(context: &Context) -> Result<(), Exit> {
         context.shell.err(&format!(
             "Warning: Keys between {} and {} will be deleted. Please interrupt the command within \
              next 2 seconds to cancel. You can provide `--range` flag to avoid the delay.\n",
-            quoted(key.as_bytes()),
-            quoted(end.as_bytes()),
+            quoted(&bytes(key)),
+            quoted(&bytes(end)),
         ));
         context.env.sleep(DELETE_DELAY).await;
     }

@@ -35,16 +35,31 @@ mod watch;
 use super::Context;
 use super::cluster::{Cluster, Target};
 use super::table::TOOL;
-use crate::tool::arguments;
+use crate::tool::arguments::{self, Arguments};
 use crate::tool::exit::Exit;
+use crate::tool::raw;
 
 /// The API that the tool speaks, and the release of etcdctl that it follows.
 const API_VERSION: &str = "3.7";
 const ETCDCTL_VERSION: &str = "3.7.1";
 
 /// Whether the command needs no cluster.
-pub(super) fn is_local(context: &Context) -> bool {
-    matches!(context.arguments.path[..], ["completion" | "manual" | "options" | "version"])
+pub(super) fn is_local(arguments: &Arguments) -> bool {
+    matches!(arguments.path[..], ["completion" | "manual" | "options" | "version"])
+}
+
+/// Whether the command's words are keys and values, which may be any bytes.
+pub(super) fn takes_bytes(arguments: &Arguments) -> bool {
+    match arguments.path[..] {
+        [name] => ["put", "get", "del", "watch", "history"].contains(&name),
+        ["role", leaf] => ["grant-permission", "revoke-permission"].contains(&leaf),
+        _ => false,
+    }
+}
+
+/// A word's bytes.
+fn bytes(word: &str) -> Vec<u8> {
+    raw::bytes(word).into_owned()
 }
 
 /// Runs the command that the arguments name.

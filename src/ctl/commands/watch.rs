@@ -11,12 +11,12 @@ use quorate_proto::etcdserverpb::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{prefix_end, txn};
+use super::{bytes, prefix_end, txn};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, may_reconnect, text};
 use crate::ctl::print::{Printer, quoted, simple};
 use crate::ctl::shell::{Ended, Shell};
-use crate::ctl::table::TOOL;
+use crate::ctl::table::WATCHES;
 use crate::env::Env;
 use crate::tool::arguments::{self, Arguments, Wanted};
 use crate::tool::exit::Exit;
@@ -42,8 +42,11 @@ pub async fn run(context: &Context) -> Result<(), Exit> {
     if context.arguments.bool("interactive") {
         return interactive(context, from_variables).await;
     }
-    let watched = watched(&context.arguments, from_variables)?;
+    let (keys, program) =
+        keys_and_program(&context.arguments, from_variables).map_err(Exit::arguments)?;
     let cluster = context.cluster().await?;
+    let create = request(&context.arguments, &keys).map_err(Exit::arguments)?;
+    let watched = Watched { create, program };
     let (_requests, inbox) = mpsc::channel(REQUESTS_MAX);
     follow(&context.env, &cluster, &context.printer, watched, inbox).await?;
     Err(Exit::new(Exit::INTERRUPTED, "watch is canceled by the server"))
@@ -59,42 +62,44 @@ fn variables(shell: &dyn Shell) -> (Option<String>, Option<String>) {
 }
 
 /// The keys stand on the command line or in variables, never in both; a program stands behind `--`.
-fn watched(arguments: &Arguments, from_variables: Vec<String>) -> Result<Watched, Exit> {
+fn keys_and_program(
+    arguments: &Arguments,
+    from_variables: Vec<String>,
+) -> Result<(Vec<String>, Vec<String>), &'static str> {
     let given = arguments.before();
-    let program = match arguments.behind() {
-        None => Vec::new(),
-        Some(program) if program.is_empty() => {
-            let why = "bad number of arguments (found separator --, but no commands)";
-            return Err(Exit::arguments(why));
-        }
-        Some(program) => program,
-    };
+    let program = arguments.behind().unwrap_or_default();
+    if arguments.separated {
+        return Err("bad number of arguments (found separator --, but no commands)");
+    }
     if !from_variables.is_empty() && !given.is_empty() {
-        let why = "bad number of arguments (found conflicting environment key)";
-        return Err(Exit::arguments(why));
+        return Err("bad number of arguments (found conflicting environment key)");
     }
     let keys = if from_variables.is_empty() { given } else { from_variables };
+    match keys.is_empty() && program.is_empty() {
+        true => Err("bad number of arguments"),
+        false => Ok((keys, program)),
+    }
+}
+
+/// As etcdctl has it, of three words and more only the first counts.
+fn request(arguments: &Arguments, keys: &[String]) -> Result<WatchCreateRequest, &'static str> {
     let prefix = arguments.bool("prefix");
-    let (key, range_end) = match &keys[..] {
-        [key] if prefix && key.is_empty() => (vec![0], vec![0]),
-        [key] if prefix => (key.clone().into_bytes(), prefix_end(key.as_bytes())),
-        [key] => (key.clone().into_bytes(), Vec::new()),
-        [_, _] if prefix => {
-            let why = "`range_end` and `--prefix` are mutually exclusive";
-            return Err(Exit::arguments(why));
-        }
-        [key, end] => (key.clone().into_bytes(), end.clone().into_bytes()),
-        _ => return Err(Exit::arguments("bad number of arguments")),
+    let (key, range_end) = match keys {
+        [] => return Err("bad number of arguments"),
+        [_, _] if prefix => return Err("`range_end` and `--prefix` are mutually exclusive"),
+        [key, end] => (bytes(key), bytes(end)),
+        [key, ..] if prefix && key.is_empty() => (vec![0], vec![0]),
+        [key, ..] if prefix => (bytes(key), prefix_end(&bytes(key))),
+        [key, ..] => (bytes(key), Vec::new()),
     };
-    let create = WatchCreateRequest {
+    Ok(WatchCreateRequest {
         key: key.into(),
         range_end: range_end.into(),
         start_revision: arguments.int("rev"),
         prev_kv: arguments.bool("prev-kv"),
         progress_notify: arguments.bool("progress-notify"),
         ..WatchCreateRequest::default()
-    };
-    Ok(Watched { create, program })
+    })
 }
 
 /// Lines `watch [options] KEY ..` and `progress` from standard input.
@@ -108,7 +113,7 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
             return Err(Exit::new(Exit::INPUT, "error reading watch request line: EOF"));
         }
         let line = line.trim_end_matches('\n');
-        let words = txn::split(line).unwrap_or_default();
+        let words = txn::split(line)?;
         match words.first().map(String::as_str) {
             None => {
                 let text = format!("Invalid command: {line} (watch and progress supported)\n");
@@ -121,12 +126,21 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
             Some("watch") => {
                 let mut all = vec!["etcdctl".to_owned()];
                 all.extend(words);
-                let Wanted::Run(arguments) = arguments::parse(&TOOL, "etcdctl", &all)
+                let Wanted::Run(arguments) = arguments::parse(&WATCHES, "etcdctl", &all)
                     .map_err(|exit| Exit::arguments(exit.why))?
                 else {
                     continue;
                 };
-                let watched = watched(&arguments, from_variables.clone())?;
+                let (keys, program) = keys_and_program(&arguments, from_variables.clone())
+                    .map_err(Exit::arguments)?;
+                let create = match request(&arguments, &keys) {
+                    Ok(create) => create,
+                    Err(why) => {
+                        context.shell.err(&format!("Invalid command {line} ({why})\n"));
+                        continue;
+                    }
+                };
+                let watched = Watched { create, program };
                 let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
                 watches.push(requests);
                 let (env, cluster) = (context.env.clone(), cluster.clone());
@@ -232,7 +246,7 @@ async fn print(
             Err(error) => error.to_string(),
         };
         let program = watched.program.join(" ");
-        let program = quoted(program.as_bytes());
+        let program = quoted(&bytes(&program));
         printer.shell.err(&format!("command [{program}] error ({why})\n"));
         return Err(Exit::silent(Exit::ERROR));
     }
@@ -278,11 +292,13 @@ mod tests {
 
     fn parsed(line: &str, variables: &[&str]) -> Result<Watched, String> {
         let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let Ok(Wanted::Run(arguments)) = arguments::parse(&TOOL, "etcdctl", &words) else {
+        let Ok(Wanted::Run(arguments)) = arguments::parse(&WATCHES, "etcdctl", &words) else {
             panic!("{line}");
         };
         let variables = variables.iter().map(|&name| name.to_owned()).collect();
-        watched(&arguments, variables).map_err(|exit| exit.why)
+        let (keys, program) = keys_and_program(&arguments, variables).map_err(str::to_owned)?;
+        let create = request(&arguments, &keys).map_err(str::to_owned)?;
+        Ok(Watched { create, program })
     }
 
     #[test]
@@ -301,6 +317,13 @@ mod tests {
         assert_eq!(range("etcdctl watch a -- echo --rev", &[]), (b"a".to_vec(), vec![], echo));
         let refused = |line: &str, variables: &[&str]| parsed(line, variables).expect_err(line);
         assert_eq!(refused("etcdctl watch", &[]), "bad number of arguments");
+        let separator = "bad number of arguments (found separator --, but no commands)";
+        assert_eq!(refused("etcdctl watch a b --", &[]), separator);
+        assert_eq!(refused("etcdctl watch --", &["k"]), separator);
+        let exclusive = "`range_end` and `--prefix` are mutually exclusive";
+        assert_eq!(refused("etcdctl watch a b --prefix", &[]), exclusive);
+        // Of three words only the first counts.
+        assert_eq!(range("etcdctl watch a b c", &[]), (b"a".to_vec(), vec![], none()));
         assert_eq!(
             refused("etcdctl watch a", &["k"]),
             "bad number of arguments (found conflicting environment key)"

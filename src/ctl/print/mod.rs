@@ -21,6 +21,7 @@ use quorate_proto::etcdserverpb::{
 
 use super::shell::Shell;
 use crate::tool::exit::Exit;
+use crate::tool::raw;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -193,7 +194,7 @@ impl Printer {
             }
             Format::Table => self.text(&table::members(response).grid()),
             _ => {
-                let simple = |_: &Self, r: &_| table::members(r).lines();
+                let simple = |_: &Self, r: &_| raw::text(table::members(r).lines().as_bytes());
                 self.message("MemberListResponse", response, simple, fields::members)
             }
         }
@@ -266,7 +267,7 @@ impl Printer {
         header: impl Fn(&T) -> Header<'_>,
         text: &str,
     ) -> Printed {
-        let simple = |_: &Self, _: &T| text.to_owned();
+        let simple = |_: &Self, _: &T| raw::text(text.as_bytes());
         let fields = |printer: &Self, response: &T| fields::header(printer, header(response));
         self.message(name, response, simple, fields)
     }
@@ -287,6 +288,7 @@ impl Printer {
             let _ = write!(text, " {role}");
         }
         text.push('\n');
+        let text = raw::text(text.as_bytes());
         self.unless_fields("AuthUserGetResponse", response, move |_, _| text.clone())
     }
 
@@ -310,7 +312,8 @@ impl Printer {
         Ok(self.shell.out(&header.encode_to_vec())?)
     }
 
-    /// A message of package `etcdserverpb` in the formats of every message.
+    /// A message of package `etcdserverpb` in the formats of every message. In the simple one bytes that are no
+    /// text are as [`raw`] has them.
     fn message<T: Message>(
         &self,
         name: &str,
@@ -319,7 +322,7 @@ impl Printer {
         fields: impl Fn(&Self, &T) -> String,
     ) -> Printed {
         match self.format {
-            Format::Simple => self.text(&simple(self, message)),
+            Format::Simple => Ok(self.shell.out(&raw::bytes(&simple(self, message)))?),
             Format::Fields => self.text(&fields(self, message)),
             Format::Json => self.line(&json::message(name, message)),
             Format::Protobuf => Ok(self.shell.out(&message.encode_to_vec())?),

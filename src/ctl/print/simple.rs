@@ -12,6 +12,7 @@ use quorate_proto::mvccpb::{KeyValue, event::EventType};
 
 use super::Printer;
 use crate::ctl::commands::prefix_end;
+use crate::tool::raw;
 
 pub fn put(printer: &Printer, response: &PutResponse) -> String {
     let previous = response.prev_kv.as_ref().map(|kv| key_value(printer, kv));
@@ -76,7 +77,7 @@ pub fn time_to_live(response: &LeaseTimeToLiveResponse, keys: bool) -> String {
     }
     let mut text = format!("lease {id:016x} granted with TTL({granted}s), remaining({ttl}s)");
     if keys {
-        let keys: Vec<_> = response.keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
+        let keys: Vec<_> = response.keys.iter().map(|key| raw::text(key)).collect();
         let _ = write!(text, ", attached keys([{}])", keys.join(" "));
     }
     text + "\n"
@@ -107,7 +108,7 @@ pub fn member_add(response: &MemberAddResponse) -> String {
 }
 
 pub fn role(role: &str, response: &AuthRoleGetResponse) -> String {
-    let mut text = format!("Role {role}\n");
+    let mut text = format!("Role {}\n", raw::text(role.as_bytes()));
     if role == "root" && response.perm.is_empty() {
         return text + "KV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>\n";
     }
@@ -115,8 +116,7 @@ pub fn role(role: &str, response: &AuthRoleGetResponse) -> String {
         text.push_str(title);
         let applies = |perm: &&Permission| [kind, Type::Readwrite].contains(&perm.perm_type());
         for permission in response.perm.iter().filter(applies) {
-            let key = String::from_utf8_lossy(&permission.key);
-            let end = String::from_utf8_lossy(&permission.range_end);
+            let (key, end) = (raw::text(&permission.key), raw::text(&permission.range_end));
             let _ = match &*permission.range_end {
                 [] => write!(text, "\t{key}"),
                 [0] => write!(text, "\t[{key}, <open ended>"),
@@ -135,14 +135,14 @@ pub fn role(role: &str, response: &AuthRoleGetResponse) -> String {
 }
 
 pub fn names(names: &[String]) -> String {
-    names.iter().map(|name| format!("{name}\n")).collect()
+    names.iter().map(|name| raw::text(name.as_bytes()) + "\n").collect()
 }
 
-/// A key and its value on a line each. Bytes that are no text are replaced; use JSON or `--hex` for them.
+/// A key and its value on a line each, as they are.
 fn key_value(printer: &Printer, kv: &KeyValue) -> String {
     let text = |bytes: &[u8]| match printer.hex {
         true => bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect(),
-        false => String::from_utf8_lossy(bytes).into_owned(),
+        false => raw::text(bytes),
     };
     let value = text(&kv.value);
     if printer.value_only { format!("{value}\n") } else { format!("{}\n{value}\n", text(&kv.key)) }

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{
-    RangeRequest, WatchCreateRequest, WatchRequest, watch_request::RequestUnion,
+    RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +23,7 @@ use crate::env::Abort;
 const COUNTED_MAX: usize = 200;
 /// Prefixes whose changes are kept apart.
 const WATCHED_MAX: usize = 1_000;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of a prefix that are kept.
 const PREFIX_BYTES_MAX: usize = 64;
 const OTHERS: &str = "(others)";
@@ -95,28 +96,26 @@ impl Changes {
     pub fn watch(context: &Context, cluster: &Cluster) -> Self {
         let counts: Arc<Mutex<BTreeMap<String, f64>>> = Arc::default();
         let (kept, client) = (Arc::clone(&counts), cluster.client.clone());
+        let env = context.env.clone();
         let watch = context.env.spawn("changes", async move {
             let create = WatchCreateRequest {
                 key: vec![0].into(),
                 range_end: vec![0].into(),
                 ..WatchCreateRequest::default()
             };
-            let create = RequestUnion::CreateRequest(create);
-            let (requests, stream) = mpsc::channel(1);
-            let first = WatchRequest { request_union: Some(create) };
-            requests.try_send(first).expect("the queue is empty");
-            let Ok(responses) = client.watch().watch(ReceiverStream::new(stream)).await else {
-                return;
-            };
-            let mut responses = responses.into_inner();
-            while let Ok(Some(response)) = responses.message().await {
-                let mut counts = kept.lock().expect(LOCK);
-                for kv in response.events.iter().filter_map(|event| event.kv.as_ref()) {
-                    let prefix = shown(prefix_of(&kv.key));
-                    let full = counts.len() >= WATCHED_MAX && !counts.contains_key(&prefix);
-                    let prefix = if full { OTHERS.to_owned() } else { prefix };
-                    *counts.entry(prefix).or_default() += 1.0;
+            loop {
+                let create = RequestUnion::CreateRequest(create.clone());
+                let (requests, stream) = mpsc::channel(1);
+                let first = WatchRequest { request_union: Some(create) };
+                requests.try_send(first).expect("the queue is empty");
+                if let Ok(responses) = client.watch().watch(ReceiverStream::new(stream)).await {
+                    let mut responses = responses.into_inner();
+                    while let Ok(Some(response)) = responses.message().await {
+                        count(&mut kept.lock().expect(LOCK), &response);
+                    }
                 }
+                // Its member is gone; the next one goes on from now.
+                env.sleep(RETRY_PAUSE).await;
             }
         });
         Self { counts, since: Mutex::new(context.env.now()), watch }
@@ -134,6 +133,15 @@ impl Changes {
 impl Drop for Changes {
     fn drop(&mut self) {
         self.watch.abort();
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, f64>, response: &WatchResponse) {
+    for kv in response.events.iter().filter_map(|event| event.kv.as_ref()) {
+        let prefix = shown(prefix_of(&kv.key));
+        let full = counts.len() >= WATCHED_MAX && !counts.contains_key(&prefix);
+        let prefix = if full { OTHERS.to_owned() } else { prefix };
+        *counts.entry(prefix).or_default() += 1.0;
     }
 }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::prefixes::Sizes;
-use super::{Seen, ranked};
+use super::{Further, Moment, Seen, ranked};
 use crate::codec::{self, humanize};
 
 /// Rows of methods and of prefixes.
@@ -17,12 +16,9 @@ const HANDLED: &str = "grpc_server_handled_total";
 
 /// What is drawn.
 pub struct Picture<'a> {
-    pub before: &'a [Seen],
-    pub now: &'a [Seen],
-    pub leases: Option<usize>,
-    pub sizes: &'a Sizes,
-    /// `None` when they are not watched.
-    pub changes: Option<Vec<(String, f64)>>,
+    pub before: &'a Moment,
+    pub now: &'a Moment,
+    pub further: &'a Further,
     pub wall: SystemTime,
 }
 
@@ -59,33 +55,36 @@ impl Picture<'_> {
     }
 
     fn title(&self) -> String {
-        let statuses = || self.now.iter().filter_map(|seen| seen.status.as_ref());
+        let now = &self.now.seen;
+        let statuses = || now.iter().filter_map(|seen| seen.status.as_ref());
         let newest = |all: &[Seen]| {
             let headers = all.iter().filter_map(|seen| seen.status.as_ref()?.header.as_ref());
             headers.map(|header| header.revision).max().unwrap_or(0)
         };
-        let (revision, was) = (newest(self.now), newest(self.before));
-        let rate = (revision - was) as f64 / self.seconds();
+        let clock = clock(self.wall);
+        if statuses().next().is_none() {
+            return format!("0 of {} members respond, {clock}", now.len());
+        }
+        let (revision, was) = (newest(now), newest(&self.before.seen));
+        let rate = if was == 0 { 0.0 } else { (revision - was) as f64 / self.seconds() };
         let term = statuses().map(|status| status.raft_term).max().unwrap_or(0);
         let leader = statuses().map(|status| status.leader).find(|leader| *leader != 0);
-        let leader = match leader.and_then(|id| self.now.iter().find(|seen| seen.id() == id)) {
+        let leader = match leader.and_then(|id| now.iter().find(|seen| seen.id() == id)) {
             Some(seen) => seen.shown_name(),
             None => leader.map_or("none".to_owned(), |id| format!("{id:x}")),
         };
         let up = statuses().count();
-        let clock = codec::timestamp(self.wall);
-        let clock = clock.get(11..19).unwrap_or_default();
         format!(
             "{} of {} members respond, leader {leader}, term {term}, revision {revision} \
-             ({rate:+.1}/s), {clock} UTC",
+             ({rate:+.1}/s), {clock}",
             up,
-            self.now.len()
+            now.len()
         )
     }
 
     /// Between the two looks.
     fn seconds(&self) -> f64 {
-        let times = self.now.first().zip(self.before.first());
+        let times = self.now.seen.first().zip(self.before.seen.first());
         times.map_or(1.0, |(now, before)| (now.at - before.at).as_secs_f64()).max(0.001)
     }
 
@@ -94,12 +93,16 @@ impl Picture<'_> {
             "{:<12} {:<9} {:<28} {:<8} {:>7} {:>10} {:>8} {:>8} {:>8}",
             "MEMBER", "ROLE", "ENDPOINT", "VERSION", "LAG", "FSYNC p99", "MEMORY", "DB", "IN USE"
         )];
-        let statuses = self.now.iter().filter_map(|seen| seen.status.as_ref());
+        let statuses = self.now.seen.iter().filter_map(|seen| seen.status.as_ref());
         let newest = statuses.map(|status| status.raft_index).max().unwrap_or(0);
-        for (seen, before) in self.now.iter().zip(self.before) {
+        for (seen, before) in self.now.seen.iter().zip(&self.before.seen) {
             let name = seen.shown_name();
             let Some(status) = &seen.status else {
-                lines.push(format!("{name:<12} {:<9} {:<28} {}", "down", seen.endpoint, seen.why));
+                let since = seen
+                    .down_since
+                    .map_or(String::new(), |since| format!("not reached since {}: ", clock(since)));
+                let (endpoint, why) = (&seen.endpoint, &seen.why);
+                lines.push(format!("{name:<12} {:<9} {endpoint:<28} {since}{why}", "down"));
                 continue;
             };
             let id = seen.id();
@@ -131,7 +134,7 @@ impl Picture<'_> {
     fn requests(&self) -> Vec<String> {
         let (mut handled, mut failed, mut p99) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for (seen, before) in self.now.iter().zip(self.before) {
+        for (seen, before) in self.now.seen.iter().zip(&self.before.seen) {
             let add = |sums: &mut BTreeMap<String, f64>,
                        now: BTreeMap<String, f64>,
                        was: BTreeMap<String, f64>| {
@@ -149,6 +152,13 @@ impl Picture<'_> {
                     let worst: &mut f64 = p99.entry(method).or_default();
                     *worst = worst.max(seconds);
                 }
+            }
+        }
+        // What this command has called is not what the server is there for.
+        for (name, count) in &self.now.own {
+            let grown = count - self.before.own.get(name).copied().unwrap_or(0.0);
+            if let Some(sum) = handled.get_mut(name) {
+                *sum -= grown;
             }
         }
         let seconds = self.seconds();
@@ -172,7 +182,7 @@ impl Picture<'_> {
         let slow = |name: &str| {
             let of =
                 |all: &[Seen]| all.iter().filter_map(|seen| seen.metrics.sum(name)).sum::<f64>();
-            of(self.now) - of(self.before)
+            of(&self.now.seen) - of(&self.before.seen)
         };
         lines.push(format!(
             "slow since the last screen: {} applies, {} reads of the index; proposals failed: {}",
@@ -184,13 +194,13 @@ impl Picture<'_> {
     }
 
     fn prefixes(&self) -> Vec<String> {
-        let changes = self.changes.as_deref();
+        let (sizes, changes) = (&self.further.sizes.0, self.further.changes.as_deref());
         let mut lines = vec![format!(
             "{:<36} {:>10}   {:<36} {:>10}",
             "LARGEST PREFIXES", "keys", "BUSIEST PREFIXES", "changes/s"
         )];
         let busiest = changes.unwrap_or_default();
-        let rows = self.sizes.0.len().max(busiest.len()).min(PREFIXES_MAX);
+        let rows = sizes.len().max(busiest.len()).min(PREFIXES_MAX);
         for row in 0..rows {
             let cell = |list: &[(String, f64)], digits: usize| match list.get(row) {
                 Some((name, number)) => {
@@ -199,9 +209,7 @@ impl Picture<'_> {
                 }
                 None => format!("{:<47}", ""),
             };
-            lines.push(
-                format!("{}   {}", cell(&self.sizes.0, 0), cell(busiest, 1)).trim_end().to_owned(),
-            );
+            lines.push(format!("{}   {}", cell(sizes, 0), cell(busiest, 1)).trim_end().to_owned());
         }
         if changes.is_none() {
             lines.push("(changes are not watched)".to_owned());
@@ -212,18 +220,21 @@ impl Picture<'_> {
     fn rest(&self) -> String {
         let sum = |name: &str| {
             let found: Vec<f64> =
-                self.now.iter().filter_map(|seen| seen.metrics.sum(name)).collect();
+                self.now.seen.iter().filter_map(|seen| seen.metrics.sum(name)).collect();
             (!found.is_empty()).then(|| found.iter().sum::<f64>())
         };
         let count = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.0}"));
-        let keys = self.now.iter().filter_map(|s| s.metrics.sum("etcd_debugging_mvcc_keys_total"));
+        let own = f64::from(u8::from(self.further.watches_itself));
+        let others = |number: Option<f64>| number.map(|number| (number - own).max(0.0));
+        let keys =
+            self.now.seen.iter().filter_map(|s| s.metrics.sum("etcd_debugging_mvcc_keys_total"));
         let keys = keys.reduce(f64::max);
         format!(
             "Watchers {} ({} slow), watch streams {}, leases {}, keys {}",
-            count(sum("etcd_debugging_mvcc_watcher_total")),
+            count(others(sum("etcd_debugging_mvcc_watcher_total"))),
             count(sum("etcd_debugging_mvcc_slow_watcher_total")),
-            count(sum("etcd_debugging_mvcc_watch_stream_total")),
-            count(self.leases.map(|leases| leases as f64)),
+            count(others(sum("etcd_debugging_mvcc_watch_stream_total"))),
+            count(self.further.leases.map(|leases| leases as f64)),
             count(keys),
         )
     }
@@ -237,6 +248,7 @@ impl Seen {
 
     fn shown_name(&self) -> String {
         match self.name.as_str() {
+            "" if self.status.is_none() => "-".to_owned(),
             "" => format!("{:x}", self.id()),
             name => name.chars().take(12).collect(),
         }
@@ -250,6 +262,12 @@ impl super::Page {
         failed.retain(|_, count| *count > 0.0);
         failed
     }
+}
+
+/// The time of the day.
+fn clock(wall: SystemTime) -> String {
+    let text = codec::timestamp(wall);
+    format!("{} UTC", text.get(11..19).unwrap_or_default())
 }
 
 fn time(seconds: Option<f64>) -> String {
@@ -266,7 +284,7 @@ mod tests {
 
     use quorate_proto::etcdserverpb::{ResponseHeader, StatusResponse};
 
-    use super::super::Page;
+    use super::super::{Page, Sizes};
     use super::*;
 
     fn seen(id: u64, revision: i64, page: &str, at: std::time::Instant) -> Seen {
@@ -283,7 +301,8 @@ mod tests {
         };
         let (endpoint, name) = (format!("http://127.0.0.1:{id}"), format!("m{id}"));
         let metrics = Page::parse(page);
-        Seen { endpoint, name, at, status: Some(status), metrics, why: String::new() }
+        let (why, down_since) = (String::new(), None);
+        Seen { endpoint, name, at, status: Some(status), metrics, why, down_since }
     }
 
     #[test]
@@ -300,16 +319,22 @@ mod tests {
                  etcd_debugging_mvcc_watcher_total 2\n"
             )
         };
-        let before = [seen(1, 5, &page(100), then), seen(2, 5, "", then)];
+        let own = |count: f64| BTreeMap::from([("Range".to_owned(), count)]);
+        let before = vec![seen(1, 5, &page(100), then), seen(2, 5, "", then)];
+        let before = Moment { seen: before, own: own(5.0) };
         let later = then + Duration::from_secs(2);
-        let now = [seen(1, 25, &page(300), later), seen(2, 25, "", later)];
-        let sizes = Sizes(vec![("/registry/pods/".into(), 1200.0), ("a/".into(), 3.0)]);
+        let now = vec![seen(1, 25, &page(300), later), seen(2, 25, "", later)];
+        let now = Moment { seen: now, own: own(9.0) };
+        let further = Further {
+            leases: Some(7),
+            sizes: Sizes(vec![("/registry/pods/".into(), 1200.0), ("a/".into(), 3.0)]),
+            changes: Some(vec![("/registry/leases/".into(), 12.5)]),
+            watches_itself: true,
+        };
         let picture = Picture {
             before: &before,
             now: &now,
-            leases: Some(7),
-            sizes: &sizes,
-            changes: Some(vec![("/registry/leases/".into(), 12.5)]),
+            further: &further,
             wall: UNIX_EPOCH + Duration::from_secs(3_661),
         };
         let text = picture.draw((120, 50), false);
@@ -317,9 +342,10 @@ mod tests {
             "2 of 2 members respond, leader m1, term 3, revision 25 (+10.0/s), 01:01:01 UTC\n",
             "m1           leader    http://127.0.0.1:1           3.7.1          1     1.0 ms    35 MB    20 kB    10 kB\n",
             "m2           follower  http://127.0.0.1:2           3.7.1          1          -        -    20 kB    10 kB\n",
-            "Range                             100.0          -        0.0\n",
+            // 200 more, of which this command has made 4, in 2 seconds.
+            "Range                              98.0          -        0.0\n",
             "/registry/pods/                            1200   /registry/leases/                          12.5\n",
-            "Watchers 2 (- slow), watch streams -, leases 7, keys -\n",
+            "Watchers 1 (- slow), watch streams -, leases 7, keys -\n",
         ] {
             assert!(text.contains(wanted), "{wanted}\nin\n{text}");
         }
@@ -328,14 +354,26 @@ mod tests {
         let small = picture.draw((40, 5), true);
         assert_eq!(small.lines().count(), 4);
         assert!(small.contains("\x1b[1mMEMBER"), "{small:?}");
-        let mut now = [seen(1, 25, &page(300), later), seen(2, 25, "", later)];
-        now[1].status = None;
-        now[1].why = "connection refused".into();
-        let text = Picture { now: &now, changes: None, ..picture }.draw((120, 50), false);
+        let mut now = vec![seen(1, 25, &page(300), later), seen(2, 25, "", later)];
+        let down = |seen: &mut Seen| {
+            seen.status = None;
+            seen.why = "connection refused".into();
+            seen.down_since = Some(UNIX_EPOCH + Duration::from_secs(3_600));
+        };
+        down(&mut now[1]);
+        let mut now = Moment { seen: now, own: own(9.0) };
+        let further = Further::default();
+        let text = Picture { now: &now, further: &further, ..picture }.draw((120, 50), false);
         assert!(
-            text.contains("m2           down      http://127.0.0.1:2           connection refused"),
+            text.contains(
+                "m2           down      http://127.0.0.1:2           not reached since \
+                 01:00:00 UTC: connection refused"
+            ),
             "{text}"
         );
         assert!(text.contains("1 of 2 members respond") && text.contains("not watched"), "{text}");
+        down(&mut now.seen[0]);
+        let text = Picture { now: &now, further: &further, ..picture }.draw((120, 50), false);
+        assert!(text.starts_with("0 of 2 members respond, 01:01:01 UTC\n"), "{text}");
     }
 }
