@@ -39,13 +39,18 @@ use print::{Cell, Format, Value};
 pub use restore::{Restore, RestoreError};
 use table::TOOL;
 
+use crate::bbolt::Corrupt;
+use crate::codec;
 use crate::config::help::ETCD_VERSION;
 use crate::env::Env;
 use crate::tool::Output;
 use crate::tool::arguments::{self, Arguments, Wanted};
+use crate::tool::complete;
 pub use crate::tool::exit::Exit;
 use crate::tool::progress::{Progress, Unit};
 
+/// Of the two first pages of a database, without which it is none.
+const META_BYTES: u64 = 8192;
 /// The storage version that the server writes.
 const API_VERSION: &str = "3.7";
 
@@ -62,10 +67,16 @@ pub(crate) struct Context {
 /// The exit code and what goes to standard error behind `Error: `; earlier output was written.
 pub async fn run(env: Env, output: Arc<dyn Output>, words: &[String]) -> Result<(), Exit> {
     let program = TOOL.called(words);
+    if let Some((line, described)) = complete::wanted(words) {
+        let (out, err) = complete::complete(&TOOL, line, described)?;
+        output.err(err);
+        return Ok(output.out(out.as_bytes())?);
+    }
     let arguments = match arguments::parse(&TOOL, program, words)? {
         Wanted::Help(text) => return Ok(output.out(text.as_bytes())?),
         Wanted::Run(arguments) => arguments,
     };
+    arguments.check_text(false)?;
     let context = Context { env, output, arguments };
     match context.arguments.path[..] {
         ["snapshot", "status"] => status(&context),
@@ -107,6 +118,9 @@ fn status(context: &Context) -> Result<(), Exit> {
     let path = Path::new(file);
     directory::require(context, path)?;
     let format = context.format()?;
+    if context.env.disk.list(path).is_ok() {
+        return Err(Exit::error("invalid database"));
+    }
     let status = snapshot::status(&*context.env.disk, path, &mut context.progress(Unit::Bytes));
     let status = status.map_err(|error| context.unreadable(&error))?;
     let cell = |column, field, json, value| Cell { column, field, json, value };
@@ -208,10 +222,14 @@ impl Context {
 
     /// A database that cannot be read, in etcdutl's words where it has some.
     fn unreadable(&self, error: &io::Error) -> Exit {
-        let text = error.to_string();
-        match text.starts_with("not a bbolt file") {
-            true => Exit::error("invalid database"),
-            false => Exit::error(text),
-        }
+        let corrupt = error.get_ref().and_then(|inner| inner.downcast_ref::<Corrupt>());
+        Exit::error(match corrupt {
+            Some(Corrupt::NoMeta(_)) => "invalid database".to_owned(),
+            Some(Corrupt::Short { len, .. }) if *len < META_BYTES => {
+                format!("file size too small {len}")
+            }
+            Some(corrupt) => corrupt.to_string(),
+            None => codec::go_error(error),
+        })
     }
 }

@@ -66,6 +66,8 @@ pub enum RestoreError {
     Backup(#[from] Fatal),
 }
 
+const SHA256_BYTES: u64 = 32;
+
 impl Restore {
     /// etcdutl's defaults.
     pub fn new(file: impl Into<PathBuf>) -> Self {
@@ -133,6 +135,14 @@ impl Restore {
     /// The backup, once its hash is known to be right.
     fn open(&self, disk: &dyn Disk) -> Result<Database, RestoreError> {
         let file = disk.open(&self.file, Open::Read).map_err(at("open", &self.file))?;
+        let path = self.file.display();
+        if disk.list(&self.file).is_ok() {
+            return Err(RestoreError::Refused(format!("read {path}: is a directory")));
+        }
+        // etcdutl seeks to where the hash would be.
+        if file.len().map_err(at("read", &self.file))? < SHA256_BYTES {
+            return Err(RestoreError::Refused(format!("seek {path}: invalid argument")));
+        }
         if !self.skip_hash_check {
             let why = match check_seal(&*file).map_err(at("read", &self.file))? {
                 Seal::Intact { .. } => None,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::InternalRaftRequest;
 use quorate_proto::raftpb::EntryType;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Context;
 use super::directory::{self, State};
@@ -18,7 +18,7 @@ use crate::engine::Cf;
 use crate::env::Open;
 use crate::tool::exit::Exit;
 use crate::tool::progress::Unit;
-use crate::wal;
+use crate::wal::{self, WalError};
 
 const STORAGE_VERSION: &[u8] = b"storageVersion";
 const TERM: &[u8] = b"term";
@@ -108,12 +108,19 @@ pub async fn migrate(context: &Context) -> Result<(), Exit> {
     };
     let _lock = directory::lock_database(context, &path).await?;
     let database = open(context, &path)?;
-    let current = current(&database)?;
+    let current = current(&database).inspect_err(|_| {
+        error!(
+            "failed to detect storage version. Please make sure you are using data dir from etcd \
+             v3.5 and older"
+        );
+    })?;
     if current == target {
         info!(storage_version = %current, "storage version up-to-date");
         return Ok(());
     }
-    let newer = entries_since_snapshot(context, dir)?;
+    let newer = entries_since_snapshot(context, dir).inspect_err(|exit| {
+        error!(error = exit.why, "Failed to finalize config");
+    })?;
     if let Err(why) = check_plan(current, target, newer) {
         if !context.arguments.bool("force") {
             return Err(Exit::error(why));
@@ -218,8 +225,17 @@ fn entries_since_snapshot(context: &Context, dir: &Path) -> Result<Option<Releas
     };
     let disk = &*context.env.disk;
     let failed = |error: wal::WalError| Exit::error(format!("failed to read wal: {error}"));
-    let snapshots = wal::Wal::snapshots(disk, &dir, options)
-        .map_err(|error| Exit::error(format!("failed to get the lastest snapshot: {error}")))?;
+    let snapshots = wal::Wal::snapshots(disk, &dir, options).map_err(|error| {
+        let why = match error {
+            WalError::Absent(_) if disk.list(&dir).is_ok() => "wal: file not found".to_owned(),
+            WalError::Absent(_) => format!(
+                "[readWALNames] fileutil.ReadDir failed: open {}: no such file or directory",
+                dir.display()
+            ),
+            error => error.to_string(),
+        };
+        Exit::error(format!("failed to get the lastest snapshot: {why}"))
+    })?;
     let from = snapshots.last().map_or(0, |snapshot| snapshot.index);
     wal::read(disk, &dir, options, &mut |record| {
         if let wal::Item::Entry(entry) = record.item

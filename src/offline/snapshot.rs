@@ -34,11 +34,11 @@ pub fn status(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Status> {
-    let file = disk.open(path, Open::Read)?;
-    if matches!(check_seal(&*file)?, Seal::Broken { .. }) {
+    // That it is none at all comes before a hash that is wrong.
+    let database = Database::open(disk.open(path, Open::Read)?)?;
+    if matches!(check_seal(&*disk.open(path, Open::Read)?)?, Seal::Broken { .. }) {
         return Err(damaged("the hash at its end is not that of what stands before it"));
     }
-    let database = Database::open(file)?;
     let (mut hash, mut revision, mut live, mut read) = (0, 0, HashSet::new(), 0);
     for bucket in database.buckets()? {
         hash = crc32c::crc32c_append(hash, &bucket);

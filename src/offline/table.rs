@@ -1,6 +1,8 @@
 //! The table of commands and flags: etcdutl 3.7's, then those of its own.
 
-use crate::tool::table::{Flag, Kind, Spec, Tool, flag, group, leaf, short, switch};
+use crate::tool::table::{
+    Flag, Kind, SHELLS, Spec, Tool, flag, group, leaf, one_of, short, switch, taking,
+};
 use Kind::{Duration, Int, Text, Uint};
 
 /// The tool.
@@ -21,7 +23,15 @@ const GLOBAL: &[Flag] = &[
         "time to wait for the lock of a database, 0 to wait without an end",
     ),
     short(
-        flag("write-out", Text, "simple", "output format: fields, json, protobuf, simple, table"),
+        one_of(
+            flag(
+                "write-out",
+                Text,
+                "simple",
+                "output format: fields, json, protobuf, simple, table",
+            ),
+            &["fields", "json", "protobuf", "simple", "table"],
+        ),
         'w',
     ),
 ];
@@ -56,7 +66,7 @@ const COMMANDS: &[Spec] = &[
     leaf("defrag", "", "Defragments the storage of a data directory", &[DATA_DIR]),
     leaf("migrate", "", "Migrates a data directory to the schema of another etcd version", &[
         DATA_DIR,
-        flag("target-version", Text, "", "Target etcd version, at least 3.5, as \"X.Y\""),
+        one_of(flag("target-version", Text, "", "Target etcd version, at least 3.5, as \"X.Y\""), &["3.5", "3.6", "3.7"]),
         switch("force", "Override the storage version even where migration fails. Not recommended."),
     ]),
     // Not in etcdutl.
@@ -76,7 +86,7 @@ const COMMANDS: &[Spec] = &[
             flag("limit", Uint, "0", "Only so many entries (0: all)"),
         ]),
     ]),
-    leaf("completion", "[bash|zsh|fish|powershell]", "Generate completion script", &[]),
+    taking(leaf("completion", "[bash|zsh|fish|powershell]", "Generate completion script", &[]), &[(0, SHELLS)]),
     leaf("manual", "[command [subcommand]]", "Prints a manual page, for man (not in etcdutl)", &[]),
     leaf("version", "", "Prints the version of etcdutl", &[]),
 ];

@@ -131,6 +131,51 @@ async fn mistakes_are_refused_with_etcdutls_codes_and_texts() {
     check("etcdutl snapshot status DIR/g", 1, "invalid database").await;
 }
 
+/// The texts are etcdutl 3.7.3's, but where it panics, or makes a database of an empty file.
+#[tokio::test]
+async fn files_that_are_no_databases_are_refused_by_name() {
+    let place = Place::new();
+    let dir = place.0.path();
+    let backup = std::fs::read(dir.join("b")).expect("readable");
+    let (cut, tail) = (&backup[..5_000], &backup[..backup.len() - 600]);
+    let zeros = [0; 9_000];
+    let files = [
+        ("empty", &[][..]),
+        ("few", &backup[..20]),
+        ("cut", cut),
+        ("tail", tail),
+        ("zeros", &zeros),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(dir.join(name), bytes).expect("writable");
+    }
+    let check = async |line: &str, why: &str| place.fails(&format!("etcdutl {line}"), 1, why).await;
+    for name in ["empty", "few", "zeros", "d"] {
+        check(&format!("snapshot status DIR/{name}"), "invalid database").await;
+    }
+    check("snapshot status DIR/cut", "file size too small 5000").await;
+    check("hashkv DIR/cut", "file size too small 5000").await;
+    check("hashkv DIR/zeros", "invalid database").await;
+    let (ran, ..) = place.run("etcdutl snapshot status DIR/tail").await;
+    assert!(ran.expect_err("refused").why.starts_with("bbolt file is cut short: "));
+    for name in ["empty", "few"] {
+        let line = format!("snapshot restore DIR/{name} --data-dir DIR/r");
+        let why = format!("seek DIR/{name}: invalid argument");
+        check(&line, &why).await;
+        check(&format!("{line} --skip-hash-check"), &why).await;
+    }
+    check("snapshot restore DIR/d --data-dir DIR/r", "read DIR/d: is a directory").await;
+    let missing = "snapshot missing hash but --skip-hash-check=false";
+    check("snapshot restore DIR/cut --data-dir DIR/r", missing).await;
+    check("snapshot restore DIR/zeros --data-dir DIR/r", missing).await;
+    let migrate = "migrate --data-dir DIR/d --target-version 3.6";
+    check(migrate, "missing term information").await;
+    check("verify DIR/nothing", "stat DIR/nothing: no such file or directory").await;
+    let none =
+        "DIR/d/member is no data directory: neither member/store nor member/snap/db is there";
+    check("verify DIR/d/member", none).await;
+}
+
 #[tokio::test]
 async fn versions_pages_and_scripts_come_from_the_table() {
     let place = Place::new();
@@ -145,6 +190,13 @@ async fn versions_pages_and_scripts_come_from_the_table() {
     let (ran, page, _) = place.run("quorateutl manual snapshot restore").await;
     assert_eq!(ran, Ok(()));
     assert!(page.contains(".TH") && page.contains("bump\\-revision"), "{page}");
+    let synopsis = ".SH SYNOPSIS\n\\fBquorateutl snapshot restore\\fR <filename> \\-\\-data\\-dir";
+    assert!(page.contains(synopsis), "{page}");
+    let (_, help, _) = place.run("quorateutl snapshot restore --help").await;
+    assert!(help.contains("Usage: quorateutl snapshot restore <filename> --data-dir"), "{help}");
+    let (_, out, err) = place.run("etcdutl __complete snapshot restore -").await;
+    assert!(out.contains("--bump-revision\tHow much") && out.ends_with(":4\n"), "{out}");
+    assert!(err.starts_with("Completion ended with directive: "), "{err}");
     place.fails("quorateutl manual snap", 128, "unknown command \"snap\" for \"quorateutl\"").await;
 }
 

@@ -45,7 +45,14 @@ pub async fn run(context: &Context) -> Result<(), Exit> {
     let dir = context.argument()?;
     let dir = Path::new(&dir);
     let mut findings = Findings { context, problems: 0 };
-    match State::find(context, dir)? {
+    directory::require(context, dir)?;
+    let found = State::find(context, dir).map_err(|_| {
+        let dir = dir.display();
+        Exit::error(format!(
+            "{dir} is no data directory: neither member/store nor member/snap/db is there"
+        ))
+    })?;
+    match found {
         State::Store(store) => {
             let _lock = directory::lock_member(context, dir)?;
             verify_store(context, dir, &store, &mut findings).await?;
@@ -82,7 +89,7 @@ async fn verify_store(
 ) -> Result<(), Exit> {
     let store = open(context, store).await?;
     let view = store.view();
-    verify_log(context, dir, view.applied(), view.term(), findings)?;
+    let later = verify_log(context, dir, view.applied(), view.term(), findings)?;
     let (applied, revision) = (view.applied(), view.revision());
     let mut progress = context.progress(Unit::Number("changes"));
     let mut add = |what: String| findings.add(&what);
@@ -93,7 +100,14 @@ async fn verify_store(
     findings.line(&format!(
         "state: applied entry {applied}, revision {revision}, {changes} changes, {keys} keys, \
          {attached} of them leased"
-    ))
+    ))?;
+    // They were read as entries; what they change shows when they are applied.
+    match later {
+        0 => Ok(()),
+        1 => findings.line("not in the state: 1 entry of the log, which a start applies"),
+        n => findings
+            .line(&format!("not in the state: {n} entries of the log, which a start applies")),
+    }
 }
 
 /// The configuration that consensus uses against the list of members, and every other bucket read.
@@ -119,14 +133,15 @@ fn verify_members(store: &Store, add: &mut dyn FnMut(String)) -> Result<(), Exit
     Ok(())
 }
 
-/// The log reaches from below the applied entry to it or beyond, and has it with the state's term.
+/// The log reaches from below the applied entry to it or beyond, and has it with the state's term. Returns how
+/// many entries are beyond it.
 fn verify_log(
     context: &Context,
     dir: &Path,
     applied: Index,
     term: Term,
     findings: &mut Findings<'_>,
-) -> Result<(), Exit> {
+) -> Result<u64, Exit> {
     let log = match context.arguments.text("wal-dir") {
         "" => dir.join("member").join("wal"),
         given => PathBuf::from(given),
@@ -137,7 +152,7 @@ fn verify_log(
         Ok(read) => read,
         Err(error) => {
             findings.add(&error.to_string());
-            return Ok(());
+            return Ok(0);
         }
     };
     let begin = &recovered.snapshot;
@@ -164,7 +179,8 @@ fn verify_log(
         "log: member {member:x} of cluster {cluster:x}, entries after {} up to {last}, term {term}, \
          committed {commit}",
         begin.index
-    ))
+    ))?;
+    Ok(last.saturating_sub(applied.0))
 }
 
 /// Reads every row of a database, and returns its position in the log.
