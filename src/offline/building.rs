@@ -68,10 +68,16 @@ pub(super) struct Building {
 }
 
 impl Building {
-    /// Refuses a `to` that has something in it.
-    pub fn begin(disk: &Arc<dyn Disk>, to: &Path) -> Result<Self, RestoreError> {
+    /// Refuses a `to` that has something in it, or is below `from`, which nothing may change.
+    pub fn begin(disk: &Arc<dyn Disk>, from: &Path, to: &Path) -> Result<Self, RestoreError> {
+        // Without a slash at the end, behind which a name would be one in the folder.
+        let to: PathBuf = to.components().collect();
+        if to.starts_with(from) {
+            let why = format!("{} is in {}, which must not change", to.display(), from.display());
+            return Err(RestoreError::Refused(why));
+        }
         let empty = |names: Vec<String>| names.is_empty();
-        if exists(&**disk, to)? && !disk.list(to).is_ok_and(empty) {
+        if exists(&**disk, &to)? && !disk.list(&to).is_ok_and(empty) {
             let why = format!("{} is not empty or could not be read", to.display());
             return Err(RestoreError::Refused(why));
         }
@@ -82,7 +88,7 @@ impl Building {
             remove_all(&**disk, &path);
         }
         disk.create_dir_all(&path.join("member")).map_err(at("create", &path))?;
-        Ok(Self { disk: disk.clone(), to: to.to_owned(), path, finished: false })
+        Ok(Self { disk: disk.clone(), to, path, finished: false })
     }
 
     pub fn member(&self) -> PathBuf {

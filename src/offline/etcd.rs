@@ -7,6 +7,8 @@
 //!   database is the state before it (etcd 3.7, `serverstorage.RecoverSnapshotBackend`).
 //! * Up to 3.5 the v2 store had the truth about members, and the bucket could call a promoted learner a
 //!   learner, or list a removed member. What counts is the configuration that the log amounts to.
+//! * The consistent index of 3.4 moves with changes of keys only, while the bucket of members has what the
+//!   entries after it do to members. Those are applied again, so the bucket is taken back to the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -47,6 +49,8 @@ pub(super) struct EtcdDir {
     pub members: BTreeMap<u64, MemberRecord>,
     /// Ids that the bucket of members lists although they were removed.
     pub zombies: BTreeSet<u64>,
+    /// Ids that the bucket of removed members lists although an entry after the state removes them.
+    pub removed_later: BTreeSet<u64>,
 }
 
 /// The database of an etcd member whose data directory is `dir`.
@@ -59,7 +63,15 @@ impl EtcdDir {
     pub fn open(disk: &dyn Disk, dir: &Path, wal_dir: Option<&Path>) -> Result<Self, RestoreError> {
         let path = database_path(dir);
         refuse_unless_at_rest(disk, dir, &path)?;
-        let wal_dir = wal_dir.map_or_else(|| dir.join("member/wal"), Path::to_owned);
+        let inside = dir.join("member/wal");
+        if wal_dir.is_none() && !Wal::exists(disk, &inside)? {
+            let inside = inside.display();
+            let why = format!(
+                "there is no log in {inside}: --wal-dir names its folder if it is elsewhere"
+            );
+            return Err(RestoreError::Refused(why));
+        }
+        let wal_dir = wal_dir.map_or(inside, Path::to_owned);
         if !Wal::exists(disk, &wal_dir)? {
             return Err(WalError::Absent(wal_dir).into());
         }
@@ -92,8 +104,10 @@ impl EtcdDir {
         let changed = began.map(|began| replay(began, &entries)).transpose();
         let changed = changed.map_err(RestoreError::Refused)?;
         let mut members = members(&database).map_err(RestoreError::Refused)?;
-        let mut zombies = BTreeSet::new();
+        let (mut zombies, mut removed_later) = (BTreeSet::new(), BTreeSet::new());
         if let Some(configuration) = &changed {
+            let later = Later::of(&entries, &after);
+            removed_later = later.take_back(&mut members, configuration);
             zombies = correct(&mut members, configuration).map_err(RestoreError::Refused)?;
         }
         let ids = |learners| {
@@ -113,7 +127,7 @@ impl EtcdDir {
             hard_state: HardState { term: own_term, vote, commit },
             entries: after,
         };
-        Ok(Self { database, log, members, zombies })
+        Ok(Self { database, log, members, zombies, removed_later })
     }
 
     /// The rows of a bucket as the database has them.
@@ -310,6 +324,63 @@ fn members(database: &Database) -> Result<BTreeMap<u64, MemberRecord>, String> {
         members.insert(member.id, member);
     }
     Ok(members)
+}
+
+/// What entries after the state do to members.
+#[derive(Default)]
+struct Later {
+    added: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
+    /// Members as the log has them, the newest of each.
+    known: BTreeMap<u64, MemberRecord>,
+}
+
+impl Later {
+    fn of(before: &[Entry], after: &[Entry]) -> Self {
+        let mut later = Self::default();
+        let changes = before.iter().map(|entry| (false, entry));
+        for (is_later, entry) in changes.chain(after.iter().map(|entry| (true, entry))) {
+            if entry.r#type() != EntryType::EntryConfChange {
+                continue;
+            }
+            let Ok(change) = ConfChange::decode(entry.data.clone()) else { continue };
+            let context: Option<ChangeContext> = serde_json::from_slice(&change.context).ok();
+            if let Some(context) = context.filter(|context| !context.is_promote) {
+                later.known.insert(change.node_id, context.member);
+            }
+            match change.r#type() {
+                ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
+                    is_later.then(|| later.added.insert(change.node_id));
+                }
+                ConfChangeType::ConfChangeRemoveNode => {
+                    is_later.then(|| later.removed.insert(change.node_id));
+                }
+                ConfChangeType::ConfChangeUpdateNode => {}
+            }
+        }
+        later
+    }
+
+    /// Takes members out that are added later, and puts those back that are removed later; returns the latter.
+    fn take_back(
+        &self,
+        members: &mut BTreeMap<u64, MemberRecord>,
+        configuration: &ConfState,
+    ) -> BTreeSet<u64> {
+        let ConfState { voters, learners, .. } = configuration;
+        let is_in = |id: &u64| voters.contains(id) || learners.contains(id);
+        members.retain(|id, _| is_in(id) || !self.added.contains(id));
+        let gone = self.removed.iter().copied();
+        let gone: BTreeSet<u64> =
+            gone.filter(|id| is_in(id) && !members.contains_key(id)).collect();
+        for id in &gone {
+            // Its last URLs may be in a part of the log that is gone; the removal is all that matters.
+            let record = self.known.get(id).cloned().unwrap_or_default();
+            let is_learner = learners.contains(id);
+            members.insert(*id, MemberRecord { id: *id, is_learner, ..record });
+        }
+        gone
+    }
 }
 
 /// Makes the members those of the configuration; returns the ids that are in it no more.

@@ -81,7 +81,7 @@ impl Export {
             )),
             _ => at("lock", &lock)(error),
         })?;
-        let building = Building::begin(disk, &self.to)?;
+        let building = Building::begin(disk, &self.from, &self.to)?;
         let engine = Engine::open(&store_dir, &engine::Options::default()).map_err(Fatal::from)?;
         let store = Store::open(engine)?;
         let (log, mut members) = self.caught_up(&**disk, &store)?;

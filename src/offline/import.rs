@@ -65,7 +65,7 @@ type Rows = Box<dyn Iterator<Item = io::Result<Row>>>;
 impl Import {
     /// Writes the data directory. Blocks.
     pub fn run(&self, disk: &Arc<dyn Disk>) -> Result<Moved, RestoreError> {
-        let building = Building::begin(disk, &self.to)?;
+        let building = Building::begin(disk, &self.from, &self.to)?;
         let from = EtcdDir::open(&**disk, &self.from, self.wal_dir.as_deref())?;
         let read = fingerprint::hash_kv(&from.database).map_err(at("read", &self.from))?;
         let member_dir = building.member();
@@ -119,7 +119,12 @@ fn rows(from: &EtcdDir) -> io::Result<Vec<Rows>> {
                 let removed: Vec<_> = removed.map(Bytes::from).collect();
                 let value = Bytes::from_static(b"removed");
                 let removed = removed.into_iter().map(move |key| Ok((cf, key, value.clone())));
-                Box::new(rows.chain(removed))
+                let later = from.removed_later.iter().map(|id| MemberId(*id).to_string());
+                let later: Vec<_> = later.map(Bytes::from).collect();
+                let is_so = move |row: &io::Result<Row>| {
+                    row.as_ref().map_or(true, |(_, key, _)| !later.contains(key))
+                };
+                Box::new(rows.filter(is_so).chain(removed))
             }
             Cf::Meta => {
                 let own_keys: Vec<_> = own.iter().map(|(_, key, _)| key.clone()).collect();

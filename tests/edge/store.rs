@@ -2,23 +2,26 @@
 
 use super::*;
 
+/// Runs a member for a moment.
+fn start_and_stop(dir: &Path, wal_dir: Option<&Path>) -> Result<(), String> {
+    // A runtime each: the directory is locked until the last task of a server has ended.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let port = "127.0.0.1:0".parse().expect("an address");
+        let mut member = MemberOptions::single("edge", dir, port);
+        member.wal_segment_bytes = 8 << 20;
+        member.wal_dir = wal_dir.map(Path::to_owned);
+        let server = Server::start(env(), Options::new(member, vec![port])).await;
+        server.map_err(|fatal| fatal.to_string())?.shutdown().await;
+        Ok(())
+    })
+}
+
 /// The flag was forgotten, or a disk is not mounted: an empty store would serve as a new cluster.
 #[test]
 fn a_used_data_directory_without_its_log_is_not_begun_anew() {
     let (dir, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
-    // A runtime each: the directory is locked until the last task of a server has ended.
-    let run = |wal_dir: Option<&Path>| -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let port = "127.0.0.1:0".parse().expect("an address");
-            let mut member = MemberOptions::single("edge", dir.path(), port);
-            member.wal_segment_bytes = 8 << 20;
-            member.wal_dir = wal_dir.map(Path::to_owned);
-            let server = Server::start(env(), Options::new(member, vec![port])).await;
-            server.map_err(|fatal| fatal.to_string())?.shutdown().await;
-            Ok(())
-        })
-    };
+    let run = |wal_dir: Option<&Path>| start_and_stop(dir.path(), wal_dir);
     let apart = logs.path().join("wal");
     assert_eq!(run(Some(&apart)), Ok(()));
     let refused = run(None).expect_err("it is refused");
@@ -28,6 +31,35 @@ fn a_used_data_directory_without_its_log_is_not_begun_anew() {
     std::fs::remove_dir_all(&apart).expect("it can be removed");
     let refused = run(Some(&apart)).expect_err("it is refused");
     assert!(refused.contains("its log is gone"), "{refused}");
+}
+
+/// Which one has what the member has acknowledged is not known, and the other lacks it.
+#[test]
+fn a_member_with_two_logs_does_not_choose() {
+    let (dir, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let (inside, apart) = (dir.path().join("member/wal"), logs.path().join("wal"));
+    let run = |wal_dir: Option<&Path>| start_and_stop(dir.path(), wal_dir);
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).expect("a folder");
+        for file in std::fs::read_dir(from).expect("a log") {
+            let file = file.expect("a file").path();
+            std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("a copy");
+        }
+    };
+    assert_eq!(run(None), Ok(()));
+    copy(&inside, &apart);
+    let refused = run(Some(&apart)).expect_err("there are two");
+    assert!(refused.contains("and another one in") && refused.contains("--wal-dir"), "{refused}");
+    // As it is when the directory was brought in from elsewhere.
+    std::fs::remove_file(dir.path().join("member/owner")).expect("it is there");
+    assert_eq!(run(Some(&apart)).expect_err("there are two"), refused);
+    std::fs::remove_dir_all(&inside).expect("it can be removed");
+    assert_eq!(run(Some(&apart)), Ok(()), "moved");
+    copy(&apart, &inside);
+    let refused = run(None).expect_err("there are two");
+    assert!(refused.contains("and another one in"), "{refused}");
+    std::fs::remove_dir_all(&inside).expect("it can be removed");
+    assert_eq!(run(Some(&apart)), Ok(()));
 }
 
 /// What RocksDB writes into it is in the manifest, too: two syncs less before a new member serves.

@@ -2,6 +2,7 @@
 //! restarts. The rest is the same for all: the entries of the log go through the applier.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use quorate_proto::etcdserverpb::Metadata;
@@ -217,6 +218,9 @@ impl Ground {
         let log = log.map_err(|e| Fatal::new("looking for a log", e))?;
         let (disk, chosen) = (env.disk.clone(), options.clone());
         let owner = env.blocking("look for an owner", move || Owner::find(&*disk, &chosen)).await?;
+        let (disk, chosen, found) = (env.disk.clone(), options.clone(), owner.clone());
+        env.blocking("look for a second log", move || refuse_second_log(&*disk, &chosen, &found))
+            .await?;
         let used = owner.is_something() || store.applied() > Index(0);
         let plan = decide(log, used, options.initial_state);
         let joining = match plan {
@@ -415,6 +419,36 @@ fn orphan(owner: &Found, options: &Options) -> Fatal {
     Fatal::new(what, why)
 }
 
+/// A directory that was brought in has its log in it; with another one by `--wal-dir`, or without that flag later,
+/// a member would go on from a log that lacks what it has acknowledged. Folders may be spelled in several ways:
+/// those called `member/wal` are taken for the one in the data directory.
+fn refuse_second_log(disk: &dyn Disk, options: &Options, owner: &Found) -> Result<(), Fatal> {
+    const INSIDE: &str = "member/wal";
+    let here = options.wal_dir();
+    let there = match owner {
+        Found::Owner(Owner { wal_dir, .. }) => wal_dir.clone(),
+        Found::Nothing | Found::Unreadable => options.data_dir.join(INSIDE),
+    };
+    if here.ends_with(INSIDE) == there.ends_with(INSIDE) {
+        return Ok(());
+    }
+    let exists = |dir: &Path| {
+        Wal::exists(disk, dir)
+            .map_err(|e| Fatal::new(format!("looking for a log in {}", dir.display()), e))
+    };
+    if !exists(&here)? || !exists(&there)? {
+        return Ok(());
+    }
+    let (here, there) = (here.display(), there.display());
+    Err(Fatal::new(
+        format!("data directory {}", options.data_dir.display()),
+        format!(
+            "there is a log in {here} and another one in {there}, and a member has one: move the older away, and \
+             let --wal-dir name the folder of the other if it is not in the data directory"
+        ),
+    ))
+}
+
 /// The log must be that of the member whose state it is.
 fn check_owner(owner: &Found, ground: &Ground, options: &Options) -> Result<(), Fatal> {
     let Found::Owner(Owner { member, cluster, .. }) = owner else { return Ok(()) };
@@ -477,11 +511,13 @@ fn refuse_foreign(disk: &dyn Disk, options: &Options) -> Result<(), Fatal> {
         }
     }
     let dir = options.data_dir.display();
+    let log = options.wal_dir.as_ref().map(|dir| format!(" --wal-dir {}", dir.display()));
+    let log = log.unwrap_or_default();
     Err(Fatal::new(
         format!("data directory {dir}"),
         format!(
             "it is a data directory of etcd, and nothing in it was changed; \
-             \"quorateutl import --from {dir} --to NEW\" makes one for this server of it: start with --data-dir NEW"
+             \"quorateutl import --from {dir}{log} --to NEW\" makes one for this server of it: start with --data-dir NEW"
         ),
     ))
 }

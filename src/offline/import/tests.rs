@@ -282,6 +282,52 @@ fn members_are_those_of_the_configuration() {
     assert!(is[&b"members_removed"[..]].contains_key(&b"b2"[..]), "and it never returns");
 }
 
+/// 3.4 has carried them out in its bucket before its index counts them; the server applies them again.
+#[test]
+fn changes_of_members_after_the_state_are_left_to_the_log() {
+    let database = changed(|rows| {
+        let (key, value) = member(0xc3, false).row();
+        set(rows, Cf::Members, &String::from_utf8_lossy(&key), value);
+        set(rows, Cf::MembersRemoved, "b2", "removed");
+    });
+    let mut log = entries();
+    log[2] = change(3, &add_change(&member(0xb2, false)));
+    log.insert(10, change(11, &add_change(&member(0xc3, false))));
+    log.insert(11, change(12, &remove_change(MemberId(0xb2))));
+    for (entry, index) in log.iter_mut().zip(1..) {
+        entry.index = index;
+    }
+    let place = Place::etcd(&database, &log, None);
+    place.import().expect("it can be brought in");
+    let engine = Engine::open(&place.path("ours/member/store"), &engine::Options::default());
+    let store = Store::open(engine.expect("it is whole")).expect("it is whole");
+    let machine = StateMachine::load(&store).expect("it is whole");
+    let listed = machine.members.members.values();
+    let ids: Vec<_> = listed.map(|one| (one.id, one.peer_urls.len())).collect();
+    assert_eq!(ids, [(0xb2, 1), (MEMBER, 1)]);
+    assert!(machine.members.removed.is_empty(), "{:?}", machine.members.removed);
+    drop((machine, store));
+    // What is committed is applied on the way back.
+    place.export(None).expect("and back");
+    let is = place.database("back/member/snap/db");
+    let listed: Vec<_> = is[&b"members"[..]].keys().cloned().collect();
+    assert_eq!(listed, ["c3".as_bytes().to_vec(), format!("{MEMBER:x}").into_bytes()]);
+    assert_eq!(is[&b"members_removed"[..]].keys().collect::<Vec<_>>(), ["b2"]);
+}
+
+/// As a shell completes a folder's name.
+#[test]
+fn the_new_folder_may_be_named_with_a_slash_and_is_not_in_the_old_one() {
+    let place = Place::etcd(ETCD, &entries(), None);
+    place.disk.create_dir_all(&place.path("ours")).expect("a disk that works");
+    let into = |to: &str| Import { from: place.path("etcd"), wal_dir: None, to: place.path(to) };
+    let why = into("etcd/ours/").run(&place.disk).expect_err("it changes").to_string();
+    assert!(why.ends_with("/etcd, which must not change"), "{why}");
+    into("ours/").run(&place.disk).expect("it can be brought in");
+    let names = place.disk.list(&place.path("ours")).expect("it is there");
+    assert_eq!(names, ["member"]);
+}
+
 /// 3.4 writes no configuration into its marks, and none into its database.
 #[test]
 fn the_configuration_may_be_in_a_file_of_its_own() {
@@ -364,7 +410,9 @@ fn only_a_stopped_members_directory_is_taken_and_none_is_overwritten() {
         .disk
         .remove(&place.path("etcd/member/wal/0000000000000000-0000000000000000.wal"))
         .expect("it is there");
-    assert_eq!(place.refusal(), "there is no log in DIR/etcd/member/wal");
+    let why =
+        "there is no log in DIR/etcd/member/wal: --wal-dir names its folder if it is elsewhere";
+    assert_eq!(place.refusal(), why);
 
     let place = Place::etcd(ETCD, &entries(), None);
     place.import().expect("it can be brought in");
