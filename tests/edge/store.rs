@@ -53,6 +53,13 @@ fn a_member_with_two_logs_does_not_choose() {
     // As it is when the directory was brought in from elsewhere.
     std::fs::remove_file(dir.path().join("member/owner")).expect("it is there");
     assert_eq!(run(Some(&apart)).expect_err("there are two"), refused);
+    // Another data directory's.
+    let other = logs.path().join("other/member/wal");
+    copy(&inside, &other);
+    let refused = run(Some(&other)).expect_err("there are two");
+    assert!(refused.contains("and another one in"), "{refused}");
+    assert_eq!(run(Some(&inside)), Ok(()), "the same folder");
+    std::fs::remove_file(dir.path().join("member/owner")).expect("it is there");
     std::fs::remove_dir_all(&inside).expect("it can be removed");
     assert_eq!(run(Some(&apart)), Ok(()), "moved");
     copy(&apart, &inside);

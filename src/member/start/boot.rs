@@ -420,16 +420,18 @@ fn orphan(owner: &Found, options: &Options) -> Fatal {
 }
 
 /// A directory that was brought in has its log in it; with another one by `--wal-dir`, or without that flag later,
-/// a member would go on from a log that lacks what it has acknowledged. Folders may be spelled in several ways:
-/// those called `member/wal` are taken for the one in the data directory.
+/// a member would go on from a log that lacks what it has acknowledged. A folder may be spelled in several ways,
+/// and a data directory may have been copied or have another name now.
 fn refuse_second_log(disk: &dyn Disk, options: &Options, owner: &Found) -> Result<(), Fatal> {
     const INSIDE: &str = "member/wal";
     let here = options.wal_dir();
+    let own = Path::new(options.data_dir.file_name().unwrap_or_default()).join(INSIDE);
+    let is_inside = options.wal_dir.is_none() || here.ends_with(own);
     let there = match owner {
-        Found::Owner(Owner { wal_dir, .. }) => wal_dir.clone(),
-        Found::Nothing | Found::Unreadable => options.data_dir.join(INSIDE),
+        Found::Owner(Owner { wal_dir, .. }) if !wal_dir.ends_with(INSIDE) => wal_dir.clone(),
+        _ => options.data_dir.join(INSIDE),
     };
-    if here.ends_with(INSIDE) == there.ends_with(INSIDE) {
+    if is_inside == there.ends_with(INSIDE) {
         return Ok(());
     }
     let exists = |dir: &Path| {
