@@ -101,6 +101,7 @@ impl<'a> Checker<'a> {
                 continue;
             }
             let (first, last) = self.order.window(operation, self.space.last);
+            let first = if operation.linearizable() { first } else { 1 };
             let refuses = |at: i64| match attempt(self.space, operation, at) {
                 Some((_, done)) => matches!(done, Err(Misfit::Refused(said)) if said == text),
                 // It is not about keys: see `past`.
