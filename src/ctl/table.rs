@@ -1,7 +1,7 @@
 //! The table of commands and flags, after etcdctl 3.7.
 
 use crate::tool::table::{
-    Flag, Kind, SHELLS, Spec, Tool, flag, group, leaf, one_of, short, switch, taking,
+    Flag, Kind, SHELLS, Spec, Tool, WRITE_OUT, flag, group, leaf, one_of, short, switch, taking,
 };
 use Kind::{Bool, Duration, Int, List, Text, Uint};
 
@@ -18,18 +18,7 @@ pub const TOOL: Tool = Tool {
 const GLOBAL: &[Flag] = &[
     flag("endpoints", List, "127.0.0.1:2379", "gRPC endpoints, separated by commas"),
     switch("debug", "enable client-side debug logging"),
-    short(
-        one_of(
-            flag(
-                "write-out",
-                Text,
-                "simple",
-                "output format: fields, json, protobuf, simple, table",
-            ),
-            &["fields", "json", "protobuf", "simple", "table"],
-        ),
-        'w',
-    ),
+    WRITE_OUT,
     switch("hex", "print byte strings as hex encoded strings"),
     flag("dial-timeout", Duration, "2s", "dial timeout for client connections"),
     flag("command-timeout", Duration, "5s", "timeout of short commands, without the dial timeout"),

@@ -1,7 +1,7 @@
 //! The table of commands and flags: etcdutl 3.7's, then those of its own.
 
 use crate::tool::table::{
-    Flag, Kind, SHELLS, Spec, Tool, flag, group, leaf, one_of, short, switch, taking,
+    Flag, Kind, SHELLS, Spec, Tool, WRITE_OUT, flag, group, leaf, one_of, switch, taking,
 };
 use Kind::{Duration, Int, Text, Uint};
 
@@ -22,18 +22,7 @@ const GLOBAL: &[Flag] = &[
         "10s",
         "time to wait for the lock of a database, 0 to wait without an end",
     ),
-    short(
-        one_of(
-            flag(
-                "write-out",
-                Text,
-                "simple",
-                "output format: fields, json, protobuf, simple, table",
-            ),
-            &["fields", "json", "protobuf", "simple", "table"],
-        ),
-        'w',
-    ),
+    WRITE_OUT,
 ];
 
 const DATA_DIR: Flag =

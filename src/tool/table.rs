@@ -117,6 +117,20 @@ pub const fn short(flag: Flag, letter: char) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
 
+/// The flag of both tools for the form of their output.
+pub const WRITE_OUT: Flag = short(
+    one_of(
+        flag(
+            "write-out",
+            Kind::Text,
+            "simple",
+            "output format: fields, json, protobuf, simple, table",
+        ),
+        &["fields", "json", "protobuf", "simple", "table"],
+    ),
+    'w',
+);
+
 pub const fn leaf(
     name: &'static str,
     usage: &'static str,
