@@ -265,7 +265,9 @@ fn ids(streams: &[Stream]) -> Vec<Violation> {
     for (number, stream) in streams.iter().enumerate() {
         let Some(id) = stream.watch_id.filter(|id| *id >= 0) else { continue };
         let Some(other) = taken.insert((stream.connection, id), stream) else { continue };
-        let over = other.end.as_ref().is_some_and(|end| end.at <= stream.created);
+        // Requests may wait for others: an id is given when the watch is created, not when it is requested.
+        let given = stream.responses.first().map_or(stream.created, |(at, _)| *at);
+        let over = other.end.as_ref().is_some_and(|end| end.at <= given);
         if !over && other.cancelled.is_none_or(|at| at > stream.created) {
             let text = format!("two watches of connection {} have {id}", stream.connection);
             let proof = Proof::Watch { stream: number, revision: stream.request.start_revision };
@@ -390,6 +392,33 @@ mod tests {
         assert!(checked(self::log(), asked, vec![told(&[4])]).contains("should have Some"));
         let unasked = WatchCreateRequest { start_revision: 4, ..request() };
         assert!(checked(self::log(), unasked, vec![right]).contains("should have None"));
+    }
+
+    /// Two watches with one id, requested together: the first may be over when the second is created.
+    #[test]
+    fn an_id_is_given_again_when_its_watch_is_over() {
+        let twice = |over: Option<f64>, answered: f64| {
+            let mut record = log().record;
+            let fixture = Fixture::default();
+            let end = over.map(|at| End { at: fixture.at(at), how: How::Cancelled });
+            let stream = |answered: f64, end| Stream {
+                watcher: 0,
+                connection: 0,
+                endpoint: "m0:2379".into(),
+                request: request(),
+                created: fixture.at(1.0),
+                watch_id: Some(2),
+                created_revision: Some(5),
+                responses: vec![(fixture.at(answered), created())],
+                cancelled: None,
+                end,
+            };
+            record.streams = vec![stream(1.5, end), stream(answered, None)];
+            texts(&check(&record))
+        };
+        assert_eq!(twice(Some(2.0), 2.5), "");
+        assert!(twice(None, 2.5).contains("two watches of connection 0 have 2"));
+        assert!(twice(Some(3.0), 2.5).contains("two watches of connection 0 have 2"), "too soon");
     }
 
     #[test]

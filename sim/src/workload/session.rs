@@ -157,7 +157,10 @@ impl Session {
         let known = if response.created {
             self.watches.iter().position(|watch| watch.id.is_none() && watch.open)
         } else {
-            self.watches.iter().position(|watch| watch.id == Some(response.watch_id))
+            // The id of a watch that is over may belong to another one by now.
+            let has_id = |watch: &Watching| watch.id == Some(response.watch_id);
+            let open = self.watches.iter().position(|watch| has_id(watch) && watch.open);
+            open.or_else(|| self.watches.iter().rposition(has_id))
         };
         let Some(watch) = known else {
             let text = format!("a response for watch {}, unknown here", response.watch_id);
