@@ -78,7 +78,9 @@ faults! {
     COMPRESSED_SIZE_UNBOUNDED "compressed-size-unbounded", "what a compressed message inflates to is not bounded", "B76";
     PINGS_UNCOUNTED "pings-uncounted", "clients that ping without end are kept", "B76";
     PLACE_NOT_RETURNED "place-not-returned", "a connection that gave way is counted as leaving after its end", "";
+    ARRIVALS_UNBOUNDED "arrivals-unbounded", "requests that do not arrive are kept, however many there are", "";
     WEBSOCKET_WITHOUT_PLACE "websocket-without-place", "a connection that switches to WebSocket gives its place back", "";
+    PASSWORD_OUTLIVES_ITS_CALL "password-outlives-its-call", "a password whose call has ended keeps its turn", "";
     // What members do by themselves.
     AGE_OF_THE_PAST_IGNORED "age-of-the-past-ignored", "a leader that compacts by age compacts all there is", "B12";
     PAST_ENDS_ONCE "past-ends-once", "a leader compacts by age once and never again", "";
@@ -110,6 +112,7 @@ faults! {
     RESTORE_FORGETS_LEASES "restore-forgets-leases", "a restored backup has no leases", "B09";
     INSTALL_MOVES_WATCHES_ON "install-moves-watches-on", "live watchers go on behind an installed snapshot without what it skipped", "B15";
     INSTALL_NOT_FLUSHED "install-not-flushed", "an installed snapshot is not flushed before the log is cut", "B17 B21";
+    STALLED_SNAPSHOT_KEPT "stalled-snapshot-kept", "a snapshot whose receiver is silent is never given up", "";
     // Watch.
     WATCH_LOST_PUBLICATION "watch-lost-publication", "the hub passes over a revision, once in a while", "B15";
     WATCH_DROPS_FROM_A_REVISION "watch-drops-from-a-revision", "live watchers receive the first event of a revision only", "B15 B44";

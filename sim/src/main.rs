@@ -107,6 +107,9 @@ enum Command {
         jobs: Option<usize>,
         #[arg(long, default_value_t = SEEDS_MAX)]
         seeds: u64,
+        /// Only those that the README's table does not have.
+        #[arg(long)]
+        new: bool,
         /// Writes the table to the README, too.
         #[arg(long)]
         write: bool,
@@ -161,7 +164,7 @@ fn main() -> ExitCode {
             plan.and_then(|plan| commands::score::one(&name, seeds, plan.as_ref()))
         }
         Command::Load { members, seed, workloads } => commands::load::run(members, seed, workloads),
-        Command::Score { jobs, seeds, write } => commands::score::all(jobs, seeds, write),
+        Command::Score { jobs, seeds, new, write } => commands::score::all(jobs, seeds, new, write),
         Command::Plan { seed } => commands::plan_of(Some(seed), None).map(|plan| {
             print!("{plan}");
             true

@@ -25,6 +25,7 @@ use super::stats::SNAPSHOT_FIRST;
 use super::stream_codec::put_block;
 use crate::env::Env;
 use crate::limits::{PEER_REQUEST_BYTES_MAX, PEER_SNAPSHOT_STALL};
+use crate::plant;
 
 /// How often it is looked whether a snapshot moves, in the time in which it must.
 const STALL_LOOKS: u32 = 12;
@@ -184,7 +185,7 @@ async fn next_piece(source: &mut SnapshotBody, sent: &mut u64) -> io::Result<Opt
 /// sign of that when all bytes had reached it, and until this end raft sends it no entries.
 async fn stalled(env: &Env, mut taken: impl FnMut() -> u64) {
     let (mut before, mut same) = (taken(), 0);
-    while same < STALL_LOOKS {
+    while same < STALL_LOOKS || plant::STALLED_SNAPSHOT_KEPT.is_planted() {
         env.sleep(PEER_SNAPSHOT_STALL / STALL_LOOKS).await;
         let now = taken();
         same = if now == before { same + 1 } else { 0 };

@@ -3,7 +3,7 @@
 //! The bounds are repeated here as numbers: a bound that moves in the server must be moved here too.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bounded;
 use crate::facts::evidence::Record;
@@ -62,28 +62,43 @@ const EMPTY_AT_THE_END: [&str; 6] =
 /// The last stretch of a run, before the very end, in which nothing is under way any more: the load is over
 /// since [`crate::play::WIND_DOWN`], and a server gives up no later than after nine seconds.
 const QUIET: Duration = Duration::from_secs(7);
+/// A snapshot whose receiver lost its power is given up after a minute.
+const STALL: Duration = Duration::from_secs(70);
 
 /// What does not fit.
 pub fn check(record: &Record) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut quiet: BTreeMap<&str, Vec<&Page>> = BTreeMap::new();
+    let mut hosts: BTreeMap<&str, Vec<&Page>> = BTreeMap::new();
     for page in &record.seen.pages {
         let told = faults(page).into_iter().map(|text| violation(record, page, text));
         violations.extend(told);
         // What is read at the very end is load again.
-        if record.ended.is_some_and(|ended| page.at <= ended && page.at + QUIET > ended) {
-            quiet.entry(&page.host).or_default().push(page);
+        if record.ended.is_some_and(|ended| page.at <= ended) {
+            hosts.entry(&page.host).or_default().push(page);
         }
     }
-    for pages in quiet.values().filter(|pages| pages.len() > 1) {
-        // Once may be by chance: members have work of their own.
-        let left = |name: &&&str| pages.iter().all(|page| figure(page, name) != 0.0);
-        let last = pages[pages.len() - 1];
-        violations.extend(EMPTY_AT_THE_END.iter().filter(left).map(|name| {
-            violation(record, last, format!("{name} is {} in the end", figure(last, name)))
-        }));
+    if let Some(ended) = record.ended {
+        let left = hosts.values().flat_map(|pages| left(record, pages, ended));
+        violations.extend(left);
     }
     bounded(violations)
+}
+
+/// What one member still has in the end.
+fn left(record: &Record, pages: &[&Page], ended: Instant) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for name in EMPTY_AT_THE_END {
+        let quiet = if name == SENDING { STALL } else { QUIET };
+        let is_long = record.start.is_some_and(|start| start + quiet <= ended);
+        let last: Vec<_> = pages.iter().filter(|page| page.at + quiet > ended).collect();
+        // Once may be by chance: members have work of their own.
+        if is_long && last.len() > 1 && last.iter().all(|page| figure(page, name) != 0.0) {
+            let page = last[last.len() - 1];
+            let text = format!("{name} is {} in the end", figure(page, name));
+            violations.push(violation(record, page, text));
+        }
+    }
+    violations
 }
 
 fn faults(page: &Page) -> Vec<String> {
@@ -125,23 +140,22 @@ fn violation(record: &Record, page: &Page, text: String) -> Violation {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "any instant will do: only differences count")]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]
     fn queues_above_their_bounds_are_violations() {
         let now = Instant::now();
-        let said = |after: Duration, figures: &[(&str, f64)]| {
+        let of = |lasts: u64, after: Duration, figures: &[(&str, f64)]| {
             let figures: BTreeMap<_, _> =
                 figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            let ended = Some(now + Duration::from_secs(60));
+            let ended = Some(now + Duration::from_secs(lasts));
             let mut record = Record { start: Some(now), ended, ..Record::default() };
             for at in [now + after, now + after + Duration::from_secs(3)] {
                 record.seen.pages.push(Page { at, host: "m0".into(), figures: figures.clone() });
             }
             check(&record).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
+        let said = |after, figures: &[(&str, f64)]| of(60, after, figures);
         let (soon, late) = (Duration::from_secs(1), Duration::from_secs(55));
         let sound = [(PENDING, 16_384.0), (WATCHERS, 2.0), (SLOW_WATCHERS, 2.0)];
         assert_eq!(said(soon, &sound), "");
@@ -151,6 +165,8 @@ mod tests {
         assert!(said(soon, &[(PENDING, 16_385.0)]).contains("at most 16384 is promised"));
         assert!(said(soon, &[(ANSWERS, 4_194_305.0)]).contains("at most 4194304 is promised"));
         assert!(said(late, &[(ANSWERS, 1.0)]).contains("answer_bytes is 1 in the end"));
+        assert_eq!(said(late, &[(SENDING, 1.0)]), "", "its receiver may have lost its power");
+        assert!(of(80, late, &[(SENDING, 1.0)]).contains("inflights_total is 1 in the end"));
         assert!(said(soon, &[(STREAMS, -1.0)]).contains("is -1"));
         assert!(said(soon, &[(EVENTS, 9.0)]).contains("9 events wait for 0 streams"));
         assert!(said(soon, &[(SLOW_WATCHERS, 1.0)]).contains("1 of 0 watchers"));

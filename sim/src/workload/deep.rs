@@ -15,6 +15,8 @@ const NAME: &str = "deep";
 const KEYS: u64 = 6;
 /// A learner refuses every put before it looks at the message.
 const LEARNER: &str = "etcdserver: rpc not supported for learner";
+/// Of a txn that nests deeper than the log can hold.
+const TOO_DEEP: &str = "etcdserver: too many operations in txn request";
 /// Of a message that inflates to more than a request may be.
 const TOO_LARGE: &str = "grpc: received message after decompression larger than max";
 
@@ -31,6 +33,13 @@ impl Workload for Deep {
                 inflate(client).await;
             }
             let answer = client.txn(nested(client, levels(client))).await;
+            if let Err(failure) = &answer
+                && failure.is_refusal()
+                && ![TOO_DEEP, LEARNER].contains(&failure.text.as_str())
+            {
+                let text = format!("a txn that nests was refused: {failure:?}");
+                client.complain("what nests too deep is refused as too much", text);
+            }
             client.rest(&answer, 120).await;
         })
     }

@@ -20,6 +20,7 @@ pub mod closing;
 pub mod compaction;
 pub mod counter;
 pub mod crowd;
+pub mod crowded;
 pub mod cycle;
 pub mod deep;
 pub mod downgrade;
@@ -39,6 +40,7 @@ pub mod lock;
 pub mod long_lease;
 pub mod meeting;
 pub mod outside;
+pub mod passwords;
 pub mod pinger;
 pub mod pressure;
 pub mod queue;
@@ -115,6 +117,8 @@ workloads! {
     "idlers": idlers::Idlers::default(),
     "hostile": hostile::Hostile,
     "sockets": idlers::Idlers::of_sockets(),
+    "crowded": crowded::Crowded,
+    "passwords": passwords::Passwords,
     "stranger": stranger::Stranger::default(),
 }
 
@@ -134,6 +138,8 @@ pub const SCRIPTED: &[&str] = &[
     "hostile",
     "idlers",
     "sockets",
+    "crowded",
+    "passwords",
     SECURED,
 ];
 
