@@ -245,17 +245,17 @@ fn user(
     prompt: &str,
 ) -> Result<Option<Login>, Exit> {
     let (user, password) = (context.arguments.text(user), context.arguments.text(password));
-    let login = |name: &str, password: String| Login::User { name: name.to_owned(), password };
     if user.is_empty() {
         return Ok(None);
     }
-    if !password.is_empty() {
-        return Ok(Some(login(user, password.to_owned())));
-    }
-    match user.split_once(':') {
-        Some((name, password)) => Ok(Some(login(name, password.to_owned()))),
-        None => Ok(Some(login(user, context.shell.read_password(prompt)?))),
-    }
+    let (name, password) = match (password, user.split_once(':')) {
+        ("", Some((name, password))) => (name, password.to_owned()),
+        ("", None) => (user, context.shell.read_password(prompt)?),
+        _ => (user, password.to_owned()),
+    };
+    // As etcd's client: without either there is no login, and the caller has no name.
+    let is_whole = !name.is_empty() && !password.is_empty();
+    Ok(is_whole.then(|| Login::User { name: name.to_owned(), password }))
 }
 
 /// The endpoints that a domain's SRV records name, else those of `--endpoints`.
