@@ -16,6 +16,8 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 pub const GATEWAY_JSON_FACTOR: usize = 8;
 /// One message of a client over WebSocket.
 pub const GATEWAY_WEBSOCKET_BYTES: usize = 1 << 20;
+/// The time in which a client over WebSocket takes the Close that ends its connection.
+pub const WEBSOCKET_FAREWELL: Duration = Duration::from_secs(1);
 /// Objects and lists in each other in JSON, the number of Go's library.
 pub const GATEWAY_JSON_DEPTH: usize = 10_000;
 /// JSON of a request that is read before other tasks run.
@@ -288,6 +290,10 @@ pub const ANSWER_PAGE_BYTES: usize = 256 << 10;
 pub const ANSWER_SORTED_BYTES: usize = ANSWER_BYTES_MAX / 8;
 /// A large answer of which its client takes nothing for so long is given up: it holds its moment.
 pub const ANSWER_STALL: Duration = Duration::from_secs(60);
+/// Data of an answer that the HTTP library may hold alone, when its client takes nothing.
+pub const ANSWER_WHOLE_BYTES: usize = 16 << 10;
+/// What it is given at a time of larger data. This much must be taken in the time of [`ANSWER_STALL`].
+pub const ANSWER_PIECE_BYTES: usize = 64 << 10;
 /// Answers that may wait until others are sent.
 pub const ANSWERS_WAITING_MAX: usize = 4_096;
 /// Bytes of a compressed message that are inflated, and of an answer that are compressed, before other

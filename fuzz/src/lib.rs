@@ -59,6 +59,7 @@ targets! {
     "peer_stream": streams::peer / peer_seeds,
     "http2_frames": streams::frames / frame_seeds,
     "gateway": streams::gateway / gateway_seeds,
+    "websocket": streams::websocket / websocket_seeds,
     "flags": settings::flags / flag_seeds,
     "yaml": settings::yaml / yaml_seeds,
     "tokens": settings::token / token_seeds,

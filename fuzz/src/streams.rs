@@ -134,3 +134,26 @@ pub fn gateway_seeds() -> Vec<Vec<u8>> {
     };
     texts.into_iter().flat_map(of).collect()
 }
+
+/// The frames of a client over WebSocket.
+pub fn websocket(input: &[u8]) {
+    let Some((piece, _, bytes)) = cuts(input) else { return };
+    let (whole, farewell) = http::gateway::fuzz::websocket(bytes, bytes.len().max(1));
+    let (passed, same) = http::gateway::fuzz::websocket(bytes, piece);
+    assert_eq!(farewell, same, "pieces of {piece}");
+    // The first byte of a frame may be passed on before the second shows what it is.
+    assert!(passed.starts_with(&whole) && passed.len() <= whole.len() + 1);
+    assert!(farewell.is_some() || whole.len() == bytes.len(), "bytes are missing");
+}
+
+pub fn websocket_seeds() -> Vec<Vec<u8>> {
+    let frame = |first: u8, payload: &[u8]| {
+        [&[first, 0x80 | payload.len() as u8, 1, 2, 3, 4], payload].concat()
+    };
+    let message = frame(0x81, b"{\"ID\":\"1\"}");
+    vec![
+        [&[3, 0][..], &message, &frame(0x88, b"\x02\xea")].concat(),
+        [&[0, 0][..], &frame(0x01, b"{"), &frame(0x89, b"hi"), &frame(0x80, b"}")].concat(),
+        [&[7, 0][..], &[0x82, 0xfe, 1, 0, 0, 0, 0, 0], &[b' '; 256], &[0xc1, 2]].concat(),
+    ]
+}

@@ -113,6 +113,9 @@ impl Endpoints {
 
     /// Answers a request that is not gRPC.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if target::is_malformed(request.uri().path()) {
+            return target::bad_request();
+        }
         if let Some(refused) = self.access.refuse(&request, self.secure) {
             return refused;
         }
@@ -123,7 +126,8 @@ impl Endpoints {
         }
         let headers = self.access.headers(request.headers());
         let (parts, body) = request.into_parts();
-        let redirection = target::redirection(&parts.method, &parts.uri);
+        let folder = self.gateway.as_ref().map(|_| gateway::ROOT);
+        let redirection = target::redirection(&parts.method, &parts.uri, folder);
         let mut response = match (gateway, redirection) {
             // Browsers send it before the request itself.
             _ if parts.method == Method::OPTIONS => Response::new(Body::empty()),
@@ -177,6 +181,7 @@ impl Endpoints {
     pub async fn answer_metrics(&self, request: Request<Body>) -> Response<Body> {
         let (parts, _) = request.into_parts();
         match parts.uri.path() {
+            path if target::is_malformed(path) => target::bad_request(),
             path if path == "/version" || path.starts_with("/debug/") => {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }

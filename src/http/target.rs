@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 use tonic::body::Body;
+
+use super::{TEXT, with_type};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
@@ -33,10 +35,34 @@ pub(super) fn decoded(path: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or_else(|_| path.into(), Cow::from)
 }
 
-/// Returns the redirection of a request whose path is not clean.
-pub(super) fn redirection(method: &Method, uri: &Uri) -> Option<Response<Body>> {
+/// Whether a path has an escape that is none. Go's server refuses such a request before it looks at it.
+pub(super) fn is_malformed(path: &str) -> bool {
+    let is_escape = |behind: &str| {
+        let digits = behind.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    path.split('%').skip(1).any(|behind| !is_escape(behind))
+}
+
+/// Returns the answer to a request with a malformed path, behind which the connection ends.
+pub(super) fn bad_request() -> Response<Body> {
+    let mut response = with_type(StatusCode::BAD_REQUEST, TEXT, "400 Bad Request");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Returns the redirection of a request whose path is not clean, or is that of a `folder` without the slash at
+/// its end.
+pub(super) fn redirection(
+    method: &Method,
+    uri: &Uri,
+    folder: Option<&str>,
+) -> Option<Response<Body>> {
     let path = uri.path();
-    let clean = clean(path);
+    let mut clean = clean(path);
+    if folder.and_then(|folder| folder.strip_suffix('/')) == Some(&*decoded(&clean)) {
+        clean.push('/');
+    }
     if clean == path {
         return None;
     }
@@ -89,7 +115,7 @@ mod tests {
     fn paths_that_are_not_clean_are_redirected() {
         let location = |path: &str| {
             let uri: Uri = path.parse().expect("a path");
-            let response = redirection(&Method::POST, &uri)?;
+            let response = redirection(&Method::POST, &uri, Some("/v3/"))?;
             assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
             Some(response.headers()[LOCATION].to_str().expect("ASCII").to_owned())
         };
@@ -99,5 +125,21 @@ mod tests {
         assert_eq!(location("//v3/kv/range").as_deref(), Some("/v3/kv/range"));
         assert_eq!(location("/v3/../v3/./kv/range?x=1").as_deref(), Some("/v3/kv/range?x=1"));
         assert_eq!(location("/a//").as_deref(), Some("/a/"));
+        assert_eq!(location("/v3?x=1").as_deref(), Some("/v3/?x=1"));
+        assert_eq!(location("//v3").as_deref(), Some("/v3/"));
+        assert_eq!(location("/v3/"), None);
+        assert_eq!(location("/v3beta"), None);
+        assert!(redirection(&Method::POST, &"/v3".parse().expect("a path"), None).is_none());
+    }
+
+    #[test]
+    fn escapes_that_are_none_are_malformed() {
+        for path in ["/v3/kv/ran%ZZ", "/%", "/%7", "/a%2g", "/%20%+1", "/%\u{fc}"] {
+            assert!(is_malformed(path), "{path}");
+        }
+        for path in ["/", "/v3/kv/%72ange", "/%ff", "/%25ZZ"] {
+            assert!(!is_malformed(path), "{path}");
+        }
+        assert_eq!(bad_request().headers()[CONNECTION], "close");
     }
 }

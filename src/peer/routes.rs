@@ -2,7 +2,7 @@
 //! status codes and texts (etcd 3.7, `etcdhttp/peer.go`, `leasehttp/http.go`, `corrupt.go`).
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use prost::Message as _;
@@ -40,9 +40,14 @@ impl Transport {
             "/version" | "/members" | "/members/hashkv" | "/downgrade/enabled" => Method::GET,
             "/leases" | "/leases/internal" => Method::POST,
             _ if path.starts_with(PROMOTE) => Method::POST,
+            _ if PROMOTE.strip_suffix('/') == Some(path) => return to_folder(&request),
             _ => return error(StatusCode::NOT_FOUND, "404 page not found"),
         };
-        if let Some(refused) = allow(&request, &method) {
+        if let Some(mut refused) = allow(&request, &method) {
+            if path.starts_with("/leases") {
+                // The only ones that do not name the method.
+                refused.headers_mut().remove(ALLOW);
+            }
             return refused;
         }
         match path {
@@ -146,6 +151,27 @@ impl Transport {
             ReadError::Io(_) => error(StatusCode::BAD_REQUEST, "error reading body"),
         })
     }
+}
+
+/// The redirection of Go's server to a folder whose slash is missing.
+fn to_folder(request: &Request<Incoming>) -> Answered {
+    let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+    let location = format!("{PROMOTE}{query}");
+    let mut answered = match *request.method() {
+        Method::GET => {
+            let link = location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;");
+            let text = format!("<a href=\"{link}\">Temporary Redirect</a>.\n\n");
+            answer(StatusCode::TEMPORARY_REDIRECT, "text/html; charset=utf-8", text)
+        }
+        _ => {
+            let mut bare = answer(StatusCode::TEMPORARY_REDIRECT, TEXT, "");
+            bare.headers_mut().remove(CONTENT_TYPE);
+            bare
+        }
+    };
+    let location = HeaderValue::try_from(location).expect("a path and a query can be a header");
+    answered.headers_mut().insert(LOCATION, location);
+    answered
 }
 
 fn malformed() -> Answered {

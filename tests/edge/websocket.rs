@@ -33,6 +33,24 @@ impl WebSocket {
         self.0.write_all(&frame).await.expect("it reads");
     }
 
+    /// Sends a frame, and returns the content of the Close with which the connection ends.
+    async fn end(mut self, first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).expect("a short frame");
+        let frame = [&[first, 0x80 | length, 0, 0, 0, 0][..], payload].concat();
+        self.0.write_all(&frame).await.expect("it reads");
+        self.farewell().await
+    }
+
+    /// The content of the Close with which the connection ends.
+    async fn farewell(mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let reading = self.0.read_to_end(&mut all);
+        let read = tokio::time::timeout(PATIENCE, reading).await.expect("it ends in time");
+        read.expect("it ends in order");
+        assert_eq!(all[..2], [0x88, (all.len() - 2) as u8], "{all:?}");
+        all.split_off(2)
+    }
+
     /// The next text; none for a close.
     async fn next(&mut self) -> Option<String> {
         let reading = async {
@@ -90,4 +108,37 @@ async fn watches_and_keep_alives_are_served_by_websocket() {
     drop((watch, alive));
     let gone = "etcd_debugging_mvcc_watch_stream_total 0\n";
     wait_for(&world, "/metrics", gone).await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_close_that_gos_library_sends() {
+    let world = World::new(|_| {}).await;
+    let open = || WebSocket::open(&world, "/v3/watch");
+    assert_eq!(open().await.end(0x88, b"\x03\xe8bye").await, b"\x03\xe8");
+    assert_eq!(open().await.end(0x88, b"").await, b"");
+    assert_eq!(open().await.end(0x88, b"\x03\xee").await, b"\x03\xeabad close code 1006");
+    assert_eq!(open().await.end(0xc1, b"{}").await, b"\x03\xeaRSV1 set");
+    assert_eq!(open().await.end(0x83, b"{}").await, b"\x03\xeabad opcode 3");
+    assert_eq!(open().await.end(0x09, b"hi").await, b"\x03\xeaFIN not set on control");
+    assert_eq!(open().await.end(0x89, &[7; 126]).await, b"\x03\xealen > 125 for control");
+    // In the middle of a call.
+    let mut watch = open().await;
+    watch.send(r#"{"create_request":{"key":"aw=="}}"#).await;
+    assert!(watch.next().await.expect("an answer").contains("\"created\":true"));
+    watch.0.write_all(b"\x81\x02{}").await.expect("it reads");
+    assert_eq!(watch.farewell().await, b"\x03\xeabad MASK");
+    wait_for(&world, "/metrics", "\netcd_debugging_mvcc_watch_stream_total 0\n").await;
+}
+
+/// Text that is no JSON ends the requests of a watch, and not its connection.
+#[tokio::test]
+async fn text_that_is_no_utf8_does_not_end_a_connection() {
+    let world = World::new(|_| {}).await;
+    let mut watch = WebSocket::open(&world, "/v3/watch").await;
+    watch.send(r#"{"create_request":{"key":"aw=="}}"#).await;
+    assert!(watch.next().await.expect("an answer").contains("\"created\":true"));
+    watch.0.write_all(b"\x81\x82\0\0\0\0\xff\xfe").await.expect("it reads");
+    world.kv().put(put(3)).await.expect("put");
+    assert!(watch.next().await.expect("an event").contains("\"value\":\"dnZ2\""));
+    assert_eq!(watch.end(0x88, b"\x03\xe9").await, b"\x03\xe9");
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::json;
+use super::judged;
 use super::paths;
 use super::pieces::Pieces;
 use super::reader::{Bounds, Reader};
@@ -62,4 +63,9 @@ pub fn objects(number: usize, json: &[u8], piece: usize) -> (Vec<Bytes>, Option<
         }
     }
     (found, None)
+}
+
+/// What is passed on of the frames of a client over WebSocket, cut into pieces, and the farewell.
+pub fn websocket(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<(u16, String)>) {
+    judged::in_pieces(bytes, piece)
 }

@@ -8,14 +8,16 @@
 //!
 //! A large response is translated while it is received, so that its memory is bounded where it is made.
 //!
-//! Reading order: this file (one call), `paths` (RPCs by path), `frames` (bodies), `reader` with `scanner` and
+//! Reading order: this file (one call), `binary` (headers), `paths` (RPCs by path), `frames` (bodies), `reader` with `scanner` and
 //! `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
-//! `websocket`.
+//! `websocket`, `judged` (what its clients send).
 
+mod binary;
 mod frames;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod json;
+mod judged;
 mod paths;
 mod pieces;
 mod reader;
@@ -56,7 +58,7 @@ use crate::plant;
 pub type Grpc = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Root of the gateway's paths.
-const ROOT: &str = "/v3/";
+pub(super) const ROOT: &str = "/v3/";
 /// Root of the paths in etcd 3.3.
 const OLD_ROOT: &str = "/v3beta/";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -164,6 +166,7 @@ fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
             }
             metadata.insert(TIMEOUT, value.clone());
         } else if let Some(key) = name.as_str().strip_prefix(METADATA)
+            && binary::check(name, value)?
             // Headers of the protocol cannot be set.
             && !key.starts_with("grpc-")
             && !matches!(key, "content-type" | "te")

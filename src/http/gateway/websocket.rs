@@ -1,6 +1,7 @@
 //! Gateway calls over WebSocket (RFC 6455), compatible with etcd's wsproxy: each client message is a part of
 //! the request body, each line of the response a text message. The token is in the sub-protocol (`Bearer,
-//! TOKEN`) or in a cookie, which browsers can set. A library reads and writes the frames.
+//! TOKEN`) or in a cookie, which browsers can set. A library reads and writes the frames; which of them are
+//! read, and how a connection ends, is up to [`super::judged`].
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt as _, StreamBody};
 use sha1::{Digest as _, Sha1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -28,6 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tonic::body::Body;
 
 use super::Gateway;
+use super::judged::Judged;
 use crate::env::{BoxConn, BoxFuture};
 use crate::http::plain;
 use crate::limits;
@@ -172,6 +174,8 @@ async fn serve(
         .read_buffer_size(READ_BYTES)
         .max_message_size(Some(limits::GATEWAY_WEBSOCKET_BYTES))
         .max_frame_size(Some(limits::GATEWAY_WEBSOCKET_BYTES));
+    let (farewell, farewells) = oneshot::channel();
+    let conn = Judged::new(conn, farewell);
     let socket = WebSocketStream::from_raw_socket(conn, Role::Server, Some(config)).await;
     let (mut sink, mut messages) = socket.split();
     let (parts, body) = mpsc::channel::<Bytes>(1);
@@ -183,11 +187,9 @@ async fn serve(
     let receive = async {
         while let Some(Ok(message)) = messages.next().await {
             let part = match message {
-                Message::Text(text) => Bytes::from(text),
                 Message::Binary(bytes) => bytes,
-                Message::Close(_) => return,
-                // The library answers pings.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+                // The library answers pings; the others do not come.
+                _ => continue,
             };
             let mut line = BytesMut::with_capacity(part.len() + 1);
             line.put(part);
@@ -196,6 +198,7 @@ async fn serve(
             let _ = parts.send(line.freeze()).await;
         }
     };
+    let env = gateway.env.clone();
     let answer = async {
         let mut body = gateway.answer_http(request).await.into_body();
         let mut lines = Lines::default();
@@ -211,10 +214,15 @@ async fn serve(
         }
         let _ = sink.send(Message::Close(None)).await;
     };
-    tokio::select! {
+    let farewell = tokio::select! {
         biased; // A client that is gone ends the call, whatever is still to be sent.
-        () = receive => {}
-        () = answer => {}
+        () = receive => None,
+        farewell = farewells => farewell.ok(),
+        () = answer => None,
+    };
+    if let Some(close) = farewell {
+        // A client that reads nothing has no farewell.
+        let _ = env.timeout(limits::WEBSOCKET_FAREWELL, sink.send(Message::Close(close))).await;
     }
 }
 

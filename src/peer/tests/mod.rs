@@ -643,9 +643,16 @@ async fn other_paths_answer_as_etcd_does() {
     assert_eq!(identity::header(&members.headers, &CLUSTER), Some("c1"));
     check(&get("/downgrade/enabled").await, 200, "false");
     assert_eq!(client.downgrade_enabled(&a.url, LONG).await.ok(), Some(false));
-    check(&get("/leases").await, 405, "Method Not Allowed\n");
+    let refused = get("/leases").await;
+    check(&refused, 405, "Method Not Allowed\n");
+    assert!(!refused.headers.contains_key(http::header::ALLOW));
     check(&get("/health").await, 404, "404 page not found\n");
 
+    let redirected = post("/members/promote?a=b", vec![]).await;
+    check(&redirected, 307, "");
+    assert_eq!(redirected.headers[http::header::LOCATION], "/members/promote/?a=b");
+    let link = "<a href=\"/members/promote/\">Temporary Redirect</a>.\n\n";
+    check(&get("/members/promote").await, 307, link);
     check(&post("/members/promote/1", vec![]).await, 200, "[\"\"]\n");
     check(
         &post("/members/promote/2", vec![]).await,
