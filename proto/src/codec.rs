@@ -22,6 +22,20 @@ const FRAME_BYTES: usize = 32 << 10;
 /// etcd's refusal of a txn with too many operations, which one that nests too deep has, too.
 const TOO_MANY_OPERATIONS: &str = "etcdserver: too many operations in txn request";
 
+/// How the refusal of a message of a stream begins that cannot be decoded, in the words of gRPC's Go library.
+pub const MALFORMED: &str = "grpc: failed to unmarshal the received message: ";
+/// How the decoder's text ends for a string that is none.
+const NO_UTF8: &str = "invalid string value: data is not UTF-8 encoded";
+
+/// Returns the refusal of a message that cannot be decoded, with one of the two texts of protobuf's Go library.
+fn malformed(error: &Status) -> Status {
+    let why = match error.message().ends_with(NO_UTF8) {
+        true => "string field contains invalid UTF-8",
+        false => "proto: cannot parse invalid wire-format data",
+    };
+    Status::new(error.code(), format!("{MALFORMED}{why}"))
+}
+
 /// Encodes `T` and decodes `U`.
 #[derive(Clone, Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
@@ -69,7 +83,7 @@ where
             Some(Shape::Txn) => Status::invalid_argument(TOO_MANY_OPERATIONS),
             _ => Status::internal(too_deep.to_string()),
         })?;
-        self.0.decode(buf)
+        self.0.decode(buf).map_err(|error| malformed(&error))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

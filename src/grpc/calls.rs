@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use tonic::{Code, Status};
 
-use super::{direct, spans};
+use super::status::status;
+use super::{direct, spans, unread};
 use crate::env::Env;
+use crate::error::Unavailable;
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::rpc::{self, Flow, RPCS, Rpc, Rule};
@@ -89,6 +91,10 @@ pub struct Received {
 }
 
 impl Received {
+    pub fn flow(&self) -> Flow {
+        self.method.rpc.flow
+    }
+
     pub fn bytes(&self, bytes: usize) {
         self.metrics.client_received_bytes.inc_by(bytes as u64);
     }
@@ -98,7 +104,8 @@ impl Received {
     }
 }
 
-/// One call. A call that is dropped without a result was cancelled by its client.
+/// One call. A call that is dropped without a result was cancelled by its client, or not read until its
+/// deadline.
 pub struct Call {
     metrics: Arc<Metrics>,
     method: Arc<Method>,
@@ -169,7 +176,16 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, String::new);
+        if self.ended {
+            return;
+        }
+        match unread::is_late() {
+            true => {
+                let late = status(Unavailable::DeadlineExceeded.into());
+                self.end(late.code(), || late.message().to_owned());
+            }
+            false => self.end(Code::Cancelled, String::new),
+        }
     }
 }
 

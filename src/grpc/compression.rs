@@ -411,7 +411,7 @@ mod tests {
         limit: usize,
     ) -> Result<Bytes, Status> {
         let calls = Calls::new(Arc::new(Metrics::new()), None);
-        let call = calls.begin("/etcdserverpb.KV/Put").expect("a method");
+        let call = calls.begin("/etcdserverpb.Watch/Watch").expect("a method");
         let request = Request::new(body(bytes, part));
         let plain = encoding.plain(request, limit, call.received());
         block_on(plain.into_body().collect()).map(http_body_util::Collected::to_bytes)

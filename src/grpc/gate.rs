@@ -24,7 +24,7 @@ use super::kv::Kv;
 use super::paged::{AnswerCharge, Paged};
 use super::slow::{Remote, Sizes, SlowCall};
 use super::spans::Spans;
-use super::status::{refusal, spell_message, status};
+use super::status::{refusal, spell_refusal, status};
 use super::{caller, deadline, direct, tapped, unread};
 use crate::error::{Error, Refused, Unavailable};
 use crate::limits;
@@ -169,11 +169,10 @@ where
                 }
             };
             if let Some(code) = body::code(response.headers()) {
+                spell_refusal(response.headers_mut(), call.rpc());
                 call.end(code, || body::message(response.headers()));
-                spell_message(response.headers_mut());
                 return Ok(response);
             }
-            let deadline = deadline.map(|at| env.sleep_until(at));
             let extensions = response.extensions_mut();
             let (paged, held) = (extensions.remove::<Paged>(), extensions.remove::<AnswerCharge>());
             let response = match paged {
@@ -181,9 +180,8 @@ where
                 Some(paged) => response.map(|_| paged.body()),
                 None => encoding.encode(response),
             };
-            if is_bounded {
-                unread::given();
-            }
+            unread::given(is_bounded, deadline);
+            let deadline = deadline.map(|at| (at, env.sleep_until(at)));
             Ok(response.map(|body| Body::new(Answer::new(body, call).bounded(deadline, held))))
         })
     }

@@ -1,11 +1,13 @@
 //! Maps errors to gRPC statuses through the table in [`crate::error`], and writes statuses as headers.
 
 use http::{HeaderMap, HeaderValue, Response};
+use quorate_proto::codec::MALFORMED;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::rpc::{Flow, Rpc};
 
 /// Returns the status of an error, with etcd's code and text.
 pub fn status(error: Error) -> Status {
@@ -50,6 +52,22 @@ pub(crate) fn spell_message(headers: &mut HeaderMap) {
         *message = value;
     }
 }
+
+/// Rewrites the message of a call that ends without messages as [`spell_message`]. In the words of gRPC's Go
+/// library, a request that cannot be read is another thing in a unary call than in a stream.
+pub(crate) fn spell_refusal(headers: &mut HeaderMap, rpc: &Rpc) {
+    spell_message(headers);
+    let Some(message) = headers.get_mut(Status::GRPC_MESSAGE) else { return };
+    if rpc.flow == Flow::Unary
+        && let Some(why) = message.as_bytes().strip_prefix(MALFORMED.as_bytes())
+        && let Ok(value) = HeaderValue::from_bytes(&[MALFORMED_UNARY.as_bytes(), why].concat())
+    {
+        *message = value;
+    }
+}
+
+/// What [`MALFORMED`] is in a unary call.
+const MALFORMED_UNARY: &str = "grpc: error unmarshalling request: ";
 
 /// Parses two hexadecimal digits.
 fn hex(digits: &[u8]) -> Option<u8> {

@@ -15,6 +15,7 @@ mod metadata;
 mod refusals;
 mod stop;
 mod store;
+mod unread;
 mod websocket;
 mod wire;
 
@@ -34,8 +35,8 @@ use quorate_proto::etcdserverpb::{
     AuthRoleAddRequest, AuthUserAddRequest, CompactionRequest, DefragmentRequest,
     DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseLeasesRequest, LeaseRevokeRequest, MemberListRequest, MemberUpdateRequest, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RequestOp, StatusRequest, TxnRequest,
-    WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, SnapshotRequest, StatusRequest,
+    TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
     cluster_client::ClusterClient, downgrade_request::DowngradeAction, kv_client::KvClient,
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, request_op,
     watch_client::WatchClient, watch_request::RequestUnion,

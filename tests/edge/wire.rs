@@ -96,6 +96,49 @@ async fn compressed_calls_are_answered_compressed() {
     }
 }
 
+#[tokio::test]
+async fn requests_that_cannot_be_read_are_refused_in_the_words_of_grpc_go() {
+    const NO_PROTOBUF: &str = "proto: cannot parse invalid wire-format data";
+    const NO_TEXT: &str = "string field contains invalid UTF-8";
+    let world = World::new(|_| {}).await;
+    let (broken, no_text) = (framed(0, b"\x0a\xff"), framed(0, b"\x0a\x02\xff\xfe"));
+    let cut = broken[..6].to_vec();
+    let unary = "grpc: error unmarshalling request: ";
+    let stream = "grpc: failed to unmarshal the received message: ";
+    let (range, user) = ("/etcdserverpb.KV/Range", "/etcdserverpb.Auth/UserGet");
+    let (snapshot, watch) = ("/etcdserverpb.Maintenance/Snapshot", "/etcdserverpb.Watch/Watch");
+    let keep_alive = "/etcdserverpb.Lease/LeaseKeepAlive";
+    let none = "cardinality violation: received no request message from non-client-streaming RPC";
+    let several =
+        "cardinality violation: received multiple request messages for non-client-streaming RPC";
+    for (path, body, code, text) in [
+        (range, &broken, Code::Internal, format!("{unary}{NO_PROTOBUF}")),
+        (user, &no_text, Code::Internal, format!("{unary}{NO_TEXT}")),
+        (range, &Vec::new(), Code::Unknown, "EOF".to_owned()),
+        (user, &Vec::new(), Code::Unknown, "EOF".to_owned()),
+        (range, &cut[..3].to_vec(), Code::Unknown, "EOF".to_owned()),
+        (range, &cut, Code::Unknown, "unexpected EOF".to_owned()),
+        (snapshot, &broken, Code::Internal, format!("{stream}{NO_PROTOBUF}")),
+        (snapshot, &Vec::new(), Code::Internal, none.to_owned()),
+        (snapshot, &cut, Code::Internal, "unexpected EOF".to_owned()),
+        (snapshot, &framed(0, b"").repeat(2), Code::Internal, several.to_owned()),
+        (watch, &broken, Code::Internal, format!("{stream}{NO_PROTOBUF}")),
+        (watch, &cut, Code::Internal, "unexpected EOF".to_owned()),
+        (keep_alive, &broken, Code::Internal, format!("{stream}{NO_PROTOBUF}")),
+    ] {
+        let refused = world.call(path, &[], body.clone()).await;
+        let trailers = refused.body().trailers().unwrap_or(refused.headers());
+        assert_eq!(trailers["grpc-status"], (code as i32).to_string(), "{path} {text}");
+        assert_eq!(trailers["grpc-message"], text, "{path}");
+    }
+    // What follows the message of a unary call is not looked at.
+    let message = framed(0, b"\x0a\x01k");
+    for behind in [&message[..], &broken, &cut, &[7; 6]] {
+        let answer = world.call(range, &[], [&message[..], behind].concat()).await;
+        assert_eq!(answer.body().trailers().expect("a result")["grpc-status"], "0");
+    }
+}
+
 /// Trailers would be read as a part of the message.
 #[tokio::test]
 async fn a_deadline_within_a_message_resets_the_stream() {
@@ -142,6 +185,27 @@ async fn a_deadline_within_a_message_resets_the_stream() {
     };
     assert_eq!(end.reason(), Some(h2::Reason::CANCEL), "{end}");
     assert!(seen < 3 << 20, "the message was not complete");
+}
+
+#[tokio::test]
+async fn paths_and_headers_that_gos_server_refuses_are_refused() {
+    let world = World::new(|_| {}).await;
+    let redirected = world.http("POST", "/v3?a=b", "").await.to_lowercase();
+    assert!(redirected.starts_with("http/1.1 307 "), "{redirected}");
+    assert!(redirected.contains("\r\nlocation: /v3/?a=b\r\n"), "{redirected}");
+    let malformed = world.http("POST", "/v3/kv/ran%ZZ", "{}").await.to_lowercase();
+    assert!(malformed.starts_with("http/1.1 400 "), "{malformed}");
+    assert!(malformed.ends_with("\r\n\r\n400 bad request"), "{malformed}");
+    let mut socket = world.connect().await;
+    let request = "POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                   Grpc-Metadata-foo-bin: !!!\r\nContent-Length: 2\r\n\r\n{}";
+    socket.write_all(request.as_bytes()).await.expect("it reads");
+    let mut refused = String::new();
+    socket.read_to_string(&mut refused).await.expect("it answers");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    let text = "{\"code\":3,\"message\":\"invalid binary header Grpc-Metadata-Foo-Bin: \
+                illegal base64 data at input byte 0\"}";
+    assert!(refused.ends_with(text), "{refused}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ use crate::env::{BoxFuture, Env, Place};
 use crate::grpc::body::{self, Answer};
 use crate::grpc::calls::Calls;
 use crate::grpc::compression::Encoding;
-use crate::grpc::status::{refusal, spell_message};
+use crate::grpc::status::{refusal, spell_refusal};
 use crate::http::vars::Process;
 use crate::latest;
 use crate::limits::PROXY_REQUEST_BYTES_MAX;
@@ -263,7 +263,7 @@ impl Services {
         let mut response = self.dispatch(rpc, request).await;
         if let Some(code) = body::code(response.headers()) {
             call.end(code, String::new);
-            spell_message(response.headers_mut());
+            spell_refusal(response.headers_mut(), rpc);
             return response;
         }
         encoding.encode(response).map(|body| Body::new(Answer::new(body, call)))
