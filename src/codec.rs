@@ -126,6 +126,45 @@ pub fn go_error(error: &std::io::Error) -> String {
     first.into_iter().chain(letters).collect()
 }
 
+/// Go's `%q`. What of a script Go takes for printable follows its tables of Unicode; here it is what is no
+/// control, no space and no mark of format.
+pub fn go_quote(text: &str) -> String {
+    go_quote_bytes(text.as_bytes())
+}
+
+/// [`go_quote`] of what may be no UTF-8.
+pub fn go_quote_bytes(bytes: &[u8]) -> String {
+    let mut quoted = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => quoted.extend(['\\', c]),
+                '\u{7}' => quoted += "\\a",
+                '\u{8}' => quoted += "\\b",
+                '\u{b}' => quoted += "\\v",
+                '\u{c}' => quoted += "\\f",
+                '\n' | '\r' | '\t' => quoted.extend(c.escape_default()),
+                ' '..='~' => quoted.push(c),
+                c if c.is_ascii() => quoted += &format!("\\x{:02x}", u32::from(c)),
+                // Rust's table of printable characters; marks, which it escapes, are printable to Go.
+                c if c.escape_debug().len() == 1 || is_mark(c) => quoted.push(c),
+                c if u32::from(c) < 0x1_0000 => quoted += &format!("\\u{:04x}", u32::from(c)),
+                c => quoted += &format!("\\U{:08x}", u32::from(c)),
+            }
+        }
+        for byte in chunk.invalid() {
+            quoted += &format!("\\x{byte:02x}");
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Whether this only extends the character before it: Rust escapes it where nothing is before it.
+fn is_mark(c: char) -> bool {
+    format!("a{c}").escape_debug().count() == 2
+}
+
 /// A size as the Go package `humanize` writes it: steps of 1000, a decimal below ten.
 pub fn humanize(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
@@ -144,6 +183,19 @@ pub fn humanize(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_by_go() {
+        for (text, quoted) in [
+            ("a b\"\\'", r#""a b\"\\'""#),
+            ("\0\u{7}\u{8}\t\n\u{b}\u{c}\r\u{1b}\u{7f}", r#""\x00\a\b\t\n\v\f\r\x1b\x7f""#),
+            ("\u{e4}\u{1f600}e\u{301}", "\"\u{e4}\u{1f600}e\u{301}\""),
+            ("\u{a0}\u{ad}\u{200b}\u{3000}\u{e0001}", r#""\u00a0\u00ad\u200b\u3000\U000e0001""#),
+        ] {
+            assert_eq!(go_quote(text), quoted);
+        }
+        assert_eq!(go_quote_bytes(b"%z\xc3"), r#""%z\xc3""#);
+    }
 
     #[test]
     fn sizes_are_written_as_humanize_does() {

@@ -13,8 +13,9 @@ use tracing::{debug, info, warn};
 
 use super::certificate::Names;
 use super::files::{Contents, End, Reloading};
+use super::reason::{self, Peer};
 use super::verify::Clients;
-use super::{ClientName, Settings, TlsError, origin, reason};
+use super::{ClientName, Settings, TlsError, origin};
 use crate::env::{BoxConn, Disk, Env};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
@@ -109,6 +110,16 @@ impl Acceptor {
         }
         Err(Rejected)
     }
+
+    /// Why a connection is refused, as it is logged.
+    #[cfg(test)]
+    pub(super) async fn refusal(&self, conn: BoxConn, from: Option<SocketAddr>) -> Option<String> {
+        match self.0.handshake(conn, from, &mut String::new()).await {
+            Ok(_) => None,
+            Err(Why::Gone) => Some("gone".into()),
+            Err(Why::Failed(why)) => Some(why),
+        }
+    }
 }
 
 enum Why {
@@ -132,12 +143,12 @@ impl Inner {
         let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), conn).await;
         let hello = greeted.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => Why::Gone,
-            _ => Why::Failed(reason::text(&error)),
+            _ => Why::Failed(reason::text(&error, Peer::Client)),
         })?;
         *server_name = hello.client_hello().server_name().unwrap_or_default().to_owned();
         let config = self.configs.current().await?;
         let stream = hello.into_stream(config).await;
-        let stream = stream.map_err(|error| Why::Failed(reason::text(&error)))?;
+        let stream = stream.map_err(|error| Why::Failed(reason::text(&error, Peer::Client)))?;
         let names = names(&stream);
         if let (true, Some(names), Some(from)) = (self.asks_origin, &names, from) {
             origin::check(&self.env, names, from.ip()).await?;

@@ -2,18 +2,20 @@
 //! certificates of that moment.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use super::accept::Clock;
 use super::certificate::Names;
 use super::files::{Contents, End, Pair, Reloading};
+use super::reason::{self, Peer};
 use super::verify::{Anybody, Servers};
-use super::{Settings, TlsError, reason};
+use super::{Settings, TlsError};
 use crate::env::{BoxConn, Disk, Env};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
@@ -21,7 +23,7 @@ use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 #[derive(Clone)]
 pub struct Dialer {
     env: Env,
-    configs: Arc<Reloading<ClientConfig>>,
+    configs: Arc<Reloading<Config>>,
     /// In place of the names of hosts, if not empty.
     server_name: String,
 }
@@ -49,12 +51,77 @@ impl Dialer {
         let config = self.configs.current().await.map_err(io::Error::other)?;
         let name = if self.server_name.is_empty() { name } else { &self.server_name };
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-        let handshake = TlsConnector::from(config).connect(name, conn);
+        let judge = Arc::new(Judge { by: config.judge.clone(), why: OnceLock::new() });
+        let mut tls = config.tls.clone();
+        tls.dangerous().set_certificate_verifier(judge.clone());
+        let handshake = TlsConnector::from(Arc::new(tls)).connect(name, conn);
         match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(io::Error::new(error.kind(), reason::text(&error))),
+            Ok(Err(error)) => {
+                let why = match judge.why.get() {
+                    Some(why) => reason::described(why, Peer::Server),
+                    None => reason::text(&error, Peer::Server),
+                };
+                Err(io::Error::new(error.kind(), why))
+            }
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out")),
         }
+    }
+}
+
+/// What is made of the files.
+struct Config {
+    tls: ClientConfig,
+    judge: Arc<dyn ServerCertVerifier>,
+}
+
+/// Refuses what `by` refuses, always with the alert for a bad certificate, as Go's clients do: operators find
+/// that in the server's log. The reason is kept for the client's own.
+#[derive(Debug)]
+struct Judge {
+    by: Arc<dyn ServerCertVerifier>,
+    why: OnceLock<Error>,
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.by
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|why| {
+                // The only one of this connection.
+                let _ = self.why.set(why);
+                // Has that alert.
+                CertificateError::BadEncoding.into()
+            })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by.supported_verify_schemes()
     }
 }
 
@@ -64,19 +131,17 @@ fn config(
     contents: &Contents,
     clock: &Clock,
     protocols: Vec<Vec<u8>>,
-) -> Result<ClientConfig, TlsError> {
+) -> Result<Config, TlsError> {
     let provider = Arc::new(settings.protocol.provider());
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
         .with_protocol_versions(&settings.protocol.versions())
         .map_err(|error| TlsError::new(error.to_string()))?
         .dangerous();
-    let builder = match settings.insecure_skip_verify {
-        true => builder.with_custom_certificate_verifier(Arc::new(Anybody)),
-        false => {
-            let servers = Servers::new(disk, settings, contents, provider)?;
-            builder.with_custom_certificate_verifier(Arc::new(servers))
-        }
+    let judge: Arc<dyn ServerCertVerifier> = match settings.insecure_skip_verify {
+        true => Arc::new(Anybody),
+        false => Arc::new(Servers::new(disk, settings, contents, provider)?),
     };
+    let builder = builder.with_custom_certificate_verifier(judge.clone());
     if let Some(pair) = contents.pair.as_ref().filter(|_| settings.nameless) {
         check_nameless(pair)?;
     }
@@ -88,7 +153,7 @@ fn config(
     };
     config.alpn_protocols = protocols;
     config.resumption = Resumption::disabled();
-    Ok(config)
+    Ok(Config { tls: config, judge })
 }
 
 /// With etcd's text.

@@ -18,7 +18,7 @@
 //! * Time comes from the environment. Randomness comes from `ring`, which takes it from the
 //!   system and from no other source; the simulator answers in the system's place.
 //!
-//! Reading order: this file (settings), [`target`] (where a URL leads), `suites` (versions, cipher
+//! Reading order: this file (settings), [`url`] (the syntax of URLs), [`target`] (where one leads), `suites` (versions, cipher
 //! suites), `files` (reading, reading again), `certificate` (facts in one), `verify` (trust), `path`
 //! (CAs that are clients), `reason` (of a failure), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
 //! `self_signed`.
@@ -36,6 +36,7 @@ mod reason;
 mod self_signed;
 pub mod suites;
 pub mod target;
+pub mod url;
 mod verify;
 
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 //! or not, as in Go: a member's own certificate may be the only one there.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -139,10 +140,13 @@ impl ExtendedKeyUsageValidator for Usage {
 fn refusal(error: webpki::Error) -> Error {
     use webpki::Error as E;
     match error {
-        E::CertExpired { .. } => CertificateError::Expired,
-        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        E::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        // The latter: there is an authority of that name, with another key.
+        E::UnknownIssuer | E::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
+        E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
         E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         error => CertificateError::Other(OtherError(Arc::new(error))),
     }
@@ -185,6 +189,30 @@ impl Allowed {
 
 fn refused(why: impl AsRef<str>) -> Error {
     CertificateError::Other(OtherError(Arc::new(TlsError::new(why)))).into()
+}
+
+/// A certificate with a key that cannot be verified with is refused for that reason.
+fn unserved(error: Error, shown: &CertificateDer<'_>) -> Error {
+    certificate::unserved_key(shown).map_or(error, refused)
+}
+
+/// That a certificate is for other hosts than the one that was connected to, in Go's words.
+fn misnamed(shown: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Option<Error> {
+    let names = Names::of(shown)?;
+    let wanted = wanted.to_str();
+    let is_address = wanted.parse::<IpAddr>().is_ok();
+    let valid: Vec<String> = match is_address {
+        true => names.addresses.iter().map(IpAddr::to_string).collect(),
+        false => names.dns,
+    };
+    let why = if is_address && valid.is_empty() {
+        format!("cannot validate certificate for {wanted} because it doesn't contain any IP SANs")
+    } else if valid.is_empty() {
+        format!("certificate is not valid for any names, but wanted to match {wanted}")
+    } else {
+        format!("certificate is valid for {}, not {wanted}", valid.join(", "))
+    };
+    Some(refused(format!("tls: failed to verify certificate: x509: {why}")))
 }
 
 /// Verifies clients.
@@ -234,7 +262,9 @@ impl Clients {
         for der in shown {
             let serial = certificate::serial(der).ok_or(CertificateError::BadEncoding)?;
             if revoked.contains(&serial) {
-                return Err(CertificateError::Revoked.into());
+                let serial: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+                let serial = serial.trim_start_matches('0');
+                return Err(refused(format!("transport: certificate serial {serial} revoked")));
             }
         }
         Ok(())
@@ -269,6 +299,7 @@ impl ClientCertVerifier for Clients {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &self.algorithms)
+            .map_err(|error| unserved(error, cert))
     }
 
     fn verify_tls13_signature(
@@ -278,6 +309,7 @@ impl ClientCertVerifier for Clients {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.algorithms)
+            .map_err(|error| unserved(error, cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -321,7 +353,8 @@ impl ServerCertVerifier for Servers {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.trusted.check(end_entity, intermediates, now, &self.algorithms)?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
+            .map_err(|error| misnamed(end_entity, server_name).unwrap_or(error))?;
         self.allowed.check(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -333,6 +366,7 @@ impl ServerCertVerifier for Servers {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &self.algorithms)
+            .map_err(|error| unserved(error, cert))
     }
 
     fn verify_tls13_signature(
@@ -342,6 +376,7 @@ impl ServerCertVerifier for Servers {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.algorithms)
+            .map_err(|error| unserved(error, cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

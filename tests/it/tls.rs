@@ -177,6 +177,39 @@ fn clients_must_show_a_certificate() {
     assert!(!world.lets_in(Some(&alice)));
 }
 
+/// Operators look for it in the log: the client sees an alert at most.
+#[test]
+fn clients_that_cannot_be_served_are_logged_with_the_reason() {
+    if !has_openssl() {
+        return;
+    }
+    let mut world = World::new(&["--client-cert-auth"]);
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/testdata");
+    let file = |name: &str| testdata.join(name).display().to_string();
+    // Either vouches for itself.
+    let mut trusted = fs::read(&world.ca.file).expect("it is there");
+    for name in ["rsa1024.pem", "p521.pem"] {
+        trusted.extend(fs::read(file(name)).expect("it is there"));
+    }
+    let authorities = world.dir.path().join("trusted.pem");
+    fs::write(&authorities, trusted).expect("writable");
+    world.server.flags.push(format!("--trusted-ca-file={}", authorities.display()));
+    world.server.start();
+    world.openssl(&["-servername", "no name"]);
+    world.server.wait_log("tls: the server name (SNI) of the client is not a DNS name");
+    let show = |name: &str| {
+        let (cert, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        // Else the tool itself refuses the small key.
+        world.openssl(&["-cipher", "DEFAULT@SECLEVEL=0", "-cert", &cert, "-key", &key]);
+    };
+    show("rsa1024");
+    show("p521");
+    world.server.wait_log("RSA keys below 2048 bits are not served, and this one has 1024");
+    world
+        .server
+        .wait_log("tls: client didn't provide a certificate (none is shown whose key is on");
+}
+
 #[test]
 fn a_certificate_names_the_user() {
     let mut world = World::new(&["--client-cert-auth"]);

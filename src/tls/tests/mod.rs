@@ -3,6 +3,7 @@
 
 mod authorities;
 mod pki;
+mod refused;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -76,6 +76,17 @@ impl Authority {
 
     /// Issues a certificate for servers and clients alike; it replaces one of the same name in `dir`.
     pub fn issue(&self, dir: &Path, name: &str, subject: Subject<'_>) -> Issued {
+        self.issue_with(dir, name, subject, |_| {})
+    }
+
+    /// The same, or what `change` makes of it.
+    pub fn issue_with(
+        &self,
+        dir: &Path,
+        name: &str,
+        subject: Subject<'_>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(subject.cn);
         params.serial_number = Some(SerialNumber::from(subject.serial));
@@ -91,6 +102,7 @@ impl Authority {
         if subject.is_ca {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         }
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let issued = Issued {
