@@ -7,6 +7,9 @@ use super::gates::Gates;
 use super::urls::Url;
 use super::{Values, discovery, go, security, without_effect};
 
+const PEER_URLS: &str = "http://localhost:2380";
+const CLIENT_URLS: &str = "http://localhost:2379";
+
 /// One flag.
 pub(super) struct Flag {
     pub name: &'static str,
@@ -112,25 +115,25 @@ const TABLES: [&[Flag]; 5] =
 
 /// A row: group, name, what it takes (text when that is left out), default, setter, help.
 macro_rules! served {
-    ($group:ident, $name:literal, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, Text, $default, $set, $help)
     };
-    ($group:ident, $name:literal, bool, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, bool, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, Bool, $default, $set, $help)
     };
-    ($group:ident, $name:literal, int, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, int, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, Int, $default, $set, $help)
     };
-    ($group:ident, $name:literal, uint, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, uint, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, Uint, $default, $set, $help)
     };
-    ($group:ident, $name:literal, duration, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, duration, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, Duration, $default, $set, $help)
     };
-    ($group:ident, $name:literal, list, $default:literal, $set:expr, $help:literal) => {
+    ($group:ident, $name:literal, list, $default:expr, $set:expr, $help:literal) => {
         served!(@ $group, $name, List, $default, $set, $help)
     };
-    (@ $group:ident, $name:literal, $takes:ident, $default:literal, $set:expr, $help:literal) => {
+    (@ $group:ident, $name:literal, $takes:ident, $default:expr, $set:expr, $help:literal) => {
         $crate::config::flags::Flag {
             name: $name,
             group: $crate::config::flags::Group::$group,
@@ -165,6 +168,16 @@ fn list(value: &str) -> Result<Vec<String>, String> {
     parts.sort();
     parts.dedup();
     Ok(parts)
+}
+
+/// URLs; of an empty text the default, as in etcd.
+fn peer_urls(value: &str) -> Result<Vec<Url>, String> {
+    Url::parse_list(if value.is_empty() { PEER_URLS } else { value })
+}
+
+/// The same, of clients.
+fn client_urls(value: &str) -> Result<Vec<Url>, String> {
+    Url::parse_list(if value.is_empty() { CLIENT_URLS } else { value })
 }
 
 fn unique(value: &str) -> Result<BTreeSet<String>, String> {
@@ -251,15 +264,15 @@ const SERVED: &[Flag] = &[
     served!(
         Member,
         "listen-peer-urls",
-        "http://localhost:2380",
-        set!(listen_peer, Url::parse_list),
+        PEER_URLS,
+        set!(listen_peer, peer_urls),
         "URLs to listen on for other members."
     ),
     served!(
         Member,
         "listen-client-urls",
-        "http://localhost:2379",
-        set!(listen_client, Url::parse_list),
+        CLIENT_URLS,
+        set!(listen_client, client_urls),
         "URLs to listen on for clients, gRPC and HTTP."
     ),
     served!(
@@ -335,8 +348,8 @@ const SERVED: &[Flag] = &[
     served!(
         Clustering,
         "initial-advertise-peer-urls",
-        "http://localhost:2380",
-        set!(advertise_peer, Url::parse_list),
+        PEER_URLS,
+        set!(advertise_peer, peer_urls),
         "This member's peer URLs, as the other members use them."
     ),
     served!(
@@ -363,8 +376,8 @@ const SERVED: &[Flag] = &[
     served!(
         Clustering,
         "advertise-client-urls",
-        "http://localhost:2379",
-        set!(advertise_client, Url::parse_list),
+        CLIENT_URLS,
+        set!(advertise_client, client_urls),
         "This member's client URLs, as clients use them."
     ),
     served!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use crate::codec;
+pub(crate) use crate::codec::go_quote as quote;
 
 /// A command line, split into flags.
 #[derive(Debug, Default)]
@@ -187,11 +188,6 @@ pub(crate) fn bare_uint_as<T: TryFrom<u64>>(text: &str) -> Result<T, Why> {
 /// Go's text for a file that cannot be opened or read.
 pub(crate) fn file_error(what: &str, path: &str, error: &std::io::Error) -> String {
     format!("{what} {path}: {}", codec::go_error(error))
-}
-
-/// Go's `%q`, near enough for what people type.
-pub(crate) fn quote(text: &str) -> String {
-    format!("{text:?}")
 }
 
 #[cfg(test)]

@@ -106,6 +106,8 @@ pub enum Notice {
     /// The quota is larger than etcd recommends.
     LargeQuota(i64),
     DefaultName,
+    /// HTTP and gRPC are served on the same addresses.
+    SinglePort,
     DefaultDataDir(String),
     /// The member listens on every interface but advertises localhost.
     AdvertisesLocalhost(&'static str),

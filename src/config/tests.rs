@@ -121,6 +121,26 @@ fn help_and_version_are_printed() {
     assert!(version.ends_with("\nquorate Version: 0.1.0\n"), "{version}");
 }
 
+/// As from an empty variable of a script.
+#[test]
+fn flags_of_urls_without_any_have_the_default() {
+    let line = "--listen-client-urls= --advertise-client-urls= --listen-peer-urls= \
+                --initial-advertise-peer-urls=";
+    assert_eq!(config(line).server.listen_client, config("").server.listen_client);
+    assert_eq!(config(line).server.member.listen_peer, config("").server.member.listen_peer);
+    assert_eq!(
+        invalid("--listen-client-urls="),
+        "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+    );
+}
+
+#[test]
+fn one_port_for_everything_is_no_recommendation() {
+    let has = |line| run(line, &[]).expect("valid").1.contains(&Notice::SinglePort);
+    assert!(has(""));
+    assert!(!has("--listen-client-http-urls http://127.0.0.1:1"));
+}
+
 #[test]
 fn variables_stand_for_flags() {
     let variables = [

@@ -5,9 +5,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::go;
 use crate::env::Place;
 use crate::tls::target::Way;
+pub(crate) use crate::tls::url::split_host_port;
+use crate::tls::url::{self, Parts};
 use crate::tls::{Listen, Target};
 
 /// `http://host:port`, `https://host:port`, `unix://file`, `unixs://file`. Ordered by its text.
@@ -25,41 +26,37 @@ impl fmt::Display for Url {
 }
 
 impl Url {
-    /// One URL, with etcd's texts for what is wrong with it.
+    /// One URL, with etcd's texts for what is wrong with it. A user, a query or a fragment, which etcd takes
+    /// and never uses, is refused.
     pub fn parse(input: &str) -> Result<Self, String> {
         let input = input.trim();
-        let (scheme, rest) =
-            split_scheme(input).map_err(|why| format!("parse {}: {why}", go::quote(input)))?;
-        let scheme = scheme.to_ascii_lowercase();
-        match scheme.as_str() {
+        let parts = url::parse(input)?;
+        match parts.scheme.as_str() {
             "http" | "https" => {}
-            "unix" | "unixs" => return Self::unix(&scheme, rest, input),
+            "unix" | "unixs" => return Self::unix(&parts, input),
             _ => {
                 let text = "URL scheme must be http, https, unix, or unixs";
                 return Err(format!("{text}: {input}"));
             }
         }
-        let form = || format!("URL address does not have the form \"host:port\": {input}");
-        let address = rest.strip_prefix("//").ok_or_else(form)?;
-        let (authority, path) = match address.find(['/', '?', '#']) {
-            Some(at) => address.split_at(at),
-            None => (address, ""),
+        let Some((host, port)) = split_host_port(&parts.host) else {
+            return Err(format!("URL address does not have the form \"host:port\": {input}"));
         };
-        let (host, port) = split_host_port(authority).ok_or_else(form)?;
-        if !path.is_empty() {
+        if parts.path {
             return Err(format!("URL must not contain a path: {input}"));
         }
-        check_port(port, input)?;
-        Ok(Self { text: format!("{scheme}://{authority}"), host: host.into(), port: port.into() })
+        if parts.other {
+            return Err(format!("URL must not contain a user, a query or a fragment: {input}"));
+        }
+        let text = format!("{}://{}", parts.scheme, url::escape_host(&parts.host));
+        Ok(Self { text, host: host.into(), port: port.into() })
     }
 
-    /// A URL of a unix socket names a file; a port, if there is one, must be a number, as in Go's parser.
-    fn unix(scheme: &str, rest: &str, input: &str) -> Result<Self, String> {
-        let text = format!("{scheme}:{rest}");
-        let authority = rest.strip_prefix("//").unwrap_or_default();
-        let authority = authority.split('/').next().unwrap_or_default();
-        let (host, port) = split_host_port(authority).unwrap_or((authority, ""));
-        check_port(port, input)?;
+    /// A URL of a unix socket names a file.
+    fn unix(parts: &Parts, input: &str) -> Result<Self, String> {
+        let rest = &input[parts.scheme.len()..];
+        let text = format!("{}{rest}", parts.scheme);
+        let (host, port) = split_host_port(&parts.host).unwrap_or((&parts.host, ""));
         Target::parse(&text).map_err(|why| format!("{why}: {input}"))?;
         Ok(Self { text, host: host.into(), port: port.into() })
     }
@@ -145,48 +142,6 @@ impl Url {
     }
 }
 
-/// The scheme, empty when there is none, and what follows it; otherwise the reason as Go's `url.Parse`
-/// words it.
-fn split_scheme(input: &str) -> Result<(&str, &str), &'static str> {
-    let other = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.');
-    let end = input.find(other).unwrap_or(input.len());
-    match input[end..].strip_prefix(':') {
-        Some(_) if end == 0 => Err("missing protocol scheme"),
-        Some(rest) if input.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-            Ok((&input[..end], rest))
-        }
-        _ => {
-            let segment = input.split(['/', '?', '#']).next().unwrap_or_default();
-            match segment.contains(':') {
-                true => Err("first path segment in URL cannot contain colon"),
-                false => Ok(("", input)),
-            }
-        }
-    }
-}
-
-fn check_port(port: &str, input: &str) -> Result<(), String> {
-    match port.bytes().all(|c| c.is_ascii_digit()) {
-        true => Ok(()),
-        false => Err(format!(
-            "parse {}: invalid port {} after host",
-            go::quote(input),
-            go::quote(&format!(":{port}"))
-        )),
-    }
-}
-
-/// Go's `net.SplitHostPort`: IPv6 addresses stand in brackets; the port may be empty.
-pub(crate) fn split_host_port(authority: &str) -> Option<(&str, &str)> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        return Some((host, rest.strip_prefix(':')?));
-    }
-    let (host, port) = authority.split_once(':')?;
-    let stray = |c| matches!(c, ':' | '[' | ']' | '@');
-    (!host.contains(stray) && !port.contains(stray)).then_some((host, port))
-}
-
 /// `a,b`: how a list of URLs is shown.
 pub(crate) fn join(urls: &[Url]) -> String {
     urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
@@ -201,6 +156,11 @@ mod tests {
         let urls = Url::parse_list("http://b:1,http://a:2, http://b:1").expect("a valid list");
         assert_eq!(join(&urls), "http://a:2,http://b:1");
         assert!(Url::parse_list("").is_err());
+        // As in the ids of etcd's members.
+        let urls =
+            Url::parse_list("HTTP://\u{e4}:1,http://[fe80::1%25x]:2#").expect("a valid list");
+        assert_eq!(join(&urls), "http://%C3%A4:1,http://[fe80::1%25x]:2");
+        assert_eq!((urls[0].host(), urls[1].host()), ("\u{e4}", "fe80::1%x"));
     }
 
     #[test]
@@ -208,7 +168,12 @@ mod tests {
         let error = |text| Url::parse(text).expect_err("not a URL that etcd takes");
         let form = "URL address does not have the form \"host:port\": ";
         assert_eq!(error("http://localhost"), format!("{form}http://localhost"));
-        assert_eq!(error("http://::1:2379"), format!("{form}http://::1:2379"));
+        assert_eq!(error("http://a]:1"), format!("{form}http://a]:1"));
+        assert_eq!(error("http:a:1"), format!("{form}http:a:1"));
+        assert_eq!(
+            error(" http://::1:1 "),
+            "parse \"http://::1:1\": invalid port \"::1:1\" after host"
+        );
         assert_eq!(error("http://a:1/"), "URL must not contain a path: http://a:1/");
         assert_eq!(
             error("localhost:2379"),
@@ -217,11 +182,10 @@ mod tests {
         assert_eq!(error("https://a:1/"), "URL must not contain a path: https://a:1/");
         assert_eq!(error("unix://m0:a"), "parse \"unix://m0:a\": invalid port \":a\" after host");
         assert_eq!(error("unix://"), "no path: unix://");
-        for text in ["127.0.0.1:2379", "a_b:1", "[::1]:1"] {
-            let colon = "first path segment in URL cannot contain colon";
-            assert_eq!(error(text), format!("parse \"{text}\": {colon}"));
+        for text in ["http://a:1?x", "http://u@a:1", "https://a:1#x"] {
+            let other = "URL must not contain a user, a query or a fragment";
+            assert_eq!(error(text), format!("{other}: {text}"));
         }
-        assert_eq!(error(":2379"), "parse \":2379\": missing protocol scheme");
         let scheme = "URL scheme must be http, https, unix, or unixs: ";
         for text in ["", "foo", "//a:1", "ftp://a:1"] {
             assert_eq!(error(text), format!("{scheme}{text}"));

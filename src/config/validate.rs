@@ -120,6 +120,9 @@ fn validate(mut values: Values, notices: &mut Vec<Notice>) -> Result<Config, Con
     let listen_peer = bind(&values.listen_peer)?;
     let listen_client = bind(&values.listen_client)?;
     let listen_client_http = bind(&values.listen_client_http)?;
+    if listen_client_http.is_empty() {
+        notices.push(Notice::SinglePort);
+    }
     let listen_metrics = bind(&values.listen_metrics)?;
     check_advertised(&values)?;
     discovery::check(&values).map_err(invalid)?;

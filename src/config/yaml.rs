@@ -1,6 +1,7 @@
 //! A YAML document as the JSON value that etcd's library (`sigs.k8s.io/yaml`, YAML 1.1) makes of it: the
 //! parser gives events, what they come to is decided here. Merge keys and tags are not looked at; an
-//! alias is refused, for a configuration needs none.
+//! alias is refused, for a configuration needs none. What is no YAML is refused in the words of Go's parser, where
+//! it has some for the same.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Number, Value};
@@ -15,8 +16,15 @@ enum Open {
 /// The first document of the text; null when there is none.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let mut open: Vec<Open> = Vec::new();
+    // The lines in which these began.
+    let mut began: Vec<usize> = Vec::new();
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| misread(&error))?;
+        let (event, span) = event.map_err(|error| misread(&error, text, began.last()))?;
+        match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => began.push(span.start.line()),
+            Event::SequenceEnd | Event::MappingEnd => drop(began.pop()),
+            _ => {}
+        }
         let done = match event {
             Event::SequenceStart(..) => {
                 open.push(Open::Sequence(Vec::new()));
@@ -49,12 +57,62 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     Ok(Value::Null)
 }
 
-fn misread(error: &ScanError) -> String {
-    at(error.marker().line(), error.info())
+/// Which part of Go's parser (`goyaml.v2`) finds an error: the two count lines differently.
+#[derive(Clone, Copy, PartialEq)]
+enum Finder {
+    /// Names the line of the error.
+    Scanner,
+    /// Names the line before that in which the sequence or mapping begins, or else the line before the error's.
+    Parser,
 }
 
+/// What our parser calls an error, and what Go's does.
+const WORDS: &[(&str, &str, Finder)] = &[
+    (
+        "mapping values are not allowed",
+        "mapping values are not allowed in this context",
+        Finder::Scanner,
+    ),
+    ("found unexpected end of stream", "found unexpected end of stream", Finder::Scanner),
+    ("unknown escape character", "found unknown escape character", Finder::Scanner),
+    ("tabs disallowed", CANNOT_START, Finder::Scanner),
+    ("unexpected character: ", CANNOT_START, Finder::Scanner),
+    ("simple key expected", "could not find expected ':'", Finder::Scanner),
+    ("expected ',' or ']'", "did not find expected ',' or ']'", Finder::Parser),
+    ("expected ',' or '}'", "did not find expected ',' or '}'", Finder::Parser),
+    ("expected '-' indicator", "did not find expected '-' indicator", Finder::Parser),
+    ("did not find expected key", "did not find expected key", Finder::Parser),
+    ("misplaced bracket", "did not find expected node content", Finder::Parser),
+];
+const CANNOT_START: &str = "found character that cannot start any token";
+
+/// `began` is the line of the innermost sequence or mapping. Lines count from 1, and neither part of Go's parser
+/// names its first.
+fn misread(error: &ScanError, text: &str, began: Option<&usize>) -> String {
+    let (line, info) = (error.marker().line(), error.info());
+    if info.contains("unknown anchor") {
+        let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let name = line.split_once('*').map_or("", |(_, rest)| rest);
+        let name = name.split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default();
+        return format!("{CONVERTING}unknown anchor '{name}' referenced");
+    }
+    let Some((_, why, finder)) = WORDS.iter().find(|(ours, ..)| info.contains(ours)) else {
+        return at(line, info);
+    };
+    let named = match finder {
+        Finder::Scanner => Some(line).filter(|line| *line > 1),
+        Finder::Parser => {
+            let before = |line: usize| line.checked_sub(1).filter(|line| *line > 0);
+            began.copied().and_then(before).or(before(line))
+        }
+    };
+    named.map_or_else(|| format!("{CONVERTING}{why}"), |line| at(line, why))
+}
+
+const CONVERTING: &str = "error converting YAML to JSON: yaml: ";
+
 fn at(line: usize, why: &str) -> String {
-    format!("error converting YAML to JSON: yaml: line {line}: {why}")
+    format!("{CONVERTING}line {line}: {why}")
 }
 
 /// JSON has texts as keys only.
@@ -140,9 +198,25 @@ mod tests {
     #[test]
     fn errors_of_yaml_have_their_line() {
         let error = |text| parse(text).expect_err("no YAML");
-        for text in ["a: b: c\n", "a: [b\n", "a: 'b\n"] {
-            let text = error(text);
-            assert!(text.starts_with("error converting YAML to JSON: yaml: line "), "{text}");
+        // As etcd 3.7.3 has them.
+        for (text, wanted) in [
+            ("a: b: c", "mapping values are not allowed in this context"),
+            ("a: 1\n b: 2", "line 2: mapping values are not allowed in this context"),
+            ("a: 1\nb: 2\n  c: 3\n", "line 3: mapping values are not allowed in this context"),
+            ("a: [b", "line 1: did not find expected ',' or ']'"),
+            ("a: {b", "line 1: did not find expected ',' or '}'"),
+            ("a: 'b", "found unexpected end of stream"),
+            ("a: x\nb: \"http://a", "line 2: found unexpected end of stream"),
+            ("a: \"\\q\"", "found unknown escape character"),
+            ("a:\n\tb: 1", "line 2: found character that cannot start any token"),
+            ("@a", "found character that cannot start any token"),
+            ("a: 1\nb", "line 3: could not find expected ':'"),
+            ("- a\nb: 1", "line 1: did not find expected '-' indicator"),
+            ("a: x\n- y", "line 1: did not find expected key"),
+            ("]", "did not find expected node content"),
+            ("a: *x", "unknown anchor 'x' referenced"),
+        ] {
+            assert_eq!(error(text), format!("{CONVERTING}{wanted}"), "{text:?}");
         }
         assert!(error("a: &x b\nc: *x\n").contains("line 2: aliases are not served"));
     }

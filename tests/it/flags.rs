@@ -110,6 +110,92 @@ const FILES: &[(&str, i32, &str)] = &[
     ("log-outputs: [/nowhere/x]", 1, "open /nowhere/x: no such file or directory"),
 ];
 
+/// URLs that no flag takes, and why: of all flags that have some, in turn.
+const URLS: &[(&str, &str)] = &[
+    ("http://[::1:2379", "missing ']' in host"),
+    ("http://a:x", r#"invalid port ":x" after host"#),
+    ("http://[::1]x:1", r#"invalid port "x:1" after host"#),
+    ("http://::1:2379", r#"invalid port "::1:2379" after host"#),
+    ("http://a:1:2", r#"invalid port ":1:2" after host"#),
+    ("http://a b:1", r#"invalid character " " in host name"#),
+    ("http://a|b:1", r#"invalid character "|" in host name"#),
+    ("http://%zz:1", r#"invalid URL escape "%zz""#),
+    ("http://a%41:1", r#"invalid URL escape "%41""#),
+    ("http://a:1/%zz", r#"invalid URL escape "%zz""#),
+    ("http://[fe80::1%en0]:1", r#"invalid URL escape "%en""#),
+    ("http://a[:1", "invalid IP-literal"),
+    ("http://[127.0.0.1]:1", "invalid IP-literal"),
+    ("http://[]:1", r#"invalid host: ParseAddr(""): unable to parse IP"#),
+    ("http://[localhost]:1", r#"invalid host: ParseAddr("localhost"): unable to parse IP"#),
+    (
+        "http://[1::2::3]:1",
+        r#"invalid host: ParseAddr("1::2::3"): multiple :: in address (at ":3")"#,
+    ),
+    ("http://[::1%25]:1", r#"invalid host: ParseAddr("::1%"): zone must be a non-empty string"#),
+    ("http://u @a:1", "net/url: invalid userinfo"),
+    ("unix://a b", r#"invalid character " " in host name"#),
+    ("unix:///a%zz", r#"invalid URL escape "%zz""#),
+    ("unix://a:x", r#"invalid port ":x" after host"#),
+    ("127.0.0.1:2379", "first path segment in URL cannot contain colon"),
+    ("[::1]:1", "first path segment in URL cannot contain colon"),
+    ("1http://a:1", "first path segment in URL cannot contain colon"),
+    (":2379", "missing protocol scheme"),
+];
+/// The same, by rules of etcd's own.
+const NO_ETCD_URLS: &[(&str, &str)] = &[
+    ("http://a", "URL address does not have the form \"host:port\": "),
+    ("http://[::1]", "URL address does not have the form \"host:port\": "),
+    ("http:a:1", "URL address does not have the form \"host:port\": "),
+    ("http://a]:1", "URL address does not have the form \"host:port\": "),
+    ("http://a:1/", "URL must not contain a path: "),
+    ("ftp://a:1", "URL scheme must be http, https, unix, or unixs: "),
+    ("foo", "URL scheme must be http, https, unix, or unixs: "),
+];
+
+/// The words of Go's parser change with its releases: an etcd that was built with another one is passed over.
+#[test]
+fn urls_are_refused_as_etcd_does() {
+    let version = std::process::Command::new(etcd_program()).arg("--version").output();
+    let version = version.expect("etcd has a version").stdout;
+    let is_alike = String::from_utf8_lossy(&version).contains("Go Version: go1.26");
+    let whys = URLS.iter().map(|(url, why)| (*url, format!("parse \"{url}\": {why}")));
+    let rules = NO_ETCD_URLS.iter().map(|(url, why)| (*url, format!("{why}{url}")));
+    let flags = [
+        "listen-client-urls",
+        "advertise-client-urls",
+        "listen-peer-urls",
+        "initial-advertise-peer-urls",
+        "initial-cluster",
+    ];
+    let mut wrong = String::new();
+    for ((url, why), flag) in whys.chain(rules).zip(flags.iter().cycle()) {
+        for kind in kinds().into_iter().filter(|kind| is_alike || *kind == Kind::Quorate) {
+            let (given, code, wanted) = match *flag {
+                "initial-cluster" => (
+                    format!("--{flag}=m0=http://localhost:1,m1={url}"),
+                    1,
+                    format!("error setting up initial cluster: {why}"),
+                ),
+                _ => (
+                    format!("--{flag}={url}"),
+                    2,
+                    format!("invalid value \"{url}\" for flag -{flag}: {why}"),
+                ),
+            };
+            let dir = scratch();
+            let mut server = Server::single(kind.clone(), dir.path(), &[&given]);
+            server.spawn();
+            let status = server.wait_exit();
+            // In a log line quotes are escaped.
+            let output = server.output().replace("\\\"", "\"");
+            if status.code() != Some(code) || !output.contains(&wanted) {
+                wrong += &format!("{kind:?} {given}: {status}, not {wanted}\n{output:.400}\n\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 #[test]
 fn configuration_files_are_refused_as_etcd_does() {
     let mut wrong = String::new();

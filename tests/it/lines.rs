@@ -42,6 +42,29 @@ fn the_configuration_is_one_line_wherever_a_value_came_from() {
     assert_eq!(line(&mut server, "starting an etcd server")["member-initialized"], true);
 }
 
+/// At every start with the defaults, by etcd 3.7 and by us.
+#[test]
+fn what_is_not_recommended_is_warned_of() {
+    let texts = [
+        "Running http and grpc server on single port. This is not recommended for production.",
+        "simple token is not cryptographically signed",
+    ];
+    let dir = scratch();
+    let mut server = Server::single(Kind::subject(), dir.path(), &[]);
+    server.start();
+    for text in texts {
+        let shown = line(&mut server, text);
+        assert_eq!(shown["level"], "warn");
+        let fields: Vec<&String> = shown.as_object().expect("a line").keys().collect();
+        let known = ["level", "ts", "caller", "msg"];
+        assert!(fields.iter().all(|field| known.contains(&field.as_str())), "{fields:?}");
+    }
+    let dir = scratch();
+    let mut server = Server::single(Kind::Quorate, dir.path(), &["--auth-token="]);
+    server.start();
+    assert!(!server.has_logged(texts[1]), "there are no such tokens");
+}
+
 #[test]
 fn a_compaction_is_logged_with_what_it_did() {
     let dir = scratch();

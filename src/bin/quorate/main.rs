@@ -206,6 +206,9 @@ fn log_notice(notice: &Notice) {
         Notice::IgnoredFlag(name) => {
             warn!(flag_name = name, "flag is no longer supported - ignoring");
         }
+        Notice::SinglePort => warn!(
+            "Running http and grpc server on single port. This is not recommended for production."
+        ),
         Notice::DefaultName => warn!(
             "it isn't recommended to use default name, please set a value for --name: members with \
              the same name are taken for one"

@@ -500,13 +500,23 @@ fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
 
 /// Refuses a directory of etcd's, or one that `etcdutl` has restored, before anything is made in it.
 fn refuse_foreign(disk: &dyn Disk, options: &Options) -> Result<(), Fatal> {
+    let not_listed = |call: &str| {
+        let why = format!("{call} {}: not a directory", options.data_dir.display());
+        Fatal::new("failed to list data directory", why)
+    };
     // A member of this server never has this file.
     let database = options.snap_dir().join("db");
     match disk.exists(&database) {
         Ok(true) => {}
         Ok(false) => return Ok(()),
-        // Nothing can be made there, which is reported in etcd's words.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(()),
+        // Something on the way there is a file.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return match disk.exists(&options.data_dir) {
+                Ok(true) if disk.list(&options.data_dir).is_ok() => Ok(()),
+                Ok(true) => Err(not_listed("readdirent")),
+                _ => Err(not_listed("open")),
+            };
+        }
         Err(error) => {
             let why = format!("stat {}: {}", database.display(), codec::go_error(&error));
             return Err(Fatal::new("cannot access data directory", why));

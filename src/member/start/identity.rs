@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha1::{Digest, Sha1};
 
+use crate::tls::url;
 use crate::types::{ClusterId, MemberId};
 
 /// The id of a bootstrap member: SHA-1 over its sorted peer URLs and the cluster token, the first
@@ -37,19 +38,16 @@ pub fn peer_urls(given: &[String]) -> Option<Vec<String>> {
 }
 
 fn peer_url(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once(':')?;
-    let scheme = scheme.to_ascii_lowercase();
-    let address = match scheme.as_str() {
-        "http" | "https" => rest.strip_prefix("//")?,
-        "unix" | "unixs" => return Some(format!("{scheme}:{rest}")),
+    let parts = url::parse(text).ok()?;
+    match parts.scheme.as_str() {
+        "http" | "https" => {}
+        "unix" | "unixs" => {
+            return Some(format!("{}{}", parts.scheme, &text[parts.scheme.len()..]));
+        }
         _ => return None,
-    };
-    // IPv6 addresses stand in brackets.
-    let port = match address.strip_prefix('[') {
-        Some(bracketed) => bracketed.split_once("]:")?.1,
-        None => address.split_once(':')?.1,
-    };
-    port.bytes().all(|c| c.is_ascii_digit()).then(|| format!("{scheme}:{rest}"))
+    }
+    let is_address = url::split_host_port(&parts.host).is_some() && !parts.path && !parts.other;
+    is_address.then(|| format!("{}://{}", parts.scheme, url::escape_host(&parts.host)))
 }
 
 /// The id of a cluster: SHA-1 over its initial members' ids in ascending order, the first eight bytes.
@@ -121,7 +119,11 @@ mod tests {
         };
         let list = check(&[" http://b:2380", "https://[::1]:1", "HTTP://a:1", "unix://sock"]);
         assert_eq!(list.as_deref(), Some("http://a:1 http://b:2380 https://[::1]:1 unix://sock"));
+        assert_eq!(check(&["http://\u{e4}:1"]).as_deref(), Some("http://%C3%A4:1"));
         for bad in ["", "a:1", "http://a", "http://a:1/", "http://a:1/p", "ftp://a:1", "http:a:1"] {
+            assert_eq!(check(&[bad]), None, "{bad}");
+        }
+        for bad in ["http://a b:1", "http://a:x", "http://[a]:1", "http://%zz:1", "unix://a b"] {
             assert_eq!(check(&[bad]), None, "{bad}");
         }
         assert_eq!(check(&[]), None);

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::env::Env;
 use crate::error::{Fatal, Refused};
 use crate::types::Index;
@@ -46,7 +48,10 @@ impl Tokens {
     /// Reads the keys of signed tokens.
     pub async fn open(env: &Env, kind: &TokenKind) -> Result<Self, Fatal> {
         Ok(match kind {
-            TokenKind::Simple { ttl } => Self::Simple(Simple::new(*ttl)),
+            TokenKind::Simple { ttl } => {
+                warn!("simple token is not cryptographically signed");
+                Self::Simple(Simple::new(*ttl))
+            }
             TokenKind::Jwt(options) => {
                 let (disk, options) = (env.disk.clone(), options.clone());
                 let jwt = env.blocking("read keys", move || Jwt::load(&*disk, &options)).await?;
