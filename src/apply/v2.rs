@@ -47,6 +47,35 @@ pub fn decode_inside(payload: &[u8]) -> Option<Meaning> {
     decode(codec::bytes_field(payload, V2)?)
 }
 
+/// What a v2 request does to a key; the path is that of the store, below `/1` for keys of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    Set(String),
+    /// A new key in this directory.
+    Queued(String),
+    /// The key, or the directory with all keys in it.
+    Deleted(String),
+}
+
+/// What an entry does to keys of the v2 store; `None` where it surely does nothing to which keys there are.
+pub fn key_change(payload: &[u8]) -> Option<KeyChange> {
+    let decode = |payload: &[u8]| {
+        let request = OldRequest::decode(payload).ok()?;
+        matches!(request.method.as_str(), "PUT" | "POST" | "DELETE").then_some(request)
+    };
+    let inside = codec::bytes_field(payload, V2).and_then(decode);
+    let request = inside.or_else(|| decode(payload))?;
+    let must_exist = request.prev_exist == Some(true)
+        || request.prev_index > 0
+        || !request.prev_value.is_empty();
+    match request.method.as_str() {
+        "PUT" if !request.dir && !must_exist => Some(KeyChange::Set(request.path)),
+        "POST" if !request.dir => Some(KeyChange::Queued(request.path)),
+        "DELETE" if !must_exist => Some(KeyChange::Deleted(request.path)),
+        _ => None,
+    }
+}
+
 /// `etcdserverpb.Request` of etcd 3.5, the fields that count here.
 #[derive(Clone, PartialEq, Message)]
 struct OldRequest {
@@ -58,6 +87,8 @@ struct OldRequest {
     path: String,
     #[prost(bytes = "bytes", tag = "4")]
     value: Bytes,
+    #[prost(bool, tag = "5")]
+    dir: bool,
     #[prost(string, tag = "6")]
     prev_value: String,
     #[prost(uint64, tag = "7")]
@@ -125,7 +156,7 @@ fn version(value: &[u8]) -> Option<String> {
 
 /// A v2 request as gogo/protobuf writes it for etcd 3.5: zeroes, too.
 #[cfg(any(test, feature = "plant"))]
-pub(super) fn payload(id: u64, method: &str, path: &str, value: &str) -> Vec<u8> {
+pub(crate) fn payload(id: u64, method: &str, path: &str, value: &str) -> Vec<u8> {
     use prost::encoding::{bool, bytes, int64, string, uint64};
     let mut buf = Vec::new();
     uint64::encode(1, &id, &mut buf);
@@ -220,6 +251,32 @@ mod tests {
         let mut conditional = payload("PUT", "/0/version", "3.5.0");
         conditional.extend([8 << 3, 1]);
         assert_eq!(decode(&conditional), Some(Meaning::Nothing), "PrevExist is set");
+    }
+
+    #[test]
+    fn requests_change_keys_of_the_v2_store() {
+        let set = Some(KeyChange::Set("/1/a".into()));
+        assert_eq!(key_change(&payload("PUT", "/1/a", "v")), set);
+        let inside = payload("PUT", "/1/a", "v");
+        let inside = [&[2 << 3 | 2, inside.len() as u8][..], &inside].concat();
+        assert_eq!(key_change(&inside), set);
+        let queued = Some(KeyChange::Queued("/1/a".into()));
+        assert_eq!(key_change(&payload("POST", "/1/a", "v")), queued);
+        let deleted = Some(KeyChange::Deleted("/1/a".into()));
+        assert_eq!(key_change(&payload("DELETE", "/1/a", "")), deleted);
+        let old = |dir, prev_exist, prev_index| {
+            let (method, path) = ("PUT".into(), "/1/a".into());
+            let old =
+                OldRequest { method, path, dir, prev_exist, prev_index, ..Default::default() };
+            key_change(&old.encode_to_vec())
+        };
+        assert_eq!(old(false, Some(false), 0), set, "a key that must be new");
+        for no_new_key in [old(true, None, 0), old(false, Some(true), 0), old(false, None, 7)] {
+            assert_eq!(no_new_key, None);
+        }
+        for other in [&b""[..], b"junk", &payload("SYNC", "", ""), &payload("QGET", "/1/a", "")] {
+            assert_eq!(key_change(other), None);
+        }
     }
 
     #[test]

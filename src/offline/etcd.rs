@@ -24,6 +24,7 @@ use tracing::warn;
 
 use super::building::Log;
 use super::restore::{RestoreError, at, exists};
+use super::v2_keys;
 use crate::apply::Command;
 use crate::apply::membership::{ChangeContext, MemberRecord};
 use crate::bbolt::{Database, Scan, Source};
@@ -51,6 +52,8 @@ pub(super) struct EtcdDir {
     pub zombies: BTreeSet<u64>,
     /// Ids that the bucket of removed members lists although an entry after the state removes them.
     pub removed_later: BTreeSet<u64>,
+    /// The names of the keys of the API v2, which are not taken over.
+    pub v2_keys: BTreeSet<String>,
 }
 
 /// The database of an etcd member whose data directory is `dir`.
@@ -96,11 +99,26 @@ impl EtcdDir {
         for entry in &after {
             Command::decode(entry)?;
         }
-        let began = match &recovered.snapshot {
-            walpb::Snapshot { index: 0, .. } => Some(ConfState::default()),
-            walpb::Snapshot { conf_state: Some(state), .. } => Some(state.clone()),
+        let snap = match &recovered.snapshot {
+            walpb::Snapshot { index: 0, .. } => None,
             mark => snap_file(disk, dir, mark)?,
         };
+        let began = match (&recovered.snapshot, &snap) {
+            (walpb::Snapshot { index: 0, .. }, _) => Some(ConfState::default()),
+            (walpb::Snapshot { conf_state: Some(state), .. }, _) => Some(state.clone()),
+            (_, Some(Snap::Damaged(path))) => {
+                let path = path.display();
+                let why = format!("{path} is damaged: its checksum is another");
+                return Err(RestoreError::Refused(why));
+            }
+            (_, Some(Snap::Sound { conf_state, .. })) => Some(conf_state.clone()),
+            (_, None) => None,
+        };
+        let store = match &snap {
+            Some(Snap::Sound { store, .. }) => &store[..],
+            _ => &[],
+        };
+        let v2_keys = v2_keys::find(store, entries.iter().chain(&after));
         let changed = began.map(|began| replay(began, &entries)).transpose();
         let changed = changed.map_err(RestoreError::Refused)?;
         let mut members = members(&database).map_err(RestoreError::Refused)?;
@@ -127,7 +145,7 @@ impl EtcdDir {
             hard_state: HardState { term: own_term, vote, commit },
             entries: after,
         };
-        Ok(Self { database, log, members, zombies, removed_later })
+        Ok(Self { database, log, members, zombies, removed_later, v2_keys })
     }
 
     /// The rows of a bucket as the database has them.
@@ -240,12 +258,22 @@ pub(super) fn parse_version(text: &str) -> Option<(u64, u64)> {
     Some((parts.next()??, parts.next()??))
 }
 
-/// The configuration in the `.snap` file of a mark: 3.4 writes none into the log.
+/// A `.snap` file.
+enum Snap {
+    Damaged(PathBuf),
+    Sound {
+        conf_state: ConfState,
+        /// The v2 store.
+        store: Bytes,
+    },
+}
+
+/// The `.snap` file of a mark: 3.4 writes the configuration into no other place.
 fn snap_file(
     disk: &dyn Disk,
     dir: &Path,
     mark: &walpb::Snapshot,
-) -> Result<Option<ConfState>, RestoreError> {
+) -> Result<Option<Snap>, RestoreError> {
     let path = dir.join(format!("member/snap/{:016x}-{:016x}.snap", mark.term, mark.index));
     if !exists(disk, &path)? {
         return Ok(None);
@@ -259,19 +287,20 @@ fn snap_file(
         Ok(Bytes::from(bytes))
     };
     let bytes = read().map_err(at("read", &path))?;
-    let conf_state = parse_snap(bytes).ok_or_else(|| {
-        RestoreError::Refused(format!("{} is damaged: its checksum is another", path.display()))
-    })?;
-    Ok(Some(conf_state))
+    Ok(Some(match parse_snap(bytes) {
+        Some((conf_state, store)) => Snap::Sound { conf_state, store },
+        None => Snap::Damaged(path),
+    }))
 }
 
-/// The configuration in the bytes of a `.snap` file; `None` when it is not one.
-pub(super) fn parse_snap(bytes: Bytes) -> Option<ConfState> {
+/// The configuration and the v2 store in the bytes of a `.snap` file; `None` when it is not one.
+pub(super) fn parse_snap(bytes: Bytes) -> Option<(ConfState, Bytes)> {
     let sealed = snappb::Snapshot::decode(bytes).ok()?;
     if crc32c::crc32c(&sealed.data) != sealed.crc {
         return None;
     }
-    raftpb::Snapshot::decode(sealed.data).ok()?.metadata?.conf_state
+    let snapshot = raftpb::Snapshot::decode(sealed.data).ok()?;
+    Some((snapshot.metadata?.conf_state?, snapshot.data))
 }
 
 /// The configuration after these entries, of those changes that etcd does not refuse.

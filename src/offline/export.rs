@@ -12,6 +12,7 @@
 //! member/wal                        a mark at that index, and the entries after it
 //! ```
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,6 +116,7 @@ impl Export {
             applied: log.applied,
             entries: log.entries.len(),
             fingerprint,
+            v2_keys: BTreeSet::new(),
         })
     }
 

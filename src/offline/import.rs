@@ -5,18 +5,20 @@
 //! (HashKV) of what was written is compared with that of what was read. Entries of the log after the state are
 //! taken over as they are: the server applies them when it starts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::building::Building;
 use super::etcd::EtcdDir;
 use super::fingerprint;
 use super::restore::{RestoreError, at};
+use super::v2_keys;
 use crate::apply::StateMachine;
 use crate::engine::{self, Cf, Engine};
 use crate::env::Disk;
@@ -47,15 +49,22 @@ pub struct Moved {
     pub entries: usize,
     /// Of the state.
     pub fingerprint: HashKv,
+    /// The names of keys of etcd's API v2 that were not taken over.
+    pub v2_keys: BTreeSet<String>,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { member, cluster, applied, entries, fingerprint } = self;
+        let Self { member, cluster, applied, entries, fingerprint, v2_keys } = self;
         let HashKv { hash, compact_revision, hash_revision } = fingerprint;
         writeln!(f, "member {member} of cluster {cluster}")?;
         writeln!(f, "state at entry {applied}, {entries} entries of the log after it")?;
-        writeln!(f, "revision {hash_revision}, compacted {compact_revision}, HashKV {hash}")
+        writeln!(f, "revision {hash_revision}, compacted {compact_revision}, HashKV {hash}")?;
+        if v2_keys.is_empty() {
+            return Ok(());
+        }
+        let (count, names) = (v2_keys.len(), v2_keys::shown(v2_keys));
+        writeln!(f, "warning: {count} keys of the API v2 are not taken over: {names}")
     }
 }
 
@@ -85,15 +94,20 @@ impl Import {
         }
         from.log.write(disk, &member_dir.join("wal"))?;
         building.finish()?;
-        let log = from.log;
+        let (log, v2_keys) = (from.log, from.v2_keys);
         let (from, to) = (self.from.display(), self.to.display());
         info!(%from, %to, member = %log.member, applied = %log.applied, "imported a data directory");
+        if !v2_keys.is_empty() {
+            let (count, names) = (v2_keys.len(), v2_keys::shown(&v2_keys));
+            warn!(count, names, "keys of the API v2 are not taken over");
+        }
         Ok(Moved {
             member: log.member,
             cluster: log.cluster,
             applied: log.applied,
             entries: log.entries.len(),
             fingerprint: written,
+            v2_keys,
         })
     }
 }

@@ -23,6 +23,7 @@ mod restore;
 mod rewrite;
 mod snapshot;
 mod table;
+mod v2_keys;
 mod verify;
 mod wal_dump;
 
