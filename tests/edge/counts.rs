@@ -109,3 +109,29 @@ async fn gauges_of_watches_go_down_however_a_client_leaves() {
     drop(open);
     wait_for(&world, "/metrics", &gauges(0, 0)).await;
 }
+
+/// What the calls of maintenance take.
+#[tokio::test]
+async fn defragmentations_and_snapshots_are_counted() {
+    let world = World::new(|_| {}).await;
+    let counts = |page: &str, defrags: u64, snapshots: u64| {
+        let lines = [
+            format!("\netcd_disk_backend_defrag_duration_seconds_count {defrags}\n"),
+            "\netcd_disk_defrag_inflight 0\n".into(),
+            format!("\netcd_disk_backend_snapshot_duration_seconds_count {snapshots}\n"),
+        ];
+        lines.iter().all(|line| page.contains(line))
+    };
+    let page = world.get("/metrics").await;
+    assert!(counts(&page, 0, 0), "{page}");
+    let mut maintenance = MaintenanceClient::new(world.channel.clone());
+    for times in 1..=2 {
+        maintenance.defragment(DefragmentRequest {}).await.expect("defragmented");
+        let page = world.get("/metrics").await;
+        assert!(counts(&page, times, times - 1), "{page}");
+        assert!(!world.snapshot().await.is_empty());
+        // The last piece is counted when it is sent.
+        let counted = async { while !counts(&world.get("/metrics").await, times, times) {} };
+        tokio::time::timeout(PATIENCE, counted).await.expect("the snapshot is counted");
+    }
+}

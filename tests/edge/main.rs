@@ -119,6 +119,18 @@ impl World {
         text
     }
 
+    /// The whole stream of `Snapshot`.
+    async fn snapshot(&self) -> Vec<u8> {
+        let mut maintenance = MaintenanceClient::new(self.channel.clone());
+        let pieces = maintenance.snapshot(SnapshotRequest {}).await.expect("it begins");
+        let mut pieces = pieces.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.message().await.expect("it goes on") {
+            bytes.extend_from_slice(&piece.blob);
+        }
+        bytes
+    }
+
     /// A gRPC call with these headers and this body, as it is on the wire.
     async fn call(
         &self,

@@ -1,5 +1,8 @@
 //! The store behind the calls: its directory, its quota, its version.
 
+use quorate::bbolt::Database;
+use quorate::env::Open;
+
 use super::*;
 
 /// Runs a member for a moment.
@@ -220,4 +223,50 @@ async fn a_downgrade_is_begun_and_cancelled_in_etcds_words() {
     assert_eq!(ask(Validate, "3.5").await, running);
     assert_eq!(ask(Cancel, "").await, "3.6");
     wait_for(&world, "/version", &version("3.7.0")).await;
+}
+
+/// A backup that is taken during a downgrade is for the release that it leads to.
+#[tokio::test]
+async fn a_snapshot_has_the_storage_version_of_the_cluster() {
+    let world = World::new(|_| {}).await;
+    let version = async || {
+        let file = world._dir.path().join("snapshot.db");
+        std::fs::write(&file, world.snapshot().await).expect("it is written");
+        let file = env().disk.open(&file, Open::Read).expect("it is there");
+        let row = Database::open(file).expect("a database").get(b"meta", b"storageVersion");
+        row.expect("it is read").map(|version| String::from_utf8_lossy(&version).into_owned())
+    };
+    let decided =
+        |version: &str| format!("\netcd_cluster_version{{cluster_version=\"{version}\"}} 1\n");
+    let mut maintenance = MaintenanceClient::new(world.channel.clone());
+    let mut downgrade = async |action: DowngradeAction, target: &str| {
+        let request = DowngradeRequest { action: action as i32, version: target.into() };
+        maintenance.downgrade(request).await.expect("it is done");
+    };
+    wait_for(&world, "/metrics", &decided("3.7")).await;
+    assert_eq!(version().await.as_deref(), Some("3.7.0"));
+    downgrade(DowngradeAction::Enable, "3.6").await;
+    wait_for(&world, "/metrics", &decided("3.6")).await;
+    assert_eq!(version().await.as_deref(), Some("3.6.0"));
+    downgrade(DowngradeAction::Cancel, "").await;
+    wait_for(&world, "/metrics", &decided("3.7")).await;
+    assert_eq!(version().await.as_deref(), Some("3.7.0"));
+}
+
+/// With `--max-request-bytes` far above the default, a value travels through the log, the store and the answer.
+#[tokio::test]
+async fn a_value_of_60_megabytes_is_stored_where_requests_may_be_so_large() {
+    const VALUE: usize = 60 << 20;
+    let world = World::new(|member| member.request_bytes_max = 104_857_600).await;
+    let mut kv = world.kv().max_decoding_message_size(usize::MAX);
+    kv.put(put(VALUE)).await.expect("it is stored");
+    let request = RangeRequest { key: Bytes::from_static(b"k"), ..RangeRequest::default() };
+    let answer = kv.range(request).await.expect("it is read").into_inner();
+    let value = &answer.kvs[0].value;
+    assert!(value.len() == VALUE && value.iter().all(|byte| *byte == b'v'), "{}", value.len());
+    let (code, text) = refusal(kv.put(put(110 << 20)).await);
+    assert_eq!(code, Code::ResourceExhausted, "{text}");
+    let world = World::new(|_| {}).await;
+    let (code, text) = refusal(world.kv().put(put(VALUE)).await);
+    assert_eq!(code, Code::ResourceExhausted, "{text}");
 }

@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
-    HashKvRequest, HashKvResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse,
+    HashKvRequest, HashKvResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
 use tonic::Status;
 use tonic::body::Body;
@@ -121,6 +121,10 @@ impl Client {
 
     pub async fn status(&mut self) -> Result<StatusResponse, Status> {
         within(self.maintenance.status(StatusRequest {})).await
+    }
+
+    pub async fn move_leader(&mut self, target_id: u64) -> Result<MoveLeaderResponse, Status> {
+        within(self.maintenance.move_leader(MoveLeaderRequest { target_id })).await
     }
 
     pub async fn hash_kv(&mut self, revision: i64) -> Result<HashKvResponse, Status> {

@@ -71,6 +71,46 @@ fn leader_goes(what: &str, bound: Duration, remove: impl Fn(&mut Cluster, usize)
     });
 }
 
+/// A put that a move loses would be answered after the timeout of a request, 5 s and two election timeouts.
+#[test]
+fn writes_go_on_while_leadership_is_moved_again_and_again() {
+    const MOVES: usize = 6;
+    const EVERY: Duration = Duration::from_millis(700);
+    let dir = scratch();
+    let mut cluster = Cluster::new(&Kind::subject(), dir.path(), 3, &[]);
+    runtime().block_on(async {
+        cluster.start();
+        let mut load = Load::start(24, &cluster.endpoints());
+        load.progress(200).await;
+        let mut members = Vec::new();
+        for server in &cluster.servers {
+            let mut client = Client::connect(&server.endpoint()).await;
+            let status = client.status().await.expect("a member that is ready has a status");
+            members.push((client, status.header.expect("it has a header").member_id));
+        }
+        let mut moved = 0;
+        let mut ticks = tokio::time::interval(EVERY);
+        for _ in 0..MOVES {
+            ticks.tick().await;
+            let leader = leader(&cluster).await;
+            let (_, next) = members[(leader + 1) % 3];
+            moved += usize::from(members[leader].0.move_leader(next).await.is_ok());
+        }
+        ticks.tick().await;
+        load.stop().await;
+        let longest = load.longest_wait();
+        loudly(&format!("{moved} moves: the longest put took {} ms", longest.as_millis()));
+        assert!(moved >= MOVES / 2, "leadership was moved {moved} times only");
+        assert!(longest < Duration::from_secs(7), "a put took {longest:?}");
+        let promises = load.promises();
+        for (client, _) in &mut members {
+            let scan = scan(client).await.expect("a member that is ready reads");
+            load.check(&promises, &scan).expect("what was written meanwhile is there");
+        }
+        assert_same_hash(&cluster, promises.revision).await;
+    });
+}
+
 /// A member that was away for longer than the others keep their log gets a snapshot.
 #[test]
 fn a_member_far_behind_catches_up_by_snapshot() {

@@ -29,6 +29,8 @@ struct Ledger {
     acknowledged: AtomicU64,
     /// The newest that was in an acknowledgement.
     revision: AtomicI64,
+    /// The longest time that a put took, whatever its answer was.
+    longest_ms: AtomicU64,
 }
 
 impl Ledger {
@@ -59,6 +61,11 @@ impl Load {
 
     pub fn acknowledged(&self) -> u64 {
         self.ledger.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// The longest time that a put took, whatever its answer was.
+    pub fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.ledger.longest_ms.load(Ordering::SeqCst))
     }
 
     /// Waits until `more` puts have been acknowledged from now on.
@@ -156,9 +163,11 @@ impl Writer {
                 return;
             }
             self.ledger.lock()[account].sent = count;
-            let Ok(answer) = client.put(key.as_bytes(), count.to_string().as_bytes()).await else {
-                return;
-            };
+            let began = Instant::now();
+            let answer = client.put(key.as_bytes(), count.to_string().as_bytes()).await;
+            let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.ledger.longest_ms.fetch_max(took_ms, Ordering::SeqCst);
+            let Ok(answer) = answer else { return };
             let revision = answer.header.map_or(0, |header| header.revision);
             assert!(revision > before, "{key}: revision {revision} was given after {before}");
             before = revision;
