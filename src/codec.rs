@@ -8,7 +8,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 /// Field number of `InternalRaftRequest.header` and of `RequestHeader.ID` inside it.
-const HEADER: u32 = 100;
+pub const HEADER: u32 = 100;
 const HEADER_ID: u32 = 1;
 
 /// The id that the proposer put into an encoded `InternalRaftRequest`, skipping over the request

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use prost::Message as _;
 use quorate::apply::{self, Reply, StateMachine};
 use quorate::engine::{Engine, Options, Place};
 use quorate::mvcc::{Store, Write, check_delete_range, check_put, check_range, check_txn};
 use quorate::types::{Index, Term};
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare::TargetUnion,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest, compare::TargetUnion,
     request_op::Request,
 };
 
@@ -176,69 +175,56 @@ impl Op {
 }
 
 /// A command as the log has it; none for what is refused before it is proposed.
-fn proposal(command: &Command, model: &Model) -> Option<InternalRaftRequest> {
-    let mut request = InternalRaftRequest::default();
-    match command {
+fn proposal(command: &Command, model: &Model) -> Option<apply::Request> {
+    Some(match command {
         Command::Put(put) => {
             let put = put.request();
             check_put(&put).ok()?;
-            request.put = Some(put);
+            put.into()
         }
         Command::Delete(keys, prev_kv) => {
             let delete = keys.delete(*prev_kv);
             check_delete_range(&delete).ok()?;
-            request.delete_range = Some(delete);
+            delete.into()
         }
         Command::Range(read) => {
             let range = read.request();
             check_range(&range).ok()?;
-            request.range = Some(range);
+            Box::new(range).into()
         }
         Command::Txn(txn) => {
             let txn = txn.request(4);
             check_txn(&txn, 128).ok()?;
-            request.txn = Some(txn);
+            txn.into()
         }
         Command::Compact(back) => {
             let revision = model.revision() - i64::from(back % 8);
-            request.compaction = Some(CompactionRequest { revision, physical: false });
+            CompactionRequest { revision, physical: false }.into()
         }
-        Command::Grant(id) => {
-            request.lease_grant = Some(LeaseGrantRequest { id: i64::from(id % 4), ttl: 60 });
-        }
-        Command::Revoke(id) => {
-            request.lease_revoke = Some(LeaseRevokeRequest { id: i64::from(id % 4) });
-        }
-    }
-    Some(request)
+        Command::Grant(id) => LeaseGrantRequest { id: i64::from(id % 4), ttl: 60 }.into(),
+        Command::Revoke(id) => LeaseRevokeRequest { id: i64::from(id % 4) }.into(),
+    })
 }
 
 /// What the model answers; none where an answer has nothing to compare.
-fn expected(model: &mut Model, request: &InternalRaftRequest) -> Result<Option<Reply>, Refused> {
-    if let Some(put) = &request.put {
-        return model.put(put).map(|reply| Some(Reply::Put(reply)));
-    }
-    if let Some(delete) = &request.delete_range {
-        return Ok(Some(Reply::DeleteRange(model.delete_range(delete))));
-    }
-    if let Some(range) = &request.range {
-        return model.range(range).map(|reply| Some(Reply::Range(reply)));
-    }
-    if let Some(txn) = &request.txn {
-        return model.txn(txn).map(|reply| Some(Reply::Txn(reply)));
-    }
-    if let Some(compaction) = &request.compaction {
-        return model.compact(compaction.revision).map(|()| None);
-    }
-    if let Some(grant) = &request.lease_grant {
-        return match grant.id {
+fn expected(model: &mut Model, request: &apply::Request) -> Result<Option<Reply>, Refused> {
+    match request {
+        apply::Request::Put(put) => model.put(put).map(|reply| Some(Reply::Put(reply))),
+        apply::Request::DeleteRange(delete) => {
+            Ok(Some(Reply::DeleteRange(model.delete_range(delete))))
+        }
+        apply::Request::Range(range) => model.range(range).map(|reply| Some(Reply::Range(reply))),
+        apply::Request::Txn(txn) => model.txn(txn).map(|reply| Some(Reply::Txn(reply))),
+        apply::Request::Compaction(compaction) => model.compact(compaction.revision).map(|()| None),
+        apply::Request::LeaseGrant(grant) => match grant.id {
             0 => Err(Refused::LeaseNotFound),
             id if model.leases.insert(id) => Ok(None),
             _ => Err(Refused::LeaseExists),
-        };
+        },
+        apply::Request::LeaseRevoke(revoke) if model.revoke(revoke.id) => Ok(None),
+        apply::Request::LeaseRevoke(_) => Err(Refused::LeaseNotFound),
+        other => unreachable!("{} is not among the commands", other.kind()),
     }
-    let revoke = request.lease_revoke.as_ref().expect("there are no other commands");
-    if model.revoke(revoke.id) { Ok(None) } else { Err(Refused::LeaseNotFound) }
 }
 
 type Answer = Result<Option<Reply>, Refused>;
@@ -247,7 +233,7 @@ struct World {
     place: Place,
     running: Option<(Store, StateMachine)>,
     model: Model,
-    log: Vec<(InternalRaftRequest, Answer)>,
+    log: Vec<(apply::Request, Answer)>,
     flushed: usize,
 }
 
@@ -264,7 +250,7 @@ impl World {
         let (store, machine) = self.running.as_mut().expect("it runs");
         let mut write: Write<'_> = store.begin();
         write.start_entry(Index(entry as u64 + 1), Term(1));
-        let payload = Bytes::from(request.encode_to_vec());
+        let payload = request.encode(&RequestHeader::default());
         let (header, command) = apply::Request::decode(payload).expect("a request");
         let command = command.expect("a command of this version");
         let outcome = machine.apply(&mut write, header, command).expect("works");

@@ -6,7 +6,6 @@ use quorate_proto::etcdserverpb::{
     AuthUserListResponse, InternalAuthenticateRequest, RequestHeader,
 };
 
-use super::planted::{judged, judged_caller};
 use super::request::Login;
 use super::{Notice, Outcome, Reply, Request, StateMachine, plain, refuse};
 use crate::auth::Principal;
@@ -44,9 +43,7 @@ impl StateMachine {
             return Ok(Ok(()));
         }
         let attached = |lease| write.attached(lease);
-        let (request, caller) = (judged(request), judged_caller(auth, principal));
-        let principal = &*caller;
-        match &*request {
+        match request {
             Request::Put(put) => auth.may_put(principal, put, &attached),
             Request::Txn(txn) => auth.may_txn(principal, txn, &attached),
             Request::Range(range) => Ok(auth.may_read(principal, &range.key, &range.range_end)),
@@ -67,7 +64,7 @@ impl StateMachine {
             | Request::AuthRoleList(_) => Ok(auth.is_admin(principal)),
             Request::AuthUserGet(get) => Ok(auth.may_see_user(principal, &get.name)),
             Request::AuthRoleGet(get) => Ok(auth.may_see_role(principal, &get.role)),
-            // Judged by the rule of the RPC.
+            // Judged by the rule of the RPC, that of an alarm by its action where it is proposed.
             Request::Compaction(_)
             | Request::LeaseGrant(_)
             | Request::Alarm(_)

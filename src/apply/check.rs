@@ -26,6 +26,8 @@ pub enum Broken {
 pub enum Unfit {
     #[error("entry {0} does not decode: {1}")]
     Broken(u64, Broken),
+    #[error("entry {0} has no request that this version can apply")]
+    Unknown(u64),
     #[error("a joint configuration change, which neither etcd nor this server proposes")]
     Joint,
     #[error("a configuration change of no known kind")]
@@ -51,7 +53,9 @@ pub fn appended(entry: &Entry) -> Result<(), Unfit> {
     match entry.r#type() {
         EntryType::EntryNormal if entry.data.is_empty() => Ok(()),
         EntryType::EntryNormal => match request(&entry.data) {
-            Ok(_) => Ok(()),
+            Ok((_, Some(_))) => Ok(()),
+            Ok((_, None)) if v2::decode_inside(&entry.data).is_some() => Ok(()),
+            Ok((_, None)) => Err(Unfit::Unknown(entry.index)),
             Err(_) if v2::decode(&entry.data).is_some() => Ok(()),
             Err(error) => Err(broken(error)),
         },
@@ -116,6 +120,16 @@ mod tests {
         let change = entry(EntryType::EntryConfChange, b"garbage".to_vec());
         assert!(matches!(appended(&change), Err(Unfit::Broken(7, _))));
         assert_eq!(appended(&entry(EntryType::EntryConfChangeV2, vec![])), Err(Unfit::Joint));
+    }
+
+    /// One field of a later release, and a header alone.
+    #[test]
+    fn a_request_of_no_known_kind_is_neither_proposed_nor_appended() {
+        for data in [&b"\x82\x7d\x00"[..], b"\xa2\x06\x02\x08\x07"] {
+            assert!(matches!(request(&data.to_vec().into()), Ok((_, None))), "{data:?}");
+            assert_eq!(appended(&normal(data)), Err(Unfit::Unknown(7)));
+            assert_eq!(proposed(&normal(data)), Err(Unfit::Unknown(7)));
+        }
     }
 
     #[test]

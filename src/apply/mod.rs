@@ -29,15 +29,16 @@ use crate::auth::Auth;
 use crate::engine::Cf;
 use crate::error::{Error, Fatal, Refused};
 use crate::lease::Leases;
-use crate::mvcc::{Store, View, Write};
+use crate::mvcc::{self, Store, View, Write};
 use crate::plant;
 use crate::types::{Index, LeaseId, MemberId, Term};
 use alarm::Alarms;
 use check::Broken;
 use membership::Membership;
+use planted::{judged, judged_caller};
 
 pub use release::Release;
-pub use request::{Ask, Reply, Request, Weight};
+pub use request::{Proposable, Reply, Request, Weight};
 
 /// What the rest of the member must know of an applied entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,10 +169,7 @@ impl StateMachine {
         header: RequestHeader,
         request: Request,
     ) -> Result<Outcome, Fatal> {
-        if let Some(refused) = self.alarmed(&request) {
-            return Ok(refuse(refused));
-        }
-        if let Err(refused) = self.permitted(write, &auth::principal(header), &request)? {
+        if let Err(refused) = self.admitted(write, header, &request)? {
             return Ok(refuse(refused));
         }
         Ok(match request {
@@ -311,6 +309,21 @@ impl StateMachine {
         let json: StoredConfState = serde_json::from_slice(&value)
             .map_err(|e| Fatal::new("the stored configuration does not decode", e))?;
         Ok(ConfState { voters: json.voters, learners: json.learners, ..ConfState::default() })
+    }
+
+    /// Whether the request is applied: neither an alarm nor missing permissions prevent it.
+    fn admitted(
+        &self,
+        write: &Write<'_>,
+        header: RequestHeader,
+        request: &Request,
+    ) -> mvcc::Outcome<()> {
+        if let Some(refused) = self.alarmed(request) {
+            return Ok(Err(refused));
+        }
+        let caller = auth::principal(header);
+        let (judged, caller) = (judged(request), judged_caller(&self.auth, &caller));
+        self.permitted(write, &caller, &judged)
     }
 
     /// etcd's answer to requests while an alarm stands.

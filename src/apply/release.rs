@@ -1,11 +1,11 @@
-//! The release that a member behaves as. A shipped member knows its own only. In the simulator members can be
-//! those of older releases of etcd, as far as a cluster of both kinds depends on it: their version, the entries
-//! that they write, and what they recover from a snapshot. Follows etcd 3.5 `etcdserver/server.go`
+//! The release that a member behaves as. A shipped member has only its own. In the simulator a member can
+//! behave as one of an older release of etcd, in what matters to a mixed cluster: its version, the entries
+//! that it writes, and what it recovers from a snapshot. Follows etcd 3.5 `etcdserver/server.go`
 //! (`publish`, `updateClusterVersionV2`, `sync`, `applySnapshot`).
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Release {
-    /// That of this program.
+    /// The release of this program.
     #[default]
     Own,
     /// Has no v2 store, but recovers one from every snapshot.
@@ -17,7 +17,7 @@ pub enum Release {
 }
 
 impl Release {
-    /// Whether it is this program's.
+    /// Whether it is the release of this program.
     pub fn is_own(self) -> bool {
         self == Self::Own
     }
@@ -62,7 +62,7 @@ mod older {
     use crate::apply::{Request, v2};
 
     impl Release {
-        /// Its own version and that of its clusters; none for this program's.
+        /// Its version and its cluster version; `None` for the release of this program.
         pub fn older(self) -> Option<(&'static str, &'static str)> {
             match self {
                 Self::Own => None,
@@ -71,7 +71,7 @@ mod older {
             }
         }
 
-        /// The entry of a request that this release writes in a form of its own.
+        /// The entry of a request for which this release has another encoding.
         pub fn entry(self, id: u64, request: &Request) -> Option<Bytes> {
             let (path, value) = match request {
                 Request::ClusterMemberAttrSet(set) => {
@@ -85,13 +85,13 @@ mod older {
             (self == Self::Etcd3_5).then(|| v2::payload(id, "PUT", &path, &value).into())
         }
 
-        /// What a leader proposes from time to time to end keys of the v2 store.
+        /// The entry that a leader proposes periodically to expire keys of the v2 store.
         pub fn sync(self) -> Option<Bytes> {
             (self == Self::Etcd3_5).then(|| v2::payload(0, "SYNC", "", "").into())
         }
 
-        /// Recovers the v2 store of a snapshot, whose members are those of its configuration. Where that fails
-        /// the older releases end, and end again whenever they are started.
+        /// Recovers the v2 store of a snapshot, whose members are those of its configuration. Where that
+        /// fails, the older releases panic, at every further start too.
         pub fn recover(self, snapshot: &Snapshot) -> Result<(), String> {
             if self.is_own() {
                 return Ok(());

@@ -7,8 +7,8 @@
 //! once: 1.3 KB for a put.
 
 use bytes::{Buf, Bytes};
-use prost::DecodeError;
 use prost::encoding::{DecodeContext, decode_key, message, skip_field};
+use prost::{DecodeError, Message};
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AuthDisableRequest, AuthDisableResponse, AuthEnableRequest,
     AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest,
@@ -19,8 +19,8 @@ use quorate_proto::etcdserverpb::{
     AuthUserChangePasswordRequest, AuthUserChangePasswordResponse, AuthUserDeleteRequest,
     AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest,
     AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
-    AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, DowngradeVersionTestRequest,
+    AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateResponse, CompactionRequest,
+    CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, DowngradeVersionTestRequest,
     InternalAuthenticateRequest, LeaseCheckpointRequest, LeaseCheckpointResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RequestHeader, RequestOp, ResponseHeader, TxnRequest,
@@ -32,18 +32,16 @@ use quorate_proto::membershippb::{
 use quorate_proto::raftpb::ConfChange;
 
 use super::membership::MemberRecord;
-
-/// Field number of `InternalRaftRequest.header`.
-const HEADER: u32 = 100;
+use crate::codec::HEADER;
 
 /// What something that is proposed is answered with.
-pub trait Ask {
-    type Answer;
+pub trait Proposable {
+    type Response;
     /// For messages about it.
     const KIND: &'static str;
 
     /// The answer in `reply`, under `header`; the reply itself if it is that of something else.
-    fn answer(reply: Reply, header: ResponseHeader) -> Result<Self::Answer, Box<Reply>>;
+    fn answer(reply: Reply, header: ResponseHeader) -> Result<Self::Response, Box<Reply>>;
 }
 
 /// The table of commands: name (etcd's label for metrics), message, its field in `InternalRaftRequest`, and
@@ -107,6 +105,17 @@ macro_rules! commands {
             const NUMBERS: &[u32] = &[$($number),*];
         }
 
+        impl Reply {
+            /// The size of the response's message without its header, bytes; `None` where there is no
+            /// message.
+            pub fn response_len(&self) -> Option<usize> {
+                match self {
+                    $(Self::$name(answer) => answer.message_len(),)*
+                    Self::Members(_) | Self::Nothing => None,
+                }
+            }
+        }
+
         $(
             impl From<$message> for Request {
                 fn from(message: $message) -> Self {
@@ -114,8 +123,8 @@ macro_rules! commands {
                 }
             }
 
-            impl Ask for $message {
-                type Answer = $answer;
+            impl Proposable for $message {
+                type Response = $answer;
                 const KIND: &'static str = stringify!($name);
 
                 fn answer(reply: Reply, header: ResponseHeader) -> Result<$answer, Box<Reply>> {
@@ -171,6 +180,29 @@ commands! {
 
 const _: () = assert!(size_of::<Request>() <= 96, "a command is moved, so a large one is boxed");
 
+/// An answer that may be a message on the wire.
+trait MessageLen {
+    fn message_len(&self) -> Option<usize>;
+}
+
+impl<M: Message> MessageLen for M {
+    fn message_len(&self) -> Option<usize> {
+        Some(self.encoded_len())
+    }
+}
+
+impl MessageLen for Done {
+    fn message_len(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl MessageLen for Login {
+    fn message_len(&self) -> Option<usize> {
+        AuthenticateResponse { header: None, token: self.token.clone() }.message_len()
+    }
+}
+
 /// The answer to a command that only the member itself proposes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Done {
@@ -193,8 +225,8 @@ pub struct Reconfigured {
     pub members: Vec<MemberRecord>,
 }
 
-impl Ask for ConfChange {
-    type Answer = Reconfigured;
+impl Proposable for ConfChange {
+    type Response = Reconfigured;
     const KIND: &'static str = "ConfChange";
 
     fn answer(reply: Reply, header: ResponseHeader) -> Result<Reconfigured, Box<Reply>> {

@@ -5,13 +5,12 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use prost::Message as _;
-use quorate_proto::etcdserverpb::InternalRaftRequest;
 use quorate_proto::raftpb::EntryType;
 use tracing::{error, info, warn};
 
 use super::Context;
 use super::directory::{self, State};
+use crate::apply::{self, Request};
 use crate::bbolt::{self, Database};
 use crate::codec::{go_duration, humanize};
 use crate::engine::Cf;
@@ -216,9 +215,11 @@ fn entries_since_snapshot(context: &Context, dir: &Path) -> Result<Option<Releas
         if entry.r#type() != EntryType::EntryNormal {
             return;
         }
-        let request = InternalRaftRequest::decode(&entry.data[..]);
-        let needed = match request.map(|request| request.downgrade_version_test) {
-            Ok(Some(test)) => Release::parse(&test.ver).max(Some(VERSIONED)),
+        // Of 3.5 and older where it is no request.
+        let needed = match apply::check::request(&entry.data) {
+            Ok((_, Some(Request::DowngradeVersionTest(test)))) => {
+                Release::parse(&test.ver).max(Some(VERSIONED))
+            }
             _ => None,
         };
         newest = newest.max(needed);

@@ -1,6 +1,6 @@
-//! A batch of committed entries in four steps: apply each, commit all at once, publish the changes, answer the
-//! proposers. The header of an answer is made when its entry is applied: later the store's revision may be
-//! that of another entry.
+//! A batch of committed entries in four steps: apply each, commit all at once, publish the changes, answer
+//! the proposers. The header of an answer is made when its entry is applied: later the store's revision may
+//! be that of another entry.
 
 use std::time::Instant;
 
@@ -147,8 +147,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Changes the member table, then the configuration. A refused change is applied to the configuration as a
-    /// change of node 0, which does nothing.
+    /// Changes the member table, then the configuration. A refused change is applied to the configuration as
+    /// a change of node 0, which does nothing.
     async fn reconfigure(
         &mut self,
         applier: &mut Applier,
@@ -200,7 +200,7 @@ impl Effects {
         applier.signals.applied.send_replace(applied);
     }
 
-    /// ResponseMemory the proposers that wait here.
+    /// Answers the proposers on this member.
     pub fn answer(self) {
         for (waiter, answer) in self.answers {
             waiter.answer(answer);
@@ -226,7 +226,7 @@ async fn agree(applier: &Applier, change: ConfChange, refused: Option<Refused>) 
         None if ghost => ConfChange { node_id: 0, ..change },
         Some(refused) => {
             let (kind, node) = (change.r#type().as_str_name(), MemberId(change.node_id));
-            info!(kind, %node, %refused, "configuration change refused");
+            info!(kind, %node, error = %refused, "Validation on configuration change failed");
             ConfChange { node_id: 0, ..change }
         }
         None => change,

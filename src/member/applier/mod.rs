@@ -188,9 +188,10 @@ impl Applier {
                 }
                 Notice::Members => members = true,
                 Notice::TokenGiven { .. } if index <= self.known_commit => {}
-                about_auth => {
-                    auth |= !matches!(about_auth, Notice::TokenGiven { .. });
-                    self.change_tokens(now, about_auth);
+                Notice::TokenGiven { .. } => self.change_tokens(now, notice),
+                Notice::Auth | Notice::UserTokensEnd(_) | Notice::TokensEnd => {
+                    auth = true;
+                    self.change_tokens(now, notice);
                 }
             }
         }
@@ -211,7 +212,10 @@ impl Applier {
             }
             Notice::UserTokensEnd(user) => tokens.end_of(&user),
             Notice::TokensEnd => tokens.end_all(),
-            _ => {}
+            // Without a token where it is signed, not stored.
+            Notice::TokenGiven { .. } | Notice::Auth => {}
+            Notice::LeaseGranted(..) | Notice::LeaseRevoked(_) => {}
+            Notice::Alarms | Notice::Members => {}
         }
     }
 
@@ -292,7 +296,8 @@ impl Applier {
         self.replica.applied(index, self.term);
         self.signals.applied.send_replace(index);
         mark::INSTALL_ENDS.reached();
-        info!(%index, revision = %self.store.revision(), "snapshot installed");
+        let revision = self.store.revision();
+        info!(incoming_leader_snapshot_index = %index, %revision, "applied snapshot");
         Ok(())
     }
 }

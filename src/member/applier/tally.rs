@@ -62,7 +62,33 @@ pub(in crate::member) fn applied(
             metrics.leases_granted.inc();
             metrics.lease_ttl.observe(granted.ttl as f64);
         }
-        _ => {}
+        Reply::Compaction(_)
+        | Reply::LeaseRevoke(_)
+        | Reply::LeaseCheckpoint(_)
+        | Reply::Alarm(_)
+        | Reply::Authenticate(_)
+        | Reply::AuthEnable(_)
+        | Reply::AuthDisable(_)
+        | Reply::AuthStatus(_)
+        | Reply::AuthUserAdd(_)
+        | Reply::AuthUserDelete(_)
+        | Reply::AuthUserChangePassword(_)
+        | Reply::AuthUserGrantRole(_)
+        | Reply::AuthUserGet(_)
+        | Reply::AuthUserRevokeRole(_)
+        | Reply::AuthUserList(_)
+        | Reply::AuthRoleAdd(_)
+        | Reply::AuthRoleGrantPermission(_)
+        | Reply::AuthRoleGet(_)
+        | Reply::AuthRoleRevokePermission(_)
+        | Reply::AuthRoleDelete(_)
+        | Reply::AuthRoleList(_)
+        | Reply::ClusterVersionSet(_)
+        | Reply::ClusterMemberAttrSet(_)
+        | Reply::DowngradeInfoSet(_)
+        | Reply::DowngradeVersionTest(_)
+        | Reply::Members(_)
+        | Reply::Nothing => {}
     }
     if let Some(Notice::LeaseRevoked(_)) = notice {
         metrics.leases_revoked.inc();

@@ -12,7 +12,7 @@ use quorate_proto::raftpb::ConfChange;
 use tokio::sync::oneshot;
 
 use crate::apply::request::Reconfigured;
-use crate::apply::{Ask, Reply, Request, Weight};
+use crate::apply::{Proposable, Reply, Request, Weight};
 use crate::auth::Principal;
 use crate::codec;
 use crate::error::{Error, Fatal, Refused, Unavailable};
@@ -113,22 +113,22 @@ struct Proposal<'a> {
 
 impl Member {
     /// Proposes a client's command: apply checks the permission of its user, at its auth revision.
-    pub(in crate::member) async fn propose_for<A: Ask + Into<Request>>(
+    pub(in crate::member) async fn propose_for<A: Proposable + Into<Request>>(
         &self,
         caller: &Caller,
         message: A,
-    ) -> Result<A::Answer, Error> {
+    ) -> Result<A::Response, Error> {
         let principal = self.identify(caller).await?;
         let origin = Origin { principal, span: caller.span(), ..Origin::default() };
         self.propose(origin, message).await
     }
 
     /// Proposes a command and waits until it has been applied here.
-    pub(in crate::member) async fn propose<A: Ask + Into<Request>>(
+    pub(in crate::member) async fn propose<A: Proposable + Into<Request>>(
         &self,
         origin: Origin<'_>,
         message: A,
-    ) -> Result<A::Answer, Error> {
+    ) -> Result<A::Response, Error> {
         let (kind, proposal) = self.encoded(origin, message.into())?;
         let started = self.0.env.now();
         let outcome = self.enqueue(proposal).await;
@@ -205,7 +205,7 @@ impl Member {
 
     /// The typed answer. The reply to another command would mean that two proposals had the same id, so the
     /// member stops.
-    fn answer<A: Ask>(&self, applied: Applied) -> Result<A::Answer, Error> {
+    fn answer<A: Proposable>(&self, applied: Applied) -> Result<A::Response, Error> {
         let Applied { reply, header } = applied;
         let answer = A::answer(reply, header).map_err(|_| {
             Fatal::new(format!("the answer to {}", A::KIND), "it is that of another request")

@@ -14,7 +14,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tracing::{debug, info};
 
-use crate::apply::Ask;
+use crate::apply::Proposable;
 use crate::apply::request::Login;
 use crate::bbolt;
 use crate::error::{Error, Refused};
@@ -33,7 +33,7 @@ macro_rules! proposed {
                 &self,
                 caller: &Caller,
                 request: $request,
-            ) -> Result<<$request as Ask>::Answer, Error> {
+            ) -> Result<<$request as Proposable>::Response, Error> {
                 self.propose_for(caller, request).await
             })*
         }
@@ -122,7 +122,7 @@ impl Member {
                 debug!(user = %request.name, "authenticated a user");
                 return Ok(AuthenticateResponse { header, token });
             }
-            info!("users or roles changed while a password was compared; comparing it again");
+            info!("revision when password checked became stale; retrying");
         }
     }
 

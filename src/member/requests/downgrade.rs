@@ -110,7 +110,7 @@ impl Member {
     }
 }
 
-/// What a leader proposes after `decided`, when all members speak `lowest` and the cluster is to be
+/// What a leader proposes after `decided`, when all members support `lowest` and the cluster is to be
 /// lowered to `target`, if it is, and not to be raised above `highest`.
 fn next_version(
     decided: Option<&str>,
@@ -127,8 +127,19 @@ fn next_version(
         Some((target, to)) if to.is_some() && one_lower(now) == to && one_lower(speaks) == to => {
             Some(target.to_owned()).filter(|_| !plant::DOWNGRADE_IGNORED.is_planted())
         }
-        Some((target, _)) => {
-            warn!(target, cluster_version = decided, lowest, "invalid downgrade target");
+        Some((target, to)) => {
+            match to.is_some() && one_lower(now) == to {
+                false => warn!(
+                    cluster_version = decided,
+                    downgrade_target = target,
+                    "Cannot downgrade from cluster-version to downgrade-target"
+                ),
+                true => warn!(
+                    minimal_server_version = lowest,
+                    downgrade_target = target,
+                    "Cannot downgrade from minimal-server-version to downgrade-target"
+                ),
+            }
             None
         }
     }

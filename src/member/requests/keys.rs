@@ -140,8 +140,8 @@ impl Member {
         self.auth().may_read(&principal, key, judged_end(range_end))
     }
 
-    /// As [`Self::read`], if the auth revision is still the one that the permission was checked at. The view's
-    /// own revision is compared: the data and the permissions must be of one moment.
+    /// As [`Self::read`], if the auth revision is still the one that the permission was checked at. The
+    /// view's own revision is compared: the data and the permissions must be of one moment.
     pub(in crate::member) async fn read_as_judged<T: Send + 'static>(
         &self,
         large: bool,

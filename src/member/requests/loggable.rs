@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestHeader,
-    RequestOp, TxnRequest, compare::TargetUnion, request_op::Request as Op,
+    AlarmRequest, AuthRoleGrantPermissionRequest, CompactionRequest, Compare, DeleteRangeRequest,
+    PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest, compare::TargetUnion,
+    request_op::Request as Op,
 };
 
 use crate::apply::Request;
@@ -81,28 +82,67 @@ fn content(request: &Request) -> (&'static str, String) {
         Request::LeaseRevoke(request) => ("lease_revoke", format!("id:{:016x}", request.id)),
         Request::Authenticate(request) => ("authenticate", name(&request.name)),
         Request::AuthUserAdd(request) => ("auth_user_add", name(&request.name)),
-        Request::LeaseCheckpoint(_)
-        | Request::Alarm(_)
-        | Request::AuthEnable(_)
-        | Request::AuthDisable(_)
-        | Request::AuthStatus(_)
-        | Request::AuthUserDelete(_)
-        | Request::AuthUserChangePassword(_)
-        | Request::AuthUserGrantRole(_)
-        | Request::AuthUserGet(_)
-        | Request::AuthUserRevokeRole(_)
-        | Request::AuthUserList(_)
-        | Request::AuthRoleAdd(_)
-        | Request::AuthRoleGrantPermission(_)
-        | Request::AuthRoleGet(_)
-        | Request::AuthRoleRevokePermission(_)
-        | Request::AuthRoleDelete(_)
-        | Request::AuthRoleList(_)
-        | Request::ClusterVersionSet(_)
-        | Request::ClusterMemberAttrSet(_)
-        | Request::DowngradeInfoSet(_)
-        | Request::DowngradeVersionTest(_) => (request.kind(), String::new()),
+        Request::AuthUserChangePassword(request) => {
+            ("auth_user_change_password", name(&request.name))
+        }
+        Request::AuthUserDelete(request) => ("auth_user_delete", text("name", &request.name).0),
+        Request::AuthUserGet(request) => ("auth_user_get", text("name", &request.name).0),
+        Request::AuthUserGrantRole(request) => {
+            let user = text("user", &request.user);
+            ("auth_user_grant_role", user.bytes("role", request.role.as_bytes()).0)
+        }
+        Request::AuthUserRevokeRole(request) => {
+            let user = text("name", &request.name);
+            ("auth_user_revoke_role", user.bytes("role", request.role.as_bytes()).0)
+        }
+        Request::AuthRoleAdd(request) => ("auth_role_add", text("name", &request.name).0),
+        Request::AuthRoleDelete(request) => ("auth_role_delete", text("role", &request.role).0),
+        Request::AuthRoleGet(request) => ("auth_role_get", text("role", &request.role).0),
+        Request::AuthRoleGrantPermission(request) => {
+            ("auth_role_grant_permission", grant_permission(request))
+        }
+        Request::AuthRoleRevokePermission(request) => {
+            let role = text("role", &request.role).bytes("key", &request.key);
+            ("auth_role_revoke_permission", role.bytes("range_end", &request.range_end).0)
+        }
+        Request::LeaseCheckpoint(_) => ("lease_checkpoint", String::new()),
+        Request::Alarm(request) => ("alarm", alarm(request)),
+        Request::AuthEnable(_) => ("auth_enable", String::new()),
+        Request::AuthDisable(_) => ("auth_disable", String::new()),
+        Request::AuthStatus(_) => ("auth_status", String::new()),
+        Request::AuthUserList(_) => ("auth_user_list", String::new()),
+        Request::AuthRoleList(_) => ("auth_role_list", String::new()),
+        Request::ClusterVersionSet(request) => ("cluster_version_set", text("ver", &request.ver).0),
+        Request::ClusterMemberAttrSet(_) => ("cluster_member_attr_set", String::new()),
+        Request::DowngradeInfoSet(request) => {
+            let enabled = Text::default().flag("enabled", request.enabled);
+            ("downgrade_info_set", enabled.bytes("ver", request.ver.as_bytes()).0)
+        }
+        Request::DowngradeVersionTest(request) => {
+            ("downgrade_version_test", text("ver", &request.ver).0)
+        }
     }
+}
+
+fn text(name: &str, value: &str) -> Text {
+    Text::default().bytes(name, value.as_bytes())
+}
+
+fn alarm(request: &AlarmRequest) -> String {
+    let text = Text::default().name("action", request.action, request.action().as_str_name());
+    let text = match request.member_id {
+        0 => text,
+        id => text.unsigned("memberID", id),
+    };
+    text.name("alarm", request.alarm, request.alarm().as_str_name()).0
+}
+
+fn grant_permission(request: &AuthRoleGrantPermissionRequest) -> String {
+    let text = text("name", &request.name);
+    let Some(perm) = &request.perm else { return text.0 };
+    let kind = Text::default().name("permType", perm.perm_type, perm.perm_type().as_str_name());
+    let keys = kind.bytes("key", &perm.key).bytes("range_end", &perm.range_end);
+    text.inside("perm", &keys.0).0
 }
 
 fn compaction(request: &CompactionRequest) -> String {
@@ -161,6 +201,11 @@ impl Text {
         self
     }
 
+    fn unsigned(mut self, name: &str, value: u64) -> Self {
+        let _ = write!(self.field(name), "{value}");
+        self
+    }
+
     fn number(self, name: &str, value: i64) -> Self {
         if value == 0 { self } else { self.always(name, value) }
     }
@@ -206,6 +251,11 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
+    use quorate_proto::authpb::Permission;
+    use quorate_proto::etcdserverpb::{
+        AuthEnableRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
+    };
+
     use super::*;
 
     fn operation(request: Op) -> RequestOp {
@@ -256,5 +306,30 @@ mod tests {
         let header = RequestHeader { id: 7, username: "ann".into(), auth_revision: 2 };
         let wanted = format!("header:<ID:7 username:\"ann\"> txn:<{wanted}>");
         assert_eq!(entry(&header, &request.into()), wanted);
+    }
+
+    /// Passwords are left out; names of fields are those of the log's messages.
+    #[test]
+    fn requests_about_users_are_named() {
+        let read =
+            |request: Request| entry(&RequestHeader { id: 7, ..Default::default() }, &request);
+        let (name, password) = ("ann".to_owned(), "secret".to_owned());
+        let change = AuthUserChangePasswordRequest { name, password, ..Default::default() };
+        let wanted = "header:<ID:7> auth_user_change_password:<name:ann>";
+        assert_eq!(read(change.into()), wanted);
+        let grant = AuthUserGrantRoleRequest { user: "ann".into(), role: "r".into() };
+        let wanted = "header:<ID:7> auth_user_grant_role:<user:\"ann\" role:\"r\">";
+        assert_eq!(read(grant.into()), wanted);
+        let perm = Permission { perm_type: 2, key: "k".into(), ..Default::default() };
+        let grant = AuthRoleGrantPermissionRequest { name: "r".into(), perm: Some(perm) };
+        let wanted = "header:<ID:7> auth_role_grant_permission:<name:\"r\" \
+                      perm:<permType:READWRITE key:\"k\">>";
+        assert_eq!(read(Box::new(grant).into()), wanted);
+        let alarm = AlarmRequest { action: 1, member_id: u64::MAX, alarm: 1 };
+        let wanted =
+            "header:<ID:7> alarm:<action:ACTIVATE memberID:18446744073709551615 alarm:NOSPACE>";
+        assert_eq!(read(alarm.into()), wanted);
+        let enable = AuthEnableRequest::default();
+        assert_eq!(read(enable.into()), "header:<ID:7> auth_enable:<>");
     }
 }

@@ -68,8 +68,8 @@ impl Member {
         Some(self.0.store.view().range(&all).ok()?.ok()?.count)
     }
 
-    /// A backup of this member's state: a bbolt file and its hash, as stored by `etcdctl snapshot save`. Returns
-    /// the size of the database in bytes, and its pieces; the last piece is the hash.
+    /// A backup of this member's state: a bbolt file and its hash, as stored by `etcdctl snapshot save`.
+    /// Returns the size of the database in bytes, and its pieces; the last piece is the hash.
     pub async fn backup(&self) -> io::Result<(u64, mpsc::Receiver<io::Result<Bytes>>)> {
         let body = snapshot::source(&self.0.env, &self.0.store, snapshot::For::Backup).await?;
         Ok((body.total_bytes.unwrap_or(0), body.chunks))
@@ -111,8 +111,8 @@ impl Member {
         StatusResponse {
             header: Some(self.header()),
             version: self.version().into(),
-            // Space comes back by itself, so what is taken is what is in use. Other figures would raise
-            // alerts about a quota that counts live data, or ask for defragmentations.
+            // Space is reclaimed automatically, so the size is the size in use. Other figures would raise
+            // alerts about a quota that counts live data, or suggest a defragmentation.
             db_size: signed(self.0.store.live_bytes()),
             leader: raft.leader.0,
             raft_index: raft.commit.0,

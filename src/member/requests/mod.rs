@@ -1,9 +1,9 @@
 //! The client API, from a decoded message to a complete response: methods of [`Member`](super::Member).
 //!
-//! Reading order: `keys`, `ranges` (reads, and the memory of their responses), `budget` and `stall` (bounds on
-//! that memory), `auth` (logins, users, roles), `reconfigure` (membership), `downgrade`, `maintenance`, `defragment`, `slow`
-//! (warnings), [`loggable`] (requests in log lines) and `spans` (requests in traces). The requests about leases
-//! are in the lessor.
+//! Reading order: `keys`, `ranges` (reads, and the memory of their responses), `budget` and `stall` (bounds
+//! on that memory), `auth` (logins, users, roles), `reconfigure` (membership), `downgrade`, `maintenance`,
+//! `defragment`, `slow` (warnings), [`loggable`] (requests in log lines) and `spans` (requests in traces).
+//! Requests about leases are in the lessor.
 
 mod auth;
 mod budget;

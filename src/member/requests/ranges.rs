@@ -1,5 +1,5 @@
-//! Ranges, whole, as streams and in read-only txns: the read index, the permission, the state to read from, and
-//! the memory of the responses.
+//! Ranges, whole, as streams and in read-only txns: the read index, the permission, the state to read from,
+//! and the memory of the responses.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -58,7 +58,8 @@ impl Member {
         Ok(self.completed(response))
     }
 
-    /// As [`Self::range`], for clients: the memory of all responses is bounded, and a large response is paged.
+    /// As [`Self::range`], for clients: the memory of all responses is bounded, and a large response is
+    /// paged.
     pub async fn range_answer(
         &self,
         caller: &Caller,
@@ -279,8 +280,8 @@ impl Member {
         Ok(Chunks { member: self.clone(), judged, stream: Some(stream), charge: None, _span: span })
     }
 
-    /// Waits until the state is new enough and checks the permission to read. Returns the auth revision that the
-    /// state must still have when it is read.
+    /// Waits until the state is new enough and checks the permission to read. Returns the auth revision that
+    /// the state must still have when it is read.
     async fn may_range(
         &self,
         caller: &Caller,

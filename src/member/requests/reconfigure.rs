@@ -171,7 +171,7 @@ impl Member {
             return;
         };
         if let Err(error) = self.move_leader(to).await {
-            info!(%to, %error, "leadership could not be handed over before the removal");
+            info!(transferee_member_id = %to, %error, "leadership transfer failed");
         }
     }
 
@@ -235,7 +235,10 @@ impl Member {
         let unseen = matched == 0 && plant::UNSEEN_LEARNER_PROMOTED.is_planted();
         if !unseen && matched * READY.1 < progress.own.0 * READY.0 {
             mark::PROMOTION_NOT_READY.reached();
-            info!(member = %id, matched, own = %progress.own, "rejecting promote learner: not ready");
+            info!(
+                member = %id, matched, own = %progress.own,
+                "rejecting promote learner: learner is not ready"
+            );
             return Err(Refused::LearnerNotReady.into());
         }
         if self.0.options.strict_reconfig_check && !Voters::of(&self.members()).may_gain_started() {

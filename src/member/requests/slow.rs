@@ -111,13 +111,7 @@ pub(in crate::member) fn warn_of_entry(
         Ok(Command::Request(header, request)) => loggable::entry(&header, &request),
         _ => format!("entry {}", entry.index),
     };
-    let size = match outcome {
-        Ok(Reply::Range(response)) => Some(response.encoded_len()),
-        Ok(Reply::Put(response)) => Some(response.encoded_len()),
-        Ok(Reply::DeleteRange(response)) => Some(response.encoded_len()),
-        Ok(Reply::Txn(response)) => Some(response.encoded_len()),
-        _ => None,
-    };
+    let size = outcome.ok().and_then(Reply::response_len);
     let response = size.map_or_else(String::new, |size| format!("size:{size}"));
     let error = outcome.err().map(ToString::to_string);
     report(metrics, took, expected, "", &request, &response, error);

@@ -9,7 +9,7 @@ use crate::env::{Abort, Env};
 /// A held value.
 pub struct StallGuard<T> {
     shared: Arc<Shared<T>>,
-    watchman: Box<dyn Abort>,
+    timer: Box<dyn Abort>,
 }
 
 struct Shared<T> {
@@ -22,8 +22,8 @@ impl<T: Send + 'static> StallGuard<T> {
     /// Drops `value` when it is not taken within `patience`.
     pub fn new(env: &Env, value: T, patience: Duration) -> Self {
         let shared = Arc::new(Shared { held: Mutex::new(Some(value)), steps: AtomicU64::new(0) });
-        let watchman = env.spawn("stall", watch(env.clone(), shared.clone(), patience));
-        Self { shared, watchman }
+        let timer = env.spawn("stall", watch(env.clone(), shared.clone(), patience));
+        Self { shared, timer }
     }
 
     /// Takes the value, to be put back.
@@ -40,8 +40,8 @@ impl<T: Send + 'static> StallGuard<T> {
 
 impl<T> Drop for StallGuard<T> {
     fn drop(&mut self) {
-        self.watchman.abort();
-        // The aborted watchman may live on for a while.
+        self.timer.abort();
+        // The aborted task may still exist for a while.
         drop(self.shared.lock().take());
     }
 }
