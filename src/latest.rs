@@ -1,7 +1,7 @@
-//! A value that one task changes and others wait for, of which only the latest state counts. Does what
-//! `tokio::sync::watch` does, whose waiters are woken in an order that a process-wide counter has a
-//! hand in: here it is the order in which they began to wait, so that a simulated run depends on
-//! nothing but its seed.
+//! A value that one task changes and other tasks wait for; only the latest state counts. Equivalent to
+//! `tokio::sync::watch`, except for the order in which waiters are woken: tokio's depends on a
+//! process-wide counter, this one's is the order in which they began to wait, so that a simulated run
+//! depends on nothing but its seed.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub struct Closed;
 /// Changes the value. Dropping it closes the channel.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// Sees the value, and waits for the next one. Clones have seen what the original has.
+/// Reads the value and waits for the next one. A clone counts as seen what the original has seen.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     seen: u64,
@@ -36,7 +36,7 @@ struct State<T> {
     closed: bool,
 }
 
-/// The value, locked while this is held: not to be held for long, nor across an await.
+/// A read guard of the value. It must be short-lived and not held across an await.
 pub struct Ref<'a, T>(RwLockReadGuard<'a, State<T>>);
 
 impl<T> Deref for Ref<'_, T> {
@@ -47,7 +47,7 @@ impl<T> Deref for Ref<'_, T> {
     }
 }
 
-/// A value and its first receiver, which has seen it.
+/// Creates a channel with an initial value, which counts as seen by the first receiver.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
     let receiver = sender.subscribe();
@@ -151,7 +151,7 @@ impl<T> Receiver<T> {
     /// Waits for a value that was not seen, and counts it as seen.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            // Waits from here on: a change between the look and the await is not missed.
+            // Registered before the check: a change between the check and the await is not missed.
             let changed = self.shared.changed.notified();
             {
                 let state = self.shared.read();
@@ -167,7 +167,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Waits until the value is as wanted, which it may be already.
+    /// Waits until the value satisfies the predicate; returns at once if it already does.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<(), Closed> {
         loop {
             if wanted(&self.borrow_and_update()) {
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes its number down when it is woken.
+    /// Records its number when it is woken.
     struct Woken(usize, Arc<Mutex<Vec<usize>>>);
 
     impl Wake for Woken {

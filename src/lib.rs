@@ -23,8 +23,8 @@
 //!    +---- watch hub, sessions ----------+
 //! ```
 //!
-//! A write goes down one side and comes up the other; nobody calls back into where it came from. A
-//! read asks the replica for an index, waits until that is applied and reads a snapshot.
+//! A write goes down one side and comes up the other; no layer calls back into the one above it. A
+//! read obtains an index from the replica, waits until that index is applied and reads a snapshot.
 //!
 //! # Invariants
 //!
@@ -59,9 +59,9 @@
 //! | world | [`mod@env`] |
 //! | words | [`types`] [`limits`] [`rpc`] the table of RPCs · [`error`] [`codec`] [`latest`] [`metrics`] [`plant`] [`mark`] |
 //!
-//! [`client`] stands beside: it knows words, world and secured streams only; tools and proxies name it,
-//! and [`server`], which tells a collector of spans. The wire types are the crate `quorate-proto`, the
-//! simulator is the crate `sim`.
+//! [`client`] stands beside the rows: it depends on words, world and secured streams only. Tools and proxies
+//! use it, and [`server`], which exports spans to a collector. The wire types are the crate
+//! `quorate-proto`, the simulator is the crate `sim`.
 
 // In the order of the table, lowest row first.
 pub mod codec;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// Largest marshalled proposal (`--max-request-bytes`).
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
-/// What `--max-request-bytes` may be set to: two entries of this size fit into one message to a peer. Above 32 MiB
-/// one request may take more than all requests together otherwise have, and is then let in alone: as a pending
-/// proposal, as one that waits for a leader, as the uncommitted end of the log.
+/// What `--max-request-bytes` may be set to: two entries of this size fit into one message to a peer. Above
+/// 32 MiB one request may take more than all requests together otherwise have, and is then let in alone: as a
+/// pending proposal, as one that waits for a leader, as the uncommitted end of the log.
 pub const REQUEST_BYTES_LIMIT: usize = PEER_MESSAGE_BYTES_MAX / 2;
 /// What a gRPC message may be larger than a proposal: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -32,7 +32,7 @@ pub const TXN_NESTED_MAX: usize = quorate_proto::depth::NESTED_MAX;
 /// Operations and comparisons of a txn, nested ones counted, that are checked on the caller's thread.
 pub const TXN_INLINE_OPS: usize = 1_000;
 /// Ranges that a txn which writes may read, compare or delete before it is found out how many keys they
-/// hold, and how many these may be in sum, the largest range aside: the applier visits them all.
+/// hold, and how many these may be in sum, the largest range aside: the applier reads them all.
 pub const TXN_WALKS_UNWEIGHED: usize = 4;
 pub const TXN_WALKED_KEYS_MAX: usize = 1 << 20;
 /// Live bytes above which writes are refused when `--quota-backend-bytes` is 0.
@@ -115,7 +115,7 @@ pub const PEER_REMOTES_MAX: usize = 64;
 pub const PEER_VOUCHES: usize = 4;
 pub const PEER_VOUCHERS_MAX: usize = 16;
 
-// What a stranger may cost. A stranger is a client that has not shown who it is: it has made no gRPC call
+// What a stranger may cost. A stranger is a client that has not identified itself: it has made no gRPC call
 // yet or, where authentication is enabled, none with a valid token or certificate.
 //
 // | bound | of what | above it |
@@ -136,7 +136,7 @@ pub const PEER_VOUCHERS_MAX: usize = 16;
 // | `ARRIVING_BYTES_MAX` | requests that have begun and not arrived, streams without a message | the oldest one ends |
 // | `METADATA_BYTES_MAX` | metadata of one request | that request is refused |
 // | `METADATA_ARRIVING_BYTES_MAX` | metadata on its way | the connection that sends more is closed |
-// | `GREETING_TIMEOUT` | the time until a connection has said what it speaks | it is closed |
+// | `GREETING_TIMEOUT` | the time until a connection has shown its protocol | it is closed |
 // | `TLS_HANDSHAKE_TIMEOUT` | the time of a handshake | it is closed |
 // | `HTTP_HEAD_TIMEOUT` | the time between two HTTP/1 requests, the second one's head included | it is closed |
 // | `BODY_STALL` | the time without a byte of an HTTP request's body | it fails |
@@ -153,7 +153,7 @@ pub const CONNECTIONS_MAX: usize = 1 << 20;
 pub const STRANGERS_MAX: usize = 2_048;
 /// The part of all connections that one address may have: three of four.
 pub const ADDRESS_SHARE: (usize, usize) = (3, 4);
-/// Connections that were told to end above which no further one is accepted until some have.
+/// Connections that are being closed, above which no further one is accepted until some have ended.
 pub const CONNECTIONS_LEAVING_MAX: usize = 32;
 /// How many connections are looked at for one that is idle.
 pub const IDLE_LOOKED_AT: usize = 64;
@@ -185,7 +185,7 @@ pub const METADATA_BYTES_MAX: usize = 512 << 10;
 pub const METADATA_READ_BYTES_MAX: u32 = 4 << 20;
 /// Metadata that is on its way in all connections, those small enough for one frame aside.
 pub const METADATA_ARRIVING_BYTES_MAX: usize = 32 << 20;
-/// The time in which a connection says what it speaks.
+/// The time in which a connection must show its protocol.
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an idle HTTP/1 connection gets to send the next request's head.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -375,10 +375,10 @@ pub const PROXY_REQUEST_BYTES_MAX: usize = 4 << 20;
 pub const PEER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to open a stream.
 pub const PEER_DIAL_RETRY: Duration = Duration::from_millis(100);
-/// How long a member may take to say who the members are, and how long its answer serves.
+/// How long a member may take to return the list of members, and how long its answer is used.
 pub const PEER_VOUCH_TIMEOUT: Duration = Duration::from_secs(1);
 pub const PEER_VOUCHED: Duration = Duration::from_secs(1);
-/// Between two link heartbeats on a stream: three fit into the reader's patience.
+/// Between two link heartbeats on a stream: three fit into the reader's timeout.
 pub const PEER_LINK_HEARTBEAT: Duration = Duration::from_millis(5_000 / 3);
 /// Between two probes of a peer.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);

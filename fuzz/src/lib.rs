@@ -2,8 +2,8 @@
 //! them, one [`Target`] with the inputs to begin with. Compares with models where there are some; else a
 //! target fails by a panic, by an overflow, or by taking too long. Starts nothing: `ci/fuzz` does.
 //!
-//! As a test of the server's package, without a fuzzer, it plays the seeds and inputs made of them: what every
-//! change must pass. `ci/fuzz` searches for longer, and is guided by what an input has reached.
+//! As a test of the server's package, without a fuzzer, it plays the seeds and inputs made of them: what
+//! every change must pass. `ci/fuzz` searches for longer, and is guided by what an input has reached.
 
 mod apply;
 mod brought;

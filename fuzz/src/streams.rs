@@ -143,7 +143,9 @@ pub fn websocket(input: &[u8]) {
     assert_eq!(farewell, same, "pieces of {piece}");
     // The first byte of a frame may be passed on before the second shows what it is.
     assert!(passed.starts_with(&whole) && passed.len() <= whole.len() + 1);
-    assert!(farewell.is_some() || whole.len() == bytes.len(), "bytes are missing");
+    // Of a Close that is not whole, nothing is passed on: two bytes, the mask, the payload.
+    let missing = bytes.len() - whole.len();
+    assert!(farewell.is_some() || missing < 2 + 4 + 125, "{missing} bytes are missing");
 }
 
 pub fn websocket_seeds() -> Vec<Vec<u8>> {

@@ -27,7 +27,8 @@ pub const MALFORMED: &str = "grpc: failed to unmarshal the received message: ";
 /// How the decoder's text ends for a string that is none.
 const NO_UTF8: &str = "invalid string value: data is not UTF-8 encoded";
 
-/// Returns the refusal of a message that cannot be decoded, with one of the two texts of protobuf's Go library.
+/// Returns the refusal of a message that cannot be decoded, with one of the two texts of protobuf's Go
+/// library.
 fn malformed(error: &Status) -> Status {
     let why = match error.message().ends_with(NO_UTF8) {
         true => "string field contains invalid UTF-8",

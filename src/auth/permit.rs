@@ -1,5 +1,5 @@
-//! Permission checks of requests by their keys, in etcd's order, so that the refusal is the same too (3.7, `server/etcdserver/apply/auth.go`, `server/auth/store.go`). Changes
-//! nothing.
+//! Permission checks of requests by their keys, in etcd's order, so that the refusal is the same too (3.7,
+//! `server/etcdserver/apply/auth.go`, `server/auth/store.go`). Changes nothing.
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{

@@ -10,7 +10,8 @@ use crate::env::File;
 use crate::limits::BBOLT_CHUNK_BYTES;
 
 const HASH_BYTES: usize = 32;
-/// A database's size is a multiple of this, a sealed one's is not: so etcd distinguishes them.
+/// The size of a bare database is a multiple of this, that of a sealed one is not; etcd distinguishes them by
+/// it.
 const SECTOR_BYTES: u64 = 512;
 
 /// What [`check_seal`] found.
@@ -20,7 +21,7 @@ pub enum Seal {
     Absent,
     /// The hash is that of the `database_bytes` before it.
     Intact { database_bytes: u64 },
-    /// It is not.
+    /// The hash does not match.
     Broken { stored: [u8; HASH_BYTES], computed: [u8; HASH_BYTES] },
 }
 
@@ -57,7 +58,7 @@ pub fn seal<I: Iterator<Item = io::Result<Bytes>>>(chunks: I) -> Sealed<I> {
 /// See [`seal`].
 pub struct Sealed<I> {
     chunks: I,
-    /// `None` when the hash was given out, or never will be.
+    /// `None` after the hash was returned, or after an error.
     hash: Option<Sha256>,
 }
 

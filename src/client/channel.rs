@@ -37,7 +37,7 @@ pub struct Channel {
     note: Option<Note>,
 }
 
-/// What became of the last request of a channel, for a log line about it.
+/// The path and endpoint of the last request of a channel, for log lines.
 #[derive(Clone, Debug, Default)]
 pub struct Note(Arc<std::sync::Mutex<Noted>>);
 
@@ -163,7 +163,7 @@ impl Channel {
         endpoints.advance(&current);
     }
 
-    /// Other endpoints from now on. A connection to one that is no longer among them takes no more
+    /// Replaces the endpoints. A connection to one that is no longer among them takes no more
     /// requests; streams that are open stay where they are.
     ///
     /// # Errors
@@ -248,12 +248,12 @@ fn in_gos_words(status: &Status) -> Status {
 }
 
 type BodyError = fn(hyper::Error) -> Status;
-type Answer = Result<Response<MapErr<Incoming, BodyError>>, Status>;
+type CallResult = Result<Response<MapErr<Incoming, BodyError>>, Status>;
 
 impl tower::Service<Request<Body>> for Channel {
     type Response = Response<MapErr<Incoming, BodyError>>;
     type Error = Status;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = CallResult> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
@@ -294,7 +294,7 @@ impl tower::Service<Request<Body>> for Channel {
 }
 
 impl Shared {
-    async fn send(&self, mut request: Request<Body>, note: Option<Note>) -> Answer {
+    async fn send(&self, mut request: Request<Body>, note: Option<Note>) -> CallResult {
         let mut again = true;
         loop {
             let Connection { mut sender, endpoint } = self.connected().await?;
@@ -310,7 +310,7 @@ impl Shared {
                 Err(failure) => failure,
             };
             match failure.take_message() {
-                // The connection was found dead only now.
+                // The connection turned out to be closed.
                 Some(unsent) if again => {
                     request = unsent;
                     again = false;
@@ -322,7 +322,7 @@ impl Shared {
         }
     }
 
-    /// The live connection, made by the first request that needs it while others wait.
+    /// Returns the connection; the first request that needs one connects while others wait.
     async fn connected(&self) -> Result<Connection, Status> {
         let mut connection = self.connection.lock().await;
         if let Some(live) = connection.as_ref().filter(|live| !live.sender.is_closed()) {
@@ -423,7 +423,7 @@ impl Endpoints {
     }
 }
 
-/// One that is named twice is one: members may advertise the same URL.
+/// Parses the endpoints and removes duplicates: members may advertise the same URL.
 fn read<S: AsRef<str>>(
     endpoints: impl IntoIterator<Item = S>,
     options: &Options,
@@ -465,7 +465,7 @@ fn endpoint(text: &str, options: &Options) -> Result<Endpoint, BadEndpoint> {
     Ok(Endpoint { text: text.to_owned(), target: Ok(target), authority, secure })
 }
 
-/// Why Go's library does not dial what is no endpoint.
+/// Go's error text for an invalid endpoint.
 fn dial_error(text: &str) -> String {
     let why = match text.strip_prefix("http://").or(text.strip_prefix("https://")).unwrap_or(text) {
         "" => "missing address".to_owned(),

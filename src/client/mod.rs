@@ -52,8 +52,8 @@ pub struct Options {
     /// Pings also while nothing is open. etcd takes pings without an open stream as an attack unless they
     /// are rare; a silent watch is an open one.
     pub keep_alive_while_idle: bool,
-    /// For endpoints whose scheme requires TLS, and for those without a scheme. Without it, these are
-    /// plain and those believe the CAs of the system.
+    /// For endpoints whose scheme requires TLS, and for those without a scheme. If it is `None`, the latter
+    /// are plain and the former trust the CAs of the system.
     pub tls: Option<tls::Settings>,
     /// Takes every text for an endpoint, as etcd's client library does: one that is none fails as a server
     /// does that cannot be reached. Otherwise it is refused.

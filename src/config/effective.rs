@@ -10,7 +10,8 @@ use crate::codec::go_duration;
 use crate::limits;
 use crate::member::compactor::AutoCompaction;
 
-/// Logs the configuration. `initialized` is whether the member has a log already, `processors` how many there are.
+/// Logs the configuration. `initialized` is whether the member has a log already, `processors` how many there
+/// are.
 pub fn log(config: &Config, initialized: bool, processors: usize) {
     let (given, options) = (&*config.settled, &config.server);
     let (member, discovery) = (&options.member, &given.discovery);

@@ -12,10 +12,10 @@
 //! Reading order: [`go`] (Go's syntax and values), [`flags`] (the table, one row a flag), [`mod@file`] (the
 //! same from a file, read by [`yaml`]), [`urls`] (etcd's rules for URLs), [`cluster`] (the initial
 //! cluster), [`tokens`] (`--auth-token`), [`gates`] (`--feature-gates`), `security` (TLS: its flags and
-//! rules), `discovery` (other ways to find the members), [`secrets`] (what is not shown of them), [`without_effect`] (flags for what is not
-//! there), [`validate`] (all that concerns more than one flag), [`effective`] (what comes of all, as a log line), [`log`] (etcd's log lines), [`help`]
-//! (texts), [`pflag`] (the syntax of the tools' and
-//! sub-commands' flags).
+//! rules), `discovery` (other ways to find the members), [`secrets`] (values that are not shown),
+//! [`without_effect`] (flags of features that do not exist here), [`validate`] (rules about several flags),
+//! [`effective`] (the resulting configuration as a log line), [`log`] (etcd's log lines), [`help`] (texts),
+//! [`pflag`] (the syntax of the tools' and sub-commands' flags).
 
 pub mod cluster;
 mod discovery;

@@ -26,15 +26,10 @@ use crate::trace;
 const RECOMMENDED_REQUEST_BYTES: usize = 10 << 20;
 const RECOMMENDED_QUOTA_BYTES: i64 = 8 << 30;
 const ELECTION_MS_MAX: u64 = 50_000;
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
-const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const GRPC_PING_TIME_MIN: Duration = Duration::from_secs(5 * 60);
-const UNARY_WARNING: Duration = Duration::from_millis(300);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A configuration that contradicts neither itself nor what this version serves. Each setting is in one
-/// place, most of them where the server wants them.
+/// place, most of them in the server's options.
 #[derive(Clone)]
 pub struct Config {
     /// What the server is started with. [`Config::server_options`] adds the URLs and members below.
@@ -231,11 +226,11 @@ fn member(values: &Values) -> Result<member::Options, ConfigError> {
         lease_checkpoint_interval: interval,
         feature_gates: values.gates.list(),
         watch_progress_interval: match values.progress_interval {
-            Duration::ZERO => PROGRESS_INTERVAL,
-            interval => interval.max(PROGRESS_INTERVAL_MIN),
+            Duration::ZERO => limits::WATCH_PROGRESS_INTERVAL,
+            interval => interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN),
         },
         apply_warning: values.apply_warning,
-        unary_warning: or(values.unary_warning, UNARY_WARNING),
+        unary_warning: or(values.unary_warning, member::UNARY_WARNING),
         compaction_step: batch.unwrap_or(limits::COMPACT_STEP_REVISIONS),
         compaction_pause: or(values.compaction_sleep, limits::COMPACT_PAUSE),
         // Every address and URL of the pattern's is replaced.
@@ -316,7 +311,7 @@ fn tuning_notices(values: &Values) -> Vec<Notice> {
 fn keep_alive(values: &Values) -> (Duration, Duration) {
     let given = (values.keep_alive_interval, values.keep_alive_timeout);
     let both = !given.0.is_zero() && !given.1.is_zero();
-    if both { given } else { (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT) }
+    if both { given } else { (server::KEEP_ALIVE_INTERVAL, server::KEEP_ALIVE_TIMEOUT) }
 }
 
 /// What is traced, if anything. As in etcd, the flags about it are not checked unless it is on.
@@ -363,7 +358,7 @@ fn bind(urls: &[Url]) -> Result<Vec<Listen>, ConfigError> {
     urls.iter().map(|url| url.listen().map_err(ConfigError::Invalid)).collect()
 }
 
-/// An address speaks gRPC or not.
+/// Checks that no address is for both gRPC and plain HTTP.
 fn check_shared(values: &Values, grpc: &[Listen], http: &[Listen]) -> Result<(), ConfigError> {
     let mut pairs = values.listen_client_http.iter().zip(http);
     match pairs.find(|(_, http)| grpc.iter().any(|grpc| grpc.place == http.place)) {

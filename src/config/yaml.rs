@@ -1,7 +1,7 @@
 //! A YAML document as the JSON value that etcd's library (`sigs.k8s.io/yaml`, YAML 1.1) makes of it: the
 //! parser gives events, what they come to is decided here. Merge keys and tags are not looked at; an
-//! alias is refused, for a configuration needs none. What is no YAML is refused in the words of Go's parser, where
-//! it has some for the same.
+//! alias is refused, for a configuration needs none. What is no YAML is refused in the words of Go's parser,
+//! where it has some for the same.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Number, Value};
@@ -62,7 +62,8 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
 enum Finder {
     /// Names the line of the error.
     Scanner,
-    /// Names the line before that in which the sequence or mapping begins, or else the line before the error's.
+    /// Names the line before that in which the sequence or mapping begins, or else the line before the
+    /// error's.
     Parser,
 }
 
@@ -86,8 +87,8 @@ const WORDS: &[(&str, &str, Finder)] = &[
 ];
 const CANNOT_START: &str = "found character that cannot start any token";
 
-/// `began` is the line of the innermost sequence or mapping. Lines count from 1, and neither part of Go's parser
-/// names its first.
+/// `began` is the line of the innermost sequence or mapping. Lines count from 1, and neither part of Go's
+/// parser names its first.
 fn misread(error: &ScanError, text: &str, began: Option<&usize>) -> String {
     let (line, info) = (error.marker().line(), error.info());
     if info.contains("unknown anchor") {

@@ -84,8 +84,8 @@ pub(super) struct Cluster {
     env: Env,
     shell: Arc<dyn Shell>,
     pub client: Client,
-    /// The name of the logger of its failed calls, and the endpoint that it was made for; `None` when they are
-    /// not logged.
+    /// The name of the logger of its failed calls, and the endpoint that it was made for; `None` when they
+    /// are not logged.
     logged: Option<(&'static str, String)>,
     tally: Option<Tally>,
     command_timeout: Duration,

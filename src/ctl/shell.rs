@@ -1,6 +1,6 @@
 //! The process that a command runs in, as the commands see it: standard input, child processes and
-//! signals, besides what every tool's [`Output`] is. The program implements it on the operating system, tests on
-//! buffers.
+//! signals, besides what every tool's [`Output`] is. The program implements it on the operating system, tests
+//! on buffers.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use crate::env::BoxFuture;
 use crate::tool::Output;
 
 pub trait Shell: Output {
-    /// Reads a line of standard input with its line end; empty at the end of input. Bytes that are no text are in
-    /// it as [`raw`](crate::tool::raw) has them. Blocks.
+    /// Reads a line of standard input with its line end; empty at the end of input. Bytes that are no text
+    /// are in it as [`raw`](crate::tool::raw) has them. Blocks.
     fn read_line(&self) -> io::Result<String>;
 
     /// Reads the rest of standard input. Blocks.
@@ -19,8 +19,8 @@ pub trait Shell: Output {
     /// the end of input. Blocks.
     fn read_password(&self, prompt: &str) -> io::Result<String>;
 
-    /// Runs a program, whose words may be of any bytes, with further environment variables, its output going where this one's goes, and
-    /// waits for its end.
+    /// Runs a program with additional environment variables and waits for its end. Its arguments may be any
+    /// bytes; its output goes where this program's goes.
     ///
     /// # Errors
     /// When the program cannot be started.

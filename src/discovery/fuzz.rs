@@ -1,4 +1,4 @@
-//! What foreign bytes reach here, for fuzzing.
+//! Entry points of this module for the fuzz targets.
 
 use super::registry::{self, Registry, Standing};
 

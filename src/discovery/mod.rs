@@ -163,8 +163,8 @@ impl Meeting<'_> {
         info!(member_info = own, "register member itself successfully");
     }
 
-    /// Watches from behind `revision` until all are there. A watch that breaks off begins anew where it
-    /// was, for who has come is known.
+    /// Watches from the revision after `revision` until all members are registered. A watch that breaks is
+    /// resumed where it ended, because the members found so far are kept.
     async fn wait(&mut self, standing: &mut Standing, revision: i64) {
         info!(missing = standing.missing(), "waiting for peers from discovery service");
         let mut next = revision + 1;

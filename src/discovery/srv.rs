@@ -28,7 +28,7 @@ pub(super) async fn bootstrap(env: &Env, srv: &Srv, config: &mut Config) -> Resu
     let cluster = InitialCluster::parse(&found.join(","))?;
     check(&cluster, config)?;
     let secured = cluster.members().any(|(_, urls)| urls.iter().any(|url| url.scheme() == "https"));
-    // Without a CA of its own a client trusts the domain's.
+    // Without a configured CA, the members' certificates must name the domain.
     if secured && config.server.member.peer_tls.trusted_ca_file.as_os_str().is_empty() {
         config.server.member.peer_tls.server_name = srv.domain.clone();
     }
@@ -146,8 +146,8 @@ pub struct Endpoint {
     pub record: Service,
 }
 
-/// The endpoints of clients in a domain. Without `insecure` only those that can prove, by `ca` or the
-/// system's CAs, that they speak for the domain.
+/// The client endpoints of a domain. Without `insecure`, only those whose certificate for the domain is
+/// valid by `ca` or the system's CAs.
 pub async fn clients(
     env: &Env,
     srv: &Srv,

@@ -194,8 +194,8 @@ impl Inner {
             let family = db.cf_handle(cf.name()).expect("open created every column family");
             // SAFETY: `family` lives in a node of the map of column families inside `db`. Nodes stay where
             // they are while the map is not changed, moves of `db` included, and changing it takes `&mut
-            // DB`, which is handed out nowhere after this function. The reference never leaves this module and goes
-            // away with `db`, in the same struct.
+            // DB`, which is handed out nowhere after this function. The reference never leaves this module
+            // and goes away with `db`, in the same struct.
             unsafe { &*std::ptr::from_ref::<ColumnFamily>(family) }
         });
         let mut unlogged = WriteOptions::default();

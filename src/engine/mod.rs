@@ -1,7 +1,7 @@
 //! The ordered key-value engine under the state: the only place that names RocksDB. Knows column
 //! families, batches and snapshots; knows nothing of revisions, leases or raft.
 //!
-//! # What it promises
+//! # Guarantees
 //!
 //! * A [`Batch`] is atomic over all column families, in memory and on disk.
 //! * RocksDB's own log is off. What is durable is what a flush wrote: an explicit

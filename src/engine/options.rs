@@ -33,9 +33,9 @@ impl Options {
 
     /// Options of the whole database.
     pub(super) fn database(&self) -> Result<Rocks, rocksdb::Error> {
-        // There are no setters for these. Without the first, dropping the handle flushes, and a crash that the
-        // simulator plays by dropping would lose nothing. The second spares a new store two syncs: its identity
-        // is in the manifest as well.
+        // There are no setters for these. Without the first, dropping the handle flushes, and a crash that
+        // the simulator plays by dropping would lose nothing. The second spares a new store two syncs: its
+        // identity is in the manifest as well.
         let mut rocks = Rocks::get_options_from_string(
             &mut Rocks::default(),
             "avoid_flush_during_shutdown=true;write_identity_file=false",

@@ -1,4 +1,4 @@
-//! The engine's promises: atomic batches, snapshots that stay, loss of a suffix only.
+//! The engine's guarantees: atomic batches, stable snapshots, loss of a suffix only.
 
 use std::path::Path;
 

@@ -75,12 +75,12 @@ impl NameServers {
                 };
                 let answer = tokio::time::timeout(self.timeout, ask(*server, name)).await;
                 match answer {
-                    Ok(Ok(Answer::Services(services))) => return Ok(services),
-                    Ok(Ok(Answer::Nothing)) => {
+                    Ok(Ok(Lookup::Services(services))) => return Ok(services),
+                    Ok(Ok(Lookup::Nothing)) => {
                         return Err(failed(io::ErrorKind::NotFound, &"no such host"));
                     }
                     // The next one may know better.
-                    Ok(Ok(Answer::Trouble)) => {
+                    Ok(Ok(Lookup::Trouble)) => {
                         failure = failed(io::ErrorKind::Other, &"server misbehaving");
                     }
                     Ok(Err(error)) => failure = failed(error.kind(), &error),
@@ -94,7 +94,7 @@ impl NameServers {
 
 /// A server's answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum Lookup {
     Services(Vec<Service>),
     /// There is no such name, or none with such a record.
     Nothing,
@@ -103,7 +103,7 @@ pub(super) enum Answer {
 }
 
 /// By a datagram; by a stream when the answer does not fit one.
-async fn ask(server: SocketAddr, name: &str) -> io::Result<Answer> {
+async fn ask(server: SocketAddr, name: &str) -> io::Result<Lookup> {
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let id = u16::from_be_bytes(id);
@@ -158,12 +158,12 @@ fn packet(bytes: &[u8], id: u16) -> Option<Packet<'_>> {
     (packet.id() == id && packet.has_flags(PacketFlag::RESPONSE)).then_some(packet)
 }
 
-pub(super) fn read(bytes: &[u8], id: u16) -> Answer {
-    let Some(packet) = packet(bytes, id) else { return Answer::Trouble };
+pub(super) fn read(bytes: &[u8], id: u16) -> Lookup {
+    let Some(packet) = packet(bytes, id) else { return Lookup::Trouble };
     match packet.rcode() {
         RCODE::NoError => {}
-        RCODE::NameError => return Answer::Nothing,
-        _ => return Answer::Trouble,
+        RCODE::NameError => return Lookup::Nothing,
+        _ => return Lookup::Trouble,
     }
     let services = packet.answers.iter().filter_map(|record| match &record.rdata {
         RData::SRV(srv) => Some(Service {
@@ -175,7 +175,7 @@ pub(super) fn read(bytes: &[u8], id: u16) -> Answer {
         _ => None,
     });
     let services: Vec<Service> = services.collect();
-    if services.is_empty() { Answer::Nothing } else { Answer::Services(services) }
+    if services.is_empty() { Lookup::Nothing } else { Lookup::Services(services) }
 }
 
 #[cfg(test)]

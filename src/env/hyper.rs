@@ -43,7 +43,7 @@ impl hyper::rt::Timer for Timer {
     }
 }
 
-/// hyper wants its sleeps `Sync`; a boxed future is not, but it is never polled through `&`.
+/// hyper requires `Sync` of its sleeps; a boxed future is not, but it is never polled through `&`.
 struct Sleep(SyncWrapper<BoxFuture<'static, ()>>);
 
 impl Future for Sleep {

@@ -97,8 +97,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn_blocking(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()>;
     /// The places of blocking work that clients cause.
     fn work_places(&self) -> &WorkPlaces;
-    /// As `spawn_blocking`, for work of a library that lives by the real clock or starts threads, such
-    /// as opening a RocksDB: the simulator runs it outside its own time.
+    /// As `spawn_blocking`, for work of a library that uses the real clock or starts threads, such as
+    /// opening a RocksDB: the simulator runs it outside of simulated time.
     fn spawn_outside(&self, name: &'static str, job: Job) -> BoxFuture<'static, ()> {
         self.spawn_blocking(name, job)
     }

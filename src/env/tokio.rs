@@ -42,7 +42,7 @@ pub struct Machine {
     pub reuse_port: bool,
     /// Where connections come from, as far as the other end has an address of that kind.
     pub local_address: Option<IpAddr>,
-    /// Nothing is made durable: a power cut loses what it likes.
+    /// Nothing is made durable: a power cut may lose any write.
     pub no_sync: bool,
 }
 
@@ -406,7 +406,7 @@ impl File for OpenFile {
         loop {
             match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
                 Err(Errno::INTR) => {}
-                // The file system cannot reserve: extending keeps the length's half of the promise.
+                // The file system cannot reserve space: the file is extended, so that its length is right.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => {
                     return self.set_len(len);
                 }

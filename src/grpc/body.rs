@@ -208,7 +208,7 @@ where
 }
 
 /// A response body; the result of the call is in its trailers.
-pub(crate) struct Answer {
+pub(crate) struct ResponseBody {
     body: Body,
     call: Call,
     boundaries: Boundaries,
@@ -224,7 +224,7 @@ pub(crate) struct Answer {
     over: bool,
 }
 
-impl Answer {
+impl ResponseBody {
     pub fn new(body: Body, call: Call) -> Self {
         let is_bounded = unread::is_bounded(call.rpc());
         Self {
@@ -313,7 +313,7 @@ pub(crate) fn message(headers: &HeaderMap) -> String {
     status.map(|status| status.message().to_owned()).unwrap_or_default()
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 

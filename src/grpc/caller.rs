@@ -52,8 +52,8 @@ mod tests {
         let mut extensions = Extensions::new();
         extensions.insert(ClientName("ann".into()));
         let mut headers = HeaderMap::new();
-        assert!(!read(&headers, &extensions).is_nobody());
+        assert!(!read(&headers, &extensions).is_anonymous());
         headers.insert(GATEWAY, http::HeaderValue::from_static("*/*"));
-        assert!(read(&headers, &extensions).is_nobody());
+        assert!(read(&headers, &extensions).is_anonymous());
     }
 }

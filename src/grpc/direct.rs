@@ -1,5 +1,5 @@
 //! Calls of service KV that are most of the load, without the layers of the library's router and service:
-//! a request that arrived in one piece is decoded where it lies, and its answer is one message and the
+//! a request that arrived in one piece is decoded in place, and its answer is one message and the
 //! result. What is anything else (cut messages, malformed ones) goes the library's way, from its first byte.
 
 use std::future::poll_fn;

@@ -17,7 +17,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tower::Service;
 
-use super::body::{self, Answer, Limited};
+use super::body::{self, Limited, ResponseBody};
 use super::calls::{Call, Calls};
 use super::compression::Encoding;
 use super::kv::Kv;
@@ -127,7 +127,7 @@ where
         };
         let limit = self.member.request_bytes_max() + limits::GRPC_OVERHEAD_BYTES;
         let mut request = request;
-        if is_traced || !caller.is_nobody() {
+        if is_traced || !caller.is_anonymous() {
             request.extensions_mut().insert(caller.clone());
         }
         let watched = call
@@ -182,7 +182,8 @@ where
             };
             unread::given(is_bounded, deadline);
             let deadline = deadline.map(|at| (at, env.sleep_until(at)));
-            Ok(response.map(|body| Body::new(Answer::new(body, call).bounded(deadline, held))))
+            Ok(response
+                .map(|body| Body::new(ResponseBody::new(body, call).bounded(deadline, held))))
         })
     }
 }

@@ -1,13 +1,13 @@
 //! The gRPC edge: decodes, validates what needs no state, calls the [`Member`], encodes. It has no logic
 //! of its own, and no lower layer names tonic.
 //!
-//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`], [`election`]
-//! (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts; every call
-//! passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of messages),
-//! `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large responses),
-//! `served` (streams of responses), `caller` (credentials), [`slow`] (logging of slow calls), [`spans`]
-//! (tracing), [`unread`] (clients that read nothing) and `tapped` (for the simulator). Other services are
-//! answered with `Unimplemented`, as any unknown path.
+//! Reading order: [`kv`], [`watch`], [`lease`], [`cluster`], [`maintenance`], [`auth`], [`lock`],
+//! [`election`] (both on `recipe`), [`health`] are the services; [`status`] maps errors to codes and texts;
+//! every call passes [`gate`] first, with `calls` (methods and counters), `body` (sizes and deadlines of
+//! messages), `compression`, `deadline`, `direct` (the calls that are most of the load), `paged` (large
+//! responses), `served` (streams of responses), `caller` (credentials), [`slow`] (logging of slow calls),
+//! [`spans`] (tracing), [`unread`] (clients that read nothing) and `tapped` (for the simulator). Calls of
+//! other services are answered with `Unimplemented`, as is any unknown path.
 //!
 //! [`Member`]: crate::member::Member
 

@@ -1,12 +1,12 @@
-//! Ends HTTP/2 streams whose clients take nothing of an answer that is there: flow control (RFC 9113, section
-//! 5.2) lets a client keep any number of answers waiting, and the HTTP library asks a body for no more as
-//! long as there is no window for what it has given. That lasts no longer than the call's deadline. Without
-//! one, streams of events, of which there may be none for days, are left alone; other answers have a bound.
+//! Resets HTTP/2 streams whose clients do not read an answer that is ready: flow control (RFC 9113, section
+//! 5.2) lets a client keep any number of answers pending, and the HTTP library does not poll a body while
+//! the window is too small for the data it has. A stream stalls at most until its call's deadline. Without
+//! a deadline, streams of events, which may be silent for days, are not limited; other answers are.
 //!
 //! A stream's task polls the answer that it sends, so what the answer did last is noted per thread while the
-//! task is polled. The library passes on what an answer gives when the client takes the first byte of it, and
-//! lets go of the stream behind the last; so the last byte of an answer that may have to wait comes alone
-//! ([`whole_bytes_max`]).
+//! task is polled. The library forwards a piece of an answer when the client takes the first byte of it, and
+//! drops the stream after the last piece; so the last byte of an answer that may have to wait is a piece of
+//! its own ([`whole_bytes_max`]).
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -20,14 +20,14 @@ use crate::env::{BoxFuture, Env};
 use crate::limits;
 use crate::rpc::{Flow, Rpc};
 
-/// What an answer did last.
+/// The last step of an answer.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
-    /// It gave something that is to be sent; else it has nothing at present.
+    /// Whether it returned data that is to be sent; otherwise it has none at present.
     has_given: bool,
-    /// It is given up when nothing of it is taken.
+    /// Whether its stream is reset when nothing of it is taken.
     is_bounded: bool,
-    /// How often it gave something.
+    /// How often it returned data.
     steps: u32,
     deadline: Option<Instant>,
 }
@@ -42,13 +42,13 @@ thread_local! {
     static LATE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether an answer of this RPC is given up when its client takes nothing of it.
+/// Whether the stream of this RPC is reset when its client takes nothing of the answer.
 pub(super) fn is_bounded(rpc: &Rpc) -> bool {
     rpc.flow == Flow::Unary || rpc.method == "RangeStream"
 }
 
-/// The size up to which an answer's data is given as a whole. Larger data is [`split`]. Most answers are small,
-/// and save a frame.
+/// The size up to which an answer's data is given as a whole. Larger data is [`split`]. Most answers are
+/// small, and save a frame.
 pub(super) fn whole_bytes_max(rpc: &Rpc, has_deadline: bool) -> usize {
     match rpc.flow {
         Flow::Unary => limits::ANSWER_WHOLE_BYTES,
@@ -83,8 +83,8 @@ pub(super) fn is_late() -> bool {
     LATE.get()
 }
 
-/// Runs the task of a stream, and drops it, which resets the stream, when it can send nothing for `patience` or
-/// until the deadline of its call.
+/// Runs the task of a stream. Drops it, which resets the stream, when it could send nothing for `patience`
+/// or the deadline of its call has passed.
 pub async fn bounded(env: Env, task: impl Future<Output = ()>, patience: Duration) {
     let mut task = pin!(Some(task));
     let (mut mark, mut stall) = (Mark::NONE, Stall::default());
@@ -125,8 +125,8 @@ impl Stall {
         self.late.get_or_insert_with(|| env.sleep_until(at)).as_mut().poll(cx)
     }
 
-    /// Ready when nothing has been taken for `patience`. A wait that has begun goes on over later ones, so that
-    /// an answer of many pieces needs few timers.
+    /// Ready when nothing has been taken for `patience`. A timer that was started also serves later waits, so
+    /// that an answer of many pieces needs few timers.
     fn poll_unread(
         &mut self,
         env: &Env,
@@ -167,7 +167,7 @@ mod tests {
             given(true, None);
             Poll::Pending
         });
-        // What is given again and again is taken.
+        // An answer that returns more and more data is being read.
         assert!(env.timeout(DAY, bounded(env.clone(), task, DAY)).await.is_err());
         let mut first = true;
         let task = poll_fn(|_| {

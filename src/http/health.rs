@@ -91,7 +91,11 @@ pub(super) async fn run(served: &dyn Served, probe: Probe, query: &str) -> Respo
         }
     }
     if failed {
-        warn!(path = probe.kind, reason = %report, "health check failed");
+        warn!(
+            path = format!("/{}", probe.kind), reason = %report,
+            status_code = StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            "Health check error"
+        );
         return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{report}\n"));
     }
     let verbose = pairs(query).any(|(key, _)| key == "verbose");
@@ -104,7 +108,10 @@ pub(super) async fn health(served: &dyn Served, query: &str) -> Response<Body> {
     let serializable = serializable.is_some_and(|(_, value)| value == "true");
     let reason = match unhealthy(served, &values(query, "exclude"), serializable) {
         Some(reason) => Some(reason),
-        None => served.read(serializable).await.err().map(|e| format!("RANGE ERROR:{e}")),
+        None => served.read(serializable).await.err().map(|error| {
+            warn!(%error, "serving /health false; Range fails");
+            format!("RANGE ERROR:{error}")
+        }),
     };
     let metrics = served.metrics();
     match reason {
@@ -121,7 +128,8 @@ pub(crate) fn verdict(unhealthy: Option<String>) -> Response<Body> {
     };
     let reason = serde_json::Value::from(reason);
     let text = format!("{{\"health\":\"false\",\"reason\":{reason}}}\n");
-    warn!(output = text.trim_end(), "/health is unhealthy");
+    let status_code = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    warn!(output = text.trim_end(), status_code, "/health error");
     plain(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
@@ -138,9 +146,15 @@ fn unhealthy(
             AlarmType::Corrupt => "CORRUPT",
             AlarmType::None => "UNKNOWN",
         };
+        let alarm = format!("memberID:{} alarm:{name}", alarm.member_id);
+        warn!(alarm, "serving /health false due to an alarm");
         return Some(format!("ALARM {name}"));
     }
-    (!serializable && !served.has_leader()).then(|| "RAFT NO LEADER".into())
+    let has_no_leader = !serializable && !served.has_leader();
+    has_no_leader.then(|| {
+        warn!("serving /health false; no leader");
+        "RAFT NO LEADER".into()
+    })
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {

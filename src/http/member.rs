@@ -42,7 +42,7 @@ impl Served for Member {
         self.auth().is_enabled()
     }
 
-    /// Learners read, too: another check tells them apart.
+    /// Learners read, too: a separate check distinguishes them.
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             if !serializable {

@@ -121,7 +121,7 @@ impl Endpoints {
         }
         let path = target::decoded(request.uri().path());
         let gateway = self.gateway.clone().filter(|_| Gateway::serves(&path));
-        if gateway.is_some() && self.is_somebody(&request) {
+        if gateway.is_some() && self.names_user(&request) {
             return plain(StatusCode::BAD_REQUEST, NAME_IGNORED);
         }
         let headers = self.access.headers(request.headers());
@@ -139,8 +139,8 @@ impl Endpoints {
         response
     }
 
-    /// Whether the client's certificate names a user, whom the gateway's calls do not carry.
-    fn is_somebody(&self, request: &Request<Body>) -> bool {
+    /// Whether the client's certificate names a user, which calls of the gateway do not carry.
+    fn names_user(&self, request: &Request<Body>) -> bool {
         self.served.has_users()
             && request.extensions().get::<ClientName>().is_some_and(|name| !name.0.is_empty())
     }

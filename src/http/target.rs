@@ -51,8 +51,8 @@ pub(super) fn bad_request() -> Response<Body> {
     response
 }
 
-/// Returns the redirection of a request whose path is not clean, or is that of a `folder` without the slash at
-/// its end.
+/// Returns the redirection of a request whose path is not clean, or is that of a `folder` without the slash
+/// at its end.
 pub(super) fn redirection(
     method: &Method,
     uri: &Uri,

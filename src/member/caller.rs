@@ -24,8 +24,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A client with its token and the verified common name of its certificate. A token takes precedence, even
-    /// an invalid one.
+    /// A client with its token and the verified common name of its certificate. A token takes precedence,
+    /// even an invalid one.
     pub fn client(token: Option<&str>, common_name: Option<&str>) -> Self {
         Self {
             token: token.map(Arc::from),
@@ -64,7 +64,7 @@ impl Caller {
     }
 
     /// Whether it has no credentials.
-    pub fn is_nobody(&self) -> bool {
+    pub fn is_anonymous(&self) -> bool {
         !self.internal && self.token.is_none() && self.common_name.is_none()
     }
 

@@ -22,7 +22,7 @@ impl Tokens {
         Self(Jwt::load(disk, &options).expect("a secret is any bytes"))
     }
 
-    /// A token as it comes, and one whose parts the text says in plain and whose signature is right.
+    /// Verifies the text as a token, and a token that is built from the text and signed correctly.
     pub fn read(&self, text: &str, secret: &[u8]) {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         drop(self.0.verify(text, now));

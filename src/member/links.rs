@@ -190,7 +190,7 @@ impl Links {
         last
     }
 
-    async fn call(&self, to: MemberId, path: &str, body: bytes::Bytes) -> Option<peer::Answer> {
+    async fn call(&self, to: MemberId, path: &str, body: bytes::Bytes) -> Option<peer::HttpAnswer> {
         let transport = self.transport();
         for url in transport.urls(to)? {
             if let Ok(answer) =
@@ -204,7 +204,7 @@ impl Links {
 }
 
 impl Member {
-    /// The lowest `major.minor.0` that all members speak; etcd's lowest while one has not answered and
+    /// The lowest `major.minor.0` that all members support; etcd's lowest while one has not answered and
     /// none is decided; `None` while one has not answered and one is.
     pub(in crate::member) async fn lowest_version(&self) -> Option<String> {
         let members = self.members();
@@ -221,8 +221,8 @@ impl Member {
         Some(format!("{}.{}.0", lowest.0, lowest.1))
     }
 
-    /// Whether a majority of the remaining voters has applied this member's removal, and so no longer needs its
-    /// vote.
+    /// Whether a majority of the remaining voters has applied this member's removal, and so no longer needs
+    /// its vote.
     pub(in crate::member) async fn is_let_go(&self) -> bool {
         let members = self.members();
         let voters: Vec<_> = members.members.values().filter(|m| !m.is_learner).collect();
@@ -318,7 +318,7 @@ impl LocalMember {
         self.0.upgrade().map(Member)
     }
 
-    /// ResponseMemory with the member, or that it has stopped.
+    /// Calls `ask` with the member; fails when the member has stopped.
     fn ask<T, F>(&self, ask: impl FnOnce(Member) -> F) -> BoxFuture<'static, Result<T, Error>>
     where
         T: Send + 'static,

@@ -42,7 +42,7 @@ use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::Semaphore;
 
 pub use caller::Caller;
-pub use options::{InitialState, Options, Proposals, ResponseMemory};
+pub use options::{InitialState, Options, Proposals, ResponseMemory, UNARY_WARNING};
 pub use requests::{Charge, Chunks, Pages, ReadResponse, loggable};
 pub use start::{first, identity};
 pub use tokens::jwt;

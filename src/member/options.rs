@@ -14,6 +14,9 @@ use crate::peer;
 use crate::tls::{self, Listen};
 use crate::watch;
 
+/// etcd's default of the time after which a call is logged as slow.
+pub const UNARY_WARNING: Duration = Duration::from_millis(300);
+
 #[derive(Clone)]
 pub struct Options {
     pub name: String,
@@ -189,12 +192,12 @@ impl Options {
             lease_checkpoint_interval: None,
             feature_gates: Vec::new(),
             auto_compaction: None,
-            watch_progress_interval: Duration::from_secs(600),
+            watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             watch_bounds: watch::Bounds::default(),
             tokens: TokenKind::Simple { ttl: Duration::from_secs(300) },
             bcrypt_cost: limits::BCRYPT_COST,
             apply_warning: Duration::from_millis(100),
-            unary_warning: Duration::from_millis(300),
+            unary_warning: UNARY_WARNING,
             compaction_step: limits::COMPACT_STEP_REVISIONS,
             compaction_pause: limits::COMPACT_PAUSE,
             engine: engine::Options::default(),

@@ -23,7 +23,8 @@ pub(in crate::member) struct Signals {
     pub ready: latest::Sender<bool>,
     /// This member has applied its own removal.
     pub removed: latest::Sender<bool>,
-    /// How full the store is; never changes without a quota. Between full and empty until the applier has looked.
+    /// How full the store is; never changes without a quota. Between full and empty until the applier has
+    /// looked.
     pub space: latest::Sender<Level>,
     /// Whether this member raised the alarm NOSPACE in its name itself.
     own_alarm: AtomicBool,

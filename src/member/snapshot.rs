@@ -112,8 +112,8 @@ pub(in crate::member) async fn source(
     Ok(SnapshotBody { metadata, data, total_bytes, chunks })
 }
 
-/// Whether a received file can be the state at `metadata`: it opens and says that it holds the entries up
-/// to there. Blocks.
+/// Checks whether a received file can be the state at `metadata`: it opens, and its applied index is the
+/// one in `metadata`. Blocks.
 pub(super) fn check(file: Box<dyn File>, metadata: &SnapshotMetadata) -> Result<(), String> {
     let database = Database::open(file).map_err(|error| error.to_string())?;
     let [(key, wanted), _] = mvcc::position_rows(Index(metadata.index), Term(metadata.term));

@@ -5,11 +5,11 @@
 //! or before the compaction C if it is alive then, and a deletion made *at* C, for watchers that begin
 //! there.
 //!
-//! What goes is found through what superseded it, so a compaction costs as much as was written since
-//! the one before, not as much as is stored: every change in (last compaction, C] gives up the state of
-//! its key before it; a deletion in [last compaction, C) gives up itself.
+//! A state to remove is found through the change that superseded it, so the cost of a compaction depends on
+//! what was written since the last one, not on what is stored: every change in (last compaction, C]
+//! removes the previous state of its key; a deletion in [last compaction, C) removes itself.
 //!
-//! There is one such state at most, since earlier changes gave up theirs. Each is found by one seek that
+//! There is at most one such state, since earlier changes have removed theirs. Each is found by one seek that
 //! lands on it: deleted entries stay in the engine as marks until its own compaction, and a scan over
 //! the marks of a key that is written all the time costs as much as all its history.
 
@@ -75,7 +75,8 @@ impl Store {
     }
 
     /// Looks at up to `changes_max` changes and deletes what they gave up. Called by the one writer,
-    /// between batches. Deletes only what no reader can reach, so it may be lost, or done again, without harm.
+    /// between batches. Deletes only what no reader can reach, so it may be lost, or done again, without
+    /// harm.
     pub fn compact_step(&self, changes_max: usize) -> Result<Step, Fatal> {
         let mut writer = self.enter();
         let mut position = writer.base.position;
@@ -114,7 +115,7 @@ fn sweep(
         let Some((key, record)) = cursor.entry()? else { return Ok(swept) };
         let (rev, tombstone) = RevKey::parse(key)?;
         let kv = KvRef::parse(record)?;
-        // Before a key's first state there can only be a deletion, which gives up itself.
+        // Before a key's first state there can only be a deletion, which removes itself.
         let supersedes = tombstone || kv.version != 1;
         if rev >= resume.fresh
             && supersedes

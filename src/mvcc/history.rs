@@ -31,7 +31,8 @@ pub struct Most {
 
 impl View {
     /// The events of the main revisions `from..=to` (not above the present) whose key `wanted`
-    /// accepts. Stops early, between two revisions, where there are more than `most`. With `prev_kv`, each event carries the state before its revision, where that is not compacted.
+    /// accepts. Stops early, between two revisions, where there are more than `most`. With `prev_kv`, each
+    /// event carries the state before its revision, unless that is compacted.
     ///
     /// Refused when `from` is below the compaction: at it is still whole.
     pub fn events(

@@ -56,8 +56,8 @@ impl View {
         })
     }
 
-    /// The row of `meta` that says which release's data this is, as etcd keeps it from 3.6 on: it
-    /// follows the cluster's version, so it is not stored.
+    /// The row of `meta` with the storage version, as etcd keeps it from 3.6 on: it follows from the
+    /// cluster's version, so it is not stored.
     fn storage_version(&self) -> Result<Option<(Bytes, Bytes)>, EngineError> {
         let version = self.snapshot.get(Cf::Cluster, b"clusterVersion")?;
         let known = |version: &Bytes| {
@@ -142,7 +142,7 @@ impl<'a> Install<'a> {
     /// Clears the store, its position first of all and in the same batch.
     fn begin(store: &'a Store) -> Result<Self, Fatal> {
         let mut writer = store.enter();
-        // What the writer remembers is about the old state.
+        // What the writer has cached belongs to the old state.
         writer.take_chunks()?;
         store.set_progress(Progress::default());
         let mut batch = writer.batch();
@@ -217,7 +217,7 @@ impl<'a> Install<'a> {
         Ok(position)
     }
 
-    /// The newest compaction that the stream speaks of.
+    /// The newest compaction that is in the stream.
     fn compacted(&self) -> Result<Option<i64>, Fatal> {
         let names = [meta::SCHEDULED_COMPACT, meta::FINISHED_COMPACT];
         let rows = self.meta.iter().filter(|(key, _)| names.contains(&&key[..]));

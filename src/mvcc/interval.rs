@@ -1,4 +1,4 @@
-//! Which keys a request speaks of. Follows etcd's reading of `key` and `range_end`.
+//! The keys that a request addresses. Follows etcd's reading of `key` and `range_end`.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! How revisions, versions and attachments are spelled as engine keys. No reading, no writing.
+//! The encoding of revisions, versions and attachments as engine keys. Does not read or write the engine.
 //!
 //! * [`Cf::Key`](crate::engine::Cf::Key), etcd's own: main revision as big-endian u64, `_`, sub
 //!   revision likewise; a deletion has a `t` behind it (etcd 3.7 `server/storage/mvcc/revision.go`).

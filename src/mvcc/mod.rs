@@ -27,8 +27,9 @@
 //! * A request is refused before its first change or not at all.
 //! * Every key of `Key` that is its user key's newest is in `Head`, and every other one is in `Versions`.
 //!
-//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `sorted`, `stream` and `txn` for what requests mean,
-//! `changed` for their events, `keys` and `record` for the formats, `compact`, `history`, `hash`, `install`.
+//! Reading order: [`Store`], [`View`], [`Write`], then `range`, `pages`, `sorted`, `stream` and `txn` for
+//! what requests mean, `changed` for their events, `keys` and `record` for the formats, `compact`,
+//! `history`, `hash`, `install`.
 
 mod change;
 mod changed;

@@ -335,7 +335,7 @@ pub fn is_sorted(request: &RangeRequest) -> bool {
     request.sort_target() != SortTarget::Key || request.sort_order() == SortOrder::Descend
 }
 
-/// Whether the request wants the order in which keys are stored. Order NONE counts as such for
+/// Whether the requested order is the one in which keys are stored. Order NONE counts as such for
 /// any target: with a limit, a page is cut in key order and sorted afterwards.
 pub(super) fn natural_order(request: &RangeRequest) -> bool {
     request.sort_order == SortOrder::None as i32

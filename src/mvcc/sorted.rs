@@ -1,12 +1,12 @@
-//! Answers in another order than that of the keys which are too large to be put in order at once. The
-//! range is looked through for the keys that come first, as many as there is room for; when they are
-//! used up, it is looked through again for those behind. What is kept of a key is what it is sorted by;
-//! the rest is read when its turn has come. Slow, but any answer can be had.
+//! Sorts answers that are too large to be sorted in memory, in an order other than that of the keys. A pass
+//! over the range selects the keys that come first, as many as there is room for; when these have been
+//! sent, another pass selects the ones behind them. Only the sort key of an entry is kept; the rest is
+//! read when the entry is sent. Slow, but there is no limit on the size of an answer.
 //!
-//! Of a value only a few bytes are kept, those behind the place where it leaves a value that is known
-//! as a whole, the run's pivot: values that leave it at different places are in the order of these
-//! places, and those that leave it at the same place in that of what follows. Two that have even that in
-//! common are read again, and told apart by where they leave one of the two.
+//! Of a value only a few bytes are kept: those from the place on at which it differs from the run's pivot, a
+//! value that is known in full. Values that differ from the pivot at different places are ordered by these
+//! places, those that differ at the same place by the bytes kept. Values that are equal in both are read
+//! again and compared with one of them as a new pivot.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -211,8 +211,8 @@ impl Run {
         }
     }
 
-    /// What is known of the order when the values are told by `pivot`, which is the first of them if it
-    /// is none yet: the first keys, and the first of those that were turned away.
+    /// One pass, with values compared by `pivot`, or by the first of them if there is no pivot yet: returns
+    /// the first keys, and the first of those for which there was no room.
     fn look(
         scan: &Scan<'_>,
         reader: Reader<'_>,
@@ -240,7 +240,7 @@ impl Run {
             }
             run.seen += 1;
             run.keys += 1;
-            // An older state's value is not at hand.
+            // An older state's value has to be read.
             let older = match &found {
                 Found::Older(_, outline) if order.target == SortTarget::Value => {
                     Some(reader.fetch(outline.rev)?)
@@ -271,8 +271,9 @@ impl Run {
     }
 }
 
-/// Where `value` leaves `pivot`, as a number that is in the order of the values, and what follows there:
-/// a value below the pivot that shares more with it is larger, one above it smaller.
+/// The place at which `value` differs from `pivot`, as a number in the order of the values, and the bytes
+/// from there on. Of values below the pivot the one with the longer common prefix is the larger, of values
+/// above it the smaller.
 fn leaves<'a>(value: &'a [u8], pivot: &[u8]) -> (i64, &'a [u8]) {
     let shared = value.iter().zip(pivot).take_while(|(one, other)| one == other).count();
     let number = shared as i64;
@@ -281,8 +282,8 @@ fn leaves<'a>(value: &'a [u8], pivot: &[u8]) -> (i64, &'a [u8]) {
     (if above { i64::MAX - number } else { number }, &rest[..rest.len().min(SLICE_BYTES)])
 }
 
-/// Puts those in order of whose values the same is kept: they are told by one of them, and so on.
-/// Entries are in order apart from that.
+/// Orders the entries whose kept bytes are equal: each such group is compared by one of its values as the
+/// pivot, and so on. Apart from these groups the entries are in order.
 fn resolve(scan: &Scan<'_>, reader: Reader<'_>, entries: &mut [Entry]) -> Result<(), Fatal> {
     // Groups within groups.
     let mut open = Vec::new();
@@ -297,14 +298,14 @@ fn resolve(scan: &Scan<'_>, reader: Reader<'_>, entries: &mut [Entry]) -> Result
             (entry.number, entry.slice) = (number, slice.into());
         }
         alike.sort_unstable();
-        // The pivot is told from all others, so that groups become smaller.
+        // The pivot differs from all others, so that groups become smaller.
         put_alike(alike, from, &mut open);
     }
     Ok(())
 }
 
-/// One of some, by which the others are told. By the first of values that begin with each other, in the
-/// order of their keys, only that one would be.
+/// Chooses the pivot of a group. Of values that are prefixes of each other, in the order of their keys, the
+/// first one would split off only itself.
 fn middle(entries: &[Entry]) -> &Entry {
     &entries[entries.len() / 2]
 }

@@ -51,7 +51,7 @@ impl Sums {
         Ok(sums)
     }
 
-    /// A key came to life (+1) or was deleted (-1).
+    /// A key was created (+1) or deleted (-1).
     pub fn adjust(&mut self, overlay: &mut Overlay, key: &[u8], by: i64) {
         if !std::mem::replace(&mut self.stored, true) {
             for (start, keys) in &self.rows {
@@ -72,7 +72,7 @@ impl Sums {
         }
     }
 
-    /// Whether a sum begins there: no chunk that does may join the one before it.
+    /// Whether a sum begins at the chunk: such a chunk must not be joined to the one before it.
     pub fn begins_at(&self, start: &[u8]) -> bool {
         self.rows.contains_key(start)
     }
@@ -117,7 +117,7 @@ impl Sums {
     }
 }
 
-/// Puts chunks together to sums of the usual size.
+/// Combines chunks into sums of the usual size.
 fn cut<'a>(chunks: impl Iterator<Item = (&'a Bytes, &'a i64)>) -> Vec<(Bytes, i64)> {
     let mut pieces: Vec<(Bytes, i64)> = Vec::new();
     for (start, keys) in chunks {

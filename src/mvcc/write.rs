@@ -67,8 +67,8 @@ impl<'a> Write<'a> {
         self.answered = true;
     }
 
-    /// Notes that no caller waits for the answer to this entry: what a txn reads, and what was deleted, is left
-    /// out of it.
+    /// Notes that no caller waits for the answer to this entry: what a txn reads, and what was deleted, is
+    /// left out of it.
     pub fn without_answer(&mut self) {
         self.answered = false;
     }

@@ -390,7 +390,8 @@ impl Later {
         later
     }
 
-    /// Takes members out that are added later, and puts those back that are removed later; returns the latter.
+    /// Takes members out that are added later, and puts those back that are removed later; returns the
+    /// latter.
     fn take_back(
         &self,
         members: &mut BTreeMap<u64, MemberRecord>,

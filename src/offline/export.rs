@@ -1,10 +1,11 @@
-//! `quorateutl export`: the data directory of a stopped member becomes one on which etcd 3.5 to 3.7 starts, for
-//! the same member of the same cluster. Nothing of the old one's content changes, and the new one appears whole
-//! or not at all.
+//! `quorateutl export`: the data directory of a stopped member becomes one on which etcd 3.5 to 3.7 starts,
+//! for the same member of the same cluster. Nothing of the old one's content changes, and the new one appears
+//! whole or not at all.
 //!
-//! This is etcd's own way down: after `downgrade enable` each member is stopped and started again as the release
-//! before, on its data. The state that is written holds every committed entry of the log, so that no entry of
-//! before the downgrade is ever applied by an older release; only entries that were not committed stay in the log.
+//! This is etcd's own way down: after `downgrade enable` each member is stopped and started again as the
+//! release before, on its data. The state that is written holds every committed entry of the log, so that no
+//! entry of before the downgrade is ever applied by an older release; only entries that were not committed
+//! stay in the log.
 //!
 //! ```text
 //! member/snap/db                    etcd's database, as a snapshot has it

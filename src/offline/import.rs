@@ -2,8 +2,8 @@
 //! of the same cluster. Nothing of the old one changes, and the new one appears whole or not at all.
 //!
 //! Keys with their history, leases, users, roles, alarms, members and ids are taken over; the fingerprint
-//! (HashKV) of what was written is compared with that of what was read. Entries of the log after the state are
-//! taken over as they are: the server applies them when it starts.
+//! (HashKV) of what was written is compared with that of what was read. Entries of the log after the state
+//! are taken over as they are: the server applies them when it starts.
 
 use std::collections::BTreeSet;
 use std::fmt;

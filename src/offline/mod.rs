@@ -2,7 +2,7 @@
 //! few commands of its own (`import`, `export`, `verify`, `wal dump`). Works on snapshot files, databases of
 //! etcd and data directories; never touches the directory of a member that runs.
 //!
-//! Reading order: [`table`] (what there is), this file (a command line becomes a call), [`mod@print`],
+//! Reading order: [`table`] (the commands), this file (a command line becomes a call), [`mod@print`],
 //! [`directory`] (what a path is, and its lock), [`snapshot`] (what a backup holds), [`hashkv`],
 //! [`mod@restore`] (a backup becomes a data directory), [`renewed`] (what of it changes), [`rewrite`]
 //! (`defrag` and `migrate`), [`verify`], [`wal_dump`], [`mod@import`] and [`mod@export`] (etcd's directories
@@ -50,12 +50,12 @@ use crate::tool::complete;
 pub use crate::tool::exit::Exit;
 use crate::tool::progress::{Progress, Unit};
 
-/// Of the two first pages of a database, without which it is none.
+/// The size of the two first pages of a database, its minimum.
 const META_BYTES: u64 = 8192;
 /// The storage version that the server writes.
 const API_VERSION: &str = "3.7";
 
-/// What every command works with.
+/// The context of every command.
 pub(crate) struct Context {
     env: Env,
     output: Arc<dyn Output>,

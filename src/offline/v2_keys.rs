@@ -1,6 +1,6 @@
 //! The keys of etcd's API v2 (`--enable-v2`, 3.5 and older) in a data directory: names to warn of, because
-//! nothing of that store is taken over. What a `.snap` file holds and what the log does after it; a key that has
-//! expired, or whose conditional deletion has succeeded, may be among them.
+//! nothing of that store is taken over. What a `.snap` file holds and what the log does after it; a key that
+//! has expired, or whose conditional deletion has succeeded, may be among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -133,8 +133,8 @@ fn verify_members(store: &Store, add: &mut dyn FnMut(String)) -> Result<(), Exit
     Ok(())
 }
 
-/// The log reaches from below the applied entry to it or beyond, and has it with the state's term. Returns how
-/// many entries are beyond it.
+/// The log reaches from below the applied entry to it or beyond, and has it with the state's term. Returns
+/// how many entries are beyond it.
 fn verify_log(
     context: &Context,
     dir: &Path,

@@ -16,7 +16,7 @@ use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use serde::Deserialize;
 
 use super::body::Body;
-use super::client::{Answer, Client, request};
+use super::client::{Client, HttpAnswer, request};
 use super::identity::{self, CLUSTER};
 use crate::codec;
 use crate::error::{Error, Refused, Unavailable};
@@ -166,7 +166,7 @@ pub(super) fn store_text(error: impl Into<Error>) -> &'static str {
 }
 
 /// The answer to a lease call, if it is a result.
-fn lease_answer(answer: Answer) -> Result<Answer, CallError> {
+fn lease_answer(answer: HttpAnswer) -> Result<HttpAnswer, CallError> {
     let not_primary = Unavailable::NotPrimaryLessor;
     match answer.status {
         StatusCode::OK => Ok(answer),
@@ -179,7 +179,7 @@ fn lease_answer(answer: Answer) -> Result<Answer, CallError> {
     }
 }
 
-fn unexpected(answer: &Answer) -> CallError {
+fn unexpected(answer: &HttpAnswer) -> CallError {
     let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]);
     CallError::Unexpected(answer.status, text.trim_end().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Calls to other members: connecting, over TLS where their URLs say so, a few kept connections, and
+//! Calls to other members: connecting, over TLS where the URL requires it, a few kept connections, and
 //! requests with a time limit. Knows no path and no raft.
 
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ impl Drop for Connection {
 
 /// A whole answer. Whose cluster gave it is in its `X-Etcd-Cluster-ID`.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -72,7 +72,7 @@ impl Client {
         patience: Patience,
         tls: &tls::Settings,
     ) -> Self {
-        // Go's client offers no protocol to a peer: HTTP/1.1 is what both speak.
+        // Go's client offers no protocol to a peer: both use HTTP/1.1.
         let dialer = Dialer::new(&env, tls, &[]);
         Self(Arc::new(Inner { env, dial_timeout, patience, dialer, idle: Mutex::default() }))
     }
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// `GET path` from the server at `url`, whose own path is ignored.
-    pub async fn get(&self, url: &str, path: &str, limit: Duration) -> io::Result<Answer> {
+    pub async fn get(&self, url: &str, path: &str, limit: Duration) -> io::Result<HttpAnswer> {
         self.call(url, request(Method::GET, path, Body::empty())?, limit).await
     }
 
@@ -94,7 +94,7 @@ impl Client {
         path: &str,
         body: Bytes,
         limit: Duration,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<HttpAnswer> {
         let mut request = request(Method::POST, path, Body::from(body))?;
         request
             .headers_mut()
@@ -108,7 +108,7 @@ impl Client {
         url: &str,
         request: Request<Body>,
         limit: Duration,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<HttpAnswer> {
         self.0
             .env
             .timeout(limit, self.exchange(url, request))
@@ -116,7 +116,7 @@ impl Client {
             .map_err(|_| timed_out("request"))?
     }
 
-    async fn exchange(&self, url: &str, request: Request<Body>) -> io::Result<Answer> {
+    async fn exchange(&self, url: &str, request: Request<Body>) -> io::Result<HttpAnswer> {
         let server = Server::of(url)?;
         let (response, connection) = self.send(&server, request).await?;
         let (parts, mut body) = response.into_parts();
@@ -129,7 +129,7 @@ impl Client {
                 Err(error @ ReadError::TooLarge) => return Err(io::Error::other(error)),
             };
         self.keep(server, connection);
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
     }
 
     /// Sends over a kept connection or a new one, and waits for the head of the answer.
@@ -202,7 +202,7 @@ impl Client {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(target)?;
         let now = self.0.env.now();
-        // Peers close a connection that is silent for as long as their patience.
+        // Peers close a connection that is silent for their timeout.
         kept.retain(|idle| {
             now < idle.since + PEER_PROBE_INTERVAL && idle.connection.sender.is_ready()
         });

@@ -158,7 +158,10 @@ impl Link {
             stream.map_or(&self.pipeline, |stream| &stream.queue).try_send(message).is_err()
         };
         if dropped {
-            debug!(peer = %self.id, "dropped a raft message: the queue is full");
+            debug!(
+                remote_peer_id = %self.id,
+                "dropped internal Raft message since sending buffer is full"
+            );
             self.lost();
         }
     }
@@ -254,7 +257,7 @@ impl Link {
         status.reached = Some(now);
         if status.active_since.is_none() {
             status.active_since = Some(now);
-            info!(peer = %self.id, "peer became active");
+            info!(peer_id = %self.id, "peer became active");
         }
     }
 
@@ -268,12 +271,13 @@ impl Link {
     ) {
         let mut status = lock(&self.status);
         if status.reached.is_some_and(|reached| reached > began) {
-            debug!(peer = %self.id, what, %reason, "failed late: the peer has been reached since");
+            debug!(peer_id = %self.id, what, %reason, "failed late: the peer has been reached since");
         } else if status.active_since.take().is_some() {
             self.stats.disconnected.add(1);
-            warn!(peer = %self.id, what, %reason, "peer became inactive");
+            let error = format!("failed to {what} ({reason})");
+            warn!(peer_id = %self.id, error, "peer became inactive (message send to peer failed)");
         } else {
-            debug!(peer = %self.id, what, %reason, "peer is still inactive");
+            debug!(peer_id = %self.id, what, %reason, "peer deactivated again");
         }
     }
 

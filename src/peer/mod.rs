@@ -50,7 +50,7 @@ mod transport;
 mod vouch;
 
 pub use calls::CallError;
-pub use client::{Answer, Client};
+pub use client::{Client, HttpAnswer};
 pub use identity::{Identity, MIN_CLUSTER_VERSION, SERVER_VERSION};
 pub use local::{Local, SnapshotBody, Standing};
 pub use snapshot_in::{remove_leftovers, remove_received, snapshot_path};

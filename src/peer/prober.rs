@@ -40,18 +40,23 @@ pub(super) async fn run(link: Arc<Link>) {
         env.sleep(PEER_PROBE_INTERVAL).await;
         quiet = u32::saturating_sub(quiet, 1);
         match probe(&link).await {
-            Ok(difference) if difference > CLOCK_DIFFERENCE_MAX && quiet == 0 => {
-                warn!(peer = %link.id, ?difference, "a peer's clock differs from ours");
+            Ok((difference, rtt)) if difference > CLOCK_DIFFERENCE_MAX && quiet == 0 => {
+                warn!(
+                    remote_peer_id = %link.id, clock_drift = ?difference, ?rtt,
+                    "prober found high clock drift"
+                );
                 quiet = QUIET_PROBES;
             }
             Ok(_) => {}
-            Err(error) => debug!(peer = %link.id, %error, "a probe failed"),
+            Err(error) => {
+                debug!(remote_peer_id = %link.id, %error, "prober detected unhealthy status");
+            }
         }
     }
 }
 
-/// One probe; how far the clocks are apart.
-async fn probe(link: &Link) -> io::Result<Duration> {
+/// One probe; the difference of the clocks, and the round-trip time.
+async fn probe(link: &Link) -> io::Result<(Duration, Duration)> {
     let context = &link.context;
     let url = link.url().ok_or_else(|| io::Error::other("the peer has no URL"))?;
     let began = context.env.now();
@@ -65,5 +70,5 @@ async fn probe(link: &Link) -> io::Result<Duration> {
     // They looked at their clock about half-way.
     let ours = context.env.wall() - round_trip / 2;
     let difference = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours));
-    Ok(difference.unwrap_or_default())
+    Ok((difference.unwrap_or_default(), round_trip))
 }

@@ -121,7 +121,7 @@ async fn serve_connection(
     let service = service_fn(|request: Request<Incoming>| async {
         let (open, is_stream) = (standing.open(), is_stream(&request));
         let answer = transport.answer(request).await;
-        // An answer of success is for members only, but for what any client may ask.
+        // Only members get a successful answer, except for the paths that are open to every client.
         if is_stream && answer.status().is_success() {
             standing.make_known();
             *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
@@ -285,15 +285,25 @@ impl Transport {
         let _receiving = stats.snapshots_receiving.hold();
         let began = env.now();
         mark::SNAPSHOT_ARRIVES.reached();
-        info!(%from, %index, "receiving a database snapshot");
+        info!(
+            remote_snapshot_sender_id = %from, incoming_snapshot_index = %index,
+            "receiving database snapshot"
+        );
         let saved = snapshot_in::save(self, &metadata, body, arrived).await;
         let bytes = saved.map_err(|failed| {
-            warn!(%from, %index, error = %failed, "failed to receive a database snapshot");
+            warn!(
+                remote_snapshot_sender_id = %from, incoming_snapshot_index = %index, error = %failed,
+                "failed to save incoming database snapshot"
+            );
             stats.snapshot_receive_failures.add(1);
             refuse_snapshot(failed)
         })?;
         let took = env.now() - began;
-        info!(%from, %index, bytes, ?took, "received a database snapshot");
+        info!(
+            remote_snapshot_sender_id = %from, incoming_snapshot_index = %index,
+            incoming_snapshot_size_bytes = bytes, download_took = ?took,
+            "received and saved database snapshot"
+        );
         stats.received_bytes.add(bytes);
         stats.snapshots_received.add(1);
         stats.snapshot_receive.observe(SNAPSHOT_FIRST, took);

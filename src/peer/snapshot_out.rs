@@ -41,7 +41,10 @@ pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()>
         match send(&link, message).await {
             Ok((index, bytes)) => {
                 let took = link.context.env.now() - began;
-                info!(peer = %link.id, index, bytes, ?took, "sent a database snapshot");
+                info!(
+                    snapshot_index = index, remote_peer_id = %link.id, bytes, ?took,
+                    "sent database snapshot"
+                );
                 link.activate();
                 link.stats.sent_bytes.add(bytes);
                 link.stats.snapshots_sent.add(1);
@@ -49,7 +52,7 @@ pub(super) fn run(link: Arc<Link>, message: Message) -> impl Future<Output = ()>
                 report.succeeded();
             }
             Err(error) => {
-                warn!(peer = %link.id, %error, "failed to send a database snapshot");
+                warn!(remote_peer_id = %link.id, %error, "failed to send database snapshot");
                 if matches!(error, PostError::Removed) {
                     link.context.local.reported_removed(link.id);
                 }
@@ -91,7 +94,10 @@ async fn send(link: &Link, mut message: Message) -> Result<(u64, u64), PostError
     let snapshot = message.snapshot.get_or_insert_default();
     snapshot.metadata = Some(source.metadata.clone());
     snapshot.data = source.data.clone();
-    info!(peer = %link.id, index, bytes = source.total_bytes, "sending a database snapshot");
+    info!(
+        snapshot_index = index, remote_peer_id = %link.id, bytes = source.total_bytes,
+        "sending database snapshot"
+    );
 
     let mut head = BytesMut::new();
     put_block(&message, &mut head);

@@ -54,16 +54,16 @@ impl Counter {
     }
 
     /// Counts one that is under way until the guard is dropped.
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(super) fn hold(&self) -> InProgress<'_> {
         self.add(1);
-        Held(self)
+        InProgress(self)
     }
 }
 
 /// See [`Counter::hold`].
-pub(super) struct Held<'a>(&'a Counter);
+pub(super) struct InProgress<'a>(&'a Counter);
 
-impl Drop for Held<'_> {
+impl Drop for InProgress<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }

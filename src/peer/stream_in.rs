@@ -67,12 +67,21 @@ pub(super) async fn run(link: Arc<Link>, kind: StreamKind) {
             }
             Ok((mut body, _connection)) => {
                 link.activate();
-                info!(peer = %link.id, ?kind, "established a stream from a peer");
+                info!(
+                    stream_reader_type = ?kind, remote_peer_id = %link.id,
+                    "established TCP streaming connection with remote peer"
+                );
                 match read(&link, kind, &mut body).await {
                     // An orderly end, mostly because the peer stops; dialing shows.
-                    Ok(()) => info!(peer = %link.id, ?kind, "a peer ended its stream"),
+                    Ok(()) => info!(
+                        stream_reader_type = ?kind, remote_peer_id = %link.id,
+                        "stopped TCP streaming connection with remote peer"
+                    ),
                     Err(error) => {
-                        warn!(peer = %link.id, ?kind, %error, "lost a stream from a peer");
+                        warn!(
+                            stream_reader_type = ?kind, remote_peer_id = %link.id, %error,
+                            "lost TCP streaming connection with remote peer"
+                        );
                         link.deactivate("read a stream", &error, env.now());
                     }
                 }
@@ -130,7 +139,7 @@ async fn refusal(link: &Link, response: Response<Incoming>) -> StreamError {
     }
 }
 
-/// Hands on what the stream brings until it ends. Silence beyond all patience is an error: the
+/// Forwards the messages of the stream until it ends. Silence beyond the timeout is an error: the
 /// other end sends link heartbeats.
 async fn read(link: &Link, kind: StreamKind, body: &mut Incoming) -> Result<(), StreamError> {
     let env = &link.context.env;

@@ -31,11 +31,17 @@ pub(super) async fn run(
     mut messages: mpsc::Receiver<Message>,
     pieces: Pieces,
 ) {
-    info!(peer = %link.id, ?kind, "established a stream to a peer");
+    info!(
+        stream_writer_type = ?kind, remote_peer_id = %link.id,
+        "established TCP streaming connection with remote peer"
+    );
     let (encoder, out) = (Encoder::new(kind), BytesMut::new());
     let mut writer = Writer { link: &link, encoder, out, pieces, holds_messages: false };
     let Err(error) = writer.write(&mut messages).await else { return };
-    warn!(peer = %link.id, ?kind, %error, "lost a stream to a peer");
+    warn!(
+        stream_writer_type = ?kind, remote_peer_id = %link.id, %error,
+        "lost TCP streaming connection with remote peer"
+    );
     link.detach(kind, number);
     link.deactivate("write a stream", &error, link.context.env.now());
     // After `detach` nothing is added: what is here now is lost.

@@ -139,10 +139,12 @@ impl Transport {
             match removed {
                 Ok(()) => {
                     mark::SNAPSHOT_DISCARDED.reached();
-                    info!(%index, "removed a received database snapshot that is passed");
+                    info!(snapshot_index = %index, "found orphaned .snap.db file; deleting");
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => warn!(%index, %error, "cannot remove a received database snapshot"),
+                Err(error) => {
+                    warn!(snapshot_index = %index, %error, "failed to remove orphaned .snap.db file");
+                }
             }
         }));
     }
@@ -156,11 +158,11 @@ impl Transport {
         match peers.get_mut(&id) {
             Some(peer) if peer.is_member => {}
             Some(peer) => {
-                info!(peer = %id, ?urls, "a remote became a peer");
+                info!(remote_peer_id = %id, remote_peer_urls = ?urls, "added remote peer");
                 peer.become_member(urls);
             }
             None => {
-                info!(peer = %id, ?urls, "added a peer");
+                info!(remote_peer_id = %id, remote_peer_urls = ?urls, "added remote peer");
                 peers.insert(id, Peer::member(self.0.context.clone(), id, urls));
             }
         }
@@ -169,7 +171,10 @@ impl Transport {
     /// A member's peer URLs changed.
     pub fn update(&self, id: MemberId, urls: Vec<String>) {
         if let Some(peer) = self.peers().get(&id) {
-            info!(peer = %id, ?urls, "updated a peer");
+            info!(
+                updated_remote_peer_id = %id, updated_remote_peer_urls = ?urls,
+                "updated remote peer"
+            );
             peer.link.update(urls);
         }
     }
@@ -178,7 +183,7 @@ impl Transport {
     pub fn remove(&self, id: MemberId) {
         let removed = self.peers_mut().remove(&id);
         if removed.is_some() {
-            info!(peer = %id, "removed a peer");
+            info!(removed_remote_peer_id = %id, "removed remote peer");
         }
     }
 
@@ -282,7 +287,7 @@ impl Transport {
         let mut peers = self.peers_mut();
         let remotes = peers.values().filter(|peer| !peer.is_member).count();
         if remotes < PEER_REMOTES_MAX && !peers.contains_key(&id) && !*self.0.stopped.borrow() {
-            info!(peer = %id, ?urls, "added a remote that is not a member yet");
+            info!(remote_peer_id = %id, remote_peer_urls = ?urls, "added new remote peer");
             peers.insert(id, Peer::remote(self.0.context.clone(), id, urls));
         }
     }

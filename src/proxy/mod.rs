@@ -3,8 +3,8 @@
 //! lost is replaced by another.
 //!
 //! * The *gateway* forwards connections to members that can be reached.
-//! * The *gRPC proxy* speaks gRPC at both ends. Most calls pass through it as they are; ranges may be
-//!   answered from a cache, watchers of one range share a watch, and all keys may live below a prefix.
+//! * The *gRPC proxy* is a gRPC server and client. Most calls pass through it unchanged; ranges may be
+//!   answered from a cache, watchers of one range share a watch, and all keys may have a common prefix.
 //!
 //! Environment variables (`ETCD_...`) are ignored by sub-commands.
 //!

@@ -124,7 +124,7 @@ pub struct Core {
     /// Read requests that came before this leader has committed in its term.
     held_reads: Vec<eraftpb::Message>,
     /// Forwarded proposals that raft would drop or replace now, oldest first.
-    held_proposals: VecDeque<Held>,
+    held_proposals: VecDeque<ForwardedProposal>,
     held_proposals_bytes: usize,
     /// Ticks since start.
     ticks: u64,
@@ -135,7 +135,7 @@ pub struct Core {
 }
 
 /// A forwarded proposal, and the tick at which it came.
-struct Held {
+struct ForwardedProposal {
     since: u64,
     bytes: usize,
     message: eraftpb::Message,
@@ -408,7 +408,7 @@ impl Core {
         output.save = anything.then_some(save);
     }
 
-    /// Puts what the Ready wants stored into the log in memory.
+    /// Appends what the Ready has to store to the log in memory.
     fn store(&mut self, ready: &raft::Ready) -> Save {
         let sync_commit = !ready.must_sync() && self.waits_for_commit();
         let log = self.node.mut_store();
@@ -511,7 +511,7 @@ impl Core {
         log.forget_configurations(log.applied());
     }
 
-    /// The index from which on some follower will want entries soon: it is being sent a snapshot, or
+    /// The index from which on some follower will need entries soon: it is being sent a snapshot, or
     /// has been sent one and is probed for the position from which it can go on. Without them it would be
     /// sent one snapshot after the other, each older than the log when it arrives (etcd 3.7 pauses
     /// compaction, `server/etcdserver/server.go`, `inflightSnapshots`).
@@ -714,7 +714,7 @@ impl Core {
             || self.held_proposals_bytes + bytes <= HELD_PROPOSALS_BYTES_MAX;
         if fits && self.held_proposals.len() < HELD_PROPOSALS_MAX {
             self.held_proposals_bytes += bytes;
-            self.held_proposals.push_back(Held { since: self.ticks, bytes, message });
+            self.held_proposals.push_back(ForwardedProposal { since: self.ticks, bytes, message });
         }
     }
 

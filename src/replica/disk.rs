@@ -86,7 +86,7 @@ impl LogTask {
         }
     }
 
-    /// Queues what core wants saved.
+    /// Queues what core has to save.
     pub fn push(&mut self, save: core::Save) {
         if let Some(metadata) = save.snapshot {
             self.snapshot = self.snapshot.max(metadata.index);
@@ -128,8 +128,8 @@ impl LogTask {
         self.queued.saves.push(Save::Snapshot(mark));
     }
 
-    /// Starts a write if none is under way and one is wanted: something waits for it, or, with
-    /// `lazy`, there is anything at all. A commit index alone waits for company until the next tick.
+    /// Starts a write if none is under way and one is needed: something waits for it, or, with
+    /// `lazy`, there is anything at all. A commit index alone is written at the next tick.
     pub fn kick(&mut self, now: Instant, lazy: bool) {
         let wanted = self.queued.number.is_some()
             || self.queued.release.is_some()

@@ -254,7 +254,11 @@ impl<R: Reply> Driver<R> {
             self.log.push(save);
         }
         if let Some(metadata) = output.snapshot {
-            info!(index = metadata.index, term = metadata.term, "snapshot accepted");
+            info!(
+                snapshot_index = metadata.index,
+                snapshot_term = metadata.term,
+                "applied incoming Raft snapshot"
+            );
             self.conf_state = Arc::new(self.core.conf_state());
             self.committed.push_back(ToGive::Snapshot(metadata));
         }
@@ -378,7 +382,12 @@ impl<R: Reply> Driver<R> {
         let raftpb::ConfState { voters, learners, .. } = &*self.conf_state;
         let others = (voters.len() + learners.len()).saturating_sub(1);
         if self.core.role() == Role::Leader && took > 2 * interval && others > 0 {
-            warn!(?took, expected = ?2 * interval, "leader failed to send out heartbeat on time");
+            warn!(
+                heartbeat_interval = ?interval, expected_duration = ?2 * interval,
+                exceeded_duration = ?(took - 2 * interval),
+                "leader failed to send out heartbeat on time; took too long, leader is overloaded \
+                 likely from slow disk"
+            );
             self.config.metrics.heartbeats_late.inc_by(others as u64);
         }
     }
@@ -544,7 +553,7 @@ impl<R: Reply> Driver<R> {
         if let (true, true, Some(to)) =
             (self.stopping.is_some(), leads, self.core.best_transferee())
         {
-            info!(to = %MemberId(to), "handing leadership over before the end");
+            info!(transferee_member_id = %MemberId(to), "leadership transfer starting");
             self.core.transfer_leader(to);
         }
     }

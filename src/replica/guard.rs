@@ -6,7 +6,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{Raft, StateRole, Storage};
 
 /// How far a message's term may be above this member's. Terms rise by one with an election; a term that
-/// a stranger has raised to the end of the numbers would leave no term for the next one.
+/// a faulty sender has raised to the largest number would leave no term for the next election.
 const TERM_LEAP: u64 = 1 << 32;
 
 /// What a message claims, and what this member knows.

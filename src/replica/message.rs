@@ -1,5 +1,5 @@
 //! Translation between etcd's `raftpb`, which is on the wire and on the disk, and raft-rs's `eraftpb`,
-//! which lives inside [`super::core`]. Pure; what raft-rs could not survive is refused here.
+//! which is used inside [`super::core`] only. Pure; input that raft-rs would panic on is refused here.
 //!
 //! The two agree in fields 1 to 12 and in message types 0 to 18. They disagree in
 //! * fields 13 and up (raft-rs: `request_snapshot`, `priority`, `commit_term`; etcd: `vote`,
@@ -36,9 +36,9 @@ pub enum Malformed {
 /// century of a billion entries a second.
 const NUMBER_MAX: u64 = 1 << 62;
 
-/// A message from a peer, for raft. raft-rs trusts its input: a hole between entries or a proposal
-/// without entries would stop the process, a message without a term would pass as a local one, and an
-/// entry or a position of term 0 as one that the log has.
+/// Converts a message from a peer. raft-rs does not validate its input: a hole between entries or a
+/// proposal without entries would stop the process, a message without a term would pass as a local one,
+/// and an entry or a position of term 0 as one that the log has.
 pub fn from_wire(message: raftpb::Message) -> Result<eraftpb::Message, Malformed> {
     use raftpb::MessageType as Type;
     let wire_type = message.r#type();

@@ -8,7 +8,7 @@
 //!              proposals   readers   peers' messages   applied, checkpoints
 //!                  |          |            |                   |
 //!                  v          v            v                   v
-//!  time ------> driver  (one task; owns everything below; waits for none of its neighbours)
+//!  time ------> driver  (one task; owns everything below; waits for no other task)
 //!                  |
 //!                 core  raft-rs + log in memory; no I/O, no clock
 //!                  |
@@ -21,7 +21,7 @@
 //!
 //! # The Ready contract
 //!
-//! raft-rs hands out its work as a `Ready` and wants it handled in an order (its `lib.rs`, seven steps).
+//! raft-rs returns its work as a `Ready`, to be handled in a fixed order (its `lib.rs`, seven steps).
 //! `core` carries the numbers in its comments:
 //!
 //! 1. Committed entries go to the applier. raft-rs gives out only what this member has persisted, so
@@ -98,9 +98,9 @@
 //!
 //! # Reading order
 //!
-//! `handle` (what others see), `driver` (the task), `core` (raft), `outbox` (what may be sent when),
-//! `message` (translation), `guard` (what is refused), `log` (in memory), `disk` (the log task), `proposals`, `reads`, `slog`.
-//! The stories are in `tests/testscripts/`.
+//! `handle` (the interface), `driver` (the task), `core` (raft), `outbox` (what may be sent when),
+//! `message` (translation), `guard` (what is refused), `log` (in memory), `disk` (the log task),
+//! `proposals`, `reads`, `slog`. The scripts are in `tests/testscripts/`.
 //!
 //! Not here: the WAL's format (`wal`), the peers' connections (`peer`), the state (`apply`).
 

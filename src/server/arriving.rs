@@ -50,9 +50,9 @@ struct End {
 pub(super) enum Kind {
     /// One gRPC message after the other.
     Grpc,
-    /// To its end.
+    /// A body as a whole, up to its end.
     Whole,
-    /// One JSON object after the other, as long as the client likes.
+    /// Any number of JSON objects, one after the other.
     Pieces,
 }
 
@@ -149,7 +149,7 @@ impl Drop for Entry {
     }
 }
 
-/// Where in a JSON object the next byte is. What is no JSON does not matter: it ends the call.
+/// The position in a JSON object. Malformed JSON need not be recognized here: it ends the call.
 #[derive(Default)]
 struct Objects {
     depth: usize,
@@ -188,12 +188,12 @@ pub(super) struct Arriving<B> {
     /// Nothing begun is unfinished.
     arrived: bool,
     entry: Option<Entry>,
-    /// When a body of which nothing comes fails.
+    /// The instant at which a body without further bytes fails.
     stall: Option<BoxFuture<'static, ()>>,
 }
 
 impl<B> Arriving<B> {
-    /// Nothing of the request is to be had now.
+    /// No part of the request is available now.
     fn waits(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.entry.is_none() && (!self.arrived || self.stranger) {
             self.entry = Some(self.arrivals.enter(self.base));

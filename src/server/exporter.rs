@@ -161,7 +161,7 @@ impl Task {
         ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
     }
 
-    /// How many of them the collector did not want.
+    /// Exports spans; returns how many the collector rejected.
     async fn export(&mut self, request: ExportTraceServiceRequest) -> Result<u64, Status> {
         let mut request = Request::new(request);
         request.set_timeout(limits::SPANS_EXPORT_TIMEOUT);

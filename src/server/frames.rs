@@ -1,6 +1,6 @@
 //! HTTP/2 frames in a stream of bytes (RFC 9113, section 4.1), wherever reads and writes cut it. Their
 //! heads are reported as they pass; small DATA frames of one stream that arrive together are made one
-//! frame. What frames mean is known to others: [`super::pings`], [`super::authority`].
+//! frame. Their meaning is handled elsewhere: [`super::pings`], [`super::authority`].
 
 /// How an HTTP/2 client begins (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

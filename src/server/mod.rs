@@ -82,6 +82,10 @@ pub struct Options {
     pub tracing: Option<trace::Settings>,
 }
 
+/// etcd's default of the time between two pings of a connection, and of that in which one is answered.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
 impl Options {
     /// etcd's defaults around `member`.
     pub fn new(
@@ -95,8 +99,8 @@ impl Options {
             listen_metrics: Vec::new(),
             tls: tls::Settings::default(),
             concurrent_streams_max: u32::MAX,
-            keep_alive_interval: Duration::from_secs(2 * 3600),
-            keep_alive_timeout: Duration::from_secs(20),
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+            keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
             gateway: true,
             access: Access::default(),
             time_calls: false,
@@ -176,10 +180,13 @@ impl Server {
             env.spawn("client port", port.accept(opened.listener));
             let traffic = speaks.name();
             if opened.secure {
-                info!(address = %place, traffic, "serving client traffic securely");
+                info!(traffic, address = %place, "serving client traffic securely");
             }
             if opened.plain {
-                info!(address = %place, traffic, "serving client traffic insecurely");
+                info!(
+                    traffic, address = %place,
+                    "serving client traffic insecurely; this is strongly discouraged!"
+                );
             }
             if let Place::Tcp(address) = place {
                 addresses.push(address);

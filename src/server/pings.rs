@@ -17,7 +17,7 @@ const IDLE_TIME_MIN: Duration = Duration::from_secs(2 * 3600);
 const STRIKES_MAX: u32 = 2;
 
 /// The calls and pings of one client.
-pub(super) struct Police {
+pub(super) struct PingLimit {
     time_min: Duration,
     /// Calls that the server has not ended.
     open: BTreeSet<u32>,
@@ -29,7 +29,7 @@ pub(super) struct Police {
     forgiven: bool,
 }
 
-impl Police {
+impl PingLimit {
     pub fn new(time_min: Duration) -> Self {
         let open = BTreeSet::new();
         Self { time_min, open, newest: 0, last_ping: None, strikes: 0, forgiven: false }
@@ -40,10 +40,10 @@ impl Police {
         self.open.len()
     }
 
-    /// Whether this is one ping too many.
+    /// Follows a frame of the client; returns whether it is one ping too many.
     pub fn received(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> bool {
         match frame.kind {
-            // Trailers of a client come on a stream that is open already.
+            // A client's trailers arrive on a stream that is open already.
             HEADERS if frame.stream > self.newest => {
                 self.newest = frame.stream;
                 self.open.insert(frame.stream);
@@ -102,7 +102,7 @@ mod tests {
     struct World {
         incoming: Frames,
         outgoing: Frames,
-        police: Police,
+        ping_limit: PingLimit,
         now: Instant,
         chunk: usize,
     }
@@ -111,25 +111,25 @@ mod tests {
         #[allow(clippy::disallowed_methods, reason = "any moment will do")]
         fn new(chunk: usize) -> Self {
             let (incoming, outgoing) = (Frames::Preface(0), Frames::BETWEEN);
-            let police = Police::new(Duration::from_secs(5));
-            let mut world = Self { incoming, outgoing, police, now: Instant::now(), chunk };
+            let ping_limit = PingLimit::new(Duration::from_secs(5));
+            let mut world = Self { incoming, outgoing, ping_limit, now: Instant::now(), chunk };
             world.client(PREFACE);
             world
         }
 
         fn client(&mut self, bytes: &[u8]) -> bool {
-            let (police, now) = (&mut self.police, self.now);
+            let (ping_limit, now) = (&mut self.ping_limit, self.now);
             let mut too_many = false;
             for bytes in bytes.chunks(self.chunk) {
-                self.incoming.follow(bytes, |frame| too_many |= police.received(frame, || now));
+                self.incoming.follow(bytes, |frame| too_many |= ping_limit.received(frame, || now));
             }
             too_many
         }
 
         fn server(&mut self, bytes: &[u8]) {
             for bytes in bytes.chunks(self.chunk) {
-                let police = &mut self.police;
-                self.outgoing.follow(bytes, |frame| police.sent(frame));
+                let ping_limit = &mut self.ping_limit;
+                self.outgoing.follow(bytes, |frame| ping_limit.sent(frame));
             }
         }
 
@@ -176,13 +176,13 @@ mod tests {
     fn calls_end_with_their_streams() {
         let mut world = World::new(1000);
         world.client(&[call(1), call(3), call(5), call(5)].concat());
-        assert_eq!(world.police.open.len(), 3);
+        assert_eq!(world.ping_limit.open.len(), 3);
         world.server(&frame(HEADERS, END_STREAM, 1, b"trailers"));
         world.server(&frame(RST_STREAM, 0, 3, &[0; 4]));
         world.client(&frame(RST_STREAM, 0, 5, &[0; 4]));
-        assert!(world.police.open.is_empty());
-        assert_eq!(world.police.newest, 5);
+        assert!(world.ping_limit.open.is_empty());
+        assert_eq!(world.ping_limit.newest, 5);
         world.client(&frame(PING, ACK, 0, &[7; 8]));
-        assert!(world.police.last_ping.is_none(), "an answer is no ping");
+        assert!(world.ping_limit.last_ping.is_none(), "an answer is no ping");
     }
 }

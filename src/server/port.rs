@@ -23,7 +23,7 @@ use tonic::body::Body;
 use tracing::{debug, warn};
 
 use super::outlet::Outlet;
-use super::upgraded::Held;
+use super::upgraded::KeptPlace;
 use super::wire::Wire;
 use crate::env::hyper::Timer;
 use crate::env::places::{self, Places};
@@ -46,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The same for connections that are secured.
     fn secured(self) -> Self;
-    /// Whether the request shows that its connection is a client's, and no stranger's.
+    /// Whether the request proves that its connection is a client's, not a stranger's (see `limits`).
     fn is_clients(&self, request: &Request<Incoming>) -> bool {
         is_grpc(request)
     }
@@ -92,7 +92,7 @@ pub struct Opened {
     pub listener: Box<dyn Listener>,
 }
 
-/// Listens on all of `listens`; `whom` they are for is part of the error.
+/// Listens on all of `listens`. `whom` names the users of the port in the error.
 pub async fn open(env: &Env, listens: &[Listen], whom: &str) -> Result<Vec<Opened>, Fatal> {
     let mut all: Vec<Opened> = Vec::new();
     for Listen { place, secure } in listens {
@@ -217,7 +217,7 @@ impl<H: Handler> Port<H> {
         let (remote, standing) = (Remote(from), place.standing().clone());
         // Shared with a connection that switches protocols, which goes on without this task.
         let place = Arc::new(place);
-        let held = Held(place.clone());
+        let held = KeptPlace(place.clone());
         let outlet = Outlet::new(conn);
         let wire =
             Wire::new(outlet.clone(), self.env.clone(), standing.clone(), self.ping_time_min);

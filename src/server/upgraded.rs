@@ -21,17 +21,19 @@ use crate::http::gateway::Upgrade;
 use crate::limits::{ARRIVING_STREAM_BYTES, JSON_KEPT_FACTOR};
 use crate::plant;
 
-/// An extension of requests that want to switch protocols: the place of their connection.
+/// An extension of requests to switch protocols: the place of their connection.
 #[derive(Clone)]
-pub struct Held(pub Arc<Place>);
+pub struct KeptPlace(pub Arc<Place>);
 
-/// Returns the request with an extension for the connection below, if the client wants to switch protocols on
-/// it.
+/// Returns the request with an extension for the connection below, if the client requests a switch of
+/// protocols on it.
 pub(super) fn prepare<B>(mut request: Request<B>, arrivals: &Arrivals, known: bool) -> Request<B> {
     if !request.headers().contains_key(UPGRADE) {
         return request;
     }
-    let Some(Held(place)) = request.extensions_mut().remove::<Held>() else { return request };
+    let Some(KeptPlace(place)) = request.extensions_mut().remove::<KeptPlace>() else {
+        return request;
+    };
     let connecting = hyper::upgrade::on(&mut request);
     let (arrivals, bodies) = (arrivals.clone(), arrivals.clone());
     let connecting = async move {
@@ -71,7 +73,7 @@ impl Upgraded {
         Self { conn, leave, _open: open, messages, arrivals, known, entry: None }
     }
 
-    /// A stranger's connection counts as long as it lives, with its largest message.
+    /// A stranger's connection counts until it is closed, with its largest message.
     fn count(&mut self) {
         let bytes = match self.messages.unfinished {
             0 if self.known => {

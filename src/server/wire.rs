@@ -1,7 +1,7 @@
 //! A client's connection as bytes, between the socket and the HTTP library: the frames of HTTP/2 are
 //! followed, which counts pings and open streams, merges small frames and mends the first request's
-//! authority; a client that sends nothing is disconnected after a time, and one that sends much lets others go
-//! first. HTTP/1 passes as it is.
+//! authority; a client that sends nothing is disconnected after a time, and one that sends much lets others
+//! go first. HTTP/1 passes as it is.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tracing::debug;
 use super::authority::Mending;
 use super::frames::{CONTINUATION, END_HEADERS, Frame, Frames, GOAWAY, HEADERS};
 use super::outlet::Outlet;
-use super::pings::Police;
+use super::pings::PingLimit;
 use crate::env::places::{Standing, Streams};
 use crate::env::{BoxFuture, Env};
 use crate::limits::{
@@ -31,7 +31,7 @@ pub(super) struct Wire {
     env: Env,
     incoming: Frames,
     outgoing: Frames,
-    police: Police,
+    ping_limit: PingLimit,
     streams: Streams,
     /// Whether several calls are open, as last set at the outlet.
     several: Option<bool>,
@@ -71,7 +71,7 @@ impl Wire {
             env,
             incoming: Frames::Preface(0),
             outgoing: Frames::BETWEEN,
-            police: Police::new(ping_time_min),
+            ping_limit: PingLimit::new(ping_time_min),
             streams: Streams::of(standing),
             several: None,
             metadata: 0,
@@ -86,12 +86,12 @@ impl Wire {
 
     /// Follows what was received; returns how much of it is left after merging.
     fn received(&mut self, bytes: &mut [u8]) -> usize {
-        let (env, police) = (&self.env, &mut self.police);
+        let (env, ping_limit) = (&self.env, &mut self.ping_limit);
         let (mut too_many_pings, metadata) = (false, &mut self.metadata);
         self.turn.bytes += bytes.len();
         let (before, turn) = (self.turn.streams, &mut self.turn);
         let each = |frame: Frame| {
-            too_many_pings |= police.received(frame, || env.now());
+            too_many_pings |= ping_limit.received(frame, || env.now());
             if matches!(frame.kind, HEADERS | CONTINUATION) {
                 let ends = frame.flags & END_HEADERS != 0;
                 *metadata = if ends { 0 } else { *metadata + frame.len };
@@ -102,7 +102,7 @@ impl Wire {
         if !matches!(self.incoming, Frames::Preface(_)) {
             self.greeting = None;
         }
-        let open = self.police.open();
+        let open = self.ping_limit.open();
         self.crowded = open > CROWD_STREAMS && self.turn.streams > before;
         let may_open = self.streams.set(open) && open <= CONNECTION_STREAMS_MAX;
         self.gather();
@@ -110,29 +110,29 @@ impl Wire {
         if self.farewell.is_none() {
             if too_many_pings {
                 debug!("a client that pings too often is disconnected");
-                let bytes = goaway(self.police.newest, b"too_many_pings");
+                let bytes = goaway(self.ping_limit.newest, b"too_many_pings");
                 self.farewell = Some((bytes, "got too many pings from the client"));
             } else if !may_open {
                 debug!("a client with too many open streams is disconnected");
-                let bytes = goaway(self.police.newest, b"too_many_streams");
+                let bytes = goaway(self.ping_limit.newest, b"too_many_streams");
                 self.farewell = Some((bytes, "the client has too many open streams"));
             } else if !has_room {
                 debug!(
                     "a client that sends much metadata is disconnected: there is no room for it"
                 );
-                let bytes = goaway(self.police.newest, b"too_much_metadata");
+                let bytes = goaway(self.ping_limit.newest, b"too_much_metadata");
                 self.farewell = Some((bytes, "there is no room for the client's metadata"));
             }
         }
         left
     }
 
-    /// What is sent is gathered once the client has begun to speak HTTP/2.
+    /// Sets whether writes are gathered, once the client has begun to use HTTP/2.
     fn gather(&mut self) {
         if matches!(self.incoming, Frames::None | Frames::Preface(_)) {
             return;
         }
-        let several = self.police.open() > 1;
+        let several = self.ping_limit.open() > 1;
         if self.several.replace(several) != Some(several) {
             self.conn.gather(several);
         }
@@ -146,11 +146,11 @@ impl Wire {
         }
         for buf in bufs {
             let part = &buf[..buf.len().min(count)];
-            let police = &mut self.police;
-            self.outgoing.follow(part, |frame| police.sent(frame));
+            let ping_limit = &mut self.ping_limit;
+            self.outgoing.follow(part, |frame| ping_limit.sent(frame));
             count -= part.len();
         }
-        self.streams.set(self.police.open());
+        self.streams.set(self.ping_limit.open());
         self.gather();
     }
 
@@ -196,7 +196,7 @@ impl Wire {
                 && !plant::SILENT_CONNECTIONS_KEPT.is_planted()
             {
                 ready!(greeting.as_mut().poll(cx));
-                debug!("a client that does not say what it speaks is disconnected");
+                debug!("a client with an unknown protocol is disconnected");
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             return Poll::Pending;
@@ -419,7 +419,7 @@ mod tests {
             }
         })
         .await;
-        // About ten streams each, and then as much as anybody else.
+        // About ten streams each, and then the same share as other connections.
         let small = turns.iter().filter(|read| **read == CROWD_READ_BYTES).count();
         assert!((10..=25).contains(&small), "{turns:?}");
         assert!(turns.len() <= small + 25, "{turns:?}");

@@ -14,7 +14,7 @@ use super::{Settings, TlsError, certificate, is_given};
 use crate::env::{Disk, Env, Open, Work};
 use crate::limits::{TLS_FILE_BYTES_MAX, TLS_FILES_FRESH};
 
-/// Where Linux distributions keep the CAs that they trust; the first that is there counts.
+/// The files in which Linux distributions keep the trusted CAs; the first one that exists is used.
 const SYSTEM_CAS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -49,7 +49,7 @@ pub(super) struct Pair {
 }
 
 impl Contents {
-    fn read(disk: &dyn Disk, settings: &Settings, end: End) -> Result<Self, TlsError> {
+    pub(super) fn read(disk: &dyn Disk, settings: &Settings, end: End) -> Result<Self, TlsError> {
         let (cert_file, key_file) = match end {
             End::Listener => (&*settings.cert_file, &*settings.key_file),
             End::Dialer => settings.client_pair(),
@@ -112,7 +112,7 @@ pub(super) fn revocation_list(bytes: &[u8]) -> Vec<u8> {
     crl.map_or_else(|| bytes.to_vec(), |(_, der)| der)
 }
 
-/// The certificates of the CAs that this machine trusts, none if it keeps them elsewhere.
+/// The certificates of the CAs that this machine trusts; none if they are kept elsewhere.
 pub(super) fn system_authorities(disk: &dyn Disk) -> Vec<CertificateDer<'static>> {
     let found = SYSTEM_CAS.iter().find_map(|path| read(disk, Path::new(path)).ok());
     found.and_then(|pem| certificates(&pem).ok()).unwrap_or_default()

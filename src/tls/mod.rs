@@ -16,12 +16,12 @@
 //! * Every session is a whole handshake: nothing is resumed, so nothing escapes a check.
 //! * A handshake has a time limit. Handshakes do not wait for each other.
 //! * Time comes from the environment. Randomness comes from `ring`, which takes it from the
-//!   system and from no other source; the simulator answers in the system's place.
+//!   system and from no other source; the simulator replaces that source.
 //!
-//! Reading order: this file (settings), [`url`] (the syntax of URLs), [`target`] (where one leads), `suites` (versions, cipher
-//! suites), `files` (reading, reading again), `certificate` (facts in one), `verify` (trust), `path`
-//! (CAs that are clients), `reason` (of a failure), `accept`, `origin` (where a member comes from), `dial`, [`either`] (TLS or not),
-//! `self_signed`.
+//! Reading order: this file (settings), [`url`] (the syntax of URLs), [`target`] (where one leads), `suites`
+//! (versions, cipher suites), `files` (reading, reading again), `certificate` (its fields), `verify`
+//! (chains), `path` (CAs that are clients), `reason` (of a failure), `accept`, `origin` (the address that a
+//! member connects from), `dial`, [`either`] (TLS or not), `self_signed`.
 
 mod accept;
 mod certificate;

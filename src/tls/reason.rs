@@ -1,6 +1,6 @@
-//! Why a handshake failed, in the words of Go's TLS library, which operators of etcd look for in logs, and then in
-//! those of ours. What has no counterpart has only the latter; what this folder's own rules refuse has a text of
-//! its own.
+//! Why a handshake failed, in the words of Go's TLS library, which operators of etcd look for in logs, and
+//! then in those of ours. What has no counterpart has only the latter; what this folder's own rules refuse
+//! has a text of its own.
 
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};

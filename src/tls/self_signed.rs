@@ -41,7 +41,8 @@ pub(super) async fn make(env: &Env, wanted: &Generate) -> Result<(PathBuf, PathB
         write(&*disk, &files.1, &pem("PRIVATE KEY", &key))?;
         disk.sync_dir(&wanted.dir)?;
         let (cert_file, key_file) = (files.0.display(), files.1.display());
-        info!(%cert_file, %key_file, "made a certificate");
+        info!(path = %cert_file, "created cert file");
+        info!(path = %key_file, "created key file");
         Ok(files)
     });
     made.await.map_err(|error: io::Error| TlsError::new(format!("making a certificate: {error}")))

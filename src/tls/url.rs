@@ -1,6 +1,6 @@
 //! The syntax of URLs as Go 1.26 has it (`net/url`, RFC 3986), with its error texts: which texts etcd takes
-//! for a URL, and what it takes for scheme and host. Where a URL leads is known to [`super::target`], which URLs a
-//! flag may have to `config`.
+//! for a URL, and what it takes for scheme and host. Where a URL leads is known to [`super::target`], which
+//! URLs a flag may have to `config`.
 
 use crate::codec;
 

@@ -247,7 +247,10 @@ impl Clients {
         };
         if let Err(error) = &revoked {
             let crl_file = settings.crl_file.display();
-            tracing::warn!(%crl_file, %error, "nobody with a certificate is let in");
+            tracing::warn!(
+                %crl_file, %error,
+                "revocation list cannot be used; client certificates are rejected"
+            );
         }
         let subject = |anchor: &TrustAnchor<'_>| DistinguishedName::in_sequence(&anchor.subject);
         let hints = trusted.anchors.iter().map(subject).collect();

@@ -1,5 +1,6 @@
-//! The hidden command `__complete` of etcd's tools, which their completion scripts call with the words of a line:
-//! candidates for the last of them, one a line, then a number that forbids to complete files where none fit.
+//! The hidden command `__complete` of etcd's tools, which their completion scripts call with the words of a
+//! line: candidates for the last of them, one a line, then a number that forbids to complete files where none
+//! fit.
 
 use super::exit::Exit;
 use super::table::{Flag, Kind, Spec, Tool};

@@ -1,10 +1,9 @@
 //! What the two tools share: how a table of commands becomes a command line, what a command writes to,
 //! how it fails. Knows no command of either tool, no cluster and no files.
 //!
-//! Reading order: [`table`] (how commands are written down), [`arguments`] (a command line by a table),
-//! [`complete`] (candidates for a word of one),
-//! [`raw`] (words of any bytes), [`exit`] (failures), this file (where output goes), [`grid`] (rows and columns), [`progress`] (a line that
-//! shows how far a long command is).
+//! Reading order: [`table`] (the tables of commands), [`arguments`] (a command line by a table), [`complete`]
+//! (candidates for a word of one), [`raw`] (words of any bytes), [`exit`] (failures), this file (where output
+//! goes), [`grid`] (rows and columns), [`progress`] (the progress of a long command).
 
 pub mod arguments;
 pub mod complete;

@@ -1,5 +1,5 @@
-//! One line on standard error that shows how far a long command is, how fast it goes and how long the
-//! rest takes. Drawn on a terminal only, and not more often than the eye follows.
+//! One line on standard error with the progress of a long command, its speed and the remaining time. Drawn
+//! on a terminal only, and at a limited rate.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
-//! Words of any bytes as text, and back without a loss: a byte that is not part of UTF-8 becomes a character at
-//! the end of the last private plane, which stands for nothing else. A character from there that was in the text
-//! already is taken for its bytes.
+//! Words of any bytes as text, and back without a loss: a byte that is not part of UTF-8 becomes a character
+//! at the end of the last private plane, which stands for nothing else. A character from there that was in
+//! the text already is taken for its bytes.
 
 use std::borrow::Cow;
 

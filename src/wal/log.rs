@@ -19,7 +19,7 @@ use crate::env::{Disk, File, Open, Runtime};
 use crate::plant;
 use crate::types::Index;
 
-/// A log positioned at its end. Blocking: it lives on the log's own thread.
+/// A log positioned at its end. Blocking: it is used on the log's own thread.
 pub struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -204,8 +204,8 @@ impl Wal {
     }
 
     /// Allocates the next segment now, when there is time, so that cutting need not. Does nothing when
-    /// that is done already. Not synced: there is nothing in it, it is made anew after a restart, and its head
-    /// is synced before it gets the name of a segment.
+    /// that is done already. Not synced: there is nothing in it, it is made anew after a restart, and its
+    /// head is synced before it gets the name of a segment.
     pub fn prepare(&mut self) -> Result<(), WalError> {
         self.guard(|wal| {
             if wal.spare.is_none() {
@@ -444,9 +444,9 @@ fn new_segment(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Box<dy
 }
 
 /// Makes durable what was read of a segment that ends at `end`. The last write of the process before
-/// may have reached the kernel's memory only: that process was killed before its fsync, or was notified
-/// that it failed, after which the kernel takes the pages for clean and a second fsync does nothing. So
-/// they are written again; no more than one write can be in question.
+/// may have reached the kernel's memory only: that process was killed before its fsync, or its fsync
+/// failed, after which the kernel considers the pages clean and a second fsync does nothing. So they are
+/// written again; at most one write is concerned.
 fn reaffirm(file: &dyn File, end: u64, write_bytes_max: u64) -> std::io::Result<()> {
     let from = end.saturating_sub(write_bytes_max);
     let mut bytes = vec![0; (end - from) as usize];

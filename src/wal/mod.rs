@@ -20,7 +20,7 @@
 //!   damaged spot than that bound was written after the spot had been durable.
 //! * A segment exists only when its head is durable and the one before is complete and durable.
 //! * A failed write or fsync is final: the log takes nothing more.
-//! * What recovery has read is durable before it is relied on, whatever the process before died of.
+//! * What recovery has read is durable before it is relied on, however the previous process ended.
 //! * Recovery takes away only what can be explained by the one write that was not durable, keeps a
 //!   copy of it, and refuses to start on anything else.
 //! * A segment is released only when a durable snapshot mark covers it.

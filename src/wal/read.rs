@@ -34,7 +34,7 @@ pub enum Item {
     Snapshot(walpb::Snapshot),
 }
 
-/// An end that opening the log would mend.
+/// A torn end, which opening the log would repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
     pub file: std::path::PathBuf,
@@ -42,8 +42,8 @@ pub struct Torn {
     pub what: &'static str,
 }
 
-/// Passes every record of the log in `dir` to `each`, until that breaks off. Returns what is wrong with the
-/// end, when that can be mended.
+/// Passes every record of the log in `dir` to `each`, until `each` breaks. Returns the damage at the end if
+/// it can be repaired.
 pub fn read(
     disk: &dyn Disk,
     dir: &Path,
@@ -89,8 +89,8 @@ pub fn read(
     Ok(None)
 }
 
-/// What opening the log would recover for a state that has applied up to `at`, without mending anything:
-/// that is returned beside it.
+/// Returns what opening the log would recover for a state that has applied up to `at`, and the damage that
+/// would be repaired. Changes nothing.
 pub fn inspect(
     disk: &dyn Disk,
     dir: &Path,

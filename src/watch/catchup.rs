@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::history::{Ask, Page, ReadError};
+use super::history::{HistoryRange, Page, ReadError};
 use super::index::Index;
 use super::link::{Slot, Stopped};
 use super::record::{Record, Response, key_of};
@@ -52,8 +52,8 @@ impl Reading {
 }
 
 impl Session {
-    /// Starts a read for the watcher whose turn it is and all that want the same revisions, unless
-    /// one is under way or what the last one found is still to be sent.
+    /// Starts a read for the next watcher and all others that need the same revisions, unless a read is
+    /// under way or the result of the last one is still to be sent.
     pub(super) fn start_step(&mut self) {
         if !matches!(self.reading, Reading::None) || !self.outbox.is_empty() {
             return;
@@ -78,7 +78,7 @@ impl Session {
         }
         let wanted = Arc::new(index);
         let filter = wanted.clone();
-        let ask = Ask {
+        let ask = HistoryRange {
             from,
             wanted: Arc::new(move |key| filter.contains(key)),
             prev_kv,
@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    /// History that these watchers still needed is gone: they must learn it, not skip it.
+    /// History that these watchers still needed is compacted: they are cancelled, and do not skip it.
     fn cancel_compacted(&mut self, step: &Step, compacted: Revision) {
         for &slot in &step.slots {
             let Some(watcher) = self.watchers.get(slot) else { continue };

@@ -1,4 +1,4 @@
-//! The door to the past: what a watcher that is not live reads. Implemented by the store.
+//! The interface to past revisions, which a watcher reads until it is live. Implemented by the store.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub trait History: Send + Sync + 'static {
 
     /// Events from `ask.from` on, of whole revisions, in order; of one revision at least, if there
     /// is one. May block.
-    fn read(&self, ask: &Ask) -> Result<Page, ReadError>;
+    fn read(&self, ask: &HistoryRange) -> Result<Page, ReadError>;
 }
 
 /// Which keys a read is about.
@@ -23,7 +23,7 @@ pub type Wanted = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// One bounded read.
 #[derive(Clone)]
-pub struct Ask {
+pub struct HistoryRange {
     pub from: Revision,
     pub wanted: Wanted,
     /// Whether events need the state before them.

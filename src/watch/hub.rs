@@ -1,5 +1,5 @@
-//! The live side: one task that receives every applied revision and hands it to the sessions that want
-//! it. It never waits for a session and never reads history.
+//! The live side: one task that receives every applied revision and delivers it to the sessions whose
+//! watchers it concerns. It never waits for a session and never reads history.
 //!
 //! The handshake: a session that has everything of its watchers up to revision R requests to join from
 //! exactly R + 1. If nothing newer was published the hub takes the watchers in. If something was,
@@ -113,7 +113,7 @@ pub(super) enum Control {
     Stop,
 }
 
-/// A watcher that wants to go live; `interest.from` is the first revision that it does not have.
+/// A watcher that is to go live; `interest.from` is the first revision that it does not have.
 pub(super) struct Join {
     pub slot: Slot,
     pub span: Span,
@@ -399,7 +399,7 @@ impl Ring {
         self.bytes = 0;
     }
 
-    /// What `joins` want of the revisions up to `reached`; `None` when some of it is not here.
+    /// The events for `joins` in the revisions up to `reached`; `None` when some of them are not in the ring.
     fn gap(&self, joins: &[Join], reached: Revision, seed: u64) -> Option<Vec<Delivery>> {
         let lowest = joins.iter().map(|join| join.interest.from).min()?;
         if lowest > reached {

@@ -1,4 +1,4 @@
-//! What lies between the hub and one session: the buffer, its bounds, and the words they exchange.
+//! The link between the hub and one session: the buffer, its bounds, and the messages they exchange.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

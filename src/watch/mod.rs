@@ -1,4 +1,4 @@
-//! Watchers: clients that want every change of some keys, from some revision on, in order, once.
+//! Watchers: clients that receive every change of some keys, from some revision on, in order, once.
 //!
 //! ```text
 //! applier --publications--> hub --deliveries--> session --responses--> edge
@@ -48,7 +48,7 @@ use std::sync::Arc;
 use quorate_proto::mvccpb::Event;
 
 pub use counters::Counters;
-pub use history::{Ask, History, Page, ReadError, Wanted};
+pub use history::{History, HistoryRange, Page, ReadError, Wanted};
 pub use hub::{HubHandle, start};
 pub use outbox::HeaderSource;
 pub use record::Response;

@@ -24,7 +24,7 @@ pub(super) struct Outbox {
     fragments: VecDeque<Response>,
     /// The number of the first entry; they are numbered from 1 as they come.
     first: u64,
-    /// Entries numbered below take no more events: something that speaks of them comes after.
+    /// Entries with lower numbers take no more events: a later entry refers to them.
     sealed: u64,
     header: HeaderSource,
     /// Size of a message, bytes, from which on it is split if the client allows it.

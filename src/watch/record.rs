@@ -85,7 +85,7 @@ pub struct Response {
 }
 
 impl From<Response> for WatchResponse {
-    /// For an edge that wants the generated type; decoding shares the bytes.
+    /// For an edge that uses the generated type; decoding shares the bytes.
     fn from(response: Response) -> Self {
         let decode = |event| Event::decode(event).expect("encoded by Record::encoded");
         Self {

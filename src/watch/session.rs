@@ -362,8 +362,8 @@ impl Session {
         }
     }
 
-    /// Brings the live watchers up to where the hub is: what it had put into the buffer when it reported
-    /// how far it is, is in the outbox afterwards. Only then is that revision theirs.
+    /// Advances the live watchers to the revision that the hub has reported: everything that was in the
+    /// buffer at that moment is in the outbox afterwards, and only then does the revision count for them.
     fn settle(&mut self) {
         let reached = self.link.reached();
         while let Some(message) = self.link.try_recv() {
@@ -376,8 +376,8 @@ impl Session {
         self.settled = self.settled.max(reached);
     }
 
-    /// The client wants to know how far its watchers are. The answer waits until it covers what was
-    /// committed by now.
+    /// Handles a request for the progress of the watchers. The answer waits until it covers what is
+    /// committed now.
     pub fn ask_progress(&mut self) {
         if self.watchers.len() > 0 {
             self.asked = Some(self.history.current());
@@ -408,7 +408,7 @@ impl Session {
         }
     }
 
-    /// The tick: sends progress to each watcher that wants it, if it is live and nothing else
+    /// The tick: sends progress to each watcher that has requested it, if it is live and nothing else
     /// was sent to it since the last tick.
     fn notify_progress(&mut self) {
         self.settle();

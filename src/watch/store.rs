@@ -3,7 +3,7 @@
 use quorate_proto::mvccpb::Event;
 
 use super::Publication;
-use super::history::{Ask, History, Page, ReadError};
+use super::history::{History, HistoryRange, Page, ReadError};
 use crate::error::{Fatal, Refused};
 use crate::mvcc::{Most, Store, View};
 use crate::plant;
@@ -14,7 +14,7 @@ impl History for Store {
         self.revision()
     }
 
-    fn read(&self, ask: &Ask) -> Result<Page, ReadError> {
+    fn read(&self, ask: &HistoryRange) -> Result<Page, ReadError> {
         let view = self.view();
         let head = view.revision();
         let late = i64::from(plant::WATCH_RESUMES_LATE.is_planted() && ask.from.0 > 1);
@@ -72,8 +72,8 @@ mod tests {
         write.commit().expect("the engine works");
     }
 
-    fn ask(from: i64) -> Ask {
-        Ask {
+    fn ask(from: i64) -> HistoryRange {
+        HistoryRange {
             from: Revision(from),
             wanted: Arc::new(|key| key == b"a"),
             prev_kv: true,
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    fn read(store: &Store, ask: &Ask) -> (Vec<i64>, i64) {
+    fn read(store: &Store, ask: &HistoryRange) -> (Vec<i64>, i64) {
         let page = store.read(ask).expect("not compacted");
         assert_eq!(page.head, store.revision());
         (page.publications.iter().map(|it| it.revision.0).collect(), page.next.0)
@@ -101,10 +101,10 @@ mod tests {
         assert_eq!(read(&store, &ask(1)), (all, 202));
         assert_eq!(read(&store, &ask(201)), (vec![], 202));
         assert_eq!(read(&store, &ask(300)), (vec![], 300));
-        assert_eq!(read(&store, &Ask { revisions_max: 3, ..ask(4) }), (vec![4, 6], 7));
+        assert_eq!(read(&store, &HistoryRange { revisions_max: 3, ..ask(4) }), (vec![4, 6], 7));
         // Key and value have six bytes, and as many before.
-        assert_eq!(read(&store, &Ask { bytes_max: 1, ..ask(2) }), (vec![2], 3));
-        assert_eq!(read(&store, &Ask { bytes_max: 7, ..ask(2) }), (vec![2, 4], 5));
+        assert_eq!(read(&store, &HistoryRange { bytes_max: 1, ..ask(2) }), (vec![2], 3));
+        assert_eq!(read(&store, &HistoryRange { bytes_max: 7, ..ask(2) }), (vec![2, 4], 5));
 
         let page = store.read(&ask(4)).expect("not compacted");
         let event = &page.publications[0].events[0];
@@ -115,6 +115,6 @@ mod tests {
         write.compact(100).expect("the engine works").expect("a valid compaction");
         write.commit().expect("the engine works");
         assert!(matches!(store.read(&ask(99)), Err(ReadError::Compacted(Revision(100)))));
-        assert_eq!(read(&store, &Ask { revisions_max: 1, ..ask(100) }), (vec![100], 101));
+        assert_eq!(read(&store, &HistoryRange { revisions_max: 1, ..ask(100) }), (vec![100], 101));
     }
 }

@@ -60,10 +60,10 @@ impl Watcher {
         }
     }
 
-    /// The revision up to which progress may have been reported to its client. It can be above what the hub has
-    /// reached: history is read up to what is committed, and committed comes before published.
+    /// The revision up to which progress may have been reported to its client. It can be above what the hub
+    /// has reached: history is read up to what is committed, and committed comes before published.
     pub fn reported(&self) -> Revision {
-        // What lies before a start in the future was never sent.
+        // Revisions before a start in the future were never sent.
         if self.start < self.next { Revision(self.next.0 - 1) } else { Revision(0) }
     }
 }

@@ -59,7 +59,8 @@ where
         let numbers = first..clients.min(first + per_connection);
         let request = request.clone();
         threads.push(thread::spawn(move || {
-            // Of each client: its call's stream, when it began, whether it has an answer, the next call's number.
+            // Of each client: its call's stream, when it began, whether it has an answer, the next call's
+            // number.
             let mut slots: Vec<(u32, Instant, bool, u64)> = Vec::new();
             let mut latency = histogram();
             for number in numbers.clone() {

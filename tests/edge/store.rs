@@ -253,7 +253,8 @@ async fn a_snapshot_has_the_storage_version_of_the_cluster() {
     assert_eq!(version().await.as_deref(), Some("3.7.0"));
 }
 
-/// With `--max-request-bytes` far above the default, a value travels through the log, the store and the answer.
+/// With `--max-request-bytes` far above the default, a value travels through the log, the store and the
+/// answer.
 #[tokio::test]
 async fn a_value_of_60_megabytes_is_stored_where_requests_may_be_so_large() {
     const VALUE: usize = 60 << 20;

@@ -440,7 +440,7 @@ fn three_members_judge_alike_through_a_restart_and_a_snapshot() {
         done_at_last(&at(0), &format!("put filler {n} --user=root:rootpw"));
     }
     cluster.servers[2].start();
-    cluster.servers[2].wait_log("snapshot installed");
+    cluster.servers[2].wait_log("applied snapshot");
     refused(&at(2), read, DENIED);
     refused(&at(2), "get ann/1 --consistency=s", NO_USER);
     assert_eq!(done(&at(2), "get ann/1 --consistency=s --user=ann:annpw").stdout, "ann/1\none\n");

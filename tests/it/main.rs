@@ -2,8 +2,8 @@
 //! disks, `kill -9`. What one process does inside belongs to unit tests and to the simulator.
 //!
 //! Reading order: [`process`] (servers), [`etcdctl`] (the tool and the releases of etcd), [`client`]
-//! (gRPC without processes), [`curl`] (HTTP), [`pki`] (certificates), [`names`] (DNS), [`load`] (writers and what they were promised),
-//! then the tests.
+//! (gRPC without processes), [`curl`] (HTTP), [`pki`] (certificates), [`names`] (DNS), [`load`] (writers and
+//! what they were promised), then the tests.
 
 #![allow(
     clippy::disallowed_methods,

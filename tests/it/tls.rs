@@ -463,9 +463,9 @@ fn an_etcd_and_we_believe_each_other() {
         etcd[0].kind = Kind::Etcd(Release::real().etcd);
         etcd[0].spawn();
         ours[0].spawn();
-        ours[0].wait_log("established a stream from a peer");
         let established =
             r#""established TCP streaming connection with remote peer","stream-reader"#;
+        ours[0].wait_log(established);
         etcd[0].wait_log(established);
     }
 }

@@ -1,6 +1,6 @@
-//! Whether the member of this container is well: reads the command line of the container's server, asks
-//! it over the address that it listens on, and exits with 0 for yes. What well means is the server's: the
-//! probes `/readyz`, `/livez` and `/health`.
+//! The health check of the container: finds the server's process by its command line, sends a probe to the
+//! address that the server listens on, and exits with 0 when the member is healthy. What counts as healthy
+//! is defined by the server's probes `/readyz`, `/livez` and `/health`.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,8 +46,8 @@ pub fn main(path: &str, variables: &[(String, String)]) -> ExitCode {
     }
 }
 
-/// The command line of the server in this container: of the processes with its name the first, as an
-/// init may have the number 1.
+/// The command line of the server in this container: that of the first process with the server's name, which
+/// need not be process 1, because the container may run an init.
 fn server() -> Result<Vec<String>, String> {
     let entries = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
     let own = std::process::id();
@@ -74,7 +74,7 @@ fn is_server(words: &[String]) -> bool {
     is_named && !is_this
 }
 
-/// Where that server can be asked, and with which certificates.
+/// The address and the TLS settings with which the server can be probed.
 fn listens(
     line: Vec<String>,
     variables: &[(String, String)],
@@ -87,7 +87,7 @@ fn listens(
         return Err(format!("the server's command line does not parse: {line:?}"));
     };
     let listen = address(&config).ok_or("the server listens nowhere")?;
-    // It is this container's own server, whatever its certificate says; its pair is shown to it.
+    // The server of the same container, so its certificate is not verified; its own pair is presented to it.
     let tls = Settings {
         insecure_skip_verify: true,
         generate: None,
@@ -100,7 +100,7 @@ fn listens(
     Ok((listen, tls))
 }
 
-/// Addresses for metrics and health come first: they ask for no certificate when they are plain.
+/// Addresses for metrics and health take precedence: a plain one requires no client certificate.
 fn address(config: &Config) -> Option<Listen> {
     let server = &config.server;
     let all = [&server.listen_metrics, &server.listen_client_http, &server.listen_client];
@@ -108,7 +108,7 @@ fn address(config: &Config) -> Option<Listen> {
     plain.or_else(|| all.iter().flat_map(|listen| listen.iter()).next()).cloned()
 }
 
-/// Where to connect to reach what listens there.
+/// The target to connect to for a listener.
 fn target(listen: &Listen) -> Result<Target, String> {
     let scheme = |plain: &str| if listen.secure { format!("{plain}s") } else { plain.to_owned() };
     match &listen.place {
@@ -157,7 +157,7 @@ mod tests {
         line.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The URL-like place that is asked, for a server with this command line.
+    /// The probed URL for a server with this command line.
     fn asked(line: &str) -> String {
         let mark = (container::MARK.to_owned(), "1".to_owned());
         let (listen, _) = listens(words(line), &[mark]).expect(line);

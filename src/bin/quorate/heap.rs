@@ -25,7 +25,7 @@ pub fn activate() -> Result<(), String> {
 
 /// Returns the allocator's dump.
 pub fn dump() -> io::Result<String> {
-    // In memory: the allocator wants the name of a file to create, and this one has a name as well.
+    // In memory: the allocator requires the name of a file to create, and this one has a name as well.
     let mut file = File::from(memfd_create("heap", MemfdFlags::CLOEXEC)?);
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
     let name = CString::new(name).expect("a number has no zero byte");

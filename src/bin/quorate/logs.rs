@@ -213,7 +213,8 @@ impl Rotated {
         (prefix, ending)
     }
 
-    /// Removes rotated files that are too old or too many, the oldest first, and returns the rest, compressed or not.
+    /// Removes rotated files that are too old or too many, the oldest first, and returns the others,
+    /// compressed or not.
     fn forget(&self, now: SystemTime) -> io::Result<Vec<PathBuf>> {
         let (prefix, ending) = self.parts();
         let (prefix, ending) = (prefix.to_string_lossy(), ending.to_string_lossy());

@@ -210,8 +210,8 @@ fn log_notice(notice: &Notice) {
             "Running http and grpc server on single port. This is not recommended for production."
         ),
         Notice::DefaultName => warn!(
-            "it isn't recommended to use default name, please set a value for --name: members with \
-             the same name are taken for one"
+            "it isn't recommended to use default name, please set a value for --name. Note that etcd \
+             might run into issue when multiple members have the same default name"
         ),
         Notice::DefaultDataDir(data_dir) => {
             warn!(data_dir, "'data-dir' was empty; using default");
@@ -303,7 +303,7 @@ async fn serve(config: &Config) -> Result<(), Fatal> {
     }
     tokio::select! {
         biased; // An orderly stop that is done is done, however many signals came.
-        () = server.shutdown() => info!("stopped"),
+        () = server.shutdown() => info!("closed etcd server"),
         () = stop.wait() => warn!("stopping at once"),
     }
     Ok(())
@@ -336,9 +336,9 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits from now on. Signals that Go's runtime ignores, which scripts that rotate logs send, are ignored from
-    /// now on, too: a handler that does nothing replaces the end of the process. A write beyond the limit of a
-    /// file's size fails then, with its file.
+    /// Waits from now on. Signals that Go's runtime ignores, which scripts that rotate logs send, are ignored
+    /// from now on, too: a handler that does nothing replaces the end of the process. A write beyond the
+    /// limit of a file's size fails then, with its file.
     fn new() -> io::Result<Self> {
         for ignored in IGNORED {
             drop(signal(SignalKind::from_raw(ignored.as_raw()))?);

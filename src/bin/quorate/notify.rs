@@ -11,7 +11,7 @@ use tracing::warn;
 pub fn ready() {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&address) {
-        warn!(%error, "telling systemd failed");
+        warn!(%error, "failed to notify systemd for readiness");
     }
 }
 

@@ -1,5 +1,5 @@
 //! The operating system's figures about this process, under the names that every Prometheus client
-//! library uses, and etcd's two for file descriptors. Linux only: elsewhere the page lacks them.
+//! library uses, and etcd's two for file descriptors. Linux only: elsewhere these metrics are absent.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use super::profiler::Profiler;
 /// Times in `/proc` are in 1/100 s on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Raises the limit of open files as far as the system allows: every connection and every table file takes one.
+/// Raises the soft limit of open files to the hard limit: every connection and every table file takes one
+/// descriptor.
 pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -41,8 +42,8 @@ pub fn described(if_profiled: bool) -> quorate::http::vars::Process {
     }
 }
 
-/// Locks the pages of this process in memory, present and future ones. Where the system limits locked memory, a
-/// member would fail at that limit, so it is refused at once.
+/// Locks the pages of this process in memory, present and future ones. Where the system limits locked memory,
+/// a member would fail at that limit, so it is refused at once.
 pub fn lock_memory() -> std::io::Result<()> {
     let limit = getrlimit(Resource::Memlock);
     let bounded = limit.maximum.is_some() && !rustix::process::geteuid().is_root();
@@ -119,14 +120,14 @@ impl Process {
     /// Figures that cannot be read stay as they are.
     fn read(&self) -> Option<()> {
         let files = fs::read_dir("/proc/self/fd").ok()?.count();
-        // The listing has one descriptor open itself.
+        // The listing itself holds one descriptor open.
         let files = i64::try_from(files).ok()? - 1;
         self.open_files.iter().for_each(|gauge| gauge.set(files));
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         self.files_max.iter().for_each(|gauge| gauge.set(limit));
 
-        // Without a limit it is the largest number, as in Go's library.
+        // No limit is reported as the largest number, as in Go's library.
         let limit = getrlimit(Resource::As).current.unwrap_or(u64::MAX);
         self.virtual_bytes_max.set(limit as f64);
 
@@ -168,7 +169,7 @@ fn kilobytes(status: &str, name: &str) -> Option<i64> {
     line.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// A number of the group `IpExt`, whose names stand in one line and numbers in the next.
+/// A counter of the group `IpExt`: one line has the names, the next line the values.
 fn octets(netstat: &str, name: &str) -> Option<u64> {
     let mut group = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
     let (names, numbers) = (group.next()?, group.next()?);
@@ -184,8 +185,8 @@ struct Times {
 }
 
 impl Times {
-    /// The program's name, in parentheses, may hold anything; fields are counted behind it, where
-    /// the first is number 3 (`proc_pid_stat(5)`).
+    /// The program's name, in parentheses, may contain any character, so fields are counted from behind it;
+    /// the first one there is field 3 (`proc_pid_stat(5)`).
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let seconds = |number: usize| -> Option<f64> {

@@ -47,7 +47,7 @@ impl Builder {
     fn new(maps: &str) -> Self {
         let (texts, locations, functions) = Default::default();
         let mut builder = Self { profile: Profile::default(), texts, locations, functions };
-        // The format wants the empty text first.
+        // The format requires the empty text first.
         builder.text("");
         let mappings = maps.lines().filter_map(|line| builder.mapping(line));
         let mappings: Vec<_> = mappings.enumerate().collect();

@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::process::Process;
 
-/// Whether a command ends by itself at SIGTERM. Where none does, the signal must go on ending the process, also
-/// between the programs that `watch` runs: once it is caught, that cannot be taken back.
+/// Whether a command ends by itself at SIGTERM. Where none does, the signal must go on ending the process,
+/// also between the programs that `watch` runs: once it is caught, that cannot be taken back.
 static CATCHES_SIGTERM: AtomicBool = AtomicBool::new(false);
 
 /// The terminal's state before its keys came one by one and unseen; dropped, it is restored.

@@ -32,7 +32,7 @@ const PAGE: i64 = 1_000;
 const ASK_EVERY: Duration = Duration::from_millis(50);
 const REQUESTS_MAX: usize = 4;
 
-/// The changes of a key, also of its lives before a deletion, back to the compaction.
+/// The changes of a key back to the compaction, also those before it was deleted and created again.
 pub async fn history(context: &Context) -> Result<(), Exit> {
     let words = context.arguments.words();
     let [key] = &words[..] else {
@@ -128,7 +128,7 @@ async fn replay(
     }
 }
 
-/// The next response of a watch; asks for one every now and then.
+/// The next response of a watch; requests progress from time to time.
 async fn next(
     context: &Context,
     requests: &mpsc::Sender<WatchRequest>,
@@ -355,8 +355,8 @@ async fn range(cluster: &Cluster, request: &RangeRequest) -> Result<RangeRespons
     cluster.call(async |client: Client| client.kv().range(request.clone()).await).await
 }
 
-/// Every key below `prefix` at a revision, a page at a time; all pages of the present (0) are of the revision of
-/// the first one.
+/// Every key below `prefix` at a revision, a page at a time; all pages of the present (0) are of the revision
+/// of the first one.
 async fn all(
     cluster: &Cluster,
     prefix: &[u8],

@@ -24,8 +24,8 @@ pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     }
 }
 
-/// The URLs as they were given. Those that are none are not sent: an etcd server commits them, and ends
-/// where its transport reads them.
+/// The URLs as they were given. Invalid ones are not sent: an etcd server would commit them and fail when its
+/// transport parses them.
 fn peer_urls(context: &Context) -> Result<Vec<String>, Exit> {
     match context.arguments.text("peer-urls") {
         "" => Err(Exit::arguments("member peer urls not provided")),

@@ -39,7 +39,7 @@ use crate::tool::arguments::{self, Arguments};
 use crate::tool::exit::Exit;
 use crate::tool::raw;
 
-/// The API that the tool speaks, and the release of etcdctl that it follows.
+/// The version of the API that the tool uses, and the release of etcdctl that it follows.
 const API_VERSION: &str = "3.7";
 const ETCDCTL_VERSION: &str = "3.7.1";
 
@@ -48,7 +48,7 @@ pub(super) fn is_local(arguments: &Arguments) -> bool {
     matches!(arguments.path[..], ["completion" | "manual" | "options" | "version"])
 }
 
-/// Whether the command's words are keys and values, which may be any bytes.
+/// Whether the command's arguments are keys and values, which may be any bytes.
 pub(super) fn takes_bytes(arguments: &Arguments) -> bool {
     match arguments.path[..] {
         [name] => ["put", "get", "del", "watch", "history"].contains(&name),
@@ -57,7 +57,7 @@ pub(super) fn takes_bytes(arguments: &Arguments) -> bool {
     }
 }
 
-/// A word's bytes.
+/// The bytes of an argument.
 fn bytes(word: &str) -> Vec<u8> {
     raw::bytes(word).into_owned()
 }
@@ -159,7 +159,7 @@ fn decimal(text: &str) -> Result<i64, String> {
     number(text, "ParseInt", text.parse())
 }
 
-/// Go's words for a number that was not read.
+/// Go's error text for a number that does not parse.
 fn number<T>(
     text: &str,
     function: &str,

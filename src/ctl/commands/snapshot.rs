@@ -1,5 +1,5 @@
-//! `snapshot save`: a member's state as a bbolt file. It is written under a temporary name and gets its
-//! own when it is whole and synced, so that a file under that name is never half a snapshot.
+//! `snapshot save`: a member's state as a bbolt file. It is written under a temporary name and renamed
+//! once it is complete and synced, so that a file under the final name is never a partial snapshot.
 
 use std::io;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub async fn save(context: &Context) -> Result<(), Exit> {
         fetched.unwrap_or(Err("context deadline exceeded".to_owned()))
     };
     let saved = tokio::select! {
-        biased; // An interrupt ends it at once, and the part of the file goes.
+        biased; // An interrupt ends it at once, and the partial file is removed.
         () = interrupted => Err("interrupted".to_owned()),
         fetched = fetched => fetched,
     };
@@ -50,7 +50,7 @@ pub async fn save(context: &Context) -> Result<(), Exit> {
             }
         }
         Err(why) => {
-            // The reason counts, not whether there was a file to remove.
+            // The reason is reported, not whether there was a file to remove.
             let _ = context.env.disk.remove(Path::new(&part(file)));
             Err(Exit::new(Exit::INTERRUPTED, why))
         }
@@ -73,7 +73,7 @@ async fn fetch(context: &Context, target: &Target, file: &str) -> Result<String,
     let part = part(file);
     let failed = |what: &str, error: &io::Error| go::file_error(what, &part, error);
     let opened = |error| format!("could not open {part} ({})", failed("open", &error));
-    // Left over from a snapshot that was interrupted.
+    // Left over from an interrupted snapshot.
     let _ = disk.remove(Path::new(&part));
     let output = disk.open(Path::new(&part), Open::CreateNew).map_err(opened)?;
     context.info(None, "created temporary db file", &[("path", part.as_str().into())]);
@@ -122,7 +122,7 @@ async fn fetch(context: &Context, target: &Target, file: &str) -> Result<String,
     Ok(version)
 }
 
-/// The stream of a snapshot. What a server answers, be it a refusal, is the stream's.
+/// Opens the stream of a snapshot. A refusal by the server is reported as an error of the stream.
 async fn open(context: &Context, cluster: &Cluster) -> Result<Streaming<SnapshotResponse>, String> {
     let call = async |client: Client| match client.maintenance().snapshot(SnapshotRequest {}).await
     {

@@ -26,7 +26,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is watched, and what is done with an event.
 #[derive(Debug)]
-struct Watched {
+struct WatchCommand {
     create: WatchCreateRequest,
     program: Vec<String>,
 }
@@ -46,7 +46,7 @@ pub async fn run(context: &Context) -> Result<(), Exit> {
         keys_and_program(&context.arguments, from_variables).map_err(Exit::arguments)?;
     let cluster = context.cluster().await?;
     let create = request(&context.arguments, &keys).map_err(Exit::arguments)?;
-    let watched = Watched { create, program };
+    let watched = WatchCommand { create, program };
     let (_requests, inbox) = mpsc::channel(REQUESTS_MAX);
     follow(&context.env, &cluster, &context.printer, watched, inbox).await?;
     Err(Exit::new(Exit::INTERRUPTED, "watch is canceled by the server"))
@@ -140,7 +140,7 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
                         continue;
                     }
                 };
-                let watched = Watched { create, program };
+                let watched = WatchCommand { create, program };
                 let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
                 watches.push(requests);
                 let (env, cluster) = (context.env.clone(), cluster.clone());
@@ -170,7 +170,7 @@ async fn follow(
     env: &Env,
     cluster: &Cluster,
     printer: &Printer,
-    mut watched: Watched,
+    mut watched: WatchCommand,
     mut inbox: mpsc::Receiver<WatchRequest>,
 ) -> Result<(), Exit> {
     loop {
@@ -215,7 +215,7 @@ async fn follow(
 
 async fn print(
     printer: &Printer,
-    watched: &mut Watched,
+    watched: &mut WatchCommand,
     response: WatchResponse,
 ) -> Result<(), Exit> {
     let revision = response.header.as_ref().map_or(0, |header| header.revision);
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(shown(WatchResponse { created: true, ..WatchResponse::default() }), None);
     }
 
-    fn parsed(line: &str, variables: &[&str]) -> Result<Watched, String> {
+    fn parsed(line: &str, variables: &[&str]) -> Result<WatchCommand, String> {
         let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
         let Ok(Wanted::Run(arguments)) = arguments::parse(&WATCHES, "etcdctl", &words) else {
             panic!("{line}");
@@ -298,7 +298,7 @@ mod tests {
         let variables = variables.iter().map(|&name| name.to_owned()).collect();
         let (keys, program) = keys_and_program(&arguments, variables).map_err(str::to_owned)?;
         let create = request(&arguments, &keys).map_err(str::to_owned)?;
-        Ok(Watched { create, program })
+        Ok(WatchCommand { create, program })
     }
 
     #[test]

@@ -312,8 +312,8 @@ impl Printer {
         Ok(self.shell.out(&header.encode_to_vec())?)
     }
 
-    /// A message of package `etcdserverpb` in the formats of every message. In the simple one bytes that are no
-    /// text are as [`raw`] has them.
+    /// A message of package `etcdserverpb` in the formats of every message. In the simple one bytes that are
+    /// no text are as [`raw`] has them.
     fn message<T: Message>(
         &self,
         name: &str,

@@ -138,7 +138,7 @@ pub fn names(names: &[String]) -> String {
     names.iter().map(|name| raw::text(name.as_bytes()) + "\n").collect()
 }
 
-/// A key and its value on a line each, as they are.
+/// Prints a key and its value on one line each, unescaped.
 fn key_value(printer: &Printer, kv: &KeyValue) -> String {
     let text = |bytes: &[u8]| match printer.hex {
         true => bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect(),

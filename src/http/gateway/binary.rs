@@ -1,5 +1,5 @@
-//! Headers of a call whose content is binary: their names end with `-bin`, and they are base64. One that is not is
-//! refused with the text of Go's library. Decodes nothing.
+//! Headers of a call whose content is binary: their names end with `-bin`, and they are base64. One that is
+//! not is refused with the text of Go's library. Decodes nothing.
 
 use http::header::{HeaderName, HeaderValue};
 use tonic::Status;
@@ -32,7 +32,7 @@ fn canonical(name: &HeaderName) -> String {
 /// Returns where Go's decoder finds that this is not base64. It is padded only if its length is one of padded
 /// base64, and the bits that padding leaves over may be any.
 fn fault(text: &[u8]) -> Option<usize> {
-    let is_padded = text.len() % 4 == 0;
+    let is_padded = text.len().is_multiple_of(4);
     for (group, digits) in text.chunks(4).enumerate() {
         let at = |digit: usize| Some(4 * group + digit);
         for (digit, byte) in digits.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! What a client sends over WebSocket (RFC 6455), judged frame by frame before the library reads it, as etcd's
-//! library does it: what breaks the protocol, and a Close, are answered by a Close and not passed on. The
-//! library has other answers, none of which is sent when the connection is dropped; and of text, which is
+//! What a client sends over WebSocket (RFC 6455), judged frame by frame before the library reads it, as
+//! etcd's library does it: what breaks the protocol, and a Close, are answered by a Close and not passed on.
+//! The library has other answers, none of which is sent when the connection is dropped; and of text, which is
 //! JSON, it would require that it is UTF-8, so text is passed on as bytes. Does not send anything.
 
 use std::io;
@@ -33,8 +33,8 @@ const PROTOCOL_ERROR: u16 = 1002;
 /// The content of the Close that ends a connection; none for an empty one.
 pub(super) type Farewell = Option<CloseFrame>;
 
-/// A connection whose client is judged. Once the library has read all that is to be passed on, the farewell is
-/// sent to the channel, and nothing more is ever read.
+/// A connection whose client is judged. Once the library has read all that is to be passed on, the farewell
+/// is sent to the channel, and nothing more is ever read.
 pub(super) struct Judged {
     conn: BoxConn,
     frames: Frames,
@@ -245,7 +245,7 @@ fn behind(head: &[u8]) -> At {
 
 /// The answer to a Close with this payload: its code.
 fn reply(payload: &[u8]) -> Farewell {
-    let Some((code, text)) = payload.split_first_chunk() else { return None };
+    let (code, text) = payload.split_first_chunk()?;
     let code = u16::from_be_bytes(*code);
     Some(match code {
         // Those that the RFC defines for the wire, up to the registry of today, and those of applications.

@@ -8,9 +8,9 @@
 //!
 //! A large response is translated while it is received, so that its memory is bounded where it is made.
 //!
-//! Reading order: this file (one call), `binary` (headers), `paths` (RPCs by path), `frames` (bodies), `reader` with `scanner` and
-//! `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
-//! `websocket`, `judged` (what its clients send).
+//! Reading order: this file (one call), `binary` (headers), `paths` (RPCs by path), `frames` (bodies),
+//! `reader` with `scanner` and `scalar` (requests), `json` and `pieces` (answers), `refusal` (errors),
+//! `websocket`, `judged` (checks of what its clients send).
 
 mod binary;
 mod frames;
@@ -85,7 +85,8 @@ impl Gateway {
         path.starts_with(ROOT) || path.starts_with(OLD_ROOT)
     }
 
-    /// Returns the headers that say whose call it is: a websocket's are in its sub-protocol or in a cookie.
+    /// Returns the headers with the caller's credentials: a websocket has them in its sub-protocol or in a
+    /// cookie.
     pub fn call_headers<B>(request: &Request<B>) -> Cow<'_, HeaderMap> {
         match websocket::is_upgrade(request) {
             true => Cow::Owned(websocket::call_headers(request.headers())),

@@ -1,8 +1,8 @@
 //! Translates JSON requests to protobuf while they are received. Only the current token is kept of the JSON,
-//! so that a request takes no more memory than its encoding and one token. Accepts what etcd's gateway accepts (protojson
-//! of Go's protobuf library behind Go's JSON scanner) and refuses the rest with the same texts: field names
-//! in snake or camel case, unknown ones skipped; integers as numbers or strings, with an exponent or a zero
-//! fraction; each field once.
+//! so that a request takes no more memory than its encoding and one token. Accepts what etcd's gateway
+//! accepts (protojson of Go's protobuf library behind Go's JSON scanner) and refuses the rest with the same
+//! texts: field names in snake or camel case, unknown ones skipped; integers as numbers or strings, with an
+//! exponent or a zero fraction; each field once.
 //!
 //! Not recursive. The nesting of messages is bounded where they are decoded.
 

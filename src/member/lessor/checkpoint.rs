@@ -1,7 +1,7 @@
 //! Checkpoints: the leader periodically proposes the remaining time of long leases, so that the next leader,
-//! or a restart of all members, does not give them their full time again (etcd 3.7, `lease/lessor.go`, feature
-//! gate `LeaseCheckpoint`). A renewal resets the checkpoint before it is answered: otherwise a new leader
-//! would end a lease earlier than its holder was promised.
+//! or a restart of all members, does not give them their full time again (etcd 3.7, `lease/lessor.go`,
+//! feature gate `LeaseCheckpoint`). A renewal resets the checkpoint before it is answered: otherwise a new
+//! leader would end a lease earlier than its holder was promised.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The deadlines of leases and of their checkpoints. Kept in the leader's memory only: a new leader begins with
-//! the last checkpoint, or with the full time. Pure arithmetic over the given instants; its callers are
+//! The deadlines of leases and of their checkpoints. Kept in the leader's memory only: a new leader begins
+//! with the last checkpoint, or with the full time. Pure arithmetic over the given instants; its callers are
 //! [`super::expiry`] and [`super::checkpoint`].
 //!
 //! No step under the lock grows with the number of leases: a leader's clock is built beside the one in use
@@ -29,7 +29,7 @@ pub struct LeaseClock {
     changes: Option<BTreeMap<LeaseId, Option<(Instant, Duration)>>>,
 }
 
-/// One lease's times.
+/// The times of one lease.
 #[derive(Clone, Copy, Debug)]
 struct Timed {
     deadline: Instant,
@@ -41,7 +41,7 @@ struct Timed {
 /// The checkpoint in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
-    /// None: a new leader gives the full time.
+    /// There is none: a new leader grants the full time.
     None,
     /// Proposed.
     Sent,
@@ -86,7 +86,8 @@ impl LeaseClock {
         self.changes = Some(BTreeMap::new());
     }
 
-    /// Replaces this clock by `next`, which has all leases as of [`Self::expect_another`]; returns the old one.
+    /// Replaces this clock by `next`, which has all leases as of [`Self::expect_another`]; returns the old
+    /// one.
     pub fn replace(&mut self, mut next: Self) -> Self {
         for (id, change) in self.changes.take().unwrap_or_default() {
             match change {
@@ -161,8 +162,8 @@ impl LeaseClock {
         self.order.first().map(|(deadline, _)| *deadline)
     }
 
-    /// The remaining time of leases whose checkpoint is due, in seconds, rounded up. At most `max` are examined;
-    /// they count as proposed until [`Self::checkpointed`].
+    /// The remaining time of leases whose checkpoint is due, in seconds, rounded up. At most `max` are
+    /// examined; they count as proposed until [`Self::checkpointed`].
     pub fn due(&mut self, now: Instant, max: usize) -> Vec<LeaseCheckpoint> {
         let due = self.checkpoints.iter().take_while(|(at, _)| *at <= now).take(max);
         let due: Vec<LeaseId> = due.map(|(_, id)| *id).collect();

@@ -70,7 +70,7 @@ async fn expire(member: &Member, id: LeaseId, term: Term) -> bool {
             true
         }
         Err(error) => {
-            debug!(lease = %id, %error, "could not revoke an expired lease");
+            debug!(lease_id = %id, %error, "failed to revoke lease");
             false
         }
     }

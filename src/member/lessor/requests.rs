@@ -156,9 +156,9 @@ impl Member {
         Ok(LeaseLeasesResponse { header: Some(self.header()), leases })
     }
 
-    /// Renews on this member's clock if it leads, confirmed by a quorum after the call arrived: a leader that was
-    /// deposed while it slept must not promise time that its successor does not grant. `None` when this member
-    /// does not lead.
+    /// Renews on this member's clock if it leads, confirmed by a quorum after the call arrived: a leader that
+    /// was deposed while it slept must not promise time that its successor does not grant. `None` when this
+    /// member does not lead.
     pub(in crate::member) async fn renew_here(&self, id: LeaseId) -> Option<Result<i64, Error>> {
         let term = self.0.lessor.clock().term()?;
         let confirmed = async {
@@ -185,8 +185,8 @@ impl Member {
         Some(Ok(ttl.as_secs() as i64))
     }
 
-    /// Renews on the clock of `term`; zero when the lease no longer exists, `None` when the term has ended. An
-    /// expired lease that is not yet revoked may survive this leader, so its fate is awaited.
+    /// Renews on the clock of `term`; zero when the lease no longer exists, `None` when the term has ended.
+    /// An expired lease that is not yet revoked may survive this leader, so its fate is awaited.
     async fn renew_in(&self, term: Term, id: LeaseId) -> Option<Duration> {
         loop {
             let changed = self.0.lessor.changed();

@@ -1,6 +1,6 @@
-//! `--force-new-cluster`: a member whose cluster has lost its quorum permanently goes on alone, with its present
-//! state and log. The others are removed by entries that count as committed, so that
-//! everything that follows is what follows from any removal (etcd 3.7, `bootstrapWALFromSnapshot`).
+//! `--force-new-cluster`: a member whose cluster has lost its quorum permanently goes on alone, with its
+//! present state and log. The others are removed by entries that count as committed, so that everything that
+//! follows is what follows from any removal (etcd 3.7, `bootstrapWALFromSnapshot`).
 //!
 //! Unlike etcd it keeps the end of its log that it does not know to be committed: commit indexes are
 //! written lazily, and among those entries may be some that were acknowledged.
@@ -18,8 +18,8 @@ use crate::replica::Start;
 use crate::types::{Index, MemberId};
 use crate::wal::Save;
 
-/// Treats the whole log in `start` as committed, and appends the removal of all other members. `start` holds the
-/// configuration at `applied`.
+/// Treats the whole log in `start` as committed, and appends the removal of all other members. `start` holds
+/// the configuration at `applied`.
 pub(in crate::member) fn force(
     own: MemberId,
     applied: Index,
@@ -31,8 +31,9 @@ pub(in crate::member) fn force(
     }
     let last = start.entries.last().map_or(start.snapshot.0.0, |entry| entry.index);
     warn!(
-        member = %own, commit = start.hard_state.commit, last, removed = changes.len(),
-        "forcing a cluster of this member alone",
+        local_member_id = %own, wal_commit_index = start.hard_state.commit, commit_index = last,
+        removed = changes.len(),
+        "forcing restart member",
     );
     let entries: Vec<_> = (last + 1..)
         .zip(changes)

@@ -1,5 +1,5 @@
-//! The start of a member: a table decides, by what is found on disk, whether it begins a cluster, joins one or
-//! restarts. The rest is the same for all: the entries of the log go through the applier.
+//! The start of a member: a table decides, by what is found on disk, whether it begins a cluster, joins one
+//! or restarts. The rest is the same for all: the entries of the log go through the applier.
 
 use std::io;
 use std::path::Path;
@@ -280,8 +280,8 @@ impl Ground {
         Self::begin(first, wal, lock, store)
     }
 
-    /// Creates an empty log with the id that the cluster has assigned. The members, like all other state, come
-    /// with the leader's entries or snapshot.
+    /// Creates an empty log with the id that the cluster has assigned. The members, like all other state,
+    /// come with the leader's entries or snapshot.
     fn join(
         disk: &Arc<dyn Disk>,
         options: &Options,
@@ -292,7 +292,7 @@ impl Ground {
         let metadata = Metadata { node_id: id.0, cluster_id: cluster.0 };
         let dir = options.wal_dir();
         let wal = Wal::create(disk.clone(), &dir, &metadata, wal_options(options))?;
-        info!(%id, %cluster, "joining a cluster");
+        info!(local_member_id = %id, cluster_id = %cluster, joins = true, "starting local member");
         let start = replica::Start {
             hard_state: HardState::default(),
             conf_state: ConfState::default(),
@@ -314,7 +314,10 @@ impl Ground {
         let (entries, voters) = (first.entries(), first.voters());
         let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
         wal.save(&[Save::Entries { hard_state: Some(hard_state), entries: entries.clone() }])?;
-        info!(%id, %cluster, members = voters.len(), "beginning a cluster");
+        info!(
+            local_member_id = %id, cluster_id = %cluster, members = voters.len(),
+            "starting local member"
+        );
         let start = replica::Start {
             hard_state,
             conf_state: ConfState { voters, ..ConfState::default() },
@@ -336,7 +339,7 @@ impl Ground {
         if let Some(newest) = not_installed(&received, store.applied()) {
             let path = peer::snapshot_path(&options.snap_dir(), Index(newest.index));
             mark::INSTALL_AT_START.reached();
-            info!(path = %path.display(), "installing a snapshot that was received before");
+            info!(path = %path.display(), "Recovering from snapshot backend");
             let walpb::Snapshot { index, term, conf_state } = newest.clone();
             let metadata = SnapshotMetadata { index, term, conf_state };
             snapshot::install(&**disk, &store, &path, &metadata)?;
@@ -349,7 +352,7 @@ impl Ground {
         if let Some(wal::Repair { file, offset, bytes, broken }) = &recovered.repaired {
             mark::TORN_TAIL_CUT.reached();
             let (path, copy) = (file.display(), broken.display());
-            warn!(%path, offset, bytes, %copy, "cut an unfinished write off the end of the log");
+            warn!(%path, offset, bytes, %copy, "repaired WAL");
         }
         let id = MemberId(recovered.metadata.node_id);
         let cluster = ClusterId(recovered.metadata.cluster_id);
@@ -390,8 +393,8 @@ impl Ground {
     }
 }
 
-/// A leader's snapshot that was accepted and whose installation was interrupted. It need not be the last mark in
-/// the log: a flush of the old state may have been marked after it.
+/// A leader's snapshot that was accepted and whose installation was interrupted. It need not be the last mark
+/// in the log: a flush of the old state may have been marked after it.
 fn not_installed(marks: &[walpb::Snapshot], applied: Index) -> Option<&walpb::Snapshot> {
     let newest = marks.iter().max_by_key(|mark| mark.index);
     newest.filter(|mark| mark.index > applied.0)
@@ -419,9 +422,9 @@ fn orphan(owner: &Found, options: &Options) -> Fatal {
     Fatal::new(what, why)
 }
 
-/// A directory that was brought in has its log in it; with another one by `--wal-dir`, or without that flag later,
-/// a member would go on from a log that lacks what it has acknowledged. A folder may be spelled in several ways,
-/// and a data directory may have been copied or have another name now.
+/// A directory that was brought in has its log in it; with another one by `--wal-dir`, or without that flag
+/// later, a member would go on from a log that lacks what it has acknowledged. A folder may be spelled in
+/// several ways, and a data directory may have been copied or have another name now.
 fn refuse_second_log(disk: &dyn Disk, options: &Options, owner: &Found) -> Result<(), Fatal> {
     const INSIDE: &str = "member/wal";
     let here = options.wal_dir();
@@ -487,8 +490,8 @@ fn check_membership(machine: &StateMachine, id: MemberId, options: &Options) -> 
     Ok(())
 }
 
-/// The cluster of the options, with this member in it. The names are not in the log: a member publishes its own
-/// when it has started.
+/// The cluster of the options, with this member in it. The names are not in the log: a member publishes its
+/// own when it has started.
 fn new_cluster(options: &Options) -> Result<NewCluster, Fatal> {
     let (name, token) = (&options.name, &options.initial_cluster_token);
     let cluster = NewCluster::new(name, &options.initial_cluster, token).ok_or_else(|| {

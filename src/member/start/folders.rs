@@ -1,5 +1,5 @@
-//! The folders of a member: created so that no power cut loses them, with a warning where others may enter. Their
-//! contents are not looked at, but for whether there is a log.
+//! The folders of a member: created so that no power cut loses them, with a warning where others may enter.
+//! Their contents are not looked at, but for whether there is a log.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,9 +16,9 @@ use crate::wal::Wal;
 const PRIVATE: u32 = 0o700;
 
 /// Creates `folders` and the one above the log, and returns those that were there and synced. Their names are
-/// durable before there is a log: a durable log in a folder that is not durable would be lost after a power cut.
-/// So where a log is found there is nothing to sync; else folders that were there are synced, too: an earlier
-/// start may have been killed before it synced.
+/// durable before there is a log: a durable log in a folder that is not durable would be lost after a power
+/// cut. So where a log is found there is nothing to sync; else folders that were there are synced, too: an
+/// earlier start may have been killed before it synced.
 pub fn create(disk: &dyn Disk, folders: &[PathBuf], wal_dir: &Path) -> Result<Vec<PathBuf>, Fatal> {
     let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let failed = |dir: &Path, error: io::Error| {

@@ -1,9 +1,9 @@
 //! How a member without a log finds the cluster that it is to join: it requests the list of members from the
-//! configured peers, and finds itself in it by its peer URLs. A peer that lags may not have applied yet that a
-//! member at these URLs was removed and another one added, so a peer has to confirm first that it is up to
-//! date; a list is used without that only when no peer can. A member that is to begin a cluster checks whether
-//! it has done so before: a member that has lost its log must not return under its old id, whose votes and
-//! acknowledgements are lost. Writes nothing (etcd 3.7, `bootstrapExistingClusterNoWAL`,
+//! configured peers, and finds itself in it by its peer URLs. A peer that lags may not have applied yet that
+//! a member at these URLs was removed and another one added, so a peer has to confirm first that it is up to
+//! date; a list is used without that only when no peer can. A member that is to begin a cluster checks
+//! whether it has done so before: a member that has lost its log must not return under its old id, whose
+//! votes and acknowledgements are lost. Writes nothing (etcd 3.7, `bootstrapExistingClusterNoWAL`,
 //! `isMemberBootstrapped`).
 
 use std::time::Duration;
@@ -134,7 +134,7 @@ async fn confirmed(env: &Env, client: &Client, options: &Options) -> Option<Resu
         for (url, answer) in urls.into_iter().zip(answers) {
             match answer {
                 Ok((cluster, members)) => return Some(Found::new(options, cluster, members)),
-                Err(error) => info!(%url, error, "peer does not know itself up to date"),
+                Err(error) => info!(%url, error, "peer cannot confirm that it is up to date"),
             }
         }
     }
@@ -242,8 +242,8 @@ fn place(text: &str) -> String {
     url.into()
 }
 
-/// Whether at least one member reports a compatible cluster version, and none another: members may be down while
-/// this one joins. The error begins with etcd's text and names the remedy.
+/// Whether at least one member reports a compatible cluster version, and none another: members may be down
+/// while this one joins. The error begins with etcd's text and names the remedy.
 async fn compatible(
     client: &Client,
     members: &[MemberRecord],
@@ -271,7 +271,8 @@ fn judge(own: MemberId, downgrading: bool, reports: &[(MemberId, String)]) -> Re
     let mut ok = false;
     for (member, version) in reports {
         let Some(reported) = minor(version) else { continue };
-        let remedy = if Some(reported) > speaks.1 {
+        let is_high = Some(reported) > speaks.1;
+        let remedy = if is_high {
             "a newer release of Quorate is needed"
         } else if Some(reported) >= speaks.0 {
             ok = true;
@@ -282,7 +283,16 @@ fn judge(own: MemberId, downgrading: bool, reports: &[(MemberId, String)]) -> Re
             "upgrade it to 3.5 first, or stop its members and bring their directories in \
              (quorateutl import)"
         };
-        warn!(%member, version, "cluster version is not compatible");
+        match is_high {
+            false => warn!(
+                remote_member_id = %member, remote_member_cluster_version = version,
+                "cluster version of remote member is not compatible; too low"
+            ),
+            true => warn!(
+                remote_member_id = %member, remote_member_cluster_version = version,
+                "cluster version of remote member is not compatible; too high"
+            ),
+        }
         return Err(format!(
             "{incompatible}: by member {member} its version is {version}, this member serves in clusters \
              of {OLDEST_CLUSTER} to {CLUSTER_VERSION}; {remedy}; it has not voted: \

@@ -1,6 +1,6 @@
 //! The owner of a data directory: a file beside the store, written once there is a log, that names the member
-//! and the folder of its log. With this file and without a log, a start is refused: the log is elsewhere, or is
-//! lost together with acknowledged entries.
+//! and the folder of its log. With this file and without a log, a start is refused: the log is elsewhere, or
+//! is lost together with acknowledged entries.
 
 use std::path::{Path, PathBuf};
 

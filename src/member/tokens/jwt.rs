@@ -1,8 +1,9 @@
-//! Signed tokens (RFC 7519) with etcd's claims: `username`, `revision`, `exp`. A token carries the auth revision
-//! of its login, so any change of users and roles invalidates it. Checks the signature and the time only.
+//! Signed tokens (RFC 7519) with etcd's claims: `username`, `revision`, `exp`. A token carries the auth
+//! revision of its login, so any change of users and roles invalidates it. Checks the signature and the time
+//! only.
 //!
-//! Keys are PEM: private ones PKCS#8, PKCS#1 or SEC1, public ones SubjectPublicKeyInfo, PKCS#1 or a certificate,
-//! which is not verified. Of HS* the private key is the file's bytes, as in etcd.
+//! Keys are PEM: private ones PKCS#8, PKCS#1 or SEC1, public ones SubjectPublicKeyInfo, PKCS#1 or a
+//! certificate, which is not verified. Of HS* the private key is the file's bytes, as in etcd.
 
 use std::convert::Infallible;
 use std::io;

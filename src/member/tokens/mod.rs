@@ -1,10 +1,9 @@
-//! Tokens, which authenticate the calls of a client after its login. Simple ones are stored by all members for
-//! a limited time; signed ones ([`jwt`]) are verified by their signature. Permissions are
-//! not known here.
+//! Tokens, which authenticate the calls of a client after its login. Simple ones are stored by all members
+//! for a limited time; signed ones ([`jwt`]) are verified by their signature. Permissions are not known here.
 //!
-//! A simple token is etcd's `<16 random letters>.<index>`, where the index is that of the log entry before the
-//! login's own: a member that has not applied the login waits until it has. Each use prolongs the token on the
-//! member that receives the call. No token survives a restart.
+//! A simple token is etcd's `<16 random letters>.<index>`, where the index is that of the log entry before
+//! the login's own: a member that has not applied the login waits until it has. Each use prolongs the token
+//! on the member that receives the call. No token survives a restart.
 
 pub mod jwt;
 mod passwords;

@@ -1,6 +1,6 @@
-//! The queue of password hashes. bcrypt is slow by design and any client can call `Authenticate`, so the number
-//! of concurrent hashes is bounded, calls wait for them in a queue of their own, and a call that ends leaves
-//! the queue.
+//! The queue of password hashes. bcrypt is slow by design and any client can call `Authenticate`, so the
+//! number of concurrent hashes is bounded, calls wait for them in a queue of their own, and a call that ends
+//! leaves the queue.
 //!
 //! The queue is fair between users: wrong passwords for one user do not delay the login of another.
 

@@ -1,5 +1,5 @@
-//! Auto-compaction: the leader proposes compactions by age or by number of revisions, at etcd's intervals (3.7,
-//! `server/etcdserver/api/v3compactor`). The decisions are made without a clock.
+//! Auto-compaction: the leader proposes compactions by age or by number of revisions, at etcd's intervals
+//! (3.7, `server/etcdserver/api/v3compactor`). The decisions are made without a clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ impl AutoCompaction {
     }
 }
 
-/// Observes revisions and compacts for as long as the member runs. Every member observes, so that a new leader
-/// has the history of revisions.
+/// Observes revisions and compacts for as long as the member runs. Every member observes, so that a new
+/// leader has the history of revisions.
 pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
     let mut compactor = Compactor::new(mode, member.0.env.now());
     while !member.is_stopping() {
@@ -71,7 +71,8 @@ pub(in crate::member) async fn run(member: Member, mode: AutoCompaction) {
 /// Observed revisions, and the last compaction.
 struct Compactor {
     mode: AutoCompaction,
-    /// By age: the revision at each check, the oldest first; complete when the first is as old as the retention.
+    /// By age: the revision at each check, the oldest first; complete when the first is as old as the
+    /// retention.
     seen: VecDeque<i64>,
     last: i64,
     since: Instant,

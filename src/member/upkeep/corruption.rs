@@ -21,7 +21,7 @@ use crate::member::{Member, Options};
 
 use crate::apply::membership::Membership;
 use crate::env::Env;
-use crate::error::{Error, Fatal, Unavailable};
+use crate::error::{Error, Fatal, Refused, Unavailable};
 use crate::limits;
 use crate::mvcc::{HashKv, Store};
 use crate::peer::{CallError, Client};
@@ -32,8 +32,8 @@ use crate::types::{ClusterId, MemberId, Revision};
 /// A member's compact revision and hash.
 type Print = (Revision, u32);
 
-/// Compares this member's history with that of its peers before it takes part. Fails when it differs from that
-/// of a peer with the same compact revision.
+/// Compares this member's history with that of its peers before it takes part. Fails when it differs from
+/// that of a peer with the same compact revision.
 pub(in crate::member) async fn check_first(
     env: &Env,
     options: &Options,
@@ -60,9 +60,17 @@ pub(in crate::member) async fn check_first(
                 let what = "found different compact revision values from remote peer";
                 differing_peer(peer, &theirs, &own, what);
             }
-            Err(error) => {
-                warn!(remote_peer_id = %peer, %error, "cannot fetch hash from remote peer")
+            Err(CallError::Answered(Error::Refused(error @ Refused::FutureRevision))) => {
+                warn!(remote_peer_id = %peer, %error, "cannot fetch hash from slow remote peer");
             }
+            Err(CallError::Answered(Error::Refused(error @ Refused::Compacted))) => warn!(
+                remote_peer_id = %peer, %error,
+                "cannot fetch hash from remote peer; local member is behind"
+            ),
+            Err(error @ CallError::OtherCluster) => {
+                warn!(remote_peer_id = %peer, "{error}");
+            }
+            Err(error) => warn!(remote_peer_id = %peer, %error, "failed hash kv request"),
         }
     }
     if differ {
@@ -145,15 +153,25 @@ impl Member {
         for (peer, answer) in answers {
             let Ok(answer) = answer else { continue };
             let header = answer.header.unwrap_or_default();
-            if header.revision > now.0 || answer.compact_revision > later.compact_revision.0 {
+            let is_ahead = header.revision > now.0;
+            let is_compacted_later = answer.compact_revision > later.compact_revision.0;
+            if is_ahead {
                 warn!(
                     leader_revision = now.0,
-                    leader_compact_revision = later.compact_revision.0,
                     follower_revision = header.revision,
-                    follower_compact_revision = answer.compact_revision,
                     follower_peer_id = %peer,
                     "revision from follower must be less than or equal to leader's"
                 );
+            }
+            if is_compacted_later {
+                warn!(
+                    leader_compact_revision = later.compact_revision.0,
+                    follower_compact_revision = answer.compact_revision,
+                    follower_peer_id = %peer,
+                    "compact revision from follower must be less than or equal to leader's"
+                );
+            }
+            if is_ahead || is_compacted_later {
                 accused.push(peer);
             }
             prints.insert(peer, print(&answer));
@@ -207,7 +225,18 @@ impl Member {
         let result = if accused.is_empty() { "same" } else { "differ" };
         self.metrics().corruption_checks.with_label_values(&[check, result]).inc();
         for id in accused {
-            error!(member = %id, check, "found members with different data; raising alarm CORRUPT");
+            match (check, id) {
+                ("compaction", MemberId::NONE) => error!(
+                    "Detected compaction hash mismatch but cannot identify the corrupted members, so \
+                     intentionally set the memberID as 0"
+                ),
+                ("compaction", id) => {
+                    error!(peer_ids = %id, "Detected compaction hash mismatch");
+                }
+                (_, id) => {
+                    error!(member = %id, "found members with different data; raising alarm CORRUPT");
+                }
+            }
             if self.alarms().raised_by(id, AlarmType::Corrupt) {
                 continue;
             }

@@ -1,7 +1,8 @@
 //! Hashes of the last compactions, each over the history up to a compaction as it was before its deletions
-//! began. Every member computes the same ones at the same positions of the log, so they can be compared at any
-//! later time, and so that a client finds the history at a compacted revision unchanged. They are computed
-//! beside the applier, one after the other, each from a snapshot; the log line of a compaction waits for its own.
+//! began. Every member computes the same ones at the same positions of the log, so they can be compared at
+//! any later time, and so that a client finds the history at a compacted revision unchanged. They are
+//! computed beside the applier, one after the other, each from a snapshot; the log line of a compaction waits
+//! for its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -63,8 +64,8 @@ impl Finished {
 }
 
 impl Hashes {
-    /// Begins to compute the hash of a compaction, of which `view` is the first to include it; the previous one
-    /// was at `before`. Skipped when as many compactions wait as fingerprints are kept.
+    /// Begins to compute the hash of a compaction, of which `view` is the first to include it; the previous
+    /// one was at `before`. Skipped when as many compactions wait as fingerprints are kept.
     pub fn compute(&self, env: &Env, signals: &Arc<Signals>, view: View, before: Revision) {
         {
             let mut waiting = self.waiting();
@@ -105,8 +106,8 @@ impl Hashes {
         }
     }
 
-    /// Logs what the deletions of a compaction did, with its fingerprint: at once when that is kept, later while
-    /// it is being computed, without one when it is not to be computed.
+    /// Logs what the deletions of a compaction did, with its fingerprint: at once when that is kept, later
+    /// while it is being computed, without one when it is not to be computed.
     pub fn finished(&self, finished: Finished) {
         let mut waiting = self.waiting();
         let compaction =

@@ -2,7 +2,8 @@
 //! like any other. Leases are the lessor's matter.
 //!
 //! Reading order: this file (the member's announcement of itself, the cluster's version, the end of a removed
-//! member), `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `times` (of revisions).
+//! member), `quota`, [`compactor`], `hashes` and `corruption` (is all history the same?), `times` (of
+//! revisions).
 
 pub mod compactor;
 mod corruption;
@@ -71,9 +72,10 @@ pub(in crate::member) fn start(member: &Member) {
     }
 }
 
-/// Proposes this member's name and client URLs until they are applied. A joining member may learn of that from a
-/// leader's snapshot, which answers no proposals. An equal row may also come from an old entry of its own log,
-/// from before a restart: the member serves only after a linearizable read has confirmed that it is up to date.
+/// Proposes this member's name and client URLs until they are applied. A joining member may learn of that
+/// from a leader's snapshot, which answers no proposals. An equal row may also come from an old entry of its
+/// own log, from before a restart: the member serves only after a linearizable read has confirmed that it is
+/// up to date.
 async fn publish(member: Member) {
     let options = &member.0.options;
     let request = ClusterMemberAttrSetRequest {
@@ -98,12 +100,16 @@ async fn publish(member: Member) {
         };
         match published {
             Ok(()) => {
-                info!(name = %options.name, "published local member to cluster");
+                info!(
+                    local_member_id = %member.id(), name = %options.name,
+                    cluster_id = %member.cluster_id(),
+                    "published local member to cluster through raft"
+                );
                 member.0.signals.ready.send_replace(true);
                 return;
             }
             Err(error) => {
-                warn!(%error, "failed to publish local member to cluster");
+                warn!(%error, "failed to publish local member to cluster through raft");
                 member.0.env.sleep(Member::RETRY_PAUSE).await;
             }
         }
@@ -120,9 +126,9 @@ async fn renewed(
 }
 
 /// Stops this member some time after it has applied its own removal, so that the client is answered and the
-/// others learn of the commit. A member that has the entry but not its commit, because it was down, still needs
-/// this one's vote: of two members the other could never serve again. So this one goes on voting until a
-/// majority of the remaining voters has applied the removal.
+/// others learn of the commit. A member that has the entry but not its commit, because it was down, still
+/// needs this one's vote: of two members the other could never serve again. So this one goes on voting until
+/// a majority of the remaining voters has applied the removal.
 async fn end_when_removed(member: Member) {
     let mut removed = member.0.signals.removed.subscribe();
     if removed.wait_for(|removed| *removed).await.is_err() {
@@ -134,7 +140,7 @@ async fn end_when_removed(member: Member) {
     let patience = env.now() + REMOVAL_PATIENCE;
     let hurries = plant::REMOVED_MEMBER_LEAVES_AT_ONCE.is_planted();
     while !hurries && !member.is_let_go().await && env.now() < patience {
-        info!("waiting for the others to learn of the removal");
+        info!("waiting until the others have applied the removal");
         env.sleep(REMOVAL_PAUSE).await;
     }
     member.0.signals.stop_with(Fatal::new("carried out its own removal", Removed));
@@ -169,8 +175,8 @@ async fn watch_leader(member: Member) {
     }
 }
 
-/// As leader, proposes the highest version that all members support, or the target of a downgrade. Runs at once
-/// when leadership begins, because members can join only after a version was decided.
+/// As leader, proposes the highest version that all members support, or the target of a downgrade. Runs at
+/// once when leadership begins, because members can join only after a version was decided.
 async fn cluster_version(member: Member) {
     let mut status = member.0.replica.status();
     while !member.is_stopping() {
@@ -181,7 +187,7 @@ async fn cluster_version(member: Member) {
             let request = ClusterVersionSetRequest { ver: version.clone() };
             match member.propose(Origin::leader(raft.term), request).await {
                 Ok(_) => info!(%version, "updated cluster version"),
-                Err(error) => debug!(%error, "could not set the cluster version"),
+                Err(error) => debug!(%error, "failed to update cluster version"),
             }
         }
         let pause =

@@ -1,9 +1,9 @@
-//! The quota. When live bytes pass it, the member raises the alarm NOSPACE, under which apply refuses to grow;
-//! when they are well below again it clears its alarm, which etcd leaves to an operator.
+//! The quota. When live bytes pass it, the member raises the alarm NOSPACE, under which apply refuses to
+//! grow; when they are well below again it clears its alarm, which etcd leaves to an operator.
 //!
-//! As in etcd, the quota is checked twice: before a request is proposed, by its cost, and after it was applied,
-//! because requests that were admitted together may pass the quota together. An applied request is answered as
-//! applied, where etcd answers that there was no space.
+//! As in etcd, the quota is checked twice: before a request is proposed, by its cost, and after it was
+//! applied, because requests that were admitted together may pass the quota together. An applied request is
+//! answered as applied, where etcd answers that there was no space.
 
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, alarm_request::AlarmAction,
@@ -64,7 +64,8 @@ impl Quota {
 /// Raises and clears this member's alarm for as long as it runs.
 pub(in crate::member) async fn run(member: Member) {
     let signals = &member.0.signals;
-    // Before that, what the log holds beyond the state is not applied: level and alarms are those of some time ago.
+    // Before that, what the log holds beyond the state is not applied: level and alarms are those of some
+    // time ago.
     if signals.ready.subscribe().wait_for(|ready| *ready).await.is_err() {
         return;
     }
@@ -97,7 +98,7 @@ pub(in crate::member) async fn run(member: Member) {
             continue;
         }
         match member.carry_own_alarm(action).await {
-            Ok(_) if raises => warn!("live data passed the quota; alarm raised"),
+            Ok(_) if raises => warn!("message exceeded backend quota; raising alarm"),
             Ok(_) => info!("there is room again; alarm cleared"),
             Err(error) => {
                 warn!(%error, raises, "could not change the alarm about space");

@@ -1,5 +1,5 @@
-//! When revisions were made, as far as this member has seen it: for reads of the past that name a time. A few
-//! thousand pairs in memory, one a second at most, thinned out with age; nothing is kept over a restart.
+//! The times at which this member has seen revisions, for reads of the past that name a time. A few thousand
+//! pairs in memory, at most one a second, thinned out with age; they are lost at a restart.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,14 +17,14 @@ const LOCK: &str = "nothing panics while it holds the lock";
 pub(in crate::member) struct Times(Mutex<Kept>);
 
 impl Times {
-    /// The newest revision that was there at `then`; `None` for a time from which nothing is known.
+    /// The newest revision that existed at `then`; `None` for a time without a record.
     pub fn revision_at(&self, then: Instant) -> Option<Revision> {
         self.0.lock().expect(LOCK).revision_at(then)
     }
 }
 
-/// Notes the present revision for as long as the member runs. Before it is ready the log is still being applied
-/// again, and its revision is one of long ago.
+/// Notes the present revision for as long as the member runs. Before it is ready the log is still being
+/// applied again, and its revision is one of long ago.
 pub(super) async fn run(member: Member) {
     if member.ready().await.is_err() {
         return;
@@ -51,7 +51,7 @@ impl Kept {
         }
     }
 
-    /// Drops every second moment of the older half: the older, the farther apart. The very first one stays.
+    /// Drops every second moment of the older half, so that older moments are farther apart. Keeps the first.
     fn thin(&mut self) {
         let half = self.0.len() / 2;
         let mut number = 0;
@@ -99,7 +99,7 @@ mod tests {
         }
         let found = |second| kept.revision_at(at(second)).expect("known").0 as u64;
         assert_eq!(found(last - 100), last - 100);
-        // Never a revision from after the time, and the beginning is not forgotten.
+        // Never a revision from after the time; the first moment is kept.
         assert!((0..=last).step_by(997).all(|second| found(second) <= second));
         assert_eq!(found(0), 0);
     }

@@ -3,8 +3,9 @@
 //!
 //! `put KEY VALUE`, `del KEY [END]`, `get KEY [END]` with `rev=`, `limit=`, `sort=order:target`,
 //! `min_mod=` and so on, and flags; `txn if COMPARE.. then OP.. else OP..`, where an op is a quoted
-//! command or `begin .. end` around a nested txn; `zero` is the zero byte; `compact REV`, `step CHANGES`; `grant`, `revoke`,
-//! `attached`; `stream` begins a RangeStream (options as for `get`, `bytes=` of a chunk), `chunk` reads on; `flush`, `crash`; `history` and `derived` show what is stored.
+//! command or `begin .. end` around a nested txn; `zero` is the zero byte; `compact REV`, `step CHANGES`;
+//! `grant`, `revoke`, `attached`; `stream` begins a RangeStream (options as for `get`, `bytes=` of a chunk),
+//! `chunk` reads on; `flush`, `crash`; `history` and `derived` print what is stored.
 
 use std::error::Error;
 use std::fmt::Write as _;

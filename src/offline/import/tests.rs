@@ -1,6 +1,6 @@
-//! Directories of etcd's on a real disk, brought in and out again: a real database with logs made for it, what
-//! is corrected, and what is refused with nothing changed. That servers of both kinds start on the results is
-//! tested with whole processes.
+//! Directories of etcd's on a real disk, brought in and out again: a real database with logs made for it,
+//! what is corrected, and what is refused with nothing changed. That servers of both kinds start on the
+//! results is tested with whole processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -395,7 +395,7 @@ fn with_v2_keys() -> Place {
     place
 }
 
-/// They are gone with 3.6, and an import that says nothing of them would lose them unseen.
+/// They are gone with 3.6; an import that did not report them would lose them silently.
 #[test]
 fn keys_of_the_api_v2_that_are_left_behind_are_named() {
     let place = with_v2_keys();

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::body::{Body, next_piece};
-use super::client::{Answer, Connection, request};
+use super::client::{Connection, HttpAnswer, request};
 use super::identity::{self, CLUSTER, RAFT_TO};
 use super::*;
 use crate::env::{self, BoxFuture, Env, File, Listener};
@@ -556,7 +556,7 @@ async fn ask(
     method: Method,
     path: &str,
     body: impl Into<Bytes>,
-) -> Answer {
+) -> HttpAnswer {
     let mut request = request(method, path, Body::from(body.into())).expect("a path");
     who.sign(request.headers_mut());
     request.headers_mut().insert(RAFT_TO, HeaderValue::from_static("dead"));
@@ -564,7 +564,7 @@ async fn ask(
     client.call(&node.url, request, LONG).await.expect("an answer")
 }
 
-fn check(answer: &Answer, status: u16, text: &str) {
+fn check(answer: &HttpAnswer, status: u16, text: &str) {
     assert_eq!(answer.status, StatusCode::from_u16(status).expect("a status"), "{answer:?}");
     assert_eq!(String::from_utf8_lossy(&answer.body), text, "{answer:?}");
 }

@@ -16,7 +16,7 @@ fn proposal(from: MemberId, to: MemberId) -> Message {
     Message { r#type, from: from.0, to: to.0, entries, ..Message::default() }
 }
 
-async fn post(to: &Node, from: MemberId, message: &Message) -> Answer {
+async fn post(to: &Node, from: MemberId, message: &Message) -> HttpAnswer {
     ask(to, &identity(from), Method::POST, "/raft", message.encode_to_vec()).await
 }
 

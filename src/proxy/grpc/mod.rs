@@ -59,7 +59,7 @@ use crate::config::Srv;
 use crate::config::urls::Url;
 use crate::discovery::srv;
 use crate::env::{BoxFuture, Env, Place};
-use crate::grpc::body::{self, Answer};
+use crate::grpc::body::{self, ResponseBody};
 use crate::grpc::calls::Calls;
 use crate::grpc::compression::Encoding;
 use crate::grpc::status::{refusal, spell_refusal};
@@ -266,7 +266,7 @@ impl Services {
             spell_refusal(response.headers_mut(), rpc);
             return response;
         }
-        encoding.encode(response).map(|body| Body::new(Answer::new(body, call)))
+        encoding.encode(response).map(|body| Body::new(ResponseBody::new(body, call)))
     }
 
     async fn dispatch(self, rpc: &Rpc, request: Request<Body>) -> Response<Body> {

@@ -55,7 +55,7 @@ pub struct Cluster {
     /// A saved batch is durable at once.
     pub auto_persist: bool,
     pub trace: Vec<String>,
-    /// The checks: who led a term, and what was committed where.
+    /// The checks: the leader of each term, and what was committed at each index.
     leaders: BTreeMap<u64, u64>,
     committed: BTreeMap<u64, (u64, Bytes)>,
     boots: u64,
@@ -354,7 +354,7 @@ impl Cluster {
     }
 
     /// Log matching: where two logs have the same index and term, they are equal up to there; and
-    /// what is committed is in the log of whoever has applied or persisted that far.
+    /// what is committed is in the log of every member that has applied or persisted that far.
     pub fn check_logs(&self) {
         let logs: Vec<(u64, Vec<raftpb::Entry>)> = self
             .nodes

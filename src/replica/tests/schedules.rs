@@ -1,6 +1,6 @@
 //! Random schedules over [`super::harness`]: whatever is lost, repeated, reordered, crashed or
 //! reconfigured, one leader a term, equal logs, one order of applied entries, no stale read (asserted
-//! at every step by the harness); and when the faults end, everybody gets everything that was
+//! at every step by the harness); and when the faults end, every member gets everything that was
 //! committed.
 
 use proptest::prelude::*;

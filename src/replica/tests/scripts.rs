@@ -1,7 +1,7 @@
 //! Golden scripts over [`super::harness`]: every file in `testscripts/` is a story, run command by
 //! command, whose output is compared with the file. `UPDATE_GOLDENFILES=1` rewrites them.
 //!
-//! `cluster voters=N [learners=N] [pre-vote=false]` makes members 1, 2, ..; `manual` and `auto` say
+//! `cluster voters=N [learners=N] [pre-vote=false]` makes members 1, 2, ..; `manual` and `auto` choose
 //! whether a write is durable at once. `deliver`, `drop` and `duplicate` take `from= to= type= count=`;
 //! `cut A B` loses everything between two members, `isolate A` between one and the others, `heal`
 //! undoes both. `forge TYPE FROM TO` delivers a message that no member has sent.

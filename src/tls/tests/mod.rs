@@ -100,7 +100,7 @@ impl World {
         tokio::join!(serving, dialing)
     }
 
-    /// Writes a file, and waits until it counts.
+    /// Writes a file and waits until it takes effect.
     fn write(&self, path: &Path, contents: impl AsRef<[u8]>) {
         fs::write(path, contents).expect("writable");
         self.clock.skip(TLS_FILES_FRESH);
@@ -154,12 +154,12 @@ async fn a_server_is_believed_by_its_names_and_its_issuer() {
     let other = world.ca.issue(world.path(), "other", Subject::new("localhost", &["a.b"], 5));
     let misnamed = Settings { cert_file: other.cert, key_file: other.key, ..server.clone() };
     assert!(!world.lets_in(&misnamed, &believing).await, "a common name is no host");
-    // The names that are let in count for servers as well, as in etcd.
+    // The allowed names apply to servers as well, as in etcd.
     let cns = Settings { allowed_cns: vec!["server".into()], ..believing.clone() };
     assert!(world.lets_in(&server, &cns).await);
     let cns = Settings { allowed_cns: vec!["another".into()], ..believing.clone() };
     assert!(!world.lets_in(&server, &cns).await);
-    // A server's own certificate may be all that a client believes.
+    // A server's own certificate may be the only one that a client trusts.
     let itself = Settings { trusted_ca_file: server.cert_file.clone(), ..believing };
     assert!(world.lets_in(&server, &itself).await);
 }
@@ -208,7 +208,7 @@ async fn the_revoked_stay_outside() {
         async |who: &Issued| world.meet(&acceptor, &world.believing(Some(who))).await.0.is_some();
     assert!(!lets_in(&alice).await);
     assert!(lets_in(&bob).await);
-    // A new list counts; PEM is read, too.
+    // A new list takes effect; PEM is read, too.
     world.write(&crl_file, pem("X509 CRL", &world.ca.revoke(&[bob.serial])));
     assert!(lets_in(&alice).await);
     assert!(!lets_in(&bob).await);
@@ -236,7 +236,7 @@ async fn changed_files_count_within_a_second() {
     assert!(!lets_in().await);
     world.write(&world.server.key, key.expect("there"));
     assert!(lets_in().await);
-    // A certificate of another authority is shown as soon as it is there.
+    // A certificate of another authority is presented as soon as it is in the file.
     let other = Authority::new(world.path(), "other");
     other.issue(world.path(), "server", Subject::new("server", LOCAL, 9));
     world.clock.skip(TLS_FILES_FRESH);
@@ -257,8 +257,7 @@ async fn changed_files_count_within_a_second() {
     assert!(world.meet(&acceptor, &alice).await.0.is_some());
 }
 
-/// However many handshakes there are, and though a client may make many: reading files for each would keep
-/// others waiting.
+/// The files are not read for each handshake: a client with many handshakes would delay the others.
 #[tokio::test]
 async fn handshakes_read_no_files_of_their_own() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! Authorities, certificates and revocation lists for tests, made on the spot. Written down as PEM
-//! where a server or a client wants them.
+//! Authorities, certificates and revocation lists for tests, generated when needed and written as PEM files
+//! for servers and clients.
 
 use std::fs;
 use std::net::IpAddr;

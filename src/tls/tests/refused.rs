@@ -85,8 +85,8 @@ async fn a_server_logs_what_is_wrong_with_a_clients_certificate() {
     assert!(why.starts_with(&wanted), "{why}");
 }
 
-/// Whatever is wrong with a server's certificate, its log has `remote error: tls: bad certificate`, as where an
-/// etcd has dialed it; the dialer's has what it is.
+/// Whatever is wrong with a server's certificate, its log has `remote error: tls: bad certificate`, as where
+/// an etcd has dialed it; the dialer's has what it is.
 #[tokio::test]
 async fn a_server_that_is_not_believed_learns_of_a_bad_certificate() {
     let world = World::new();
@@ -145,7 +145,7 @@ async fn dialed(world: &World, name: &str, shown: &Issued) -> (String, String) {
     let dialer = Dialer::new(&world.env, &world.believing(None), &[]);
     let accepting = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(far);
     let (client, server) = tokio::join!(dialer.secure(name, Box::new(near)), accepting);
-    let server = server.err().expect("it is refused");
+    let server = server.expect_err("it is refused");
     let client = client.err().expect("it is not believed").to_string();
     (client, reason::text(&server, Peer::Client))
 }

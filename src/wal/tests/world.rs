@@ -1,8 +1,9 @@
-//! One log with what was written to it: steps of a history, power cuts at any operation of the disk, and
-//! the check of what is found afterwards. Shared with the fuzz targets; knows no generator.
+//! One log and a record of everything written to it: the steps of a history, power cuts at any disk
+//! operation, and the check of what recovery finds. Shared with the fuzz targets; independent of how the
+//! steps are generated.
 //!
-//! The model is the list of records written, and how many of them are certainly durable. Whatever is
-//! found after a power cut must be what some prefix of that list amounts to, not shorter than that.
+//! The model is the list of records written, and how many of them are certainly durable. The state found
+//! after a power cut must equal that of some prefix of the list, which has at least the durable records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +56,7 @@ pub enum Step {
     },
     /// A mark at the commit index.
     Mark,
-    /// A snapshot from the leader, that far ahead.
+    /// A snapshot from the leader, this many entries ahead.
     Receive {
         ahead: u64,
     },
@@ -88,7 +89,7 @@ struct Model {
 }
 
 impl Model {
-    /// What the first `count` records amount to for a state that has applied `applied`.
+    /// The state that the first `count` records result in, with `applied` as the applied index.
     fn expected(&self, count: usize, applied: u64) -> Expected {
         let records = &self.written[..count];
         let states = records.iter().filter_map(|record| match record {
@@ -132,7 +133,7 @@ impl Model {
     }
 }
 
-/// A term is at least that of the newest entry or mark, even if its own hard state was lost.
+/// A term is at least that of the newest entry or mark, even if the hard state that set it was lost.
 fn fitted(
     state: raftpb::HardState,
     mark: &walpb::Snapshot,
@@ -237,7 +238,7 @@ impl World {
         true
     }
 
-    /// Opens after a power cut, and checks what is found. Returns whether something was cut.
+    /// Opens the log after a power cut and checks what is found. Returns whether recovery cut anything.
     pub fn recover(&mut self) -> Result<bool, WalError> {
         let marks = Wal::snapshots(&self.disk, Path::new(DIR), SMALL)?;
         let newest = marks.iter().map(|mark| mark.index).max().unwrap_or_default();
@@ -258,7 +259,7 @@ impl World {
     }
 }
 
-/// A power cut with the sectors and names that `seed` picks.
+/// A power cut that loses the sectors and names chosen by `seed`.
 pub fn crash(disk: &MemDisk, mut seed: u64) {
     disk.crash(|n| {
         // splitmix64

@@ -29,10 +29,10 @@ pub struct Client {
     /// Creates that were not answered, with the store's revision when they were sent.
     creates: VecDeque<(WatchCreateRequest, i64)>,
     cancels: BTreeSet<i64>,
-    watchers: BTreeMap<i64, Watched>,
+    watchers: BTreeMap<i64, WatcherState>,
 }
 
-struct Watched {
+struct WatcherState {
     request: WatchCreateRequest,
     span: Span,
     /// Everything below was received.
@@ -164,7 +164,8 @@ impl Client {
         let start = request.start_revision;
         assert!(start >= 0, "a negative start was accepted");
         let next = if start == 0 { revision + 1 } else { start };
-        let watched = Watched { span: span.expect("a range of keys"), next, taken: 0, request };
+        let watched =
+            WatcherState { span: span.expect("a range of keys"), next, taken: 0, request };
         let asked = watched.request.watch_id;
         assert!(asked == 0 || asked == response.watch_id);
         let twin = self.watchers.insert(response.watch_id, watched);
@@ -202,7 +203,7 @@ impl Client {
     }
 
     /// A bookmark: everything up to it was received.
-    fn check_progress(&self, watched: &Watched, revision: i64) {
+    fn check_progress(&self, watched: &WatcherState, revision: i64) {
         let missing = self.expected(watched, revision);
         assert!(missing.is_empty(), "told progress {revision}, misses {missing:?}");
         assert!(revision >= watched.request.start_revision, "progress before the start");
@@ -210,7 +211,7 @@ impl Client {
     }
 
     /// What the watcher has to receive up to revision `to`.
-    fn expected(&self, watched: &Watched, to: i64) -> Vec<Event> {
+    fn expected(&self, watched: &WatcherState, to: i64) -> Vec<Event> {
         let request = &watched.request;
         let wanted = |event: &Event| {
             let delete = event.r#type == EventType::Delete as i32;

@@ -7,7 +7,7 @@ use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use crate::types::Revision;
 use crate::watch::record::key_of;
-use crate::watch::{Ask, History, Page, Publication, ReadError};
+use crate::watch::{History, HistoryRange, Page, Publication, ReadError};
 
 /// Revision 1 is the empty store.
 #[derive(Clone, Default)]
@@ -92,7 +92,7 @@ impl History for Memory {
         Revision(self.lock().log.len() as i64 + 1)
     }
 
-    fn read(&self, ask: &Ask) -> Result<Page, ReadError> {
+    fn read(&self, ask: &HistoryRange) -> Result<Page, ReadError> {
         let state = self.lock();
         let head = Revision(state.log.len() as i64 + 1);
         if ask.from.0 < state.compacted {

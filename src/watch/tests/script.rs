@@ -2,9 +2,9 @@
 //! rule. The client checks the guarantees as well.
 //!
 //! Commands: `hub [buffer=N] [ring=N] [catchup=N]` and `open [room=N]` start anew; `put k=v..`, `delete k..`
-//! and `compact REVISION` change the store; `hold` and `release` keep publications from the hub; `create key [end]
-//! [rev=N] [id=N] [flags="prev_kv,fragment,progress,noput,nodelete"]`, `cancel ID`, `progress`, `half_close` are
-//! requests; `tick` lets the notification interval pass; `read` shows what arrived.
+//! and `compact REVISION` change the store; `hold` and `release` keep publications from the hub; `create key
+//! [end] [rev=N] [id=N] [flags="prev_kv,fragment,progress,noput,nodelete"]`, `cancel ID`, `progress`,
+//! `half_close` are requests; `tick` lets the notification interval pass; `read` shows what arrived.
 
 use std::error::Error;
 use std::fmt::Write as _;

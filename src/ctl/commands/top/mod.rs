@@ -70,7 +70,7 @@ struct Further {
 }
 
 /// A member that is looked at.
-struct Watched {
+struct TopMember {
     endpoint: String,
     /// Empty where it is not known.
     name: String,
@@ -86,7 +86,7 @@ struct Look {
     cluster: Option<Cluster>,
     tally: Tally,
     /// The members; only the endpoints that were given as long as the members are not known.
-    watched: Vec<Watched>,
+    watched: Vec<TopMember>,
     is_listed: bool,
 }
 
@@ -126,7 +126,7 @@ impl Look {
     fn new(target: Target) -> Self {
         let tally = Tally::default();
         let target = target.tallied(&tally);
-        let watched = target.endpoints.iter().map(|url| Watched::new(url, "")).collect();
+        let watched = target.endpoints.iter().map(|url| TopMember::new(url, "")).collect();
         Self { target, cluster: None, tally, watched, is_listed: false }
     }
 
@@ -145,13 +145,13 @@ impl Look {
         let call = async |client: Client| client.cluster().member_list(request).await;
         let listed = context.env.timeout(LOOK_MAX, cluster.call(call)).await.map_err(late)??;
         let given = &self.target.endpoints;
-        let mut watched: Vec<Watched> = Vec::new();
+        let mut watched: Vec<TopMember> = Vec::new();
         for member in listed.members {
             // An endpoint that was given is known to be reachable from here.
             let same = |url: &&String| given.iter().any(|given| url.ends_with(given.as_str()));
             let urls = &member.client_urls;
             let url = urls.iter().find(same).or(urls.first());
-            watched.extend(url.map(|url| Watched::new(url, &member.name)));
+            watched.extend(url.map(|url| TopMember::new(url, &member.name)));
         }
         self.is_listed = true;
         if !watched.is_empty() {
@@ -208,7 +208,7 @@ impl Look {
     }
 }
 
-impl Watched {
+impl TopMember {
     fn new(endpoint: &str, name: &str) -> Self {
         let (endpoint, name) = (endpoint.to_owned(), name.to_owned());
         Self { endpoint, name, cluster: None, down_since: None }

@@ -1,5 +1,5 @@
-//! A watch of the cluster for all watchers that share it. Resumed after its connection is lost; ends without
-//! watchers, or when the cluster cancels it.
+//! A watch of the cluster for all watchers that share it. It is resumed after its connection is lost, and
+//! ends when it has no watchers left or the cluster cancels it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,8 +107,8 @@ async fn follow(shared: &Shared, id: BroadcastId, span: &Span, next: i64) -> End
     }
 }
 
-/// Sends the deliveries. The stream of a client that reads too slowly ends after its queue; the client
-/// resumes where it was.
+/// Sends the deliveries. The stream of a client that reads too slowly ends after the events queued for it;
+/// the client resumes from there.
 async fn deliver(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
     let patience = if news.len() > 1 { PROXY_WATCH_PATIENCE_SHARED } else { PROXY_WATCH_PATIENCE };
     for (inbox, news) in news {
@@ -120,7 +120,10 @@ async fn deliver(shared: &Shared, news: Vec<(mpsc::Sender<News>, News)>) {
                 if shared.env.timeout(patience, inbox.send(news)).await.is_ok() {
                     continue;
                 }
-                warn!("a client does not read its watch stream, which is ended");
+                warn!(
+                    "failed to put a watch response on the watcher's proxy stream channel,err is \
+                     timeout"
+                );
                 shared.hub().leave_all(&inbox);
                 shared.env.spawn("proxy watch end", async move {
                     let slow = Status::unavailable("the client does not read its watch stream");

@@ -74,7 +74,7 @@ impl Session {
         loop {
             let answers = self.answers.clone();
             let step = tokio::select! {
-                biased; // Events are older than requests; for nobody there is nothing to do.
+                biased; // Without a reader nothing is left to do. Events are older than requests.
                 () = answers.closed() => return Over(None),
                 news = self.news.recv() => {
                     self.receive(news.expect("the session holds a sender itself")).await
