@@ -1,4 +1,4 @@
-//! Marks: states that a sweep of simulated runs must reach now and then, because a fault that lies behind
+//! Marks: states that a sweep of simulated runs must reach now and then, because a fault that depends on
 //! one shows nowhere else. The simulator counts them, reports those that no run reached, and aims faults at
 //! them. The feature `plant` compiles them, as it does planted faults; without it [`Mark::reached`] does
 //! nothing.
@@ -32,7 +32,7 @@ marks! {
     SNAPSHOT_DISCARDED "snapshot-discarded", "a received snapshot that raft ignored is removed";
     INSTALL_BEGINS "install-begins", "a received snapshot is about to replace the state";
     INSTALL_WITH_WATCHES "install-with-watches", "a snapshot is installed under live watchers";
-    INSTALL_WITH_LEASES "install-with-leases", "a snapshot is installed where leases are known";
+    INSTALL_WITH_LEASES "install-with-leases", "a snapshot is installed where there are leases";
     INSTALL_WITH_TOKENS "install-with-tokens", "a snapshot is installed where users are logged in";
     INSTALL_AGAIN "install-again", "a process installs a second snapshot";
     INSTALL_ENDS "install-ends", "an installed snapshot is published";

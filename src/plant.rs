@@ -59,11 +59,11 @@ faults! {
     GIVEN_UP_ROUND_TAKES_READERS "given-up-round-takes-readers", "a read takes part in a round that all its readers have given up", "B28";
     PROPOSAL_SENT_TWICE "proposal-sent-twice", "a batch of proposals enters the log twice", "B67";
     GHOST_VOTER "ghost-voter", "a removed member stays a voter of the configuration", "B59 B62";
-    CHANGE_BEFORE_ITS_COMMIT_IS_KEPT "change-before-its-commit-is-kept", "a change of members takes effect before the disk knows of its commit", "B59 B62";
+    CHANGE_BEFORE_ITS_COMMIT_IS_KEPT "change-before-its-commit-is-kept", "a change of members takes effect before its commit is on disk", "B59 B62";
     REMOVED_MEMBER_LEAVES_AT_ONCE "removed-member-leaves-at-once", "a removed member ends although the others may need its vote", "B59 B62";
     PROMOTION_NOT_STORED "promotion-not-stored", "a promoted learner is a voter in memory only", "B59";
     QUORUM_UNCHECKED "quorum-unchecked", "a leader without a quorum does not step down", "B35";
-    UNSEEN_LEARNER_PROMOTED "unseen-learner-promoted", "a learner that has not been heard of counts as caught up", "";
+    UNSEEN_LEARNER_PROMOTED "unseen-learner-promoted", "a learner without known progress counts as caught up", "";
     MEMBER_UPDATE_NOT_STORED "member-update-not-stored", "a member's new peer URLs are in memory only", "B59";
     STRANGER_PROPOSES "stranger-proposes", "a proposal of a sender that is no member is taken", "";
     GATEWAY_ASKS_TWICE "gateway-asks-twice", "the JSON gateway makes some calls twice", "B67";
@@ -86,14 +86,14 @@ faults! {
     PAST_ENDS_ONCE "past-ends-once", "a leader compacts by age once and never again", "";
     LATECOMERS_LET_IN "latecomers-let-in", "a member beyond the size of a discovery cluster takes part in it", "";
     // Keys.
-    TXN_COMPARES_IGNORED "txn-compares-ignored", "a txn takes its first branch whatever the compares say", "B14";
+    TXN_COMPARES_IGNORED "txn-compares-ignored", "a txn takes its first branch whatever its compares", "B14";
     TXN_HALF_DONE "txn-half-done", "a txn's reads are not checked before its writes are done", "B14";
     TXN_OWN_WRITES_UNSEEN "txn-own-writes-unseen", "a read in a txn does not see the writes before it", "B14";
     VERSION_NOT_RESET "version-not-reset", "a key that is created again goes on with a version of 2", "B20";
     CREATE_REVISION_FORGOTTEN "create-revision-forgotten", "an update makes a new create revision, once in a while", "B20";
     DELETE_RANGE_LEAVES_LAST "delete-range-leaves-last", "a range delete leaves the last key", "B14";
     MORE_FORGOTTEN "more-forgotten", "the answer to a range that was cut has more = false", "B14";
-    SORT_IGNORED "sort-ignored", "ranges come in the order of keys whatever order was asked for", "B20";
+    SORT_IGNORED "sort-ignored", "ranges come in the order of keys whatever order is requested", "B20";
     SORTED_RUN_BEGINS_AGAIN "sorted-run-begins-again", "the first keys of a large sorted answer come again and again", "B20";
     RANGE_FILTER_IGNORED "range-filter-ignored", "the bounds on revisions of a range are ignored", "B20";
     COUNT_FORGETS_DELETES "count-forgets-deletes", "stored counts do not go down", "B20";
@@ -150,12 +150,12 @@ faults! {
     LEASE_DETACH_FORGOTTEN "lease-detach-forgotten", "a key put without its lease goes with the lease all the same", "B10";
     LOCK_NOT_RECHECKED "lock-not-rechecked", "a lock is given to a candidate whose lease ended while it waited", "B58";
     REVOKE_BATCH_TAKES_LAST "revoke-batch-takes-last", "of leases that end together only the last is revoked", "B10";
-    LEASE_CHECKPOINT_FORGOTTEN "lease-checkpoint-forgotten", "a new leader gives leases their full time, whatever was written down", "B53";
-    CHECKPOINT_OUTLIVES_RENEWAL "checkpoint-outlives-renewal", "a renewal leaves standing what was written down before it", "B53";
+    LEASE_CHECKPOINT_FORGOTTEN "lease-checkpoint-forgotten", "a new leader gives leases their full time, whatever was checkpointed", "B53";
+    CHECKPOINT_OUTLIVES_RENEWAL "checkpoint-outlives-renewal", "a renewal keeps the checkpoint made before it", "B53";
     // Bounds and alarms.
     QUOTA_NOT_ENFORCED "quota-not-enforced", "neither the quota nor its alarm keeps anything from being written", "B71";
     ROW_SILENTLY_DIFFERS "row-silently-differs", "one member stores another value, once in a while", "B06 B66";
-    CORRUPT_CHECK_ACCUSES_WRONG_MEMBER "corrupt-check-accuses-wrong-member", "of members that differ the right ones are accused", "B66";
+    CORRUPT_CHECK_ACCUSES_WRONG_MEMBER "corrupt-check-accuses-wrong-member", "of members that differ the intact ones are reported", "B66";
     HASHES_OF_OTHER_COMPACTIONS_COMPARED "hashes-of-other-compactions-compared", "histories that were compacted differently are compared", "B66";
     ALARM_NOT_CLEARED "alarm-not-cleared", "a member that has room again leaves its alarm standing", "B71";
     // Versions.

@@ -1,6 +1,6 @@
-//! The certificates of a run in which everything is TLS: its authority, what lies on the disks of its hosts
-//! where members and clients look for it, and certificates that must be rejected. Which are accepted is
-//! let in is not known here. Keys come from the run's randomness, as everything does that a simulated
+//! The certificates of a run in which everything is TLS: its authority, the files on the disks of its hosts
+//! that members and clients read, and certificates that must be rejected. Which certificates a server
+//! accepts is decided elsewhere. Keys come from the run's randomness, as everything does that a simulated
 //! process draws from the system.
 
 use std::collections::BTreeMap;

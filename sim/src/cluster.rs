@@ -130,7 +130,7 @@ impl Cluster {
         self.furnish(host);
     }
 
-    /// Gives a host that has an empty disk what it needs to speak TLS, where that is spoken.
+    /// Gives a host with an empty disk the files that it needs for TLS, where the cluster uses TLS.
     pub fn furnish(&self, host: &str) {
         if let Some(certificates) = &self.certificates {
             certificates.furnish(host);

@@ -48,18 +48,19 @@
 //!
 //! # Map
 //!
-//! The ground floor: [`facts`] (what there is to know about a run, as data) · [`units`] (times and sizes as
-//! plans write them) · [`dice`] (numbers from the seed). The machines: `entropy` (what madsim does not catch) · `off` (a thread beside the simulation) · `rt` (tasks,
-//! clocks, blocking work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world`
-//! (all of it together). On top of the world: [`cluster`] (real servers on its hosts) · `members` (how
-//! they come and go) · [`endpoints`] (how they are reached) · [`proxies`] (what stands before them) ·
-//! [`certificates`] (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
+//! The ground floor: [`facts`] (everything known about a run, as data) · [`units`] (times and sizes as
+//! plans write them) · [`dice`] (numbers from the seed). The machines: `entropy` (random sources that
+//! madsim does not replace) · `off` (a thread beside the simulation) · `rt` (tasks, clocks, blocking
+//! work) · `net` (TCP) · `disk` (files) · `trace` (the digest) · `panics` · `world` (all of it together).
+//! On top of the world: [`cluster`] (real servers on its hosts) · `members` (changes of the membership) ·
+//! [`endpoints`] (the members' addresses) · [`proxies`] (in front of the members) · [`certificates`]
+//! (where all of it is TLS) · [`workload`] (clients) · [`nemesis`] (faults) ·
 //! [`observe`] (what members report of themselves) · [`check`] (the checkers) · [`offline`] (the same for
 //! the files of closed members). A run: [`plan`] (what it is to be, drawn from a seed by [`swarm`]) ·
 //! [`play`] (from beginning to verdict) · [`report`] (the story in lines, and as a page) · [`shrink`]
 //! (a smaller plan that fails alike) · [`coverage`] (what its clients used of the protocol) · [`real`] (load
-//! and checkers on members outside of the simulation). The commands are in `main.rs`. No files import each other in a
-//! circle; `tests/tidy.rs` checks it.
+//! and checkers on members outside of the simulation). The commands are in `main.rs`. No files import each
+//! other in a circle, which `tests/tidy.rs` checks.
 
 #[cfg(not(madsim))]
 compile_error!(

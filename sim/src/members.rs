@@ -115,8 +115,8 @@ impl Cluster {
         .await
     }
 
-    /// Gives the member on `host` other peer URLs. Each try is noted: the member's id, and whether its effect is
-    /// sure.
+    /// Gives the member on `host` other peer URLs. Each try is noted: the member's id, and whether its effect
+    /// is sure.
     pub async fn update_urls(
         &self,
         env: &Env,

@@ -326,7 +326,7 @@ impl Plan {
                 return Err("a proxy speaks no JSON".to_owned());
             }
             if !namespace.is_empty() && !workload::ANYWHERE.contains(&workload) {
-                return Err(format!("{workload} knows its keys by their real names"));
+                return Err(format!("{workload} needs its keys without a namespace"));
             }
         }
         Ok(())

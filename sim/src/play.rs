@@ -36,7 +36,7 @@ pub const EYE: &str = "eye";
 /// Its number as a client, above those of all others.
 const EYE_NUMBER: usize = 900;
 
-/// A new cluster serves, and a healed one serves again and is of one mind, within this.
+/// A new cluster serves, and a healed one serves again with equal members, within this time.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Each client has prepared what it needs within this.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ struct Run {
 /// What has been set up.
 struct Stage {
     cluster: Cluster,
-    /// The doors of the host [`EYE`].
+    /// The environment of the host [`EYE`].
     eye: Env,
     /// Ends the clients.
     stop: Stop,
@@ -186,7 +186,7 @@ impl Run {
     }
 
     fn phase(&self, world: &World, name: &str) {
-        self.story.tell(world.elapsed(), What::Phase { name: name.to_owned() });
+        self.story.note(world.elapsed(), What::Phase { name: name.to_owned() });
     }
 
     fn complain(&self, violations: impl IntoIterator<Item = Violation>) {
@@ -436,7 +436,7 @@ fn happened(operation: &Operation, log: &Log) -> bool {
     values.any(|kv| kv.key == put.key && kv.value == put.value)
 }
 
-/// The doors of a host on which a process stands that does nothing by itself.
+/// The environment of a host whose process does nothing by itself.
 async fn doors(world: &World, host: &str) -> Env {
     let (give, take) = oneshot::channel();
     let process = world.start(host, |env| async move {

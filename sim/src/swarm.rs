@@ -20,7 +20,7 @@ const WORKLOADS: std::ops::RangeInclusive<u64> = 2..=6;
 const BACKUPS_MAX: usize = 2;
 /// Plans whose cluster need not survive, in percent.
 const UNSURVIVABLE: u64 = 6;
-/// Clients that speak JSON, or compress, in percent.
+/// Clients that use JSON, or compress, in percent.
 const JSON: u64 = 12;
 const GZIP: u64 = 8;
 /// Plans whose members keep their logs apart from their data, in percent.
@@ -138,7 +138,7 @@ fn proxies(dice: &mut Dice) -> Proxies {
     Proxies { count: 1, ordered, sync, namespace: String::new() }
 }
 
-/// A client may be behind the proxy, which speaks no JSON; what takes much memory is for members.
+/// May put a client behind the proxy, which has no JSON; workloads that take much memory stay with members.
 fn hide(dice: &mut Dice, client: &mut ClientPlan) {
     if dice.chance(BEHIND) && client.workload != workload::RARE {
         client.member = Some("p0".to_owned());

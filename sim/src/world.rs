@@ -198,7 +198,7 @@ impl World {
         Dice::of(self.0.seed, name)
     }
 
-    /// Starts a process: `main` with the host's doors. Switches the host on if need be, and waits
+    /// Starts a process: `main` with the host's environment. Switches the host on if need be, and waits
     /// until the last task of the process before is dropped. When `main` returns, the process has
     /// exited: its other tasks are dropped and its sockets closed.
     pub async fn start<T, F>(&self, host: &str, main: impl FnOnce(Env) -> F) -> Process<T>
@@ -217,7 +217,7 @@ impl World {
             World::exited(&world, &name, number);
         };
         drop(env.rt.spawn("main", Box::pin(main)));
-        self.tell(host, Change::Started);
+        self.note(host, Change::Started);
         Process(result)
     }
 
@@ -260,7 +260,7 @@ impl World {
         let ip = self.with(host, |host| self.stop(host).then_some(host.ip));
         if let Some(ip) = ip {
             self.0.wire.with(|state| state.crash(ip));
-            self.tell(host, how);
+            self.note(host, how);
         }
     }
 
@@ -273,7 +273,7 @@ impl World {
             host.ip
         });
         self.0.wire.with(|state| state.power_off(ip));
-        self.tell(host, Change::PowerLost);
+        self.note(host, Change::PowerLost);
     }
 
     /// The host's kernel runs again and answers RST to old connections; no process is started.
@@ -301,13 +301,13 @@ impl World {
     /// The process stands still, as by SIGSTOP; its kernel goes on.
     pub fn pause(&self, host: &str) {
         if self.set_paused(host, true) {
-            self.tell(host, Change::Paused);
+            self.note(host, Change::Paused);
         }
     }
 
     pub fn resume(&self, host: &str) {
         if self.set_paused(host, false) {
-            self.tell(host, Change::Resumed);
+            self.note(host, Change::Resumed);
         }
     }
 
@@ -557,8 +557,8 @@ impl World {
         }
     }
 
-    /// At `at`, all random numbers become those of `seed`; never, without a branch. The task is there in either
-    /// case, because tasks that are there change in which order others run.
+    /// At `at`, all random numbers become those of `seed`; never, without a branch. The task is there in
+    /// either case, because tasks that are there change in which order others run.
     pub(crate) fn branch_at(&self, branch: Option<(Duration, u64)>) {
         let start = self.0.start;
         drop(madsim::task::spawn(async move {
@@ -596,10 +596,10 @@ impl World {
         *self.0.story.lock().unwrap_or_else(PoisonError::into_inner) = Some(story);
     }
 
-    fn tell(&self, host: &str, change: Change) {
+    fn note(&self, host: &str, change: Change) {
         let story = self.0.story.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(story) = &*story {
-            story.tell(self.elapsed(), What::Host { host: host.to_owned(), change });
+            story.note(self.elapsed(), What::Host { host: host.to_owned(), change });
         }
     }
 

@@ -14,7 +14,7 @@ use sim::swarm;
 
 /// Fewer answers than this and a run has shown nothing.
 const ANSWERS_MIN: usize = 50;
-/// Real time for seeds, unless `QUORATE_SEED_SECONDS` says otherwise.
+/// Real time for seeds, unless `QUORATE_SEED_SECONDS` sets another one.
 const QUICK_S: u64 = 45;
 
 fn examine(what: &str, verdict: &Verdict) {
@@ -65,7 +65,7 @@ fn every_script_passes() {
     }
 }
 
-/// As many seeds as there is time for; `QUORATE_SEED_BASE` says where they begin. `ci/test` takes it from the
+/// Plays as many seeds as there is time for, from `QUORATE_SEED_BASE` on, which `ci/test` takes from the
 /// commit.
 #[test]
 fn a_quick_share_of_seeds_passes() {

@@ -224,7 +224,7 @@ fn the_power_goes_at_the_chosen_operation() {
         };
         assert_eq!(world.start(HOST, main).await.join().await, None);
         assert!(!world.is_running(HOST));
-        assert!(!went_on.load(Ordering::Relaxed), "nobody hears of the failed sync");
+        assert!(!went_on.load(Ordering::Relaxed), "the failed sync is not reported");
         on_disk(&world, |disk| disk.exists(Path::new("/")).expect("a new process")).await;
     });
 }

@@ -72,7 +72,7 @@ fn key(n: u64) -> String {
     format!("n{n:08}")
 }
 
-/// Three members under load, and the doors of a host to look from.
+/// Three members under load, and the environment of a host that observes them.
 async fn cluster(world: &World) -> (Cluster, Env, Load) {
     world.add_host("eye");
     let (give, take) = tokio::sync::oneshot::channel();
@@ -124,7 +124,7 @@ fn a_removed_member_comes_back_under_another_id() {
     });
 }
 
-/// Whoever missed its own removal hears of it from the others, and does not start again.
+/// A member that missed its own removal is informed by the others, and does not start again.
 #[test]
 fn a_member_that_was_away_hears_that_it_was_removed() {
     sim::run_for(3, Duration::from_secs(900), |world| async move {

@@ -49,7 +49,7 @@ async fn ping(env: &Env, connection: &mut BoxConn) -> std::io::Result<Duration> 
     Ok(env.now() - start)
 }
 
-/// A client that pings once, then waits a second and pings again; what the second one said.
+/// A client that pings once, waits a second and pings again; returns the result of the second ping.
 async fn ping_around_a_fault(world: &World) -> Process<std::io::Result<Duration>> {
     world.start("server", echo).await;
     world.sleep(seconds(1)).await;

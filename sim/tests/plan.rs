@@ -93,5 +93,5 @@ fn nonsense_is_refused_with_its_line() {
     assert!(refused("proxies 1\nclient register at p1").contains("which there is not"));
     assert!(refused("proxies 1\nclient register at p0 by json").contains("no JSON"));
     let named = "proxies 1\nproxy-namespace in/\nclient counter at p0";
-    assert!(refused(named).contains("real names"));
+    assert!(refused(named).contains("without a namespace"));
 }

@@ -1,13 +1,13 @@
-//! Do the checkers see anything at all? A mistake for each kind of checker must be caught within a few
-//! of the seeds that everybody plays; `sim score` hunts all of them.
+//! Do the checkers detect anything at all? A fault for each kind of checker must be caught within a few
+//! of the seeds of every sweep; `sim score` hunts all of them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use quorate::plant;
+use quorate::plant::{self, Fault};
 use sim::plan::Plan;
 use sim::play::play_with;
-use sim::score::{SCRIPTED, hunt, script};
+use sim::score::{SCRIPTED, hunt, in_scenario};
 
 /// Seeds that a fault of this list may take to show.
 const SEEDS: u64 = 24;
@@ -29,30 +29,31 @@ fn planted_faults_are_caught() {
 }
 
 fn is_caught(name: &str) -> bool {
-    let fault = plant::ALL.iter().find(|fault| fault.name == name);
-    let caught = hunt(fault.unwrap_or_else(|| panic!("no fault is called {name}")), 0..SEEDS);
+    let caught = hunt(fault(name), 0..SEEDS);
     println!("{name}: {caught:?}");
     caught.is_some()
 }
 
-/// Every script passes without a fault: see `chaos`.
 #[test]
 fn scripts_catch_what_they_are_for() {
     let mut missed = Vec::new();
-    for (fault, name, checker) in SCRIPTED {
-        let verdict = play_with(&script(name).expect("a script is a plan"), Some(fault));
-        let said: Vec<_> = verdict.violations.iter().map(ToString::to_string).collect();
-        let caught = verdict.violations.iter().any(|violation| violation.checker == *checker);
-        println!("{fault}: {:?}", said.first());
-        if !caught {
-            missed.push(format!("{checker} does not see {fault}: {said:?}"));
+    for (name, script, checker) in SCRIPTED {
+        let caught = in_scenario(fault(name), script, checker).expect("a script is a plan");
+        println!("{name}: {caught:?}");
+        if caught.is_none() {
+            missed.push(format!("{checker} does not see {name} in {script}"));
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// The server's own check for corruption is right about a member that differs: the checker, which knows
-/// which one it is, has nothing to say.
+fn fault(name: &str) -> &'static Fault {
+    let fault = plant::ALL.iter().find(|fault| fault.name == name);
+    fault.unwrap_or_else(|| panic!("no fault is called {name}"))
+}
+
+/// The server's own check for corruption reports the member that differs: the checker, which knows the
+/// right one, finds no violation.
 #[test]
 fn the_member_that_differs_is_accused() {
     let plan: Plan = include_str!("../scripts/members-are-compared.sim").parse().expect("a plan");
@@ -63,7 +64,7 @@ fn the_member_that_differs_is_accused() {
     assert!(wrong.is_none(), "{wrong:?}");
     // It is started again in the middle, and compares itself before it serves.
     let ended = said.iter().any(|text| text.contains("found data inconsistency with peers"));
-    assert!(ended, "the member that differs was let in: {said:?}");
+    assert!(ended, "the member that differs has started: {said:?}");
 }
 
 /// A name that only one side knows would be a fault that nothing plants, or that nothing hunts.
@@ -80,14 +81,41 @@ fn every_fault_has_one_name_and_a_place() {
     assert_eq!(known, planted);
 }
 
-/// The README tells what each fault stands for, and in the row of each what stands for it.
+/// After a fault is added or described anew, `sim score --write` makes the table again.
 #[test]
-fn every_likeness_is_told() {
+fn the_table_of_caught_faults_is_of_those_there_are() {
+    let readme = include_str!("../README.md");
+    let table = readme
+        .split_once("<!-- score: begin -->")
+        .and_then(|(_, rest)| rest.split_once("<!-- score: end -->"));
+    let rows =
+        table.expect("the README has the table").0.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<Vec<_>> =
+        rows.skip(1).map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let listed: Vec<_> = rows.iter().map(|row| (row[0], row[1])).collect();
+    let planted: Vec<_> = plant::ALL.iter().map(|fault| (fault.name, fault.does)).collect();
+    let names = |of: &[(&str, &str)], others: &[(&str, &str)]| -> Vec<_> {
+        of.iter().filter(|one| !others.contains(one)).map(|(name, _)| name.to_string()).collect()
+    };
+    let (new, gone) = (names(&planted, &listed), names(&listed, &planted));
+    assert!(new.is_empty() && gone.is_empty(), "new: {new:?}, gone: {gone:?}");
+    assert!(listed == planted, "the rows are in the order of the faults");
+    let missed: Vec<_> = rows.iter().filter(|row| row[4] == "-").map(|row| row[0]).collect();
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+    for (fault, script, _) in SCRIPTED {
+        let row = rows.iter().find(|row| row[0] == *fault).expect("it is listed");
+        assert_eq!(row[4], format!("{script}.sim"), "{fault}");
+    }
+}
+
+/// The README states what each fault stands for, and in the row of each what stands for it.
+#[test]
+fn every_likeness_is_in_the_readme() {
     let readme = include_str!("../README.md");
     for fault in plant::ALL {
         for number in fault.like.split_whitespace() {
             let row = readme.lines().find(|line| line.starts_with(&format!("| {number} |")));
-            let row = row.unwrap_or_else(|| panic!("no row tells of {number}"));
+            let row = row.unwrap_or_else(|| panic!("no row is of {number}"));
             assert!(row.contains(&format!("`{}`", fault.name)), "{}: {row}", fault.name);
         }
     }

@@ -1,5 +1,5 @@
-//! Each workload on a cluster to which nothing happens: what it asks for makes sense, it gets answers,
-//! and the checkers find nothing. What happens when things go wrong is for the plans of seeds.
+//! Each workload on a cluster without faults: its requests are valid, they are answered, and the checkers
+//! find no violation. Behaviour under faults is tested by the plans of seeds.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The simulation itself: the same seed is the same run, and clocks are what they are told to be.
+//! The simulation itself: the same seed gives the same run, and clocks are as they were set.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -79,7 +79,7 @@ async fn talk(env: Env, peer: &'static str) {
         let dialing = env.net.connect(format!("{peer}:80"));
         if let Ok(Ok(mut connection)) = env.timeout(Duration::from_secs(1), dialing).await {
             loop {
-                // A hash map's order and a random number decide what is said.
+                // What is sent depends on a hash map's order and on a random number.
                 let words: HashMap<u64, u8> = (0..8).map(|n| (env.random_u64(), n)).collect();
                 let exchange = async {
                     for word in words.values() {
@@ -127,7 +127,7 @@ fn runs_beside_each_other_do_not_meet() {
     }
 }
 
-/// getrandom 0.2, under rand 0.8, asks past the symbol that madsim replaces.
+/// getrandom 0.2, under rand 0.8, bypasses the symbol that madsim replaces.
 #[test]
 fn entropy_of_the_old_rand_comes_from_the_seed() {
     let draw = |seed| {

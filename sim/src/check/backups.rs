@@ -15,7 +15,7 @@ pub const CHECKER: &str = "backups";
 /// Shared with the nemesis, which takes backups.
 pub const SERVES: &str = "a backup can be restored and served";
 const MOMENT: &str = "a backup is a moment of the history";
-const PRESENT: &str = "a backup is not older than what its member had said";
+const PRESENT: &str = "a backup is not older than its member's last report";
 const LEASES: &str = "leases are restored with their keys";
 
 pub fn check(record: &Record) -> Vec<Violation> {
@@ -36,7 +36,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn run(&self) -> Vec<Violation> {
         let Some(revision) = self.revision() else {
-            return vec![self.fault(SERVES, "it does not say what it holds".to_owned())];
+            return vec![self.fault(SERVES, "its content cannot be read".to_owned())];
         };
         if revision > self.space.last {
             // A log that was broken off does not have what came later.
@@ -128,7 +128,7 @@ impl Checker<'_> {
             match granted.get(&id) {
                 // A grant without an answer, whose number was left to the server, may have got it.
                 None if granted.contains_key(&0) => {}
-                None => faults.push(format!("lease {id} was granted to nobody")),
+                None => faults.push(format!("lease {id} was never granted")),
                 // A number may be used again, and for another time.
                 Some(ttls) if !ttls.is_empty() && !ttls.contains(&answer.granted_ttl) => {
                     let ttl = answer.granted_ttl;
@@ -258,7 +258,7 @@ mod tests {
         let moved = said(|backup, _| {
             backup.reads[0].1 = answer(4, vec![kv(2, "a", "1"), leased(), kv(4, "c", "3")]);
         });
-        assert!(moved.contains("its header says Some(3), not 4"), "another moment: {moved}");
+        assert!(moved.contains("its header has Some(3), not 4"), "another moment: {moved}");
     }
 
     #[test]
@@ -300,7 +300,7 @@ mod tests {
         assert!(ahead(true).contains("it is at 9, there is no more than 4"));
         assert_eq!(ahead(false), "");
         let silent = said(|backup, _| backup.reads[0].1 = failed(Code::DataLoss, "corrupt"));
-        assert!(silent.contains("it does not say what it holds"));
+        assert!(silent.contains("its content cannot be read"));
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
         let gone = said(|backup, _| backup.leases[0].1 = failed(Code::NotFound, "no"));
         assert!(gone.contains("is listed, and not there"));
         let foreign = said(|backup, _| backup.leases.push((8, lease(&[]).1)));
-        assert!(foreign.contains("lease 8 was granted to nobody"), "{foreign}");
+        assert!(foreign.contains("lease 8 was never granted"), "{foreign}");
         let silent = said(|backup, record| {
             backup.leases.push((8, lease(&[]).1));
             let call =
@@ -337,7 +337,7 @@ mod tests {
             let of = crate::facts::history::Operation { call, ..record.operations[0].clone() };
             record.operations.push(of);
         });
-        assert_eq!(silent, "", "a number that the server chose and nobody was told");
+        assert_eq!(silent, "", "a number that the server chose, in a lost answer");
         let longer = said(|backup, _| {
             if let Ok(answer) = &mut backup.leases[0].1 {
                 answer.granted_ttl = 60;

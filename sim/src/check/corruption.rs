@@ -29,15 +29,15 @@ pub fn check(record: &Record) -> Vec<Violation> {
             let known = wrong.contains_key(&id) || (id == 0 && !wrong.is_empty());
             if fresh && !known {
                 let text = match id {
-                    0 => "nobody in particular".to_owned(),
+                    0 => "no particular member".to_owned(),
                     id => format!("member {id:x}"),
                 };
-                let text = format!("{text} is accused, {wrong:?} differ, says {}", sample.host);
+                let text = format!("{} reports {text}, {wrong:?} differ", sample.host);
                 violations.push(said_at(
                     CHECKER,
                     record,
                     sample,
-                    "nobody is accused who is right",
+                    "no intact member is reported",
                     text,
                 ));
             }
@@ -48,8 +48,9 @@ pub fn check(record: &Record) -> Vec<Violation> {
     };
     for (id, since) in &wrong {
         if !accused.contains(id) && last.at > *since + pause * CHECKS + SLACK {
-            let text = format!("member {id:x} differs and is not accused");
-            violations.push(said_at(CHECKER, record, last, "who differs is accused", text));
+            let text = format!("member {id:x} differs and is not reported");
+            let property = "a member that differs is reported";
+            violations.push(said_at(CHECKER, record, last, property, text));
         }
     }
     bounded(violations)
@@ -131,15 +132,15 @@ mod tests {
     #[test]
     fn wrong_accusations_of_members_are_violations() {
         assert_eq!(said([7, 7, 7], &[]), "");
-        assert!(said([7, 7, 7], &[2]).contains("member 2 is accused"));
+        assert!(said([7, 7, 7], &[2]).contains("reports member 2"));
         assert_eq!(said([7, 8, 7], &[2]), "");
         let other = said([7, 8, 7], &[3]);
         assert!(
-            other.contains("member 3 is accused") && other.contains("member 2 differs"),
+            other.contains("reports member 3") && other.contains("member 2 differs"),
             "{other}"
         );
         assert_eq!(said([7, 8, 9], &[0]), "", "nobody knows");
         assert!(said([7, 8, 7], &[0]).contains("member 2 differs"));
-        assert!(said([7, 7, 7], &[0]).contains("nobody in particular"));
+        assert!(said([7, 7, 7], &[0]).contains("no particular member"));
     }
 }

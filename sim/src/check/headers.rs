@@ -77,7 +77,7 @@ fn backwards(answers: &[(&Operation, u64)]) -> Vec<Violation> {
     let late = answers.iter().filter_map(|(operation, term)| {
         let before = ends.partition_point(|(ended, _)| *ended < operation.began);
         let known = ends[..before].last()?.1;
-        let text = format!("{operation}: answered in term {term}, its member knew of {known}");
+        let text = format!("{operation}: answered in term {term}, its member was in term {known}");
         let violation = Violation::new("headers", "terms of a member go forward", text);
         (*term < known).then(|| violation.proved_by(operation.proof()))
     });
@@ -279,8 +279,8 @@ mod tests {
             texts(&check(&fixture.record))
         };
         assert!(!said(true, of_member(2, 7), of_member(3, 7)).contains("term"));
-        assert!(said(true, of_member(3, 7), of_member(2, 7)).contains("its member knew of 3"));
-        assert!(!said(false, of_member(3, 7), of_member(2, 7)).contains("knew of"));
+        assert!(said(true, of_member(3, 7), of_member(2, 7)).contains("its member was in term 3"));
+        assert!(!said(false, of_member(3, 7), of_member(2, 7)).contains("was in term"));
         assert!(said(true, of_member(3, 7), of_member(3, 8)).contains("answered by cluster 8"));
     }
 

@@ -340,7 +340,7 @@ impl Checker<'_> {
         let right = !request.keys || moments.any(|at| self.at(at) == told);
         (!right).then(|| {
             let text = format!("keys {:?} at no revision of {first}..={last}", answer.keys);
-            self.fault("a lease knows its keys", text, Some(operation))
+            self.fault("a lease lists its keys", text, Some(operation))
         })
     }
 
@@ -473,7 +473,7 @@ mod tests {
             Call::TimeToLive(LeaseTimeToLiveRequest { id: 7, keys: true }, Ok(answer))
         };
         assert_eq!(said(held().call(3, 4, ask(2, &["a"]))), "");
-        assert!(said(held().call(3, 4, ask(2, &[]))).contains("a lease knows its keys"));
+        assert!(said(held().call(3, 4, ask(2, &[]))).contains("a lease lists its keys"));
         assert!(said(held().call(3, 4, ask(60, &["a"]))).contains("60 s are left"));
         assert!(said(held().call(3, 4, ask(-1, &[]))).contains("still had time"));
     }

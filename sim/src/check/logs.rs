@@ -1,5 +1,5 @@
-//! A line at error level means that something is broken that no step had broken on purpose: the run has
-//! failed, unless the disk of that member was made to fail.
+//! A line at error level means an unexpected failure: the run has failed, unless the nemesis made the disk of
+//! that member fail.
 
 use tracing::Level;
 

@@ -291,9 +291,7 @@ fn differs<T>(text: String) -> Result<T, Misfit> {
 fn header(header: Option<&ResponseHeader>, revision: i64) -> Result<(), Misfit> {
     match header {
         Some(header) if header.revision == revision => Ok(()),
-        other => {
-            differs(format!("its header says {:?}, not {revision}", other.map(|h| h.revision)))
-        }
+        other => differs(format!("its header has {:?}, not {revision}", other.map(|h| h.revision))),
     }
 }
 

@@ -73,7 +73,7 @@ fn backwards(member: u64, mut words: Vec<Word<'_>>) -> Vec<Violation> {
             next += 1;
         }
         if revision < newest {
-            let text = format!("{operation}: {member:x} says {revision} after it said {newest}");
+            let text = format!("{operation}: {member:x} is at {revision} after {newest}");
             let violation = Violation::new("monotonic", "no member's revision goes back", text);
             violations.push(violation.proved_by(operation.proof()));
         }
@@ -115,6 +115,6 @@ mod tests {
         };
         let first = || Fixture::default().call(0, 1, told(1, 5));
         assert_eq!(said(first().call(2, 3, told(2, 4))), "", "another member may be behind");
-        assert!(said(first().call(2, 3, told(1, 4))).contains("says 4 after it said 5"));
+        assert!(said(first().call(2, 3, told(1, 4))).contains("is at 4 after 5"));
     }
 }

@@ -80,7 +80,7 @@ fn without(record: &Record) -> Vec<Violation> {
     bounded(
         told.take(1)
             .map(|sample| {
-                let text = format!("{} says {:?}", sample.host, sample.status.errors);
+                let text = format!("{} reports {:?}", sample.host, sample.status.errors);
                 said_at(CHECKER, record, sample, "no alarm without a reason", text)
             })
             .collect(),

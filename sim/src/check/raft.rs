@@ -54,9 +54,9 @@ fn leaders(record: &Record) -> Vec<Violation> {
     violations
 }
 
-/// A leader that has lost its quorum stops leading: no member goes on reporting that it leads an old term while the
-/// leader of a newer one is known. Two election timeouts are what that takes, one for an answer that is
-/// late and one without any.
+/// A leader that has lost its quorum stops leading: no member goes on reporting that it leads an old term
+/// while the leader of a newer one is known. Two election timeouts are what that takes, one for an answer
+/// that is late and one without any.
 fn outlived(record: &Record) -> Vec<Violation> {
     let limit = record.election_timeout * 2 + GRACE;
     // Since when each term of each cluster has had a leader.
@@ -90,7 +90,7 @@ fn outlived(record: &Record) -> Vec<Violation> {
             && sample.at - newer.at.max(begun.at) > limit
         {
             let text = format!(
-                "{} says that it leads term {}, {} has led term {} for {:?}",
+                "{} reports that it leads term {}, {} has led term {} for {:?}",
                 sample.host,
                 reign.1,
                 newer.host,
@@ -348,7 +348,7 @@ mod tests {
                 record.seen.reigns.clear();
             })
         };
-        assert!(both(9).contains("m1 says that it leads term 2, m2 has led term 3"));
+        assert!(both(9).contains("m1 reports that it leads term 2, m2 has led term 3"));
         assert_eq!(both(3), "", "it did not run in between");
 
         let back = said(|record| record.samples.push(sample(1, 1, 1, 0, 3)));

@@ -1,8 +1,8 @@
 //! Are all answers explained by one order of all writes? The log of events, as a watch from the
 //! beginning has it, is that order. Each request is tried on the state before its revision: its
 //! answer must be the one it had to get, and the log must show what it did, and no more. Every revision
-//! must be the effect of one call or lease: of an answered call, of one whose end is unknown, or of a lease that is
-//! over. Nothing may be there of a call that was refused, and nothing twice.
+//! must be the effect of one call or lease: of an answered call, of one whose end is unknown, or of a lease
+//! that is over. Nothing may be there of a call that was refused, and nothing twice.
 //!
 //! As revisions are part of every answer this decides linearizability without a search; that they
 //! follow real time is for [`super::monotonic`].
@@ -20,7 +20,7 @@ use crate::facts::history::{Call, Log, Operation, puts, short};
 use crate::facts::verdict::Violation;
 
 const EXPLAINED: &str = "one order of all writes explains all answers";
-const ORIGIN: &str = "every revision is what one call asked for";
+const ORIGIN: &str = "every revision is the effect of one call";
 const ONCE: &str = "no call has its effect twice";
 const REFUSED: &str = "a refused call leaves no trace";
 
@@ -130,8 +130,8 @@ impl<'a> Checker<'a> {
             });
             match author {
                 Some((kv, None)) => {
-                    let text =
-                        format!("revision {revision} puts {}, which nobody did", short(&kv.value));
+                    let value = short(&kv.value);
+                    let text = format!("revision {revision} puts {value}, which no call wrote");
                     self.violations.push(Violation::new("replay", ORIGIN, text));
                 }
                 Some((_, Some(author))) => {
@@ -159,7 +159,7 @@ impl<'a> Checker<'a> {
                 self.fault(ORIGIN, operation, text);
             }
             None if operation.answered() => {
-                let text = format!("wrote revision {revision}, which is not the one it was told");
+                let text = format!("wrote revision {revision}, and was answered with another");
                 self.fault(ONCE, operation, text);
             }
             None if !operation.unknown() => {
@@ -197,7 +197,7 @@ impl<'a> Checker<'a> {
             let mut tried = vec![false; unknown.len()];
             if !assign(at, &possible, &mut takers, &mut tried) {
                 let events = &self.record.log[revision];
-                let text = format!("revision {revision} is nobody's: {events:?}");
+                let text = format!("revision {revision} belongs to no call: {events:?}");
                 self.violations.push(Violation::new("replay", ORIGIN, text));
             }
         }
@@ -375,11 +375,11 @@ mod tests {
 
     #[test]
     fn every_revision_is_somebodys() {
-        assert!(said(two().wrote(4, "c", "3")).contains("which nobody did"));
+        assert!(said(two().wrote(4, "c", "3")).contains("which no call wrote"));
         let again = kvs(5, "a", "1", 2, 2);
         let again = two().wrote(4, "c", "3").call(4, 5, put("c", "3", Some(4))).event(5, again);
         let text = said(again.call(6, 7, put("a", "9", None)));
-        assert!(text.contains("revision 5 is nobody's"), "an inherited value: {text}");
+        assert!(text.contains("revision 5 belongs to no call"), "an inherited value: {text}");
         let moved = two().wrote(4, "c", "1");
         assert!(said(moved).contains("at revision 2 and at 4"));
         let refused = Call::Put(request::put("c", "3"), failed(Code::NotFound, LEASE_NOT_FOUND));
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(said(once()), "");
         let again = once().wrote(5, "a", "5").call(5, 6, put("a", "5", Some(5)));
         let twice = again.event(6, gone(6, "a"));
-        assert!(said(twice).contains("revision 6 is nobody's"));
+        assert!(said(twice).contains("revision 6 belongs to no call"));
         let both = once().wrote(5, "a", "5").call(5, 6, put("a", "5", Some(5)));
         assert_eq!(
             said(both.event(6, gone(6, "a")).call(3, 4, silence())),
@@ -410,7 +410,7 @@ mod tests {
         let early = Fixture::default().call(0, 1, put("a", "1", Some(2))).wrote(2, "a", "1");
         let early = early.event(3, gone(3, "a")).wrote(4, "b", "2");
         let early = early.call(2, 3, put("b", "2", Some(4))).call(4, 5, silence());
-        assert!(said(early).contains("revision 3 is nobody's"), "before it was asked for");
+        assert!(said(early).contains("revision 3 belongs to no call"), "before it was sent");
     }
 
     #[test]
@@ -433,7 +433,7 @@ mod tests {
             calls.event(2, leased(2, "a")).event(3, leased(3, "b")).event(4, gone(4, "a"))
         };
         assert_eq!(said(two().event(4, gone(4, "b"))), "");
-        assert!(said(two()).contains("revision 4 is nobody's"), "one key was left behind");
+        assert!(said(two()).contains("revision 4 belongs to no call"), "one key was left behind");
     }
 
     #[test]

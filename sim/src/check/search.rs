@@ -92,7 +92,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
 fn violation(record: &Record, key: &[u8], operation: &Operation) -> Violation {
     let at = record.at(operation.began);
     let text = format!(
-        "nothing that was asked of {} before explains client {} at {:.3} s: {:?}",
+        "no earlier call to {} explains client {} at {:.3} s: {:?}",
         key.escape_ascii(),
         operation.client,
         at.as_secs_f64(),

@@ -47,9 +47,9 @@ fn proxies(record: &Record) -> Vec<Violation> {
                 continue;
             };
             if revision < least {
-                let text = format!("{read}: got {revision}, the proxy knew of {least}");
-                let violation =
-                    Violation::new("serializable", "a proxy knows what it has told", text);
+                let text = format!("{read}: got {revision}, the proxy had answered {least}");
+                let property = "a proxy does not go back behind its answers";
+                let violation = Violation::new("serializable", property, text);
                 violations.push(violation.proved_by(read.proof()));
             }
         }
@@ -165,11 +165,11 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(through([0, 0], read("a", true), 3), "");
-        assert!(through([0, 0], read("a", true), 2).contains("got 2, the proxy knew of 3"));
-        assert_eq!(through([0, 1], read("a", true), 2), "", "another proxy may not know it");
+        assert!(through([0, 0], read("a", true), 2).contains("got 2, the proxy had answered 3"));
+        assert_eq!(through([0, 1], read("a", true), 2), "", "another proxy may be behind");
         assert_eq!(through([0, 0], read("b", true), 2), "", "it may have been kept since");
         let past = RangeRequest { revision: 1, ..read("a", true) };
         assert_eq!(through([0, 0], past, 2), "", "the past stays what it was");
-        assert!(through([0, 0], read("b", false), 2).contains("the proxy knew of 3"));
+        assert!(through([0, 0], read("b", false), 2).contains("the proxy had answered 3"));
     }
 }

@@ -44,7 +44,7 @@ impl Space {
         let states = self.keys.entry(kv.key.clone()).or_default();
         states.push((revision, put.then(|| kv.clone())));
         if kv.mod_revision != revision {
-            return Err(format!("an event of revision {revision} says {}", kv.mod_revision));
+            return Err(format!("an event of revision {revision} has {}", kv.mod_revision));
         }
         match before {
             None if !put => Err(format!("revision {revision} deletes {:?}, not there", kv.key)),
@@ -146,7 +146,7 @@ mod tests {
             Space::replay(&log).1.join("; ")
         };
         assert!(said(&[(3, event("a", 3, 3, 1))]).contains("from revision 1 to 3"));
-        assert!(said(&[(2, event("a", 9, 2, 1))]).contains("says 9"));
+        assert!(said(&[(2, event("a", 9, 2, 1))]).contains("has 9"));
         assert!(said(&[(2, event("a", 2, 0, 0))]).contains("not there"));
         let jumps = said(&[(2, event("a", 2, 2, 1)), (3, event("a", 3, 2, 3))]);
         assert!(jumps.contains("should be 2/2"), "{jumps}");

@@ -39,7 +39,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         let first = *told.entry(&span.span_id).or_insert(span);
         if first != span {
             let text = format!("{first:?} and {span:?}");
-            complain("a span is one thing, told in one way", text);
+            complain("a span is exported once", text);
         }
     }
     for span in told.values() {
@@ -69,10 +69,10 @@ fn fault(span: &Span, parent: Option<&Span>) -> Option<&'static str> {
         let method = text(span, "rpc.method");
         let known = !span.name.contains(' ') && method == Some(&span.name);
         return (!known || text(span, "rpc.response.status_code").is_none())
-            .then_some("it does not say what it is, or how it ended");
+            .then_some("its method or its status is missing");
     }
     let Some((_, of)) = PARTS.iter().find(|(name, _)| *name == span.name) else {
-        return Some("nothing is called so");
+        return Some("no part of a call has this name");
     };
     // The call may have been going on when its member was killed.
     let parent = parent?;
@@ -146,7 +146,7 @@ mod tests {
     fn spans_apart_from_their_call_are_violations() {
         assert_eq!(said(vec![part(2, 1), call(1), part(3, 9), call(1)]), "");
         assert!(said(Vec::new()).contains("none has since it was healed"));
-        assert!(said(vec![part(1, 9), call(1)]).contains("told in one way"));
+        assert!(said(vec![part(1, 9), call(1)]).contains("exported once"));
         let early = Span { start_time_unix_nano: 4, ..part(2, 1) };
         assert!(said(vec![early, call(1)]).contains("before its call"));
         let backwards = Span { end_time_unix_nano: 4, ..call(1) };
@@ -155,8 +155,8 @@ mod tests {
         assert!(said(vec![other, call(1)]).contains("no part of a call"));
         let name = |name: &str| Span { name: name.into(), ..part(2, 1) };
         assert!(said(vec![name("range"), call(1)]).contains("no such call is made of it"));
-        assert!(said(vec![name("nothing")]).contains("nothing is called so"));
+        assert!(said(vec![name("nothing")]).contains("no part of a call has this name"));
         let silent = Span { attributes: Vec::new(), ..call(1) };
-        assert!(said(vec![silent]).contains("does not say"));
+        assert!(said(vec![silent]).contains("is missing"));
     }
 }

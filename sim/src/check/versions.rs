@@ -24,7 +24,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         let (host, first) = *told.entry(place).or_insert((&sample.host, target));
         if first != target {
             let text = format!(
-                "with entry {} applied, {host} knows of {first:?}, {} of {target:?}",
+                "with entry {} applied, {host} has target {first:?}, {} has {target:?}",
                 place.1, sample.host
             );
             violations.push(said_at(CHECKER, record, sample, "members agree on a downgrade", text));
@@ -41,7 +41,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
             *since = Wrong { under, since: sample.at };
         }
         if record.calm && sample.at > since.since + PATIENCE {
-            let text = format!("{} says {is}, and it should be {wanted}", sample.host);
+            let text = format!("{} is at {is}, and should be at {wanted}", sample.host);
             violations.push(said_at(
                 CHECKER,
                 record,
@@ -107,9 +107,9 @@ mod tests {
             [(0, "m0", 1, 1, "", up), (1, "m0", 2, 1, down, up), (9, "m0", 3, 1, down, down)];
         assert_eq!(said(&sound), "");
         let differ = [(0, "m0", 5, 1, down, down), (0, "m1", 5, 1, "", down)];
-        assert!(said(&differ).contains("m0 knows of Some(\"3.6.0\"), m1 of None"));
+        assert!(said(&differ).contains("m0 has target Some(\"3.6.0\"), m1 has None"));
         let slow = [(0, "m0", 1, 1, down, up), (11, "m0", 2, 1, down, up)];
-        assert!(said(&slow).contains("m0 says 3.7.0, and it should be 3.6.0"));
+        assert!(said(&slow).contains("m0 is at 3.7.0, and should be at 3.6.0"));
         let elected = [(0, "m0", 1, 1, down, up), (11, "m0", 2, 2, down, up)];
         assert_eq!(said(&elected), "", "another leader");
     }

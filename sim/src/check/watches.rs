@@ -90,7 +90,7 @@ impl<'a> Checker<'a> {
             self.response(at == 0, response);
         }
         if let Some(How::Complete(revision)) = stream.end.as_ref().map(|end| end.how.clone()) {
-            self.nothing_before(revision + 1, "a watch is told everything");
+            self.nothing_before(revision + 1, "a watch receives every event");
         }
     }
 
@@ -98,7 +98,7 @@ impl<'a> Checker<'a> {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         if first != response.created {
             let text = format!("response {response:?}");
-            self.fault("a watch begins with the word that it was created", revision, text);
+            self.fault("a watch begins with its created response", revision, text);
         }
         if response.canceled {
             self.cancelled = true;
@@ -106,8 +106,8 @@ impl<'a> Checker<'a> {
         } else if response.created {
             let (wanted, got) = (self.stream.request.watch_id, response.watch_id);
             if wanted != 0 && wanted != got {
-                let text = format!("asked for {wanted}, got {got}");
-                self.fault("a watch has the id asked for", revision, text);
+                let text = format!("requested {wanted}, got {got}");
+                self.fault("a watch has the requested id", revision, text);
             }
         } else if response.events.is_empty() {
             self.nothing_before(revision + 1, "progress covers everything");
@@ -140,7 +140,7 @@ impl<'a> Checker<'a> {
         if response.fragment {
             if !self.stream.request.fragment {
                 let text = format!("{} events", response.events.len());
-                self.fault("only watches that allow it are told in fragments", self.next, text);
+                self.fault("only watches that allow fragments receive them", self.next, text);
             }
             return;
         }
@@ -172,8 +172,8 @@ impl<'a> Checker<'a> {
     /// All events of one revision.
     fn revision(&mut self, revision: i64, events: &[&Event]) {
         if revision < self.next {
-            let text = format!("revision {revision} again, or before {} asked for", self.next);
-            self.fault("events come once, from the revision asked for", revision, text);
+            let text = format!("revision {revision} again, or before the requested {}", self.next);
+            self.fault("events come once, from the requested revision", revision, text);
             return;
         }
         self.nothing_before(revision, "no event is left out");
@@ -183,8 +183,8 @@ impl<'a> Checker<'a> {
         let same = wanted.len() == events.len()
             && wanted.iter().zip(events).all(|(a, b)| plain(a) == plain(b));
         if !same {
-            let text = format!("revision {revision} was told as {events:?}, it is {wanted:?}");
-            self.fault("a revision is told whole and as it is", revision, text);
+            let text = format!("revision {revision} arrived as {events:?}, it is {wanted:?}");
+            self.fault("a revision arrives whole and unchanged", revision, text);
             return;
         }
         for event in events {
@@ -214,7 +214,7 @@ impl<'a> Checker<'a> {
         let log = self.sight.log;
         let missed = log.range(self.next..revision).find(|(at, _)| !self.wanted(**at).is_empty());
         if let Some((at, _)) = missed {
-            let text = format!("revision {at} was not told before {revision}");
+            let text = format!("revision {at} is missing before {revision}");
             self.fault(property, *at, text);
         }
     }
@@ -344,16 +344,16 @@ mod tests {
         let told = |revisions: &[i64]| told(&log, revisions);
         assert_eq!(said(vec![told(&[2]), told(&[3, 4])]), "");
         assert_eq!(said(vec![told(&[2, 3, 4]), told(&[5])]), "");
-        assert!(said(vec![told(&[2]), told(&[4])]).contains("revision 3 was not told"));
-        assert!(said(vec![told(&[3, 4])]).contains("revision 2 was not told"), "from the start");
-        assert!(said(vec![told(&[2, 3])]).contains("a watch is told everything"));
+        assert!(said(vec![told(&[2]), told(&[4])]).contains("revision 3 is missing"));
+        assert!(said(vec![told(&[3, 4])]).contains("revision 2 is missing"), "from the start");
+        assert!(said(vec![told(&[2, 3])]).contains("a watch receives every event"));
         assert!(said(vec![told(&[2, 3]), told(&[3, 4])]).contains("revision 3 again"));
         assert!(said(vec![told(&[3, 2, 4])]).contains("2 came after 3"));
         let mut torn = told(&[3]);
         torn.events.truncate(1);
         let mut rest = told(&[3]);
         rest.events.remove(0);
-        assert!(said(vec![told(&[2]), torn.clone(), rest.clone()]).contains("told whole"));
+        assert!(said(vec![told(&[2]), torn.clone(), rest.clone()]).contains("arrives whole"));
         torn.fragment = true;
         let parts = vec![told(&[2]), torn, rest, told(&[4])];
         assert!(said(parts.clone()).contains("in fragments"));
@@ -381,9 +381,9 @@ mod tests {
         let told = |revisions: &[i64]| told(&log, revisions);
         let no_put = WatchCreateRequest { filters: vec![FilterType::Noput as i32], ..request() };
         assert_eq!(checked(self::log(), no_put.clone(), vec![told(&[5])]), "");
-        assert!(checked(self::log(), no_put, vec![told(&[2])]).contains("told as"));
+        assert!(checked(self::log(), no_put, vec![told(&[2])]).contains("arrived as"));
         let narrow = WatchCreateRequest { key: "b".into(), range_end: "".into(), ..request() };
-        assert!(checked(self::log(), narrow, vec![told(&[3])]).contains("told as"), "all of 3");
+        assert!(checked(self::log(), narrow, vec![told(&[3])]).contains("arrived as"), "all of 3");
 
         let asked = WatchCreateRequest { prev_kv: true, start_revision: 4, ..request() };
         let mut right = told(&[4]);
@@ -440,9 +440,9 @@ mod tests {
         };
         let told = |text: String| text.contains("cancel");
         assert!(!told(checked(compacted(4), cancelled(4))));
-        assert!(told(checked(compacted(3), cancelled(3))), "3 can still be told");
-        assert!(told(checked(log(), cancelled(4))), "nobody compacted");
-        assert!(told(checked(log(), cancelled(0))), "nobody cancelled");
+        assert!(told(checked(compacted(3), cancelled(3))), "3 can still be sent");
+        assert!(told(checked(log(), cancelled(4))), "without a compaction");
+        assert!(told(checked(log(), cancelled(0))), "without a cancellation");
         assert!(wrote(2, "a", "1").prev_kv.is_none());
     }
 }

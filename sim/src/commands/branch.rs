@@ -19,7 +19,7 @@ pub fn run(plan: &Plan, mark: &str, tries: u64) -> Result<bool, String> {
     for branch in branches(plan, Branch { at: reached.first, seed: 0 }, tries) {
         let verdict = play(&branch);
         failed += u64::from(!verdict.passed());
-        tell(&branch, &verdict);
+        print(&branch, &verdict);
     }
     println!("{failed} of {} failed", tries + 1);
     Ok(failed == 0)
@@ -32,11 +32,11 @@ pub fn branches(plan: &Plan, from: Branch, tries: u64) -> impl Iterator<Item = P
 }
 
 /// Of one that failed, what and how it is played again.
-pub fn tell(plan: &Plan, verdict: &Verdict) {
+pub fn print(plan: &Plan, verdict: &Verdict) {
     if verdict.passed() {
         return;
     }
-    replay::tell(verdict);
+    replay::print(verdict);
     match keep(&verdict.plan, &format!("seed-{}", name_of(plan))) {
         Ok(file) => println!("its plan is in {}", file.display()),
         Err(error) => println!("its plan could not be kept: {error}"),

@@ -47,7 +47,7 @@ pub fn run(seeds: Range<u64>, jobs: Option<usize>) -> Result<bool, String> {
         }
     });
     print!("{}", uses.table());
-    counts.tell();
+    counts.print();
     let missing = uses.missing();
     let steps = Fault::NAMES.iter().map(|name| format!("step {name}"));
     let steps: Vec<_> = steps.filter(|name| !counts.has(name)).collect();

@@ -14,7 +14,7 @@ pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String
     let verdict = play(plan);
     if brief {
         print!("{}", verdict.plan);
-        tell(&verdict);
+        print(&verdict);
     } else if let Err(error) = io::stdout().write_all(report::text(&verdict).as_bytes()) {
         // The reader of the output may be gone.
         let wanted = error.kind() == io::ErrorKind::BrokenPipe && html.is_none();
@@ -30,7 +30,7 @@ pub fn run(plan: &Plan, html: Option<&Path>, brief: bool) -> Result<bool, String
 }
 
 /// The verdict in a few lines.
-pub fn tell(verdict: &Verdict) {
+pub fn print(verdict: &Verdict) {
     let Verdict { seed, violations, answered, revision, simulated, digest, .. } = verdict;
     for violation in violations {
         println!("VIOLATION {violation}");

@@ -1,4 +1,4 @@
-//! A failing run made small.
+//! Shrinks a failing run.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::plan::Plan;
@@ -7,7 +7,7 @@ use sim::shrink::shrink;
 
 use super::{keep, replay};
 
-/// True once a smallest plan is found: what it fails of is for the user to see.
+/// Returns true once a smallest plan is found, whatever violation it has.
 pub fn run(plan: &Plan, runs_max: usize) -> Result<bool, String> {
     let verdict = play(plan);
     let Some(first) = verdict.violations.first() else {
@@ -32,7 +32,7 @@ pub fn run(plan: &Plan, runs_max: usize) -> Result<bool, String> {
     bar.finish_and_clear();
     let verdict = play(&smallest);
     println!("{smallest}");
-    replay::tell(&verdict);
+    replay::print(&verdict);
     let file = keep(&verdict.plan, &format!("seed-{}-small", plan.seed))?;
     println!("again: ci/sim replay --script {}", file.display());
     Ok(true)

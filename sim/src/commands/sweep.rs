@@ -79,7 +79,7 @@ pub fn run(seeds: Range<u64>, how: How) -> Result<bool, String> {
         }
     });
     bar.finish_and_clear();
-    sum.tell();
+    sum.print();
     Ok(sum.failed.is_empty())
 }
 
@@ -145,7 +145,7 @@ impl Counts {
     }
 
     /// How often each was reached, and what never was.
-    pub fn tell(&self) {
+    pub fn print(&self) {
         let known = marks::known().map(|(name, _)| name);
         let (reached, never): (Vec<_>, Vec<_>) = known.partition(|name| self.has(name));
         let runs = self.runs;
@@ -196,7 +196,7 @@ impl Sum {
         format!("{hours:.0} simulated hours an hour, {} failed", self.failed.len())
     }
 
-    fn tell(&self) {
+    fn print(&self) {
         let Self { seeds, answered, simulated_s, failed, .. } = self;
         let real_s = self.began.elapsed().as_secs_f64();
         let processor_s = processor_s();
@@ -211,7 +211,7 @@ impl Sum {
             simulated_s / real_s,
             simulated_s / processor_s,
         );
-        self.counts.tell();
+        self.counts.print();
         if failed.len() > 1 {
             println!("failed: {}", failed.join(" "));
         }
@@ -225,6 +225,6 @@ fn processor_s() -> f64 {
 }
 
 fn failed(plan: &Plan, verdict: &Verdict) {
-    branch::tell(plan, verdict);
+    branch::print(plan, verdict);
     println!("smaller: ci/sim shrink --seed {}", name_of(plan));
 }

@@ -17,7 +17,7 @@ pub(super) struct ProcessDisk {
 }
 
 impl SimDisk {
-    /// The door of a new process; the handles of the one before stop working.
+    /// The disk of a new process; the handles of the one before stop working.
     pub(crate) fn open_process(&self) -> Arc<dyn Disk> {
         let mut platter = self.lock();
         platter.processes += 1;

@@ -91,8 +91,8 @@ impl SimDisk {
         tree.power_cut(Order::Any, dice);
     }
 
-    /// Disks as the last power cut might have left this one instead, each with which of the unsynced changes it
-    /// has; none when there were no such changes. The next call returns none.
+    /// Disks as the last power cut might have left this one instead, each with which of the unsynced changes
+    /// it has; none when there were no such changes. The next call returns none.
     pub(crate) fn other_cuts(&self) -> Vec<(Order, SimDisk)> {
         let Some(before) = self.lock().before_cut.take() else { return Vec::new() };
         let fixed = [Order::None, Order::All, Order::FoldersOnly, Order::FilesOnly];

@@ -1,6 +1,6 @@
 //! Everything that was seen of a run from outside the servers, in one place: what clients called and
-//! were answered, what watchers received, what members reported of themselves. Checkers read it; workloads and
-//! observers add to it.
+//! were answered, what watchers received, what members reported of themselves. Checkers read it; workloads
+//! and observers add to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,9 +89,9 @@ pub struct Stream {
     pub watch_id: Option<i64>,
     /// The header revision of that answer.
     pub created_revision: Option<i64>,
-    /// What came, as it came, the answer that said `created` included: events, progress, cancellation.
+    /// The responses in order of arrival, the one with `created` included: events, progress, cancellation.
     pub responses: Vec<(Instant, WatchResponse)>,
-    /// When the client asked to cancel it.
+    /// When the client requested the cancellation.
     pub cancelled: Option<Instant>,
     pub end: Option<End>,
 }
@@ -105,37 +105,37 @@ pub struct End {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum How {
-    /// It left, or the member broke it off: nothing is promised of what is still to come.
+    /// The client or the member broke the stream: later events are not guaranteed.
     Broken(String),
     /// It was cancelled, by one of the two sides.
     Cancelled,
-    /// It waited, in a whole cluster, until it should have been told all up to this revision.
+    /// The client waited, in a healthy cluster, until all events up to this revision were due.
     Complete(i64),
 }
 
-/// A client had its turn.
+/// A turn that a client had in a queue.
 #[derive(Clone, Debug)]
 pub struct Tenure {
     pub workload: &'static str,
     pub client: usize,
-    /// Fences off whoever had the turn before.
+    /// Fences off the previous holder of the turn.
     pub token: i64,
     pub from: Instant,
     pub until: Instant,
 }
 
-/// What was asked of a restored server.
+/// A read from a restored server.
 pub type Read = (RangeRequest, Answer<RangeResponse>);
-/// A lease that it listed, and what it said of it.
+/// A lease that it listed, and the answer about it.
 pub type Lease = (i64, Answer<LeaseTimeToLiveResponse>);
 
 /// A backup that was restored as a cluster of its own.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    /// The member's host, and which of its processes it was asked of.
+    /// The host of the member that made the backup, and the number of its process there.
     pub source: String,
     pub process: u64,
-    /// When it was asked for.
+    /// When it was requested.
     pub began: Instant,
     /// What was read, the newest revision first of all.
     pub reads: Vec<Read>,
@@ -143,12 +143,12 @@ pub struct Backup {
     pub leases: Vec<Lease>,
 }
 
-/// What a member said of itself.
+/// A status that a member reported.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub at: Instant,
     pub host: String,
-    /// The process it was asked of: how many were started on the host by then.
+    /// The process that reported it: the number of processes started on the host by then.
     pub process: u64,
     /// How many times the host's disk had been replaced by then.
     pub disk: u64,
@@ -186,7 +186,7 @@ impl Record {
         self.operations.iter().filter(|operation| operation.answered()).count()
     }
 
-    /// Compactions that may have taken effect: the revision, and when it was asked for.
+    /// Compactions that may have taken effect: the revision, and when it was requested.
     pub fn compactions(&self) -> impl Iterator<Item = (i64, &Operation)> {
         self.operations.iter().filter_map(|operation| match &operation.call {
             Call::Compact(_, Err(failure)) if failure.never => None,
@@ -198,7 +198,7 @@ impl Record {
     /// Events since a revision on may have lost what was before them, when this is above it.
     pub fn compacted_at_most(&self) -> i64 {
         let asked = self.compactions().map(|(revision, _)| revision).max().unwrap_or(0);
-        // What was young has grown old by the end.
+        // By the end every revision is old enough.
         let aged = self.auto_compaction.map_or(0, |_| self.last_revision());
         asked.max(aged)
     }

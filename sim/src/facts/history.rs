@@ -85,8 +85,8 @@ macro_rules! with_answer {
 }
 
 impl Failure {
-    /// What a gRPC status says of the effect: a request that never left, or that was refused for what
-    /// it is or for the state it met, has had none. All else is unknown.
+    /// Derives the effect from a gRPC status: a request that was never sent, or was refused because of its
+    /// content or the state, has had no effect. Otherwise the effect is unknown.
     pub fn new(status: &tonic::Status) -> Self {
         let refused = matches!(
             status.code(),
@@ -107,7 +107,7 @@ impl Failure {
         }
     }
 
-    /// Nobody answered within the client's patience.
+    /// No answer within the client's timeout.
     pub fn silence() -> Self {
         Self { code: Code::DeadlineExceeded, text: "no answer".into(), never: false }
     }
@@ -127,7 +127,7 @@ impl Operation {
         with_answer!(&self.call, answer => answer.as_ref().err())
     }
 
-    /// Whether it may have changed something although nobody said so.
+    /// Whether the call may have had an effect although no answer confirmed it.
     pub fn unknown(&self) -> bool {
         self.failure().is_some_and(|failure| !failure.never)
     }
@@ -142,9 +142,9 @@ impl Operation {
         self.header().map(|header| header.revision)
     }
 
-    /// Whether the answer must come from a state with all that was done before: not so for reads that
-    /// any member may answer from what it has, and where whoever is asked fills in the header before it
-    /// knows the answer.
+    /// Whether the answer must reflect everything acknowledged before the call. Not so for reads that a
+    /// member may answer from its own state, and for calls whose header is filled in before the answer is
+    /// determined.
     pub fn linearizable(&self) -> bool {
         match &self.call {
             Call::Range(request, _) => !request.serializable,
@@ -168,7 +168,7 @@ impl Operation {
 }
 
 impl Call {
-    /// Whether an answer says that something was changed.
+    /// Whether the answer confirms a change.
     pub fn wrote(&self) -> bool {
         match self {
             Self::Put(_, answer) => answer.is_ok(),
@@ -253,7 +253,7 @@ impl fmt::Display for Call {
             Self::Grant(request, _) => write!(f, "grant lease {} {} s", request.id, request.ttl),
             Self::Revoke(request, _) => write!(f, "revoke lease {}", request.id),
             Self::KeepAlive(request, _) => write!(f, "keep lease {}", request.id),
-            Self::TimeToLive(request, _) => write!(f, "ask lease {}", request.id),
+            Self::TimeToLive(request, _) => write!(f, "time to live of lease {}", request.id),
             Self::Leases(..) => write!(f, "list leases"),
         }
     }

@@ -15,7 +15,7 @@ pub const OWN: &[(&str, &str)] = &[
     ("two-leaders", "two members report at one time that they lead"),
     ("compaction-at-head", "all but the newest revision is compacted"),
     ("empty-store", "nothing is left of the key space, and it is written to again"),
-    ("unknown-outcome", "a write whose outcome its client never learned has happened"),
+    ("unknown-outcome", "a write whose outcome is unknown has happened"),
     ("crash-orders", "a power cut left unsynced writes, and several orders of them were tried"),
 ];
 

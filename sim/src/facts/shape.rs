@@ -59,7 +59,7 @@ pub struct Shape {
     pub watch_buffer: usize,
     /// Calls of a million that members export to a collector; at 0 there is none.
     pub traced: u32,
-    /// Whether members, proxies and clients speak TLS, and no client is accepted without a certificate.
+    /// Whether members, proxies and clients use TLS, and no client is accepted without a certificate.
     pub tls: bool,
     pub proxies: Proxies,
     /// The release of etcd that the members begin as; those that migrate, and new ones, are ours.

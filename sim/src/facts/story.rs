@@ -95,7 +95,7 @@ pub enum News {
 }
 
 impl Story {
-    pub fn tell(&self, at: Duration, what: What) {
+    pub fn note(&self, at: Duration, what: What) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Event { at, what });
     }
 

@@ -74,7 +74,7 @@ impl Nemesis {
         let begun: Vec<_> = self.forces.borrow().keys().copied().collect();
         for number in begun {
             self.release(number);
-            self.tell(What::FaultEnded { step: number });
+            self.note(What::FaultEnded { step: number });
         }
         self.cluster.finish_stops().await;
         self.revive().await;
@@ -94,7 +94,7 @@ impl Nemesis {
         let hosts = self.hosts_of(&step.fault, there).await;
         let named = hosts.iter().flatten().cloned().collect::<BTreeSet<_>>();
         let (label, named) = (step.to_string(), named.into_iter().collect());
-        self.tell(What::FaultBegan { step: number, label, hosts: named });
+        self.note(What::FaultBegan { step: number, label, hosts: named });
         // In force from now on, if only to be found and ended by the heal.
         self.hold(number, Force::default());
         self.begin(number, step, &hosts).await;
@@ -105,7 +105,7 @@ impl Nemesis {
             None => std::future::pending().await,
         }
         self.release(number);
-        self.tell(What::FaultEnded { step: number });
+        self.note(What::FaultEnded { step: number });
         self.revive().await;
     }
 
@@ -277,8 +277,8 @@ impl Nemesis {
         }
     }
 
-    fn tell(&self, what: What) {
-        self.story.tell(self.cluster.world().elapsed(), what);
+    fn note(&self, what: What) {
+        self.story.note(self.cluster.world().elapsed(), what);
     }
 }
 

@@ -1,7 +1,6 @@
-//! Steps that the members themselves must agree to: changes of the membership. They go on until they are done,
-//! whatever else happens meanwhile, one at a time, and the heal waits for them. A member whose files
-//! are rotten is removed and comes back on a new disk in the same way, while a quorum of others is
-//! sound.
+//! Steps that the members themselves must agree to: changes of the membership. They go on until they are
+//! done, whatever else happens meanwhile, one at a time, and the heal waits for them. A member whose files
+//! are rotten is removed and comes back on a new disk in the same way, while a quorum of others is sound.
 
 use std::time::Duration;
 

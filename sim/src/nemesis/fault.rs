@@ -87,8 +87,8 @@ pub enum Fault {
     Remove(String),
     /// `update m1`: a member is given one more peer URL, or only its own again.
     Update(Target),
-    /// `ask-promotions`: every member is called to promote voters, ids that there are not, and a learner that
-    /// was never started; none of it may be granted.
+    /// `ask-promotions`: every member is requested to promote voters, unknown ids, and a learner that was
+    /// never started; all of it must be refused.
     AskPromotions,
     /// `swap m0 m1`: to other members each name leads to the other's address, and connections are made anew.
     Swap(Target, Target),

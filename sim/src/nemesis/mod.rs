@@ -11,8 +11,9 @@
 //! of one takes back only what no other holds. A step without `for` lasts until the heal.
 //!
 //! Reading order: [`fault`] (what there is and how it is written), [`force`] (what is in force),
-//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), `odd` (starts with a flag forgotten), `addresses` (members at other URLs), `promotions` (that must be
-//! refused), [`changes`] (what needs the members' consent, and rot, which ends in it).
+//! [`acts`] (carrying out), [`backup`] (one that takes a server of its own), `odd` (starts with a flag left
+//! out), `addresses` (members at other URLs), `promotions` (that must be refused), [`changes`] (of the
+//! membership, which members must agree to, and rotten data, which leads to such a change).
 
 pub mod acts;
 mod addresses;

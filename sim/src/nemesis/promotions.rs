@@ -1,5 +1,5 @@
-//! Promotions that must be refused, called for at every member, whatever it is and knows: of a learner that was
-//! never started, which can have nothing of the log, of a member that votes already, and of none.
+//! Promotions that must be refused, called for at every member, whatever it is and knows: of a learner that
+//! was never started, which can have nothing of the log, of a member that votes already, and of none.
 
 use std::time::Duration;
 

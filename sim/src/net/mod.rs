@@ -13,7 +13,7 @@
 //! * A reader that does not read stops its writer after 256 KiB.
 //!
 //! Reading order: [`wire`] (packets and what they do), [`kernel`] (what it does for a process),
-//! [`socket`] (the `Net` door onto it).
+//! [`socket`] (which implements `Net`).
 
 mod kernel;
 pub(crate) mod socket;

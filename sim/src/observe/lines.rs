@@ -63,7 +63,7 @@ impl Subscriber for Lines {
             self.evidence.record().seen.lines.push(LogLine { at, host, level, text });
         }
         let level = level.as_str().to_ascii_lowercase();
-        self.story.tell(at, What::Log { host, level, text });
+        self.story.note(at, What::Log { host, level, text });
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

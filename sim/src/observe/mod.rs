@@ -61,7 +61,7 @@ struct Observer {
 
 /// What the story has of a member last.
 #[derive(Clone, PartialEq)]
-struct Told {
+struct Noted {
     role: Role,
     term: u64,
     leader: String,
@@ -96,7 +96,7 @@ impl Observer {
             } else {
                 None
             };
-            self.tell(&host, status.as_ref(), &mut told);
+            self.note(&host, status.as_ref(), &mut told);
             // An answer that a restart has overtaken belongs to no process.
             if let Some(status) = status.filter(|_| world.processes(&host) == process) {
                 self.keep(&host, process, status);
@@ -121,15 +121,15 @@ impl Observer {
     }
 
     /// Adds to the story what is new about a member; of one that does not answer, that once.
-    fn tell(&self, host: &str, status: Option<&StatusResponse>, told: &mut Option<Told>) {
+    fn note(&self, host: &str, status: Option<&StatusResponse>, told: &mut Option<Noted>) {
         let now = match status {
             Some(status) => self.account(host, status),
             None => {
                 let before = told.clone();
                 let leader = String::new();
-                let silent = Told { role: Role::Silent, term: 0, leader, commit: 0, applied: 0 };
+                let silent = Noted { role: Role::Silent, term: 0, leader, commit: 0, applied: 0 };
                 // Where it stood is still what is known of it.
-                before.map_or(silent.clone(), |old| Told {
+                before.map_or(silent.clone(), |old| Noted {
                     role: Role::Silent,
                     leader: String::new(),
                     ..old
@@ -140,13 +140,13 @@ impl Observer {
             return;
         }
         *told = Some(now.clone());
-        let Told { role, term, leader, commit, applied } = now;
+        let Noted { role, term, leader, commit, applied } = now;
         let host = host.to_owned();
         let what = What::Member { host, role, term, commit, applied, leader };
-        self.story.tell(self.cluster.world().elapsed(), what);
+        self.story.note(self.cluster.world().elapsed(), what);
     }
 
-    fn account(&self, host: &str, status: &StatusResponse) -> Told {
+    fn account(&self, host: &str, status: &StatusResponse) -> Noted {
         let id = status.header.as_ref().map_or(0, |header| header.member_id);
         let mut names = self.names.lock().expect("a map of names");
         names.insert(id, host.to_owned());
@@ -160,7 +160,7 @@ impl Observer {
             id => names.get(&id).cloned().unwrap_or_else(|| format!("{id:x}")),
         };
         let (term, commit) = (status.raft_term, status.raft_index);
-        Told { role, term, leader, commit, applied: status.raft_applied_index }
+        Noted { role, term, leader, commit, applied: status.raft_applied_index }
     }
 
     async fn read_pages(self, host: String) {

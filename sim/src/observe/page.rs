@@ -1,4 +1,4 @@
-//! A member's page of figures, `GET /metrics` over HTTP/1, reduced to the figures that checkers want.
+//! A member's metrics, `GET /metrics` over HTTP/1, reduced to those that checkers use.
 
 use std::collections::BTreeMap;
 use std::io;

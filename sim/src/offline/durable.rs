@@ -88,7 +88,7 @@ fn majority(logs: &[(String, Log)], unsure: usize, record: &Record) -> Option<Vi
         return None;
     }
     let text = format!(
-        "{} says that {commit} is committed; of {} voters only {holders:?} have it on disk",
+        "{} has {commit} as committed; of {} voters only {holders:?} have it on disk",
         said.host,
         voters.len()
     );
@@ -217,7 +217,7 @@ mod tests {
         let mut log = Log::default();
         assert_eq!(since(log.clone()), u64::MAX);
         log.marks = vec![mark(2, None), mark(3, conf_state)];
-        assert_eq!(since(log.clone()), 3, "a mark without a configuration tells nothing");
+        assert_eq!(since(log.clone()), 3, "a mark without a configuration proves nothing");
         let mut change = raftpb::Entry { term: 1, ..raftpb::Entry::default() };
         change.set_type(EntryType::EntryConfChange);
         log.entries.push(change);

@@ -220,7 +220,7 @@ fn alive<'a>(by_key: &'a ByKey<'a>) -> impl Iterator<Item = (&'a [u8], &'a Chang
 fn figures(store: &Store, changes: &[Change], faults: &mut Vec<String>) {
     let bytes: usize = changes.iter().map(|c| c.bytes + if c.deletes { 18 } else { 17 }).sum();
     if store.live_bytes() != bytes as i64 {
-        faults.push(format!("it says {} live bytes, there are {bytes}", store.live_bytes()));
+        faults.push(format!("it counts {} live bytes, there are {bytes}", store.live_bytes()));
     }
     let last = changes.last().map_or(1, |change| change.rev.0);
     if last > store.revision() {

@@ -166,7 +166,7 @@ impl Log {
 
     fn finish(&mut self) {
         if self.member == 0 {
-            self.faults.push("it does not say whose it is".into());
+            self.faults.push("its metadata are missing".into());
         }
         let last = self.last();
         if self.state.commit > last {

@@ -51,7 +51,7 @@ pub fn inside(store: &Store) -> Vec<String> {
         Err(fault) => faults.push(fault),
         Ok(known) if (&known.voters, &known.learners) != (&table.voters, &table.learners) => {
             faults.push(format!(
-                "consensus knows voters {:x?} and learners {:x?}, the member table {:x?} and {:x?}",
+                "consensus has voters {:x?} and learners {:x?}, the member table {:x?} and {:x?}",
                 known.voters, known.learners, table.voters, table.learners
             ));
         }

@@ -116,9 +116,9 @@ fn examine(
         ("a log goes on without gaps, and forward only", log.faults.clone()),
         (REACHED, reached(log, store)),
         ("what is derived from the history agrees with it", keyspace::inside(store)),
-        ("the history on disk is the one that was told", history),
+        ("the history on disk is the one that was reported", history),
         ("the configuration is the member table", members::inside(store)),
-        ("members are where they were said to be", updated),
+        ("members are at the addresses that were reported", updated),
         ("nothing is left over of snapshots that were received", left_over),
     ];
     let told = found.into_iter().flat_map(|(property, faults)| {
@@ -130,8 +130,8 @@ fn examine(
 /// What does not fit usually does so in many places for one reason.
 const FAULTS_SHOWN: usize = 6;
 
-/// Files of snapshots that a member has passed, or began to receive, and still has: one that it kept for every
-/// snapshot it was sent would fill its disk.
+/// Files of snapshots that a member has passed, or began to receive, and still has: one that it kept for
+/// every snapshot it was sent would fill its disk.
 fn left_over(world: &World, host: &str, store: &Store) -> Vec<String> {
     let passed = |name: &str| {
         let index = name.strip_suffix(".snap.db").map(|index| u64::from_str_radix(index, 16));
@@ -159,7 +159,7 @@ fn reached(log: &Log, store: &Store) -> Vec<String> {
         && entry.term != store.term()
     {
         let (term, of) = (store.term(), entry.term);
-        faults.push(format!("the state says {applied} is of term {term}, the log says {of}"));
+        faults.push(format!("entry {applied} is of term {term} in the state, of {of} in the log"));
     }
     faults
 }

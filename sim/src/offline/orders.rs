@@ -1,6 +1,6 @@
-//! What else a power cut might have left: the log is opened, by the server's own recovery, on disks that have
-//! other parts of what was not synced. Each must open, and hold at least what the disk has that lost all of
-//! it: that much was durable before.
+//! Other outcomes of a power cut: the log is opened, by the server's own recovery, on disks that kept other
+//! parts of the unsynced writes. Each must open and have at least what the disk has that lost all of them,
+//! because that was durable before.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::facts::shape::WAL_APART;
 const OPENS: &str = "a log opens whatever a power cut has left of unsynced writes";
 const KEEPS: &str = "what was durable stays, whatever a power cut has left of unsynced writes";
 
-/// Tries all of them for a host that has lost its power; `applied` is what its state holds.
+/// Tries all outcomes for a host that has lost its power; `applied` is the applied index of its state.
 pub(super) fn look(world: &World, host: &str, applied: u64, evidence: &Evidence) {
     let disk = world.disk(host);
     let cuts = disk.other_cuts();
@@ -58,7 +58,7 @@ fn open(disk: &SimDisk, applied: u64) -> Result<Recovered, String> {
     Ok(opened.1)
 }
 
-/// What `least` has and `found` has not, and has not replaced as raft replaces.
+/// What is in `least` and not in `found`, unless it was replaced as raft allows.
 fn lost(least: &Recovered, found: &Recovered) -> Option<String> {
     let (before, now) = (&least.hard_state, &found.hard_state);
     if now.term < before.term {

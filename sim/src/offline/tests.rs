@@ -111,7 +111,7 @@ fn every_wrong_value_is_told() {
         ("quorate.head", b"a", vec![0], "head: a is"),
         ("meta", b"quorate.live_bytes", 1_i64.to_be_bytes().to_vec(), "live bytes"),
         ("meta", b"quorate.revision", 3_i64.to_be_bytes().to_vec(), "but holds 4"),
-        ("meta", b"confState", br#"{"voters":[10,11]}"#.to_vec(), "consensus knows"),
+        ("meta", b"confState", br#"{"voters":[10,11]}"#.to_vec(), "consensus has"),
         ("members", b"a", br#"{"id":12}"#.to_vec(), "member c is filed under a"),
         ("key", &rev(2, 0, false), kv("a", 2, 2, 2, 0).encode_to_vec(), "it was"),
     ];

@@ -45,7 +45,7 @@ struct Run<'a> {
     revision: i64,
     simulated_us: u64,
     violations: Vec<Explained<'a>>,
-    events: Vec<Told<'a>>,
+    events: Vec<StoryLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ struct Shown {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct StoryLine<'a> {
     #[serde(flatten)]
     event: &'a Event,
     who: String,
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
         } = verdict;
         let lines = Lines::new(story);
         let told =
-            |event: &'a Event| Told { event, who: who(&event.what), says: lines.what(event) };
+            |event: &'a Event| StoryLine { event, who: who(&event.what), says: lines.what(event) };
         Self {
             seed: seed.to_string(),
             digest: format!("{digest:016x}"),

@@ -77,7 +77,7 @@ fn story() -> Story {
 }
 
 fn told(story: &Story, at_us: u64, what: What) {
-    story.tell(Duration::from_micros(at_us), what);
+    story.note(Duration::from_micros(at_us), what);
 }
 
 fn host(host: &str, change: Change) -> What {

@@ -17,7 +17,7 @@ what    -> what came of a call: the revision it was answered at; refused: it has
 !1      proves that property 1 was violated, see the end
 ";
 
-/// How often a property is shown to be violated; what follows is mostly more of the same.
+/// How many violations of one property are printed; further ones are usually consequences of the same cause.
 const TIMES_MAX: usize = 5;
 
 /// Every event of a run, one a line, and what was violated.
@@ -30,7 +30,7 @@ pub fn text(verdict: &Verdict) -> String {
 fn write(page: &mut String, verdict: &Verdict) -> fmt::Result {
     writeln!(page, "{}\n\n{LEGEND}", verdict.plan.trim_end())?;
     let table = Table::new(verdict);
-    writeln!(page, "{:>12} {:4} {:width$} what", "time", "", "who", width = table.who_width)?;
+    writeln!(page, "{:>12} {:4} {:width$} what", "time", "", "host", width = table.who_width)?;
     for (at, event) in verdict.story.iter().enumerate() {
         table.write(page, at, event)?;
     }
@@ -55,7 +55,7 @@ fn head(verdict: &Verdict) -> String {
     )
 }
 
-/// How events stand under each other.
+/// The story as lines with aligned columns.
 struct Table<'a> {
     verdict: &'a Verdict,
     lines: Lines<'a>,
@@ -70,7 +70,7 @@ impl<'a> Table<'a> {
             verdict,
             lines: Lines::new(&verdict.story),
             marks: marks(verdict),
-            who_width: widths.max().unwrap_or(0).max("who".len()),
+            who_width: widths.max().unwrap_or(0).max("host".len()),
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn what_was_violated_comes_last_with_its_proof() {
         let page = text(&sample::violated());
-        let last = page.find("\n!1 VIOLATED").expect("it says so");
+        let last = page.find("\n!1 VIOLATED").expect("it is in the page");
         expect![[r#"
 
             !1 VIOLATED: reads see the newest write  (checker replay)

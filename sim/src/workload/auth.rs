@@ -36,7 +36,7 @@ const ATTEMPTS: u32 = 60;
 
 const DENIED: &str = "what a user may not do is not done";
 const ALLOWED: &str = "what a user may do is not denied";
-const KNOWN: &str = "a token is known at every member";
+const KNOWN: &str = "a token is valid at every member";
 /// New tokens that one member must have refused in a row: it may be restarted between login and use.
 const REFUSED_MAX: u32 = 3;
 

@@ -84,7 +84,7 @@ pub struct Surroundings {
 macro_rules! call {
     ($self:ident, $service:ident, $method:ident, $kind:ident, $request:expr) => {{
         let request = $request;
-        let asked = Asked::new($self, Call::$kind(request.clone(), Err(Failure::silence())));
+        let asked = PendingCall::new($self, Call::$kind(request.clone(), Err(Failure::silence())));
         let answer = match $self.speaks {
             Speaks::Plain => {
                 let service = $service::new($self.channel.clone());
@@ -158,7 +158,8 @@ impl Client {
 
     /// The same as a stream; the answer is what its chunks come to.
     pub async fn range_stream(&self, request: RangeRequest) -> Answer<RangeResponse> {
-        let mut asked = Asked::new(self, Call::Range(request.clone(), Err(Failure::silence())));
+        let mut asked =
+            PendingCall::new(self, Call::Range(request.clone(), Err(Failure::silence())));
         asked.streamed = true;
         let service = KvClient::new(self.channel.clone());
         let mut service = service.max_decoding_message_size(usize::MAX);
@@ -225,7 +226,7 @@ impl Client {
     /// One renewal, on a stream of its own.
     pub async fn keep_alive(&self, id: i64) -> Answer<LeaseKeepAliveResponse> {
         let request = LeaseKeepAliveRequest { id };
-        let asked = Asked::new(self, Call::KeepAlive(request, Err(Failure::silence())));
+        let asked = PendingCall::new(self, Call::KeepAlive(request, Err(Failure::silence())));
         let mut service = LeaseClient::new(self.channel.clone());
         let renewal = async {
             let mut answers = service.lease_keep_alive(stream::iter([request])).await?.into_inner();
@@ -238,8 +239,8 @@ impl Client {
     }
 
     /// What a member may do from now on in this client's name, as part of another call.
-    pub fn implied(&self, call: Call) -> Asked<'_> {
-        Asked::new(self, call)
+    pub fn implied(&self, call: Call) -> PendingCall<'_> {
+        PendingCall::new(self, call)
     }
 
     async fn answer<T>(
@@ -278,7 +279,7 @@ impl Client {
         };
         record.operations.push(operation);
         drop(record);
-        self.story.tell(until, told);
+        self.story.note(until, told);
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
@@ -369,7 +370,7 @@ impl Client {
 }
 
 /// A call under way. One that is dropped before it is answered, as its client is, may have happened.
-pub struct Asked<'a> {
+pub struct PendingCall<'a> {
     client: &'a Client,
     began: Instant,
     /// Without an answer.
@@ -377,7 +378,7 @@ pub struct Asked<'a> {
     streamed: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> PendingCall<'a> {
     fn new(client: &'a Client, call: Call) -> Self {
         Self { client, began: client.env.now(), call: Some(call), streamed: false }
     }
@@ -400,7 +401,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             // There may be no clock any more.

@@ -27,8 +27,8 @@ pub async fn read(client: &Client, within: Duration) -> Result<i64, Violation> {
     while client.evidence.record().last_revision() < newest {
         if client.env.now() >= deadline {
             let last = client.evidence.record().last_revision();
-            let text = format!("the scribe has been told up to {last}, there is {newest}");
-            return Err(Violation::new("closing", "watchers are told everything", text));
+            let text = format!("the scribe has events up to {last}, there is {newest}");
+            return Err(Violation::new("closing", "watchers receive every event", text));
         }
         client.env.sleep(PAUSE).await;
     }

@@ -1,5 +1,5 @@
 //! Txns within txns, up to what the log can hold and above it, and compressed messages that are small on the
-//! wire only: what is too much is refused at the door, and what is taken is carried out on every member.
+//! wire only: what exceeds the limits is refused before it is proposed, the rest is applied everywhere.
 
 use bytes::{BufMut, BytesMut};
 use quorate::limits::{GRPC_OVERHEAD_BYTES, TXN_NESTED_MAX};

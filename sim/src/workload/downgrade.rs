@@ -35,7 +35,7 @@ impl Workload for Downgrade {
                 let free = ask(client, DowngradeAction::Validate).await;
                 if free && done && action == DowngradeAction::Enable {
                     let text = "another downgrade could begin while one is under way".to_owned();
-                    client.complain("what is under way is known", text);
+                    client.complain("a downgrade that is under way is kept", text);
                 }
                 let _ = client.put(put("downgrade", client.value())).await;
                 let _ = client.range(get("downgrade")).await;

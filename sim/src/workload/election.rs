@@ -1,5 +1,5 @@
-//! An election: candidates queue, the first of them proclaims under its token, and observers, which look
-//! for the oldest candidate at one revision, never see the leadership go back to an older one.
+//! An election: candidates queue and the first one proclaims under its token. Observers read the oldest
+//! candidate at one revision; the leadership that they read must never go back to an older candidate.
 
 use super::queue::{Place, examine, first};
 use super::{Client, Work, Workload};

@@ -1,5 +1,5 @@
-//! A client whose messages are compressed, as gRPC's libraries do where that is switched on. It stands where a
-//! channel does, so that what is called, recorded and checked is the same.
+//! A client whose messages are compressed, as gRPC's libraries do where that is switched on. It stands where
+//! a channel does, so that what is called, recorded and checked is the same.
 
 use std::io::{self, Read as _, Write as _};
 use std::task::{Context, Poll};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchResponse};
 use quorate_proto::mvccpb::{KeyValue, event::EventType};
 
-use super::session::{Heard, Session};
+use super::session::{Next, Session};
 use super::{Client, Work, Workload};
 use crate::facts::evidence::Evidence;
 use crate::facts::request::{Op, delete, end_of, get, list, put, txn, unchanged};
@@ -105,10 +105,10 @@ async fn cache(client: &Client) {
     let until = client.env.now() + Duration::from_millis(client.below(5_000));
     while client.env.now() < until && !client.stop.is_set() {
         match session.next(SILENCE).await {
-            Heard::For(_, response) if response.canceled => return,
-            Heard::For(_, response) => follow(&mut cache, response, i64::MAX),
-            Heard::Progress(_) | Heard::Silence => {}
-            Heard::Ended => return,
+            Next::For(_, response) if response.canceled => return,
+            Next::For(_, response) => follow(&mut cache, response, i64::MAX),
+            Next::Progress(_) | Next::Silence => {}
+            Next::Ended => return,
         }
     }
     let Some((newest, wanted)) = listed(client).await else { return };
@@ -118,10 +118,10 @@ async fn cache(client: &Client) {
         }
         session.ask_progress();
         match session.next(SILENCE).await {
-            Heard::For(_, response) if response.canceled => return,
-            Heard::For(_, response) => follow(&mut cache, response, newest),
-            Heard::Progress(_) | Heard::Silence => {}
-            Heard::Ended => return,
+            Next::For(_, response) if response.canceled => return,
+            Next::For(_, response) => follow(&mut cache, response, newest),
+            Next::Progress(_) | Next::Silence => {}
+            Next::Ended => return,
         }
     }
     if session.watches[0].next <= newest {

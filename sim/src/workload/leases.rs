@@ -13,11 +13,11 @@ use crate::facts::verdict::Violation;
 
 #[derive(Default)]
 pub struct Leases {
-    held: Option<Held>,
+    held: Option<LeaseInUse>,
 }
 
 /// The lease in hand.
-struct Held {
+struct LeaseInUse {
     id: i64,
     ttl: u64,
     keys: Vec<Bytes>,
@@ -60,7 +60,7 @@ impl Workload for Leases {
 }
 
 /// A new lease with its keys.
-async fn begin(client: &Client) -> Option<Held> {
+async fn begin(client: &Client) -> Option<LeaseInUse> {
     let id = if client.chance(3, 4) { client.unique() } else { 0 };
     let ttl = 1 + client.below(5);
     let granted = client.grant(LeaseGrantRequest { id, ttl: ttl as i64 }).await;
@@ -74,13 +74,13 @@ async fn begin(client: &Client) -> Option<Held> {
     let count = 1 + client.below(if client.chance(1, 4) { 12 } else { 3 });
     let keys = (0..count).map(|n| format!("lease/{}/{n:02}", answer.id).into()).collect();
     let renewals = client.below(5);
-    let held = Held { id: answer.id, ttl: answer.ttl.max(1) as u64, keys, renewals };
+    let held = LeaseInUse { id: answer.id, ttl: answer.ttl.max(1) as u64, keys, renewals };
     attach(client, &held).await;
     Some(held)
 }
 
 /// Hangs the keys on the lease, one by one or all at once.
-async fn attach(client: &Client, held: &Held) {
+async fn attach(client: &Client, held: &LeaseInUse) {
     let leased = |key: &Bytes| PutRequest { lease: held.id, ..put(key.clone(), client.value()) };
     if client.chance(1, 3) {
         let puts = held.keys.iter().map(|key| leased(key).op()).collect();
@@ -93,7 +93,7 @@ async fn attach(client: &Client, held: &Held) {
 }
 
 /// Something with a lease that lives, or may.
-async fn busy(client: &Client, held: &Held) {
+async fn busy(client: &Client, held: &LeaseInUse) {
     let key = held.keys[client.below(held.keys.len() as u64) as usize].clone();
     let value = client.value();
     match client.below(7) {
@@ -108,7 +108,7 @@ async fn busy(client: &Client, held: &Held) {
 }
 
 /// The lease is revoked, or left to itself for about as long as it lasts.
-async fn end(client: &Client, held: &Held) {
+async fn end(client: &Client, held: &LeaseInUse) {
     if client.chance(1, 3) {
         let _ = client.revoke(held.id).await;
         // As by a client that does not know it yet, at a member that may not know it either.

@@ -14,11 +14,11 @@ const TTL_S: i64 = 12;
 
 #[derive(Default)]
 pub struct LongLease {
-    held: Option<Held>,
+    held: Option<LeaseInUse>,
 }
 
 /// The lease in hand.
-struct Held {
+struct LeaseInUse {
     id: i64,
     /// When it is to be kept alive, if at all.
     renewal: Option<Instant>,
@@ -52,12 +52,12 @@ impl Workload for LongLease {
     }
 }
 
-async fn begin(client: &Client) -> Option<Held> {
+async fn begin(client: &Client) -> Option<LeaseInUse> {
     let request = LeaseGrantRequest { id: client.unique(), ttl: TTL_S };
     let granted = client.grant(request).await.ok()?;
     let key = format!("long/{}", granted.id);
     let _ = client.put(PutRequest { lease: granted.id, ..put(key, client.value()) }).await;
     let late = Duration::from_millis(6_000 + client.below(4_000));
     let renewal = client.chance(3, 4).then(|| client.env.now() + late);
-    Some(Held { id: granted.id, renewal })
+    Some(LeaseInUse { id: granted.id, renewal })
 }

@@ -92,16 +92,16 @@ fn examine(client: &Client, guests: &[Guest]) {
     let clusters: BTreeSet<_> =
         guests.iter().filter_map(|guest| guest.told.as_ref()?.as_ref().ok()).collect();
     if clusters.len() > 1 {
-        complain("all who meet are told the same cluster");
+        complain("all members discover the same cluster");
     }
     for guest in guests.iter().filter(let_in) {
         let is_in = |cluster: &&String| cluster.split(',').any(|member| member == guest.own);
         if !clusters.iter().all(is_in) {
-            return complain("who is let in is of the cluster");
+            return complain("an admitted member is part of the cluster");
         }
     }
     let heard = guests.iter().all(|guest| guest.told.is_some());
     if heard && guests.iter().filter(let_in).count() != SIZE {
-        complain("as many are let in as there is room for");
+        complain("as many members are admitted as the cluster has room for");
     }
 }

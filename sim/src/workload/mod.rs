@@ -1,5 +1,5 @@
-//! What clients do to a cluster while the nemesis is at work. Each workload records its calls and their answers;
-//! what holds of all calls is checked in [`crate::check`], and a workload checks only what it alone
+//! What clients do to a cluster while the nemesis is at work. Each workload records its calls and their
+//! answers; what holds of all calls is checked in [`crate::check`], and a workload checks only what it alone
 //! knows, such as that a ring of pointers is still one ring.
 //!
 //! Invariants:
@@ -8,9 +8,10 @@
 //!   revision.
 //! * Clients draw from dice of their own: leaving one out changes nothing about the calls of others.
 //!
-//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in JSON), [`gzip`] (the same compressed), [`websocket`] (watches in JSON),
-//! [`outside`] (the same in a namespace), [`scribe`] (the
-//! watcher that writes the log), [`closing`] (what is read at the end), then the workloads, one a file.
+//! Reading order: [`work`] (the trait), this file (the list), [`client`] (calls), [`json`] (the same in
+//! JSON), [`gzip`] (the same compressed), [`websocket`] (watches in JSON), [`outside`] (the same in a
+//! namespace), [`scribe`] (the watcher that writes the log), [`closing`] (reads at the end), then the
+//! workloads, one a file.
 
 pub mod aging;
 pub mod append;

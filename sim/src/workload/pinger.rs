@@ -1,5 +1,5 @@
-//! A client that pings without end and calls nothing: its connection is closed with a reason. All other clients
-//! ping too, as often as they may, and are not.
+//! A client that pings without end and calls nothing: its connection is closed with a reason. All other
+//! clients ping too, as often as they may, and are not.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ impl Workload for Pinger {
             match client.env.timeout(PATIENCE, ping(client)).await {
                 Ok(Some(why)) if why.contains(WHY) => {}
                 Ok(Some(why)) if client.evidence.record().steady => {
-                    client.complain("who is sent away is told why", why);
+                    client.complain("a connection is closed with the reason", why);
                 }
                 // The member is not there, or has ended meanwhile.
                 Ok(_) => client.channel.next_endpoint().await,
                 Err(_) => {
                     let text = format!("{PATIENCE:?} of pings, one in {EVERY:?}");
-                    client.complain("who pings without end is sent away", text);
+                    client.complain("a connection that pings without end is closed", text);
                 }
             }
             client.pause(1_000).await;

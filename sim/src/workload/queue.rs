@@ -1,6 +1,6 @@
-//! The recipe under locks and elections, as etcd's package `concurrency` has it: a client that wants a turn puts
-//! a key that hangs on a lease, and has it when no key of the same name is older. The revision at
-//! which the key was created is the token that fences off the holder of the turn before.
+//! The recipe under locks and elections, as etcd's package `concurrency` has it: a client that wants a turn
+//! puts a key that hangs on a lease, and has it when no key of the same name is older. The revision at which
+//! the key was created is the token that fences off the holder of the turn before.
 
 use std::time::{Duration, Instant};
 

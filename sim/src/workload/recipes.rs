@@ -143,8 +143,8 @@ impl Recipe {
             other => {
                 let holder = other.map(|kv| String::from_utf8_lossy(&kv.key));
                 let own = String::from_utf8_lossy(key);
-                let text = format!("{own} was given it at revision {revision}, {holder:?} has it");
-                client.complain("who is given a lock has it", text);
+                let text = format!("granted to {own} at revision {revision}, held by {holder:?}");
+                client.complain("a granted lock is held", text);
                 None
             }
         }

@@ -10,7 +10,7 @@ use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use quorate_proto::mvccpb::Event;
 
 use super::Client;
-use super::session::{Heard, Session};
+use super::session::{Next, Session};
 
 /// Silence after which the scribe requests progress.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -53,25 +53,25 @@ async fn follow(client: &Client, session: &mut Session) {
     let mut questions = 0;
     while !client.stop.is_set() {
         match session.next(SILENCE).await {
-            Heard::For(_, response) if is_unknown(&response) => {
+            Next::For(_, response) if is_unknown(&response) => {
                 client.cluster.log_in_again(&client.env).await;
                 return;
             }
-            Heard::For(_, response) if response.canceled => {
+            Next::For(_, response) if response.canceled => {
                 let text = format!("{}: {}", response.compact_revision, response.cancel_reason);
                 client.complain("the scribe is never cancelled", text);
                 return;
             }
-            Heard::For(_, response) => {
+            Next::For(_, response) => {
                 questions = 0;
                 write(client, &mut open, response);
             }
-            Heard::Progress(_) => questions = 0,
-            Heard::Silence if questions < QUESTIONS => {
+            Next::Progress(_) => questions = 0,
+            Next::Silence if questions < QUESTIONS => {
                 questions += 1;
                 session.ask_progress();
             }
-            Heard::Silence | Heard::Ended => return,
+            Next::Silence | Next::Ended => return,
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct Watching {
 }
 
 /// What came next.
-pub enum Heard {
+pub enum Next {
     /// Something for this watch, with what is left of it to be read.
     For(usize, WatchResponse),
     /// How far all watches are.
@@ -121,13 +121,13 @@ impl Session {
     }
 
     /// Waits for the next response and takes note of it.
-    pub async fn next(&mut self, patience: Duration) -> Heard {
+    pub async fn next(&mut self, patience: Duration) -> Next {
         let env = self.client.env.clone();
         match env.timeout(patience, self.responses.next()).await {
             Ok(Some(Ok(response))) => self.take(response),
             Ok(None) => self.broken("the stream ended"),
             Ok(Some(Err(status))) => self.broken(status.message()),
-            Err(_) => Heard::Silence,
+            Err(_) => Next::Silence,
         }
     }
 
@@ -138,12 +138,12 @@ impl Session {
         }
     }
 
-    fn broken(&mut self, text: &str) -> Heard {
+    fn broken(&mut self, text: &str) -> Next {
         self.leave(&How::Broken(text.to_owned()));
-        Heard::Ended
+        Next::Ended
     }
 
-    fn take(&mut self, response: WatchResponse) -> Heard {
+    fn take(&mut self, response: WatchResponse) -> Next {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         if response.watch_id == -1 && !response.created {
             for watch in 0..self.watches.len() {
@@ -152,7 +152,7 @@ impl Session {
                     self.advance(watch, &response, revision);
                 }
             }
-            return Heard::Progress(revision);
+            return Next::Progress(revision);
         }
         let known = if response.created {
             self.watches.iter().position(|watch| watch.id.is_none() && watch.open)
@@ -164,12 +164,12 @@ impl Session {
         };
         let Some(watch) = known else {
             let text = format!("a response for watch {}, unknown here", response.watch_id);
-            self.client.complain("responses are for watches that were asked for", text);
-            return Heard::Silence;
+            self.client.complain("responses are for requested watches", text);
+            return Next::Silence;
         };
         self.note(watch, &response);
         self.advance(watch, &response, revision);
-        Heard::For(watch, response)
+        Next::For(watch, response)
     }
 
     /// Moves the watch's cursor as a client library does.
@@ -215,7 +215,7 @@ impl Session {
             (host_of(&stream.endpoint).to_owned(), news(stream.request.start_revision, &response));
         stream.responses.push((now, response));
         drop(record);
-        self.client.story.tell(at, What::Watch { stream: index, host, news });
+        self.client.story.note(at, What::Watch { stream: index, host, news });
     }
 
     fn end(&mut self, watch: usize, how: How) {
@@ -232,7 +232,7 @@ impl Session {
         stream.end.get_or_insert(End { at: now, how });
         let host = host_of(&stream.endpoint).to_owned();
         drop(record);
-        self.client.story.tell(at, What::Watch { stream: index, host, news });
+        self.client.story.note(at, What::Watch { stream: index, host, news });
     }
 }
 

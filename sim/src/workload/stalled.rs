@@ -1,6 +1,6 @@
-//! Watch streams in JSON, over connections that are not read, while what they watch is written and
-//! written: what waits for them in their member stays within its bounds, and they hold up no other. Only
-//! for plans with a small `watch-buffer`.
+//! Watch streams in JSON, over connections that are not read, while the watched keys are written
+//! continuously: what the member buffers for them stays within its bounds, and they delay no other stream.
+//! Only for plans with a small `watch-buffer`.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ const NAME: &str = "stalled";
 const STREAMS: usize = 3;
 const KEYS: u64 = 8;
 const VALUE_BYTES: usize = 16 << 10;
-/// Writers at a time, and what each writes: more than connections take.
+/// Concurrent writers, and the bytes that each writes: more than the connections buffer.
 const WRITERS: usize = 4;
 const WRITES: usize = 80;
-/// So long that the observer reads the member's figures.
+/// Long enough for the observer to read the member's metrics.
 const HOLD: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What may wait for each stream where the buffer has eight events: these, and a page of history.
+/// What may be buffered for each stream where the buffer has eight events: these, and a page of history.
 const WAITING_MAX: f64 = 64.0;
 
 pub struct Stalled;
@@ -61,7 +61,7 @@ impl Workload for Stalled {
             let host = page.host.clone();
             (waiting > streams * WAITING_MAX).then(|| {
                 let text = format!("{host}: {waiting} events wait for {streams} streams");
-                Violation::new(NAME, "little waits for a stream that nobody reads", text)
+                Violation::new(NAME, "buffers of unread streams are bounded", text)
                     .proved_by(Proof::Member { host, at_us })
             })
         });
@@ -89,7 +89,7 @@ async fn open(client: &Client) -> Option<BoxConn> {
     Some(connection)
 }
 
-/// Its first word is what makes it unlike any other.
+/// A large value whose first word makes it unique.
 fn value(client: &Client) -> Vec<u8> {
     let mut value = client.value().to_vec();
     value.push(b' ');

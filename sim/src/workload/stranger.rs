@@ -1,8 +1,8 @@
-//! Connections that must be rejected: without TLS, without a certificate, with one of an authority that only
-//! bears the same name, one that has expired or was revoked, or, among members, another host's. None of them
-//! may ever be answered, at neither port. One with a good certificate is accepted, is shown a certificate that
-//! lay on the member's disk at some time since, and is not cut off when that changes. Only for plans with
-//! `tls`.
+//! Connections that must be rejected: without TLS, without a certificate, with one of another authority of
+//! the same name, with an expired or revoked one, or, among members, with another host's. None of them may
+//! ever be answered, at either port. A connection with a good certificate is accepted, gets a certificate
+//! that was on the member's disk at some time since, and stays open when the files change. Only for plans
+//! with `tls`.
 
 use std::io;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::facts::addresses::{CLIENT_PORT, PEER_PORT};
 use crate::facts::evidence::Evidence;
 use crate::facts::verdict::Violation;
 
-/// What one visit may take.
+/// The timeout of one connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE_MS: u64 = 200;
-/// In this time a changed certificate counts.
+/// The time in which a changed certificate must take effect.
 const FRESH: Duration = Duration::from_secs(1);
 
-const LET_IN: &str = "whoever has a good certificate is let in";
+const LET_IN: &str = "every connection with a valid certificate is accepted";
 
 #[derive(Default)]
 pub struct Stranger {
-    /// A connection that was let in, and where it leads.
+    /// An accepted connection, and the address that it leads to.
     held: Option<(String, BoxConn)>,
 }
 
-/// What a connection is made with.
+/// The certificate with which a connection is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shows {
     /// A certificate of its own.
     Good,
     Flawed(Flaw),
-    /// A certificate of the host that it comes to.
+    /// The certificate of the host that it connects to.
     Another,
     NoCertificate,
-    /// Not even TLS.
+    /// Without TLS.
     Plain,
 }
 
@@ -83,7 +83,7 @@ impl Workload for Stranger {
 }
 
 impl Stranger {
-    /// A connection lasts, unless something is done to the members or the way to them.
+    /// An accepted connection stays open, unless there is a fault of a member or of the network.
     async fn ask_again(&mut self, client: &Client) {
         let Some((endpoint, conn)) = &mut self.held else { return };
         let asked = client.env.timeout(PATIENCE, ask(conn, endpoint)).await;
@@ -95,7 +95,7 @@ impl Stranger {
         };
         if client.evidence.record().steady {
             let text = format!("a connection to {endpoint}: {broken}");
-            client.complain("nobody who is connected is cut off", text);
+            client.complain("no accepted connection is closed", text);
         }
         self.held = None;
     }
@@ -160,7 +160,7 @@ impl Visit<'_> {
         };
         let mut roots = RootCertStore::empty();
         roots.add(certificates.authority().into()).expect("a certificate");
-        // Certificates go different ways in the two.
+        // The two versions send certificates in different ways.
         let version = if self.client.chance(1, 4) { &TLS12 } else { &TLS13 };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -177,18 +177,18 @@ impl Visit<'_> {
         let (good, answered) = (self.shows == Shows::Good, is_answer(answer));
         if answered && !good {
             let text = format!("{} answers to {:?}", self.endpoint(), self.shows);
-            self.client.complain("nobody is let in without a good certificate", text);
+            self.client.complain("no connection without a valid certificate is accepted", text);
         }
         if good && !answered && self.client.evidence.record().steady {
             self.client.complain(LET_IN, format!("{} hangs up", self.endpoint()));
         }
     }
 
-    /// Connections break for many reasons; an alert is a decision.
+    /// Connections break for many reasons; an alert means that the peer has rejected one.
     fn judge_refusal(&self, error: &io::Error) {
         let why = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         if let (Shows::Good, Some(rustls::Error::AlertReceived(alert))) = (self.shows, why) {
-            self.client.complain(LET_IN, format!("{} says {alert:?}", self.endpoint()));
+            self.client.complain(LET_IN, format!("{} answers {alert:?}", self.endpoint()));
         }
     }
 }

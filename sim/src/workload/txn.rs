@@ -25,10 +25,10 @@ const LEASE_TTL_S: i64 = 36_000;
 
 #[derive(Default)]
 pub struct Txn {
-    /// Keys as they were read last: what to compare with.
+    /// The last known states of the keys, for comparisons.
     known: BTreeMap<Bytes, KeyValue>,
     lease: i64,
-    /// The last word of this step's values.
+    /// The suffix of the values of this step.
     value: Bytes,
     puts: u32,
 }
@@ -49,7 +49,7 @@ impl Workload for Txn {
     fn step<'a>(&'a mut self, client: &'a Client) -> Work<'a> {
         Box::pin(async move {
             if client.chance(1, 80) {
-                // There is one of that number already.
+                // A lease with that number exists already.
                 let again = LeaseGrantRequest { id: self.lease, ttl: LEASE_TTL_S };
                 drop(client.grant(again).await);
             }
@@ -68,7 +68,7 @@ impl Workload for Txn {
     }
 }
 
-/// A revision that no run gets to.
+/// A revision that no run reaches.
 const TO_COME: i64 = 1 << 40;
 
 fn key(client: &Client) -> Bytes {
@@ -94,7 +94,7 @@ impl Txn {
             6..9 => dressed(client, list("txn/")).op(),
             9..15 => self.put(client).op(),
             15..17 => deletion(client).op(),
-            // An operation that is nothing, or one that cannot be done: nothing of the txn may be done.
+            // An empty operation, or an impossible one: nothing of the txn may have an effect.
             17 if client.chance(1, 20) => RangeRequest::default().op(),
             17 if client.chance(1, 4) => {
                 RangeRequest { revision: TO_COME, ..get(key(client)) }.op()
@@ -118,7 +118,7 @@ impl Txn {
         }
     }
 
-    /// Mostly with what the key was when it was read last, so that about half of them hold.
+    /// Compares mostly with the last known state of the key, so that about half of the comparisons hold.
     fn compare(&self, client: &Client) -> Compare {
         let key = key(client);
         let known = self.known.get(&key).cloned().unwrap_or_default();
@@ -141,7 +141,7 @@ impl Txn {
         Compare { result: result as i32, target: target as i32, key, range_end, target_union }
     }
 
-    /// Takes note of what was read.
+    /// Records the states that were read.
     fn learn(&mut self, answer: &TxnResponse) {
         for op in &answer.responses {
             match &op.response {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType};
 
-use super::session::{Heard, Session};
+use super::session::{Next, Session};
 use super::{Client, Work, Workload};
 use crate::facts::evidence::{Evidence, How};
 use crate::facts::request::{delete, end_of, get, put};
@@ -118,14 +118,14 @@ async fn listen(client: &Client, session: &mut Session) {
             return;
         }
         match session.next(SILENCE).await {
-            Heard::Ended => return,
-            Heard::Silence if silence >= PATIENCE => return,
-            Heard::Silence => {
+            Next::Ended => return,
+            Next::Silence if silence >= PATIENCE => return,
+            Next::Silence => {
                 silence += 1;
                 disturb(client).await;
                 session.ask_progress();
             }
-            Heard::Progress(_) | Heard::For(..) => silence = 0,
+            Next::Progress(_) | Next::For(..) => silence = 0,
         }
         match client.below(40) {
             0 => session.ask_progress(),
@@ -159,7 +159,7 @@ async fn finish(client: &Client, session: &mut Session) {
         |session: &Session| session.watches.iter().any(|watch| watch.open && watch.next <= newest);
     while waits(session) && !future(session) && client.env.now() < deadline {
         session.ask_progress();
-        if let Heard::Ended = session.next(SILENCE).await {
+        if let Next::Ended = session.next(SILENCE).await {
             return;
         }
     }

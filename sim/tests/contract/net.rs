@@ -70,7 +70,7 @@ async fn back_pressure(env: &Env, listener: &mut dyn Listener, to: &str) {
     assert!(received == expected, "every byte, in order");
 }
 
-/// Closing with bytes unread tells the peer by a reset that they were not read.
+/// Closing with unread bytes sends a reset to the peer.
 async fn unread_bytes_reset(env: &Env, listener: &mut dyn Listener, to: &str) {
     let (mut client, mut server) = pair(env, listener, to).await;
     // Many bytes, so that more than one of them is in the packet that comes first.

@@ -49,7 +49,7 @@ fn create(value: &'static str, succeeded: bool, found: Option<&'static str>) -> 
     Call::Txn(txn, Ok(TxnResponse { header: None, succeeded, responses }))
 }
 
-const NONE: &str = "nothing that was asked";
+const NONE: &str = "no earlier call";
 
 #[test]
 fn what_has_an_order_is_accepted() {
