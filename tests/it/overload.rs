@@ -1,6 +1,6 @@
 //! Large ranges by several clients at once, in any order and in txns: every byte of every answer comes,
-//! and the server's memory stays where it was. `QUORATE_RANGE_BYTES` sets how much there is to read; a gigabyte takes a minute
-//! or two:
+//! and the server's memory stays where it was. `QUORATE_RANGE_BYTES` sets how much there is to read; a
+//! gigabyte takes a minute or two:
 //!
 //! ```sh
 //! QUORATE_RANGE_BYTES=1073741824 cargo test --release -p quorate --test it large_ranges -- --nocapture

@@ -1,4 +1,4 @@
-//! The program under test is the one that is shipped: without planted faults, for which the simulator
+//! The programs under test are those that are shipped: without planted faults, for which the simulator
 //! compiles the library once more, and with data that other users of the machine cannot read.
 
 use std::fs;
@@ -10,12 +10,18 @@ use super::curl::Curl;
 use super::process::{Kind, Server, scratch};
 
 #[test]
-fn the_tested_program_contains_no_planted_fault() {
-    let program = fs::read(env!("CARGO_BIN_EXE_quorate")).expect("it was built for this test");
-    let planted = ALL.iter().map(|fault| fault.name);
-    assert_eq!(named(&program, planted), [""; 0]);
-    // The search finds what is there.
-    assert_eq!(named(&program, ["initial-cluster-token"].into_iter()), ["initial-cluster-token"]);
+fn the_tested_programs_contain_no_planted_fault() {
+    for (path, flag) in [
+        (env!("CARGO_BIN_EXE_quorate"), "initial-cluster-token"),
+        (env!("CARGO_BIN_EXE_quoratectl"), "command-timeout"),
+        (env!("CARGO_BIN_EXE_quorateutl"), "initial-cluster-token"),
+    ] {
+        let program = fs::read(path).expect("it was built for this test");
+        let planted = ALL.iter().map(|fault| fault.name);
+        assert_eq!(named(&program, planted), [""; 0], "{path}");
+        // The search finds what is there.
+        assert_eq!(named(&program, [flag].into_iter()), [flag], "{path}");
+    }
 }
 
 /// Those of `names`, each of several words with `-` between them, that the program contains.

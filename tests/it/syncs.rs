@@ -1,5 +1,5 @@
-//! How often a start waits for the disk, counted from outside: on a disk that stalls each sync is a wait, and a
-//! member that starts late is one that a cluster misses.
+//! How often a start waits for the disk, counted from outside: on a disk that stalls each sync is a wait, and
+//! a member that starts late is one that a cluster misses.
 
 use std::path::Path;
 use std::process::Command;
@@ -53,7 +53,8 @@ fn a_start_does_not_sync_more_often_than_etcds() {
     }
 }
 
-/// The files below `dir` that were synced, in order. A first start syncs the folders above it, too, each once.
+/// The files below `dir` that were synced, in order. A first start syncs the folders above it, too, each
+/// once.
 fn synced(traced: &Path, dir: &Path) -> Vec<String> {
     let read = || std::fs::read_to_string(traced).expect("the calls were written");
     // The tracer ends after the traced process.

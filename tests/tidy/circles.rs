@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::Visit;
 
 use super::{CodePath, Place, Source, is_punct, walk};
 
@@ -34,6 +35,45 @@ pub fn circles(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
+/// Complains of imports by which a file could hide what it imports: all of a module, or a module by another
+/// name.
+pub fn hidden_imports(source: &Source) -> Vec<String> {
+    let in_tests = source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
+    if module(source).is_none() || in_tests {
+        return Vec::new();
+    }
+    let file = syn::parse2(source.tokens.clone()).expect("it compiles");
+    let mut hidden = Hidden { source, complaints: Vec::new() };
+    hidden.visit_file(&file);
+    hidden.complaints
+}
+
+struct Hidden<'a> {
+    source: &'a Source,
+    complaints: Vec<String>,
+}
+
+impl<'ast> Visit<'ast> for Hidden<'_> {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if module.ident != "tests" {
+            syn::visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_use_glob(&mut self, glob: &'ast syn::UseGlob) {
+        let line = glob.star_token.spans[0].start().line;
+        self.complaints.push(self.source.complain(line, "imports all of a module"));
+    }
+
+    fn visit_use_rename(&mut self, rename: &'ast syn::UseRename) {
+        // Types and traits are renamed where two have one name.
+        if rename.ident.to_string().starts_with(char::is_lowercase) {
+            let line = rename.ident.span().start().line;
+            self.complaints.push(self.source.complain(line, "imports by another name"));
+        }
+    }
+}
+
 type Edges = BTreeMap<Module, BTreeSet<Module>>;
 
 struct Files<'a> {
@@ -49,7 +89,11 @@ impl<'a> Files<'a> {
         let by_module: BTreeMap<_, _> = inside.collect();
         let mut files = Self { by_module, paths: BTreeMap::new(), exports: BTreeMap::new() };
         for (module, source) in files.by_module.clone() {
-            let (exported, used) = split(&source.tokens);
+            let is_folder = ["/mod.rs", "/lib.rs"].iter().any(|end| source.path.ends_with(end));
+            let (exported, used) = match is_folder {
+                true => split(&source.tokens),
+                false => (TokenStream::new(), source.tokens.clone()),
+            };
             let in_tests = source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
             let place = Place { depth: 0, in_tests };
             let [exported, mut used] = [exported, used].map(|tokens| {
@@ -235,6 +279,20 @@ mod bad {
         // Another tree, and tests, are not asked.
         check(&[("src/a.rs", "use crate::b::X;"), ("src/b.rs", "use crate::a::Y;")], &[]);
         check(&[(a, "use crate::b::X;"), (b, "mod tests { use crate::a::Y; use super::*; }")], &[]);
+    }
+
+    #[test]
+    fn imports_that_hide_a_circle() {
+        let a = "sim/src/a.rs";
+        // A re-export of a file that is no folder is an import.
+        let circle = "sim/src/a.rs -> sim/src/b.rs -> sim/src/a.rs";
+        check(&[(a, "pub use crate::b::X;"), ("sim/src/b.rs", "use crate::a::Y;")], &[circle]);
+        let hidden = |path, text| hidden_imports(&Source::new(path, text)).len();
+        assert_eq!(hidden(a, "use crate::b::*;\nuse crate::c as d;"), 2);
+        assert_eq!(hidden(a, "mod inner { use super::*; }"), 1);
+        assert_eq!(hidden(a, "use std::fmt::Write as _; use crate::b::X as Y;"), 0);
+        assert_eq!(hidden(a, "mod tests { use super::*; }"), 0);
+        assert_eq!(hidden("src/a.rs", "use crate::b::*;"), 0);
     }
 
     #[test]

@@ -356,7 +356,7 @@ mod tests {
         assert!(said(vec![told(&[2]), torn.clone(), rest.clone()]).contains("arrives whole"));
         torn.fragment = true;
         let parts = vec![told(&[2]), torn, rest, told(&[4])];
-        assert!(said(parts.clone()).contains("in fragments"));
+        assert!(said(parts.clone()).contains("that allow fragments"));
         let allowed = WatchCreateRequest { fragment: true, ..request() };
         assert_eq!(checked(self::log(), allowed, parts), "");
     }

@@ -30,7 +30,7 @@ pub fn text(verdict: &Verdict) -> String {
 fn write(page: &mut String, verdict: &Verdict) -> fmt::Result {
     writeln!(page, "{}\n\n{LEGEND}", verdict.plan.trim_end())?;
     let table = Table::new(verdict);
-    writeln!(page, "{:>12} {:4} {:width$} what", "time", "", "host", width = table.who_width)?;
+    writeln!(page, "{:>12} {:4} {:width$} what", "time", "", "who", width = table.who_width)?;
     for (at, event) in verdict.story.iter().enumerate() {
         table.write(page, at, event)?;
     }
@@ -70,7 +70,7 @@ impl<'a> Table<'a> {
             verdict,
             lines: Lines::new(&verdict.story),
             marks: marks(verdict),
-            who_width: widths.max().unwrap_or(0).max("host".len()),
+            who_width: widths.max().unwrap_or(0).max("who".len()),
         }
     }
 
