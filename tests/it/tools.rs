@@ -67,6 +67,41 @@ fn a_watch_that_runs_programs_ends_at_sigterm() {
     }
 }
 
+/// Of etcd's tool, too: the lines of standard input are the command's, and a program that fails ends it, though
+/// no line ends and no other watch does.
+#[test]
+fn an_interactive_watch_keeps_its_lines_and_ends_with_its_program() {
+    let (_dir, server) = Server::serving();
+    let endpoints = format!("--endpoints={}", server.endpoint());
+    let etcdctl = etcd_program().with_file_name("etcdctl");
+    assert_eq!(tool(&server, &["put", "k", "v"]).0, Some(0));
+    for tool in [etcdctl, PathBuf::from(env!("CARGO_BIN_EXE_quoratectl"))] {
+        let mut watch = Command::new(&tool)
+            .args([&endpoints, "watch", "-i"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let pid = watch.id().to_string();
+        let mut stdin = watch.stdin.take().expect("it is piped");
+        let line = "watch k --rev=2 -- sh -c 'cat; echo read; exit 3'\n";
+        stdin.write_all(line.as_bytes()).expect("a pipe takes a little");
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || ended.send(watch.wait_with_output()));
+        let output = end.recv_timeout(PATIENCE);
+        // None of it is left behind.
+        let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
+        drop(stdin);
+        let output = output.expect("it ends").expect("it was started");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{}: {err}", tool.display());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "PUT\nk\nv\nread\n");
+        let why = r#"command ["sh" "-c" "cat; echo read; exit 3"] error (exit status 3)"#;
+        assert_eq!(err, format!("{why}\n"), "{}", tool.display());
+    }
+}
+
 /// Runs our client's tool against a server; its output, whatever the exit code.
 fn tool(server: &Server, words: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quoratectl"));

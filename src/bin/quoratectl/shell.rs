@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -82,20 +83,13 @@ impl Shell for Process {
         variables: &'a [(String, String)],
     ) -> BoxFuture<'a, io::Result<Ended>> {
         Box::pin(async move {
-            let not_found = |error: io::Error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    let name = OsStr::from_bytes(&raw::bytes(&program[0])).to_owned();
-                    io::Error::other(format!("exec: {name:?}: executable file not found in $PATH"))
-                }
-                _ => error,
-            };
             let variables = variables.iter().map(|(name, value)| (name, value));
             let words = program.iter().map(|word| raw::bytes(word)).collect::<Vec<_>>();
             let mut child = Command::new(OsStr::from_bytes(&words[0]))
                 .args(words[1..].iter().map(|word| OsStr::from_bytes(word)))
                 .envs(variables)
-                .spawn()
-                .map_err(not_found)?;
+                .stdin(Stdio::null())
+                .spawn()?;
             let mut terminate = match CATCHES_SIGTERM.load(Ordering::Relaxed) {
                 true => Some(signal(SignalKind::terminate())?),
                 false => None,
@@ -105,7 +99,10 @@ impl Shell for Process {
                     biased; // The end of the child before signals for it.
                     status = child.wait() => {
                         let status = status?;
-                        let signaled = || Ended::Signaled(status.signal().unwrap_or(0));
+                        let signaled = || Ended::Signaled {
+                            signal: status.signal().unwrap_or(0),
+                            core_dumped: status.core_dumped(),
+                        };
                         return Ok(status.code().map_or_else(signaled, Ended::Exited));
                     }
                     // The terminal sends SIGINT to both; SIGTERM reaches only this process.

@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, Failed, may_reconnect, text};
 use crate::ctl::log;
-use crate::ctl::shell::Ended;
+use crate::ctl::shell::{Ended, not_started};
 use crate::env::Env;
 use crate::tool::exit::Exit;
 
@@ -285,11 +285,11 @@ pub async fn lock(context: &Context) -> Result<(), Exit> {
             Ok(ended) => {
                 let code = match ended {
                     Ended::Exited(code) => u8::try_from(code).unwrap_or(Exit::ERROR),
-                    Ended::Signaled(_) => u8::MAX,
+                    Ended::Signaled { .. } => u8::MAX,
                 };
                 Err(Exit::new(code, ended.to_string()))
             }
-            Err(error) => Err(Exit::error(error.to_string())),
+            Err(error) => Err(Exit::error(not_started(&program[0], &error))),
         };
     }
     context.printer.get(&owned)?;

@@ -15,7 +15,7 @@ use super::{bytes, prefix_end, txn};
 use crate::ctl::Context;
 use crate::ctl::cluster::{Cluster, may_reconnect, text};
 use crate::ctl::print::{Printer, quoted, simple};
-use crate::ctl::shell::{Ended, Shell};
+use crate::ctl::shell::{Ended, Shell, not_started};
 use crate::ctl::table::WATCHES;
 use crate::env::Env;
 use crate::tool::arguments::{self, Arguments, Wanted};
@@ -106,9 +106,14 @@ fn request(arguments: &Arguments, keys: &[String]) -> Result<WatchCreateRequest,
 async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(), Exit> {
     let cluster = context.cluster().await?;
     let mut watches: Vec<mpsc::Sender<WatchRequest>> = Vec::new();
+    let (failed, mut failures) = mpsc::channel(1);
     loop {
         let shell = Arc::clone(&context.shell);
-        let line = context.env.blocking("stdin", move || shell.read_line()).await?;
+        let line = tokio::select! {
+            biased; // A watch that fails ends the command, whatever stands on the next line.
+            Some(exit) = failures.recv() => return Err(exit),
+            line = context.env.blocking("stdin", move || shell.read_line()) => line?,
+        };
         if !line.ends_with('\n') {
             return Err(Exit::new(Exit::INPUT, "error reading watch request line: EOF"));
         }
@@ -144,10 +149,11 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
                 let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
                 watches.push(requests);
                 let (env, cluster) = (context.env.clone(), cluster.clone());
-                let (printer, shell) = (context.printer.clone(), Arc::clone(&context.shell));
+                let (printer, failed) = (context.printer.clone(), failed.clone());
                 drop(context.env.spawn("watch", async move {
                     if let Err(exit) = follow(&env, &cluster, &printer, watched, inbox).await {
-                        shell.err(&format!("Error: {}\n", exit.why));
+                        // The first failure counts.
+                        let _ = failed.try_send(exit);
                     }
                 }));
             }
@@ -166,6 +172,9 @@ async fn interactive(context: &Context, from_variables: Vec<String>) -> Result<(
 }
 
 /// Prints events until the server cancels the watch. `inbox` has further requests for its stream.
+///
+/// # Errors
+/// When a program fails, or the output cannot be written.
 async fn follow(
     env: &Env,
     cluster: &Cluster,
@@ -185,7 +194,7 @@ async fn follow(
                 env.sleep(RECONNECT_PAUSE).await;
                 continue;
             }
-            Err(status) => return Err(Exit::error(text(&status))),
+            Err(status) => return lost(printer, &text(&status)),
         };
         loop {
             tokio::select! {
@@ -193,7 +202,10 @@ async fn follow(
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
                         let canceled = response.canceled;
-                        print(printer, &mut watched, response).await?;
+                        let header = response.header.as_ref();
+                        let next = header.map_or(0, |header| header.revision) + 1;
+                        watched.create.start_revision = watched.create.start_revision.max(next);
+                        print(printer, &watched.program, response).await?;
                         if canceled {
                             return Ok(());
                         }
@@ -201,7 +213,7 @@ async fn follow(
                     // The stream ended: its member stops, or has lost its leader.
                     Ok(None) => break,
                     Err(status) if may_reconnect(&status) => break,
-                    Err(status) => return Err(Exit::error(text(&status))),
+                    Err(status) => return lost(printer, &text(&status)),
                 },
                 Some(request) = inbox.recv() => {
                     // A stream that is about to end takes no more requests.
@@ -213,11 +225,13 @@ async fn follow(
     }
 }
 
-async fn print(
-    printer: &Printer,
-    watched: &mut WatchCommand,
-    response: WatchResponse,
-) -> Result<(), Exit> {
+/// Prints what etcd's client library makes of a stream that failed for good: a canceled watch.
+fn lost(printer: &Printer, why: &str) -> Result<(), Exit> {
+    printer.shell.err(&format!("watch was canceled ({why})\n"));
+    printer.watch(&WatchResponse { canceled: true, ..WatchResponse::default() })
+}
+
+async fn print(printer: &Printer, program: &[String], response: WatchResponse) -> Result<(), Exit> {
     let revision = response.header.as_ref().map_or(0, |header| header.revision);
     let Some((response, why)) = shown(response) else { return Ok(()) };
     if let Some(why) = why {
@@ -226,10 +240,7 @@ async fn print(
         printer.text(&format!("progress notify: {revision}\n"))?;
     }
     printer.watch(&response)?;
-    watched.create.start_revision = watched.create.start_revision.max(revision + 1);
-    if watched.program.is_empty() {
-        return Ok(());
-    }
+    let Some(name) = program.first() else { return Ok(()) };
     for event in &response.events {
         let kv = event.kv.clone().unwrap_or_default();
         let kind = simple::event_type(event.r#type);
@@ -240,14 +251,13 @@ async fn print(
             ("ETCD_WATCH_VALUE", quoted(&kv.value)),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        let why = match printer.shell.run(&watched.program, &variables).await {
+        let why = match printer.shell.run(program, &variables).await {
             Ok(Ended::Exited(0)) => continue,
             Ok(ended) => ended.to_string(),
-            Err(error) => error.to_string(),
+            Err(error) => not_started(name, &error),
         };
-        let program = watched.program.join(" ");
-        let program = quoted(&bytes(&program));
-        printer.shell.err(&format!("command [{program}] error ({why})\n"));
+        let words: Vec<_> = program.iter().map(|word| quoted(&bytes(word))).collect();
+        printer.shell.err(&format!("command [{}] error ({why})\n", words.join(" ")));
         return Err(Exit::silent(Exit::ERROR));
     }
     Ok(())
