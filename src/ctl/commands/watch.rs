@@ -1,5 +1,5 @@
 //! `watch`: events of keys as they happen, printed or handed to a program; also interactive. A watch
-//! survives the loss of its member: it is created again from the next revision.
+//! survives the loss of its member: it is created again from the revision after what it has seen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,6 +192,7 @@ async fn follow(
             Ok(responses) => responses.into_inner(),
             Err(status) if may_reconnect(&status) => {
                 env.sleep(RECONNECT_PAUSE).await;
+                cluster.client.channel().next_endpoint().await;
                 continue;
             }
             Err(status) => return lost(printer, &text(&status)),
@@ -202,9 +203,8 @@ async fn follow(
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
                         let canceled = response.canceled;
-                        let header = response.header.as_ref();
-                        let next = header.map_or(0, |header| header.revision) + 1;
-                        watched.create.start_revision = watched.create.start_revision.max(next);
+                        watched.create.start_revision =
+                            resumed_at(watched.create.start_revision, &response);
                         print(printer, &watched.program, response).await?;
                         if canceled {
                             return Ok(());
@@ -222,7 +222,23 @@ async fn follow(
             }
         }
         env.sleep(RECONNECT_PAUSE).await;
+        // The member may be there and have no leader.
+        cluster.client.channel().next_endpoint().await;
     }
+}
+
+/// The revision from which a watch goes on that began at `start` and was lost after `response`: the first
+/// one whose events may be missing. While old events are read, a response's header is ahead of them.
+fn resumed_at(start: i64, response: &WatchResponse) -> i64 {
+    let now = response.header.as_ref().map_or(0, |header| header.revision);
+    let seen = match response.events.last().and_then(|event| event.kv.as_ref()) {
+        Some(kv) => kv.mod_revision,
+        // Old events of a given revision are still to come.
+        None if response.created && start != 0 => return start,
+        None => now,
+    };
+    // A header without a revision proves nothing.
+    if seen > 0 { start.max(seen + 1) } else { start }
 }
 
 /// Prints what etcd's client library makes of a stream that failed for good: a canceled watch.
@@ -298,6 +314,35 @@ mod tests {
         let (_, why) = canceled(false, 7, "compacted").expect("it is shown");
         assert_eq!(why.as_deref(), Some("etcdserver: mvcc: required revision has been compacted"));
         assert_eq!(shown(WatchResponse { created: true, ..WatchResponse::default() }), None);
+    }
+
+    #[test]
+    fn a_lost_watch_goes_on_after_the_last_event() {
+        use quorate_proto::etcdserverpb::ResponseHeader;
+        use quorate_proto::mvccpb::{Event, KeyValue};
+        let response = |created, revision, events: &[i64]| WatchResponse {
+            created,
+            header: Some(ResponseHeader { revision, ..ResponseHeader::default() }),
+            events: events
+                .iter()
+                .map(|&mod_revision| Event {
+                    kv: Some(KeyValue { mod_revision, ..KeyValue::default() }),
+                    ..Event::default()
+                })
+                .collect(),
+            ..WatchResponse::default()
+        };
+        // From now on: what is written before the first event counts.
+        assert_eq!(resumed_at(0, &response(true, 7, &[])), 8);
+        // From a revision on, in the past or to come.
+        assert_eq!(resumed_at(2, &response(true, 7, &[])), 2);
+        assert_eq!(resumed_at(9, &response(true, 7, &[])), 9);
+        // While it catches up, the header is ahead.
+        assert_eq!(resumed_at(2, &response(false, 5000, &[2, 3, 3])), 4);
+        // Progress.
+        assert_eq!(resumed_at(4, &response(false, 20, &[])), 21);
+        assert_eq!(resumed_at(30, &response(false, 20, &[])), 30);
+        assert_eq!(resumed_at(0, &WatchResponse { created: true, ..WatchResponse::default() }), 0);
     }
 
     fn parsed(line: &str, variables: &[&str]) -> Result<WatchCommand, String> {
