@@ -24,6 +24,7 @@ mod errors;
 #[allow(dead_code, reason = "the cases of conformance use more of it")]
 mod etcdctl;
 mod flags;
+mod flaky;
 mod lines;
 mod load;
 mod members;

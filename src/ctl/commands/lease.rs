@@ -10,9 +10,19 @@ use quorate_proto::etcdserverpb::{
 use super::{decimal, hex_i64};
 use crate::client::{Client, Response, Status};
 use crate::ctl::Context;
-use crate::ctl::cluster::{Cluster, Failed};
+use crate::ctl::cluster::{Cluster, Failed, raw};
+use crate::ctl::log;
 use crate::ctl::print::Format;
+use crate::env::Env;
 use crate::tool::exit::Exit;
+
+/// Pause before a renewal that failed is tried again, as in etcd's client library.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a lease's first renewal is tried, besides the time to connect, and where that has no limit.
+const FIRST_EXTRA: Duration = Duration::from_secs(1);
+const FIRST_MAX: Duration = Duration::from_secs(5);
+/// The longest time to live that is reckoned with.
+const TTL_MAX_S: i64 = 1 << 40;
 
 pub async fn run(context: &Context, leaf: &str) -> Result<(), Exit> {
     let (words, printer) = (context.arguments.words(), &context.printer);
@@ -68,31 +78,68 @@ fn lease_id(text: &str) -> Result<i64, Exit> {
 
 async fn keep_alive(context: &Context, id: i64) -> Result<(), Exit> {
     let cluster = context.cluster().await?;
-    let once = context.arguments.bool("once");
-    loop {
+    if context.arguments.bool("once") {
         let response = renew(&cluster, id).await.map_err(unreached)?;
         if response.ttl <= 0 {
-            if once {
-                let why = "etcdserver: requested lease not found";
-                return Err(Exit::new(Exit::CONNECTION, why));
-            }
-            break;
+            let why = "etcdserver: requested lease not found";
+            return Err(Exit::new(Exit::CONNECTION, why));
         }
-        context.printer.keep_alive(&response)?;
-        if once {
-            return Ok(());
-        }
-        context.env.sleep(pause(response.ttl)).await;
+        return context.printer.keep_alive(&response);
     }
+    let patience = match context.arguments.duration("dial-timeout") {
+        Duration::ZERO => FIRST_MAX,
+        limit => limit + FIRST_EXTRA,
+    };
+    keep(&context.env, &cluster.client, id, patience, |renewed| match renewed {
+        Ok(response) => context.printer.keep_alive(response),
+        Err(status) => {
+            let message = "error occurred during lease keep alive loop";
+            context.warn(Some(log::LOGGER), message, &[("error", raw(status).into())]);
+            Ok(())
+        }
+    })
+    .await?;
     if context.printer.format == Format::Simple {
         context.printer.text(&format!("lease {id:016x} expired or revoked.\n"))?;
     }
     Ok(())
 }
 
-/// A third of the time to live passes between two renewals.
-pub fn pause(ttl_s: i64) -> Duration {
-    Duration::from_millis(u64::try_from(ttl_s).unwrap_or(0).max(1) * 1000 / 3)
+/// Renews a lease until it has ended, or may have: until nothing has renewed it for its time to live, for
+/// `patience` at first. A renewal that failed is tried again, at another member if there is one. Each answer
+/// and each failure is passed to `renewed`, whose error ends it.
+pub async fn keep(
+    env: &Env,
+    client: &Client,
+    id: i64,
+    patience: Duration,
+    renewed: impl Fn(Result<&LeaseKeepAliveResponse, &Status>) -> Result<(), Exit>,
+) -> Result<(), Exit> {
+    let client = client.require_leader();
+    let mut deadline = env.now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(env.now());
+        let pause = match env.timeout(left, renew_once(client.clone(), id)).await {
+            Ok(Ok(response)) if response.ttl > 0 => {
+                let ttl = time_to_live(response.ttl);
+                deadline = env.now() + ttl;
+                renewed(Ok(&response))?;
+                // A third of it passes between two renewals.
+                ttl / 3
+            }
+            Ok(Err(status)) => {
+                renewed(Err(&status))?;
+                client.channel().next_endpoint().await;
+                RETRY_PAUSE
+            }
+            Ok(Ok(_)) | Err(_) => return Ok(()),
+        };
+        env.sleep(pause).await;
+    }
+}
+
+pub fn time_to_live(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds.min(TTL_MAX_S)).unwrap_or(0))
 }
 
 /// Renews a lease; a TTL of 0 means that there is no such lease.
@@ -103,7 +150,7 @@ async fn renew(cluster: &Cluster, id: i64) -> Result<LeaseKeepAliveResponse, Fai
 }
 
 /// As [`renew`], without another attempt.
-pub async fn renew_once(client: Client, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+async fn renew_once(client: Client, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
     let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
     let mut responses = client.lease().lease_keep_alive(requests).await?.into_inner();
     let ended = || Status::unavailable("the keep-alive stream ended");

@@ -49,15 +49,9 @@ impl Session {
         let (env, keeper, lease) = (context.env.clone(), cluster.clone(), granted.id);
         drop(context.env.spawn("session", async move {
             let _alive = alive;
-            let mut ttl = granted.ttl;
-            while ttl > 0 {
-                env.sleep(lease::pause(ttl)).await;
-                match lease::renew_once(keeper.client.clone(), lease).await {
-                    Ok(renewed) => ttl = renewed.ttl,
-                    // Another member may answer the next time; the lease ends by itself if none does.
-                    Err(_) => ttl = (ttl - ttl / 3).min(ttl - 1),
-                }
-            }
+            let ttl = lease::time_to_live(granted.ttl);
+            // Failures end nothing but the lease.
+            let _ = lease::keep(&env, &keeper.client, lease, ttl, |_| Ok(())).await;
         }));
         Ok(Self { env: context.env.clone(), cluster, lease, ended })
     }
