@@ -16,6 +16,7 @@ use crate::client::{self, Client, HeaderValue, Note, Response, Status};
 use crate::codec::go_error;
 use crate::env::Env;
 use crate::tls;
+use crate::tool::arguments::Arguments;
 use crate::tool::exit::Exit;
 
 /// Pause before a request that was not sent is tried again.
@@ -97,14 +98,46 @@ pub(super) struct CertificateFlags {
     pub key: &'static str,
     pub cacert: &'static str,
     pub insecure_transport: &'static str,
+    /// Whether the other global flags about TLS count.
+    pub with_global: bool,
 }
 
-const OWN: CertificateFlags = CertificateFlags {
+pub(super) const OWN: CertificateFlags = CertificateFlags {
     cert: "cert",
     key: "key",
     cacert: "cacert",
     insecure_transport: "insecure-transport",
+    with_global: true,
 };
+
+/// How servers are met, and whether TLS is spoken to endpoints without a scheme. As with etcdctl, a domain whose
+/// plain endpoints do not count requires TLS of those of `--endpoints`, too; its name is in no certificate:
+/// gRPC's Go library verifies an endpoint's own.
+pub(super) fn secured(arguments: &Arguments, flags: &CertificateFlags) -> (tls::Settings, bool) {
+    let is_on = |flag: &str| flags.with_global && arguments.bool(flag);
+    let settings = tls::Settings {
+        cert_file: arguments.text(flags.cert).into(),
+        key_file: arguments.text(flags.key).into(),
+        trusted_ca_file: arguments.text(flags.cacert).into(),
+        insecure_skip_verify: is_on("insecure-skip-tls-verify"),
+        ..tls::Settings::default()
+    };
+    let by_domain = flags.with_global
+        && !arguments.text("discovery-srv").is_empty()
+        && !arguments.bool("insecure-discovery");
+    let secure = flags.has_files(arguments)
+        || !arguments.bool(flags.insecure_transport)
+        || settings.insecure_skip_verify
+        || by_domain;
+    (settings, secure)
+}
+
+impl CertificateFlags {
+    fn has_files(&self, arguments: &Arguments) -> bool {
+        let files = [self.cert, self.key, self.cacert];
+        files.iter().any(|name| !arguments.text(name).is_empty())
+    }
+}
 
 impl Target {
     /// The cluster of the global flags. Prompts for a password that is missing.
@@ -145,22 +178,11 @@ impl Target {
         flags: &CertificateFlags,
     ) -> Result<Self, Exit> {
         let arguments = &context.arguments;
-        let settings = tls::Settings {
-            cert_file: arguments.text(flags.cert).into(),
-            key_file: arguments.text(flags.key).into(),
-            trusted_ca_file: arguments.text(flags.cacert).into(),
-            insecure_skip_verify: arguments.bool("insecure-skip-tls-verify"),
-            ..tls::Settings::default()
-        };
-        let files = [flags.cert, flags.key, flags.cacert];
-        let with_files = files.iter().any(|name| !arguments.text(name).is_empty());
-        let secure = with_files
-            || !arguments.bool(flags.insecure_transport)
-            || settings.insecure_skip_verify;
+        let (settings, secure) = secured(arguments, flags);
         if settings.has_certificate() {
             settings.check().map_err(|error| Exit::arguments(error.to_string()))?;
         }
-        if with_files {
+        if flags.has_files(arguments) {
             let dialer = tls::Dialer::new(&context.env, &settings, &[]);
             dialer.check().await.map_err(|error| Exit::arguments(error.to_string()))?;
         }

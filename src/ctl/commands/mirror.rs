@@ -31,6 +31,7 @@ const DESTINATION: CertificateFlags = CertificateFlags {
     key: "dest-key",
     cacert: "dest-cacert",
     insecure_transport: "dest-insecure-transport",
+    with_global: false,
 };
 
 struct Mirror {
@@ -214,5 +215,47 @@ impl Mirror {
     fn renamed(&self, key: &[u8]) -> Bytes {
         let rest = key.strip_prefix(self.prefix.as_bytes()).unwrap_or(key);
         [self.dest_prefix.as_bytes(), rest].concat().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::cluster::{OWN, secured};
+    use crate::ctl::table::TOOL;
+    use crate::tls;
+    use crate::tool::arguments::{Wanted, parse};
+
+    fn tls_of(line: &str, flags: &CertificateFlags) -> Option<tls::Settings> {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let Ok(Wanted::Run(arguments)) = parse(&TOOL, "etcdctl", &words) else { panic!("{line}") };
+        let (settings, secure) = secured(&arguments, flags);
+        Some(settings).filter(|_| secure)
+    }
+
+    #[test]
+    fn flags_of_one_cluster_do_not_count_for_the_other() {
+        let check = |flags: &str, own: bool, destination: bool| {
+            let line = format!("etcdctl make-mirror {flags} d:1");
+            let is = (tls_of(&line, &OWN).is_some(), tls_of(&line, &DESTINATION).is_some());
+            assert_eq!(is, (own, destination), "{line}");
+        };
+        check("--rev=1", false, false);
+        check("--insecure-skip-tls-verify", true, false);
+        check("--cacert=a", true, false);
+        check("--insecure-transport=false", true, false);
+        check("--dest-cacert=a", false, true);
+        check("--dest-insecure-transport=false", false, true);
+        check("--discovery-srv=d --insecure-discovery=false", true, false);
+        let line = "etcdctl make-mirror d:1 --insecure-skip-tls-verify --dest-cacert=a";
+        assert!(!tls_of(line, &DESTINATION).expect("it is secure").insecure_skip_verify);
+        assert!(tls_of(line, &OWN).expect("it is secure").insecure_skip_verify);
+    }
+
+    #[test]
+    fn a_domain_requires_tls_where_plain_endpoints_do_not_count() {
+        let is_secure = |flags: &str| tls_of(&format!("etcdctl get k {flags}"), &OWN).is_some();
+        assert!(is_secure("--discovery-srv=d --insecure-discovery=false"));
+        assert!(!is_secure("--discovery-srv=d") && !is_secure("--insecure-discovery=false"));
     }
 }
