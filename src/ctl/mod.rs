@@ -55,12 +55,12 @@ pub async fn run(env: Env, shell: Arc<dyn Shell>, words: &[String]) -> Result<()
         );
     };
     // Mistakes on the command line come first, and commands that need no cluster read no variables.
-    let variables = match arguments::parse(&TOOL, program, words)? {
+    let arguments = match arguments::parse(&TOOL, program, words)? {
         Wanted::Help(text) => return Ok(shell.out(text.as_bytes())?),
-        Wanted::Run(arguments) if commands::is_local(&arguments) => Vec::new(),
-        Wanted::Run(_) => shell.variables(),
+        Wanted::Run(arguments) => arguments,
     };
-    let words = match arguments::with_variables(&TOOL, words, &variables) {
+    let variables = if commands::is_local(&arguments) { Vec::new() } else { shell.variables() };
+    let words = match arguments::with_variables(&TOOL, &arguments.path, words, &variables) {
         Ok((words, warnings)) => {
             for variable in warnings {
                 warn("warn", "unrecognized environment variable", &variable);

@@ -12,7 +12,7 @@ pub const TOOL: Tool = Tool {
     flags: GLOBAL,
     commands: COMMANDS,
     variables: "ETCDCTL_",
-    other_variables: &["ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END"],
+    other_variables: &[("watch", "ETCDCTL_WATCH_KEY"), ("watch", "ETCDCTL_WATCH_RANGE_END")],
 };
 
 const GLOBAL: &[Flag] = &[

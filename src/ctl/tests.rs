@@ -262,22 +262,44 @@ fn variables_are_flags_unless_a_flag_conflicts() {
     let variables = |list: &[(&str, &str)]| -> Vec<(String, String)> {
         list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
     };
+    let with = |line: &str, set: &[(String, String)]| {
+        with_variables(&TOOL, &parsed(line).path, &words(line), set)
+    };
     let set = variables(&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_API", "3"), ("HOME", "/")]);
-    let (all, warnings) =
-        with_variables(&TOOL, &words("etcdctl get k"), &set).expect("no conflict");
+    let (all, warnings) = with("etcdctl get k", &set).expect("no conflict");
     assert_eq!(all, words("etcdctl --endpoints=a:1 get k"));
     assert_eq!(warnings, ["ETCDCTL_API=3"]);
     for line in ["etcdctl get k --endpoints b:1", "etcdctl --endpoints=b:1 get k"] {
-        assert_eq!(with_variables(&TOOL, &words(line), &set), Err("ETCDCTL_ENDPOINTS".into()));
+        assert_eq!(with(line, &set), Err("ETCDCTL_ENDPOINTS".into()));
     }
     let set = variables(&[("ETCDCTL_WRITE_OUT", "json")]);
-    assert!(with_variables(&TOOL, &words("etcdctl get k -wjson"), &set).is_err());
-    assert!(with_variables(&TOOL, &words("etcdctl put k -- -w"), &set).is_ok());
+    assert!(with("etcdctl get k -wjson", &set).is_err());
+    assert!(with("etcdctl put k -- -w", &set).is_ok());
     // What is no value of the flag's type is its zero.
     let set = [("HEX", "banana"), ("DIAL_TIMEOUT", "3"), ("MAX_RECV_BYTES", "x")];
     let set = set.map(|(name, value)| (format!("ETCDCTL_{name}"), value.to_owned()));
-    let (all, _) = with_variables(&TOOL, &words("etcdctl get"), &set).expect("no conflict");
+    let (all, _) = with("etcdctl get", &set).expect("no conflict");
     assert_eq!(all, words("etcdctl --hex=false --dial-timeout=0s --max-recv-bytes=0 get"));
+    // A group's flag is one for its commands; elsewhere the variable is unknown.
+    let set = variables(&[("ETCDCTL_CLUSTER", "1"), ("ETCDCTL_HEX", "1")]);
+    let (all, warnings) = with("etcdctl endpoint health", &set).expect("no conflict");
+    assert_eq!(all, words("etcdctl --hex=1 endpoint health --cluster=1"));
+    assert_eq!(warnings, [""; 0]);
+    assert!(parsed(&all.join(" ")).bool("cluster"));
+    let (all, _) = with("etcdctl endpoint hashkv -- x", &set).expect("no conflict");
+    assert_eq!(all, words("etcdctl --hex=1 endpoint hashkv --cluster=1 -- x"));
+    for line in ["etcdctl endpoint --cluster status", "etcdctl endpoint status --cluster=false"] {
+        assert_eq!(with(line, &set), Err("ETCDCTL_CLUSTER".into()), "{line}");
+    }
+    for line in ["etcdctl defrag", "etcdctl defrag --cluster", "etcdctl get k"] {
+        let (_, warnings) = with(line, &set).expect("no conflict");
+        assert_eq!(warnings, ["ETCDCTL_CLUSTER=1"], "{line}");
+    }
+    // The same with variables of one command; an empty one means nothing there either.
+    let set = variables(&[("ETCDCTL_WATCH_KEY", "k"), ("ETCDCTL_WATCH_RANGE_END", "")]);
+    let warnings = |line: &str| with(line, &set).expect("no conflict").1;
+    assert_eq!(warnings("etcdctl watch"), ["ETCDCTL_WATCH_RANGE_END="]);
+    assert_eq!(warnings("etcdctl get k"), ["ETCDCTL_WATCH_KEY=k", "ETCDCTL_WATCH_RANGE_END="]);
 }
 
 #[test]

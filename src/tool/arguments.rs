@@ -350,48 +350,64 @@ impl Arguments {
     }
 }
 
-/// The words of a command line with the flags that stand in the environment (`ETCDCTL_ENDPOINTS` for
-/// `--endpoints`) put in front, and warnings about variables that are none or empty. A value that is none of
-/// the flag's type sets the flag to zero, as etcd's tools do without a word.
+/// The words of a command line for the command at `path`, with the flags that stand in the environment
+/// (`ETCDCTL_ENDPOINTS` for `--endpoints`) put in, and warnings about variables that are none or empty. They
+/// are the global flags and those of the command's group. A value that is none of the flag's type sets the
+/// flag to zero, as etcd's tools do without a word.
 ///
 /// # Errors
 /// When a flag stands in both places.
 pub fn with_variables(
     tool: &Tool,
+    path: &[&str],
     words: &[String],
     variables: &[(String, String)],
 ) -> Result<(Vec<String>, Vec<String>), String> {
+    let command = path.first().copied().unwrap_or_default();
+    let is_group = |spec: &&Spec| spec.name == command && !spec.subcommands.is_empty();
+    let of_group = tool.commands.iter().find(is_group).map_or(&[][..], |group| group.flags);
+    let flags = || tool.flags.iter().chain(of_group);
     let given: BTreeSet<&str> = words
         .iter()
         .skip(1)
         .take_while(|word| *word != "--")
         .filter_map(|word| word.strip_prefix('-'))
         .filter_map(|flag| {
-            tool.flags.iter().map(|known| (known, flag)).find_map(|(known, flag)| {
+            flags().map(|known| (known, flag)).find_map(|(known, flag)| {
                 let long = flag.strip_prefix('-').map(|f| f.split('=').next().unwrap_or(f));
                 let short = known.short.is_some_and(|letter| flag.starts_with(letter));
                 (long == Some(known.name) || (long.is_none() && short)).then_some(known.name)
             })
         })
         .collect();
-    let (mut taken, mut warnings) = (Vec::new(), Vec::new());
+    let (mut taken, mut taken_of_group, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let is_of_command = |name: &str| {
+        tool.other_variables.iter().any(|(user, known)| *user == command && *known == name)
+    };
     let variables = if tool.variables.is_empty() { &[] } else { variables };
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(tool.variables) else { continue };
-        let flag = tool.flags.iter().find(|flag| variable(flag.name) == rest);
+        let flag = flags().find(|flag| variable(flag.name) == rest);
         match flag {
             Some(flag) if given.contains(flag.name) => return Err(name.clone()),
             Some(flag) if !value.is_empty() => {
                 let value = check(flag.kind, value).map_or(flag.kind.zero(), |()| value);
+                let is_global = tool.flags.iter().any(|known| known.name == flag.name);
+                let taken = if is_global { &mut taken } else { &mut taken_of_group };
                 taken.push(format!("--{}={value}", flag.name));
             }
-            None if tool.other_variables.contains(&name.as_str()) => {}
+            None if !value.is_empty() && is_of_command(name) => {}
             _ => warnings.push(format!("{name}={value}")),
         }
     }
     let mut all = words.iter().take(1).cloned().collect::<Vec<_>>();
     all.extend(taken);
-    all.extend(words.iter().skip(1).cloned());
+    let rest = words.get(1..).unwrap_or_default();
+    let separator = rest.iter().position(|word| word == "--").unwrap_or(rest.len());
+    all.extend_from_slice(&rest[..separator]);
+    // A group knows its flags behind its name only.
+    all.extend(taken_of_group);
+    all.extend_from_slice(&rest[separator..]);
     Ok((all, warnings))
 }
 

@@ -81,10 +81,11 @@ pub struct Tool {
     /// Flags of every command, before or behind its name.
     pub flags: &'static [Flag],
     pub commands: &'static [Spec],
-    /// What the environment variables that set its global flags begin with; empty for none.
+    /// What the environment variables that set its global flags, and those of groups of commands, begin with;
+    /// empty for none.
     pub variables: &'static str,
-    /// Variables of that beginning with a meaning of their own.
-    pub other_variables: &'static [&'static str],
+    /// Variables of that beginning with a meaning of their own: of which command, and the name.
+    pub other_variables: &'static [(&'static str, &'static str)],
 }
 
 impl Tool {
