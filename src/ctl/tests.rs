@@ -237,7 +237,18 @@ fn global_flags_stand_before_and_behind_the_command() {
 
 #[test]
 fn mistakes_are_reported_as_etcdctl_does() {
-    assert!(error("etcdctl gett k").starts_with("unknown command \"gett\" for \"etcdctl\""));
+    let unknown = |word: &str, meant: &str| {
+        let end = "Run 'etcdctl --help' for usage.";
+        format!("unknown command \"{word}\" for \"etcdctl\"\n{meant}{end}")
+    };
+    assert_eq!(error("etcdctl nonsense"), unknown("nonsense", ""));
+    let meant = "\nDid you mean this?\n\tget\n\n";
+    assert_eq!(error("etcdctl gett k"), unknown("gett", meant));
+    let meant = "\nDid you mean this?\n\tget\n\tput\n\tdel\n\n";
+    assert_eq!(error("etcdctl GET k"), unknown("GET", meant));
+    // Two of them begin so, and two letters make the third.
+    let meant = "\nDid you mean this?\n\tget\n\tdel\n\tdefrag\n\n";
+    assert_eq!(error("etcdctl de k"), unknown("de", meant));
     assert_eq!(error("etcdctl get k --prefiks"), "unknown flag: --prefiks");
     assert_eq!(error("etcdctl get k -z"), "unknown shorthand flag: 'z' in -z");
     assert_eq!(error("etcdctl get k --limit"), "flag needs an argument: --limit");

@@ -178,7 +178,7 @@ pub fn parse(tool: &Tool, program: &'static str, words: &[String]) -> Result<Wan
                 ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                     Ok(Wanted::Help(error.render().to_string()))
                 }
-                _ => Err(Exit::error(text_of(program, words, &error))),
+                _ => Err(Exit::error(text_of(tool, program, words, &error))),
             };
         }
     };
@@ -251,7 +251,31 @@ pub fn options_help(tool: &Tool) -> String {
     text
 }
 
-fn text_of(program: &str, words: &[String], error: &clap::Error) -> String {
+/// The commands that a word may be meant for, as etcd's library finds them: those that begin with it, and
+/// those that at most two letters make of it.
+fn suggestions(tool: &Tool, word: &str) -> String {
+    let word = word.to_lowercase();
+    let names = tool.commands.iter().map(|spec| spec.name);
+    let meant = |name: &&str| name.starts_with(&word) || distance(&word, name) <= 2;
+    let lines: String = names.filter(meant).map(|name| format!("\t{name}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nDid you mean this?\n{lines}\n") }
+}
+
+/// The number of bytes that are inserted, removed or replaced between two words (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, left) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, right) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+fn text_of(tool: &Tool, program: &str, words: &[String], error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(other) => other.to_string(),
@@ -262,8 +286,10 @@ fn text_of(program: &str, words: &[String], error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand);
+            let meant = suggestions(tool, &name);
             format!(
-                "unknown command \"{name}\" for \"{program}\"\nRun '{program} --help' for usage."
+                "unknown command \"{name}\" for \"{program}\"\n{meant}\
+                 Run '{program} --help' for usage."
             )
         }
         ErrorKind::UnknownArgument if flag.starts_with("--") => format!("unknown flag: {flag}"),
