@@ -110,9 +110,9 @@ pub(super) const OWN: CertificateFlags = CertificateFlags {
     with_global: true,
 };
 
-/// How servers are met, and whether TLS is spoken to endpoints without a scheme. As with etcdctl, a domain whose
-/// plain endpoints do not count requires TLS of those of `--endpoints`, too; its name is in no certificate:
-/// gRPC's Go library verifies an endpoint's own.
+/// How servers are met, and whether TLS is spoken to endpoints without a scheme. As with etcdctl, a domain
+/// whose plain endpoints do not count requires TLS of those of `--endpoints`, too; certificates need not have
+/// its name: gRPC's Go library verifies an endpoint's own.
 pub(super) fn secured(arguments: &Arguments, flags: &CertificateFlags) -> (tls::Settings, bool) {
     let is_on = |flag: &str| flags.with_global && arguments.bool(flag);
     let settings = tls::Settings {

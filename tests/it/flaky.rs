@@ -1,5 +1,5 @@
-//! The client's tools at a server that ends their streams at moments that no real one can be made to choose: a
-//! watch before its first event, a renewal of a lease. The server is the test's own and follows a script.
+//! The client's tools at a server that ends their streams at moments that no real one can be made to choose:
+//! a watch before its first event, a renewal of a lease. The server is the test's own and follows a script.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -176,8 +176,8 @@ fn stops() -> Result<WatchResponse, Status> {
     Err(Status::unavailable("the member stops"))
 }
 
-/// What is written between the two streams is before the first event of the second one. etcd's tool goes on at
-/// the revision of the creation, whose events were there before.
+/// What is written between the two streams is before the first event of the second one. etcd's tool goes on
+/// at the revision of the creation, whose events were there before.
 #[test]
 fn a_watch_goes_on_after_its_creation_and_after_its_last_event() {
     runtime().block_on(async {

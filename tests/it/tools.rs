@@ -67,8 +67,8 @@ fn a_watch_that_runs_programs_ends_at_sigterm() {
     }
 }
 
-/// Of etcd's tool, too: the lines of standard input are the command's, and a program that fails ends it, though
-/// no line ends and no other watch does.
+/// Of etcd's tool, too: the lines of standard input are the command's, and a program that fails ends it,
+/// though no line ends and no other watch does.
 #[test]
 fn an_interactive_watch_keeps_its_lines_and_ends_with_its_program() {
     let (_dir, server) = Server::serving();
