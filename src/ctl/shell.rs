@@ -10,7 +10,7 @@ use crate::tool::{Output, raw};
 
 pub trait Shell: Output {
     /// Reads a line of standard input with its line end; empty at the end of input. Bytes that are no text
-    /// are in it as [`raw`](crate::tool::raw) has them. Blocks.
+    /// are in it as [`raw`] has them. Blocks.
     fn read_line(&self) -> io::Result<String>;
 
     /// Reads the rest of standard input. Blocks.
