@@ -7,11 +7,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-
-use crate::env::BoxConn;
 
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
@@ -33,21 +31,21 @@ const PROTOCOL_ERROR: u16 = 1002;
 /// The content of the Close that ends a connection; none for an empty one.
 pub(super) type Farewell = Option<CloseFrame>;
 
-/// A connection whose client is judged. Once the library has read all that is to be passed on, the farewell
-/// is sent to the channel, and nothing more is ever read.
-pub(super) struct Judged {
-    conn: BoxConn,
+/// The reading half of a connection whose client is judged. Once the library has read all that is to be
+/// passed on, the farewell is sent to the channel, and nothing more is ever read.
+pub(super) struct Judged<R> {
+    conn: R,
     frames: Frames,
     farewell: Option<oneshot::Sender<Farewell>>,
 }
 
-impl Judged {
-    pub fn new(conn: BoxConn, farewell: oneshot::Sender<Farewell>) -> Self {
+impl<R> Judged<R> {
+    pub fn new(conn: R, farewell: oneshot::Sender<Farewell>) -> Self {
         Self { conn, frames: Frames::default(), farewell: Some(farewell) }
     }
 }
 
-impl AsyncRead for Judged {
+impl<R: AsyncRead + Unpin> AsyncRead for Judged<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -72,24 +70,6 @@ impl AsyncRead for Judged {
                 return Poll::Ready(Ok(()));
             }
         }
-    }
-}
-
-impl AsyncWrite for Judged {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.conn).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_shutdown(cx)
     }
 }
 
@@ -383,7 +363,7 @@ mod tests {
     async fn the_farewell_comes_behind_what_is_read() {
         let (near, mut far) = tokio::io::duplex(1 << 10);
         let (sender, mut farewell) = oneshot::channel();
-        let mut judged = Judged::new(Box::new(near), sender);
+        let mut judged = Judged::new(near, sender);
         let message = frame(0x82, b"{}");
         let bytes = [&message[..], &frame(0x88, b"\x03\xe8")].concat();
         tokio::io::AsyncWriteExt::write_all(&mut far, &bytes).await.expect("there is room");

@@ -175,7 +175,8 @@ async fn serve(
         .max_message_size(Some(limits::GATEWAY_WEBSOCKET_BYTES))
         .max_frame_size(Some(limits::GATEWAY_WEBSOCKET_BYTES));
     let (farewell, farewells) = oneshot::channel();
-    let conn = Judged::new(conn, farewell);
+    let (reading, writing) = tokio::io::split(conn);
+    let conn = tokio::io::join(Judged::new(reading, farewell), writing);
     let socket = WebSocketStream::from_raw_socket(conn, Role::Server, Some(config)).await;
     let (mut sink, mut messages) = socket.split();
     let (parts, body) = mpsc::channel::<Bytes>(1);
